@@ -1,0 +1,331 @@
+"""Every setting, once.
+
+    config = get_config(method="cutmix", data="scenes")
+
+is what `configs/cutmix.py:scenes` gives. A number of 0, an empty string and an empty tuple mean "off"; no default is None.
+Nothing here depends on another key: what does (the number of steps, say) is worked out by `resolve` after all overrides, once
+the size of the data set is known.
+"""
+
+import difflib
+import json
+import math
+import pathlib
+
+import ml_collections
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Cutout's published code (CIFAR-10), in 0..255.
+CIFAR_MEAN = tuple(v / 255 for v in (125.3, 123.0, 113.9))
+CIFAR_STD = tuple(v / 255 for v in (63.0, 62.1, 66.7))
+
+
+def get_config(method: str = "baseline", data: str = "scenes") -> ml_collections.ConfigDict:
+    """The settings of one augmentation on one data set.
+
+    Args:
+      method: "baseline" or a name in `mixaug_jax.mixing.MIXERS`.
+      data: "scenes", "folder", "cifar10", "cifar100", "imagenet2012"; any other name is read as a prepared TFDS set, with the
+        folder's recipe.
+
+    Returns:
+      A ConfigDict whose keys are fixed; `config.unlocked()` adds to them.
+
+    Raises:
+      ValueError: an unknown method.
+    """
+    config = _defaults(data or "scenes")
+    _RECIPES.get(config.data.name, _folder)(config)
+    _set_method(config, method)
+    return config.lock()
+
+
+def _defaults(data: str) -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.seed = 0  # decides the weights, the order of the data, and every draw
+    config.precision = "highest"  # of float32 matrix products: "default", "high" or "highest"
+    config.compile_cache = ""  # a folder that keeps compiled programs between runs
+    config.weights = ""  # released weights to start every later stage from
+
+    config.data = d = ml_collections.ConfigDict()
+    d.name = data
+    d.dir = ""  # folder: the images; TFDS: its data_dir; scenes: the cache. "": the usual place
+    d.size = 64  # side of the network's input, pixels
+    d.batch_size = 64  # images a step, over all devices
+    d.train_split, d.validation_split, d.test_split = "train", "validation", "test"  # "": none
+    d.crop = "none"  # "none", "pad" (pad, then crop) or "resized" (random resized crop)
+    d.crop_scale = (0.08, 1.0)  # smallest and largest share of the area, for crop="resized"
+    d.pad = 4  # pixels on each side, for crop="pad"
+    d.flip = True  # mirror left and right, half of the time
+    d.jitter = 0.0  # strength of brightness, contrast and saturation changes
+    d.lighting = 0.0  # strength of PCA lighting
+    d.resize = 1.0  # evaluation: the short side becomes resize * size, then the centre is cut out
+    d.mean, d.std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)  # of 0..1 pixels, red green blue
+    d.corrupt = "error"  # an unreadable image: "error" or "skip" (said once by name)
+    d.threads = 4  # that read and decode
+    d.prefetch = 2  # batches kept ready
+
+    config.mix = m = ml_collections.ConfigDict()
+    m.name = "none"  # "none" or a name in MIXERS; its own options follow in this section
+    m.prob = 1.0  # share of the batches (or of the examples) that is mixed
+    m.per = "batch"  # what shares its draws: a "batch" (as published) or an "example"
+    m.label = "mixed"  # "mixed", "first", "pasted" or "majority"
+
+    config.model = ml_collections.ConfigDict()
+    config.model.name = "resnet18"
+    config.model.width = 1.0  # factor on the number of filters
+    config.model.stem = "imagenet"  # "imagenet" (stride 4) or "cifar" (stride 1)
+    config.model.dtype = "float32"  # of the body: "float32" or "bfloat16"
+    config.model.sync_bn = False  # batch statistics over all devices, not of each device's share
+    config.model.remat = False  # recompute activations in the backward pass to save memory
+
+    config.train = t = ml_collections.ConfigDict()
+    t.epochs = 90
+    t.steps = 0  # wins over epochs where not 0
+    t.lr = 0.1
+    t.schedule = "cosine"  # "cosine", "step" or "constant"
+    t.boundaries = (0.25, 0.5, 0.75)  # of schedule="step", in shares of the length
+    t.decay = 0.1  # the factor at each boundary
+    t.warmup = 0.0  # share of the length over which the rate rises from 0
+    t.momentum = 0.9
+    t.nesterov = True
+    t.weight_decay = 1e-4  # on every parameter, as in CutMix's code
+    t.label_smoothing = 0.0  # before mixing
+    t.ema = 0.0  # decay of an average of the weights, which is then what is evaluated and saved
+    t.accumulate = 1  # micro-batches a step; each is mixed by itself
+    t.log_every = 50  # steps
+    t.checkpoint_every = 1.0  # epochs
+    t.keep_every = 0.0  # epochs; those checkpoints are never deleted
+    t.profile_steps = 0  # early steps to trace into <workdir>/profile
+
+    config.eval = ml_collections.ConfigDict()
+    config.eval.batch_size = 200
+    config.eval.every = 1.0  # epochs
+    return config
+
+
+def _scenes(config):
+    config.data.scenes = s = ml_collections.ConfigDict()
+    s.seed = 0  # of the pictures; config.seed is that of the training
+    s.train, s.validation, s.test = 4000, 500, 1000  # pictures
+    # Shortcuts, in training and validation only: the share of pictures whose class decides ...
+    s.background, s.color, s.position = 0.0, 0.0, 0.0
+    s.label_noise = 0.0  # share of wrong labels, in training only
+    config.model.width = 0.25
+    config.train.update(epochs=12, lr=0.1, warmup=0.05, weight_decay=5e-4)
+
+
+def _folder(config):
+    config.data.update(size=96, batch_size=32, test_split="", resize=256 / 224)
+    config.data.update(crop="resized", crop_scale=(0.35, 1.0), jitter=0.4)
+    config.data.update(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    config.train.update(epochs=30, lr=0.02, warmup=0.05, weight_decay=5e-4)
+    config.eval.batch_size = 64
+
+
+def _cifar(config):
+    """Cutout's recipe, which SaliencyMix's code shares."""
+    config.data.update(size=32, batch_size=128, validation_split="", crop="pad")
+    config.data.update(mean=CIFAR_MEAN, std=CIFAR_STD)
+    config.model.stem = "cifar"
+    config.train.update(epochs=200, schedule="step", boundaries=(0.3, 0.6, 0.8), decay=0.2)
+    config.train.weight_decay = 5e-4
+    config.eval.batch_size = 1000
+
+
+def _imagenet(config):
+    """CutMix's recipe, 300 epochs."""
+    config.data.update(size=224, batch_size=256, test_split="", resize=256 / 224)
+    config.data.update(crop="resized", jitter=0.4, lighting=0.1, threads=16)
+    config.data.update(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    config.model.name = "resnet50"
+    config.train.update(epochs=300, schedule="step", boundaries=(0.25, 0.5, 0.75), decay=0.1)
+    config.eval.batch_size = 256
+
+
+_RECIPES = {
+    "scenes": _scenes,
+    "folder": _folder,
+    "cifar10": _cifar,
+    "cifar100": _cifar,
+    "imagenet2012": _imagenet,
+}
+
+# Where a paper, or its code, uses another value than the mixer's own default.
+_METHOD_ON_DATA = {
+    ("cutout", "cifar100"): {"length": 0.25},  # 8 of 32 pixels
+    ("cutmix", "cifar10"): {"prob": 0.5},
+    ("cutmix", "cifar100"): {"prob": 0.5},
+    ("saliencymix", "cifar10"): {"prob": 0.5},
+    ("saliencymix", "cifar100"): {"prob": 0.5},
+    ("manifold_mixup", "imagenet2012"): {"alpha": 0.2},
+}
+
+
+def _set_method(config, method: str) -> None:
+    from mixaug_jax import mixing
+
+    if method in ("baseline", "none", ""):
+        del config.mix.label  # nothing is mixed
+        return
+    if method not in mixing.MIXERS:
+        raise ValueError(
+            f"unknown method {method!r}; known: baseline, {', '.join(mixing.MIXERS)}"
+        )
+    config.mix.name = method
+    options = mixing.options(method)
+    if "label" not in options:
+        del config.mix.label
+    config.mix.update(options)
+    config.mix.update(_METHOD_ON_DATA.get((method, config.data.name), {}))
+    # Mixup's own code trains CIFAR by another recipe than Cutout's.
+    if method in ("mixup", "manifold_mixup") and config.data.name in ("cifar10", "cifar100"):
+        config.train.update(weight_decay=1e-4, boundaries=(0.5, 0.75), decay=0.1)
+        config.train.nesterov = False
+
+
+def check(config) -> None:
+    """Raises ValueError, in one sentence, for settings that cannot work. Needs no data and compiles nothing."""
+    from mixaug_jax import mixing, models
+
+    d, t, m = config.data, config.train, config.mix
+    _one_of("model.name", config.model.name, models.MODELS)
+    _one_of("model.stem", config.model.stem, ("imagenet", "cifar"))
+    _one_of("model.dtype", config.model.dtype, ("float32", "bfloat16"))
+    _one_of("precision", config.precision, ("default", "high", "highest"))
+    _one_of("data.crop", d.crop, ("none", "pad", "resized"))
+    _one_of("data.corrupt", d.corrupt, ("error", "skip"))
+    _one_of("train.schedule", t.schedule, ("cosine", "step", "constant"))
+    _one_of("mix.name", m.name, ("none", *mixing.MIXERS))
+    for key in ("data.size", "data.batch_size", "data.threads", "data.prefetch", "eval.batch_size"):
+        _at_least(config, key, 1)
+    for key in ("train.epochs", "train.steps", "train.profile_steps", "train.keep_every", "train.lr",
+                "train.weight_decay", "data.pad", "data.jitter", "data.lighting"):  # fmt: skip
+        _at_least(config, key, 0)
+    for key in ("train.accumulate", "train.log_every"):
+        _at_least(config, key, 1)
+    for key in ("model.width", "train.checkpoint_every", "eval.every", "data.resize"):
+        _at_least(config, key, 0, strict=True)
+    for key in ("mix.prob", "train.warmup", "train.momentum", "train.label_smoothing", "train.ema"):
+        _at_least(config, key, 0)
+        if _get(config, key) > 1:
+            raise ValueError(f"{key} must lie in 0..1, not {_get(config, key)}")
+    if not t.steps and not t.epochs:
+        raise ValueError("train.epochs and train.steps are both 0; set one")
+    if not (len(d.crop_scale) == 2 and 0 < d.crop_scale[0] <= d.crop_scale[1] <= 1):
+        raise ValueError(f"data.crop_scale must be (least, most) within 0..1, not {d.crop_scale}")
+    if len(d.mean) != len(d.std) or min(d.std, default=0) <= 0:
+        raise ValueError("data.mean and data.std need one value a channel, std above 0")
+    if list(t.boundaries) != sorted(t.boundaries) or any(not 0 < b < 1 for b in t.boundaries):
+        raise ValueError(f"train.boundaries must rise within 0..1, not {tuple(t.boundaries)}")
+    if d.batch_size % t.accumulate:
+        raise ValueError(
+            f"train.accumulate={t.accumulate} does not divide data.batch_size={d.batch_size}"
+        )
+    if not d.train_split:
+        raise ValueError("data.train_split must name a split")
+    if m.name != "none":
+        surplus = set(m) - {"name"} - set(mixing.options(m.name))
+        if surplus:
+            raise ValueError(
+                f"mix.{min(surplus)} is not an option of {m.name}; its options: "
+                f"{', '.join(mixing.options(m.name))} (start from configs/{m.name}.py)"
+            )
+
+
+def _get(config, key):
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def _one_of(key, value, allowed):
+    if value not in allowed:
+        near = difflib.get_close_matches(str(value), list(allowed), 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"{key}={value!r} is not known{hint}; allowed: {', '.join(allowed)}")
+
+
+def _at_least(config, key, least, strict=False):
+    value = _get(config, key)
+    if not math.isfinite(value) or value < least or (strict and value == least):
+        raise ValueError(f"{key} must be {'above' if strict else 'at least'} {least}, not {value}")
+
+
+def resolve(config, *, train_size: int, class_names) -> ml_collections.ConfigDict:
+    """A copy with `config.resolved`: what follows from the settings and from the data.
+
+    Args:
+      config: a checked configuration.
+      train_size: number of training examples.
+      class_names: names of the classes, in the order of their numbers.
+
+    Returns:
+      A locked copy with resolved.{steps, steps_per_epoch, warmup_steps, boundaries, eval_steps, checkpoint_steps, keep_steps,
+      class_names}, all counted in steps.
+    """
+    t = config.train
+    per_epoch = max(1, train_size // config.data.batch_size)
+    steps = int(t.steps or max(1, round(t.epochs * per_epoch)))
+    with config.unlocked():
+        config = config.copy_and_resolve_references()
+        config.resolved = ml_collections.ConfigDict(
+            {
+                "steps": steps,
+                "steps_per_epoch": per_epoch,
+                "warmup_steps": round(t.warmup * steps),
+                "boundaries": tuple(round(b * steps) for b in t.boundaries),
+                "eval_steps": max(1, round(config.eval.every * per_epoch)),
+                "checkpoint_steps": max(1, round(t.checkpoint_every * per_epoch)),
+                "keep_steps": round(t.keep_every * per_epoch),
+                "class_names": tuple(class_names),
+            }
+        )
+    return config.lock()
+
+
+def to_json(config) -> str:
+    """The settings as JSON text, keys in their own order."""
+    return json.dumps(config.to_dict(), indent=2)
+
+
+def from_json(text: str) -> ml_collections.ConfigDict:
+    """The settings that `to_json` wrote; lists come back as the tuples they were."""
+
+    def tuples(value):
+        if isinstance(value, dict):
+            return {k: tuples(v) for k, v in value.items()}
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    return ml_collections.ConfigDict(tuples(json.loads(text))).lock()
+
+
+# What may differ when a run goes on: how often something is said or saved, how fast data is read, and the length.
+_FREE = ("train.epochs", "train.steps", "train.log_every", "train.checkpoint_every", "train.keep_every",
+         "train.profile_steps", "eval.", "data.threads", "data.prefetch", "data.dir", "compile_cache",
+         "resolved.", "dissect.", "attribute.", "anomaly.", "report.")  # fmt: skip
+
+
+def difference(old, new) -> list[str]:
+    """Settings in which two runs differ and that a resumed run may not change, as "key: old -> new"."""
+    old, new = _flat(json.loads(to_json(old))), _flat(json.loads(to_json(new)))
+    keys = [k for k in {**old, **new} if not k.startswith(_FREE)]
+    return [f"{k}: {old.get(k)} -> {new.get(k)}" for k in keys if old.get(k) != new.get(k)]
+
+
+def _flat(tree, prefix=""):
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def read(workdir) -> ml_collections.ConfigDict:
+    """The settings stored in a working directory."""
+    path = pathlib.Path(workdir) / "config.json"
+    if not path.exists():
+        raise ValueError(f"{workdir} is not a working directory: it has no config.json")
+    return from_json(path.read_text())

@@ -1,0 +1,164 @@
+"""Data: source -> Grain `MapDataset` -> device, one road for every set.
+
+    sources = data.open_splits(config)
+    for batch in data.batches(sources["train"], config, train=True):
+        ...  # {"image": uint8 [B, size, size, 3], "label": int32 [B], "seed": uint32 [B]}
+
+A new data set is one function `f(split, config, *, annotations=True) -> Source` and one line in
+`SOURCES`. The heavy imports (jax, grain, tensorflow_datasets) are inside the functions: processes
+that only render or read pictures import this package too.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mixaug_jax.data.source import Source
+
+
+def batches(source: Source, config, *, train: bool, start: int = 0) -> Iterator[dict]:
+    """This process's share of every global batch, from batch number `start` on.
+
+    Training: endless; every epoch is shuffled anew and holds every example once, and a set that is
+    smaller than a batch is simply repeated. Batch k is a function of (config.seed, k) alone: not of
+    `start`, of the number of threads, or, up to the order inside the batch, of the number of
+    processes. So resuming is `start=step`, and costs nothing.
+
+    Evaluation: every example once, in order, by the centre crop; the last batch is short. All
+    processes get the same number of batches, so the last one of a process may even be empty.
+
+    Args:
+      source: the examples.
+      config: the resolved config; reads seed, eval.batch_size and data.{size, batch_size, crop,
+        crop_scale, pad, flip, resize, threads, prefetch}. A batch's size counts all processes; at
+        most max(prefetch, threads) batches wait in memory, as every thread makes a whole one.
+      train: random geometry and endless, or the evaluation's geometry and one pass.
+      start: the number of the first batch.
+
+    Yields:
+      image uint8 [B, size, size, C], label int32 [B], seed uint32 [B]: what the random photometrics
+      of each example are drawn from on the device (0 in evaluation, which draws nothing).
+
+    Raises:
+      ValueError: an empty source, a batch that the processes do not divide, an unknown crop.
+    """
+    import grain
+    import jax
+
+    index, count = jax.process_index(), jax.process_count()
+    key = "data.batch_size" if train else "eval.batch_size"
+    size = config.data.batch_size if train else config.eval.batch_size
+    if not len(source):
+        raise ValueError("the data set has no examples: there is nothing to make batches of")
+    if size <= 0 or size % count:
+        raise ValueError(
+            f"{key} is {size}: it must be a positive multiple of the number of processes, {count}"
+        )
+    dataset = grain.MapDataset.source(source).seed(config.seed)
+    if train:
+        dataset = dataset.shuffle().repeat().random_map(_training_example(config))
+    else:
+        dataset = dataset.map(_evaluation_example(config))
+    local = dataset[index::count].batch(size // count, drop_remainder=train)
+    threads = config.data.threads
+    options = grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=max(config.data.prefetch, threads)
+    )
+    iterator = iter(local[start:].to_iter_dataset(options))
+    if train:
+        return iterator
+    missing = -(-len(source) // size) - max(len(local), start)
+    return _then_empty(iterator, missing, lambda: dataset[0])
+
+
+def _training_example(config):
+    """`f(example, rng) -> example` for training: the random geometry, and a seed for the rest."""
+    from mixaug_jax.data import transforms
+
+    geometry = transforms.train_geometry(config)
+
+    def transform(example, rng):
+        # The annotations stay behind: a batch is dense, and training has no use for them.
+        image = geometry(rng, {"image": example["image"]})["image"]
+        return _row(image, example["label"], rng.integers(2**32, dtype=np.uint32))
+
+    return transform
+
+
+def _evaluation_example(config):
+    from mixaug_jax.data import transforms
+
+    def transform(example):
+        image = {"image": example["image"]}
+        image = transforms.evaluation(image, config.data.size, config.data.resize)["image"]
+        return _row(image, example["label"], 0)
+
+    return transform
+
+
+def _row(image, label, seed):
+    return {"image": image, "label": np.int32(label), "seed": np.uint32(seed)}
+
+
+def _then_empty(iterator, number, example):
+    """The batches, then `number` empty ones that have the shapes of `example()`'s row."""
+    yield from iterator
+    for _ in range(number):
+        yield {name: np.asarray(value)[None][:0] for name, value in example().items()}
+
+
+def open_splits(config) -> dict[str, Source | None]:
+    """The run's sources as {"train", "validation", "test"}: all opened, so all checked, at once.
+
+    Reads data.name and data.{train,validation,test}_split; "" means that there is none (None here).
+    Annotations are left out: training reads pictures and labels.
+
+    Raises:
+      ValueError: an unknown set, a missing split, splits whose classes differ.
+    """
+    opened = {}
+    for name in ("train", "validation", "test"):
+        split = config.data[f"{name}_split"]
+        opened[name] = open_source(split, config, annotations=False) if split else None
+    if opened["train"] is None:
+        raise ValueError("data.train_split is empty: name the split to train on")
+    for name, source in opened.items():
+        if source is not None and source.class_names != opened["train"].class_names:
+            raise ValueError(
+                f"data.{name}_split has {source.num_classes} classes that are not the"
+                f" {opened['train'].num_classes} classes of data.train_split"
+            )
+    return opened
+
+
+def open_source(split: str, config, *, annotations: bool = True) -> Source:
+    """The split of the set that config.data.name names: one of `SOURCES`, or any TFDS name."""
+    return SOURCES.get(config.data.name, _tfds)(split, config, annotations=annotations)
+
+
+def _scenes(split, config, *, annotations=True):
+    from mixaug_jax.data import scenes
+
+    return scenes.scenes(split, config, annotations=annotations)
+
+
+def _folder(split, config, *, annotations=True):
+    from mixaug_jax.data import folder
+
+    return folder.open_folder(split, config, annotations=annotations)
+
+
+def _tfds(split, config, *, annotations=True):
+    from mixaug_jax.data import tfds
+
+    return tfds.open_tfds(split, config, annotations=annotations)
+
+
+# A name that is not here is looked for among the sets that TFDS knows.
+SOURCES = {
+    "scenes": _scenes,
+    "folder": _folder,
+    "cifar10": _tfds,
+    "cifar100": _tfds,
+    "imagenet2012": _tfds,
+}

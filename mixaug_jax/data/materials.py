@@ -1,0 +1,144 @@
+"""Surfaces of the scenes: ten procedural materials and the eleven basic colour names.
+
+A material modulates lightness between the dark and the light end of a colour, so that every pixel
+of a surface keeps the colour's name. Basic colour terms: Berlin and Kay, Basic Color Terms, 1969.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+# name -> (dark end, light end), sRGB in [0, 1].
+COLORS = {
+    "black": ((0.02, 0.02, 0.02), (0.16, 0.16, 0.17)),
+    "blue": ((0.05, 0.14, 0.62), (0.22, 0.42, 0.96)),
+    "brown": ((0.30, 0.16, 0.05), (0.52, 0.31, 0.14)),
+    "gray": ((0.38, 0.38, 0.38), (0.60, 0.60, 0.60)),
+    "green": ((0.04, 0.36, 0.08), (0.24, 0.70, 0.24)),
+    "orange": ((0.86, 0.40, 0.02), (1.00, 0.60, 0.12)),
+    "pink": ((0.94, 0.48, 0.64), (1.00, 0.74, 0.83)),
+    "purple": ((0.34, 0.06, 0.48), (0.60, 0.28, 0.76)),
+    "red": ((0.70, 0.03, 0.05), (0.94, 0.16, 0.14)),
+    "white": ((0.86, 0.86, 0.86), (1.00, 1.00, 1.00)),
+    "yellow": ((0.88, 0.78, 0.04), (1.00, 0.95, 0.38)),
+}
+_DARK, _LIGHT = np.asarray(list(COLORS.values()), np.float32).transpose(1, 0, 2)[..., None, None]
+_BASE, _CONTRAST = (_LIGHT + _DARK) / 2, (_LIGHT - _DARK) / 2
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A material in a colour: indices into `MATERIALS` and `COLORS`, and how the pattern lies.
+
+    `period` is the pattern's length as a share of the image's side, `angle` in radians, `phase`
+    the pattern's shift in periods.
+    """
+
+    material: int
+    color: int
+    angle: float
+    period: float
+    phase: tuple[float, float]
+
+
+def paint(surface, window, side):
+    """The surface's sRGB, float32 [3, rows, cols], at the pixel centres of a window.
+
+    The window is (row0, col0, row1, col1). Periods below four pixels are drawn as four pixels: a
+    finer pattern would only alias.
+    """
+    row0, col0, row1, col1 = window
+    period = max(surface.period * side, 4.0)
+    down, right = math.cos(surface.angle) / period, math.sin(surface.angle) / period
+    rows = np.arange(row0, row1, dtype=np.float32)[:, None] - side / 2
+    cols = np.arange(col0, col1, dtype=np.float32)[None, :] - side / 2
+    a = down * rows + (right * cols + surface.phase[0])
+    b = down * cols - (right * rows - surface.phase[1])
+    # The steepest ramp that still takes about a pixel and a half from dark to light.
+    pattern = _PATTERNS[surface.material](a, b, max(period / 4.7, 1.0))
+    base, contrast = _BASE[surface.color], _CONTRAST[surface.color]
+    return base + contrast * pattern
+
+
+def _step(x, sharp):
+    return np.minimum(np.maximum(x * sharp, -1), 1)
+
+
+def _wave(x):
+    return np.sin(2 * math.pi * x)
+
+
+def _hump(x):
+    return np.cos(2 * math.pi * x)
+
+
+def _brick(a, b, sharp):
+    """Long stones in rows, every other row shifted by half a stone, light mortar between them."""
+    along = 0.5 * b + 0.5 * (np.floor(a) % 2)
+    return _step(np.maximum(_hump(a), 3 * _hump(along) - 2) - 0.7, 2 * sharp)
+
+
+def _checker(a, b, sharp):
+    return _step(_wave(0.5 * a) * _wave(0.5 * b), 2 * sharp)
+
+
+def _dots(a, b, sharp):
+    return _step(_hump(a) + _hump(b) - 0.7, sharp)
+
+
+def _fabric(a, b, sharp):
+    """A plain weave: threads along and across, in turn above one another."""
+    along, across = _wave(0.75 * a), _wave(0.75 * b)
+    over = 0.5 + 0.5 * _step(along * across, 3 * sharp)
+    along, across = np.abs(along), np.abs(across)
+    return 2 * (across + over * (along - across)) - 1
+
+
+def _marble(a, b, sharp):
+    """Thin dark veins in a light cloudy ground, bent by a slow turbulence."""
+    bend = _wave(0.31 * b + 0.2 * a) + 0.6 * _wave(0.57 * a - 0.43 * b)
+    vein = np.abs(_wave(0.22 * a + 0.16 * bend))
+    return np.minimum(3.2 * vein, 1) * (1.6 + 0.25 * bend) - 1
+
+
+def _metal(a, b, sharp):
+    """Brushed: fine streaks of many lengths across one direction, and a broad sheen."""
+    sheen = _wave(0.17 * a + 0.255 * b)
+    return 0.2 * (_wave(0.83 * a) + _wave(1.31 * a + 0.03 * b)) + 0.6 * sheen * np.abs(sheen)
+
+
+def _plain(a, b, sharp):
+    return np.zeros_like(a)
+
+
+def _stripes(a, b, sharp):
+    return _step(_wave(0.8 * a), sharp)
+
+
+def _water(a, b, sharp):
+    """Short crests that come and go."""
+    crest = _wave(0.75 * a + 0.22 * _wave(0.55 * b + 0.1 * a))
+    return crest * (0.65 + 0.35 * _wave(0.27 * b - 0.3 * a))
+
+
+def _wood(a, b, sharp):
+    """Long grain of uneven width, bent round the knots."""
+    rings = 0.6 * a + 0.55 * _wave(0.07 * b) + 0.22 * _wave(0.19 * b + 0.05 * a)
+    return 0.75 * _wave(rings + 0.15 * _wave(0.5 * rings)) + 0.25 * _wave(1.7 * a)
+
+
+# name -> f(a, b, sharp) in [-1, 1]: coordinates in periods, and the steepness (at least 1) of hard edges.
+MATERIALS = {
+    "brick": _brick,
+    "checker": _checker,
+    "dots": _dots,
+    "fabric": _fabric,
+    "marble": _marble,
+    "metal": _metal,
+    "plain": _plain,
+    "stripes": _stripes,
+    "water": _water,
+    "wood": _wood,
+}
+_PATTERNS = tuple(MATERIALS.values())

@@ -1,0 +1,48 @@
+"""What a data set is to the rest of the package: a random-access sequence of examples."""
+
+import dataclasses
+import operator
+from collections.abc import Callable
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A split of a data set: `len(source)`, `source[i]`, and the names behind its numbers.
+
+    An example is a dict of
+      image: uint8 [H, W, 3], RGB; sides may differ from example to example;
+      label: int, an index of `class_names`;
+      boxes: float32 [n, 4] (row0, col0, row1, col1) in pixels, ends exclusive, and
+      box_labels: int32 [n], indices of `box_names`: where the set has boxes;
+      concepts: uint8 or uint16 [H, W, K], indices of `concept_names`, 0 = none: where the set
+        has segmentations; K is how many concepts a pixel may have at once.
+
+    Attributes:
+      read: the function from an index in 0..size-1 to the example; it is called from several
+        threads at once, and gives the same example every time.
+      size: how many examples there are.
+      class_names: the classes' names, in the labels' order.
+      concept_names: (name, category) of every concept; entry 0 is ("none", "none"). Empty where
+        the set has no segmentations.
+      box_names: the names of the boxes' classes; empty where there are no boxes.
+    """
+
+    read: Callable[[int], dict]
+    size: int
+    class_names: tuple[str, ...]
+    concept_names: tuple[tuple[str, str], ...] = ()
+    box_names: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> dict:
+        """The example at `index`; IndexError outside 0..len-1 (no counting from the end)."""
+        index = operator.index(index)
+        if not 0 <= index < self.size:
+            raise IndexError(f"example {index} of a split with {self.size} examples")
+        return self.read(index)

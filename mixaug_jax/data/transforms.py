@@ -1,0 +1,281 @@
+"""What happens to an example before the network sees it.
+
+Geometry works on the host, on uint8 pixels, in numpy and Pillow; boxes and concept maps follow.
+Photometrics work on the device, on float32, in JAX: what crosses to the device stays uint8.
+
+    example = random_resized_crop(rng, example, 224, scale=(0.08, 1.0))
+    images = device_transform(images, seeds, jitter=0.4, lighting=0.1, mean=mean, std=std)
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import PIL.Image
+
+CROPS = ("resized", "pad", "none")
+
+# The principal components of ImageNet's RGB pixels (0..1): Krizhevsky et al. 2012, section 4.1; the
+# numbers are those of Facebook's fb.resnet.torch, which CutMix's code has taken over.
+LIGHTING_VALUES = (0.2175, 0.0188, 0.0045)
+LIGHTING_VECTORS = (  # a row is a colour channel, a column a component
+    (-0.5675, 0.7192, 0.4009),
+    (-0.5808, -0.0045, -0.8140),
+    (-0.5836, -0.6948, 0.4203),
+)
+GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
+
+
+def train_geometry(config) -> Callable[[np.random.Generator, dict], dict]:
+    """`f(rng, example) -> example`, the random geometry that config.data asks for.
+
+    data.crop: "resized" (a random resized crop of area share data.crop_scale), "pad" (the
+    evaluation's crop, data.pad black pixels around it, a random crop of these) or "none" (the
+    evaluation's crop); then, with data.flip, a mirror image half of the time.
+
+    Raises:
+      ValueError: an unknown data.crop.
+    """
+    data = config.data
+    if data.crop not in CROPS:
+        raise ValueError(f"data.crop is {data.crop!r}: it must be one of {', '.join(CROPS)}")
+    size, resize, pad, mirrored = data.size, data.resize, data.pad, data.flip
+    scale = tuple(data.crop_scale)
+
+    def geometry(rng, example):
+        if data.crop == "resized":
+            example = random_resized_crop(rng, example, size, scale=scale)
+        else:
+            example = evaluation(example, size, resize)
+        if data.crop == "pad":
+            example = pad_crop(rng, example, pad)
+        return flip(example) if mirrored and rng.random() < 0.5 else example
+
+    return geometry
+
+
+def evaluation(example: dict, size: int, resize: float = 1.0) -> dict:
+    """The short side resized to round(size * resize), then the central size x size pixels.
+
+    torchvision's Resize and CenterCrop, as the ImageNet evaluation of every paper here (there
+    resize = 256 / 224). Images of any size, smaller ones are enlarged; resize must be at least 1.
+    Boxes and concepts, where the example has them, follow.
+    """
+    height, width = example["image"].shape[:2]
+    short = round(size * resize)
+    if short < size:
+        raise ValueError(f"data.resize is {resize}: below 1 there is less than a crop to take")
+    if height <= width:
+        rows, cols = short, short * width // height
+    else:
+        rows, cols = short * height // width, short
+    example = _resize(example, rows, cols)
+    return _crop(example, round((rows - size) / 2), round((cols - size) / 2), size, size)
+
+
+def random_resized_crop(
+    rng: np.random.Generator,
+    example: dict,
+    size: int,
+    *,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> dict:
+    """A random part of the image, resized to [size, size].
+
+    The part's share of the area is uniform in `scale`, its width over height log-uniform in `ratio`
+    (Szegedy et al. 2015, section 6, in torchvision's form: ten tries for a part that fits, then the
+    largest central part of an allowed ratio).
+    """
+    height, width = example["image"].shape[:2]
+    box = _random_part(rng, height, width, scale, ratio)
+    return _resize(_crop(example, *box), size, size)
+
+
+def _random_part(rng, height, width, scale, ratio):
+    """(row, col, height, width) of torchvision's RandomResizedCrop."""
+    for _ in range(10):
+        area = height * width * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        rows, cols = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < rows <= height and 0 < cols <= width:
+            row, col = rng.integers(height - rows + 1), rng.integers(width - cols + 1)
+            return int(row), int(col), rows, cols
+    rows, cols = height, width
+    if width / height < ratio[0]:
+        rows = max(1, round(width / ratio[0]))
+    elif width / height > ratio[1]:
+        cols = max(1, round(height * ratio[1]))
+    return (height - rows) // 2, (width - cols) // 2, rows, cols
+
+
+def pad_crop(rng: np.random.Generator, example: dict, pad: int) -> dict:
+    """`pad` black pixels on every side, then a random crop of the old size.
+
+    The CIFAR recipe (He et al. 2016, section 4.2), with torchvision's black border, which is black
+    before and not after the normalisation. Where the concepts have no pixels they are 0 (none).
+    """
+    height, width = example["image"].shape[:2]
+    row, col = (int(offset) for offset in rng.integers(2 * pad + 1, size=2))
+    if row == col == pad:
+        return example
+    padded = dict(example, image=_pad(example["image"], pad))
+    if "concepts" in example:
+        padded["concepts"] = _pad(example["concepts"], pad)
+    if "boxes" in example:
+        padded["boxes"] = example["boxes"] + np.float32(pad)
+    return _crop(padded, row, col, height, width)
+
+
+def _pad(image, pad):
+    """Zeros around; numpy's own pad takes six times as long on a small image."""
+    height, width, channels = image.shape
+    padded = np.zeros((height + 2 * pad, width + 2 * pad, channels), image.dtype)
+    padded[pad : pad + height, pad : pad + width] = image
+    return padded
+
+
+def flip(example: dict) -> dict:
+    """The mirror image, left and right exchanged."""
+    flipped = dict(example, image=np.ascontiguousarray(example["image"][:, ::-1]))
+    if "concepts" in example:
+        flipped["concepts"] = np.ascontiguousarray(example["concepts"][:, ::-1])
+    if "boxes" in example:
+        row0, col0, row1, col1 = example["boxes"].T
+        width = np.float32(example["image"].shape[1])
+        flipped["boxes"] = np.stack([row0, width - col1, row1, width - col0], axis=-1)
+    return flipped
+
+
+def _crop(example, row, col, rows, cols):
+    """The pixels [row, row + rows) x [col, col + cols); boxes clipped, vanished ones left out."""
+    height, width = example["image"].shape[:2]
+    if (row, col, rows, cols) == (0, 0, height, width):
+        return example
+    window = np.s_[row : row + rows, col : col + cols]
+    cropped = dict(example, image=np.ascontiguousarray(example["image"][window]))
+    if "concepts" in example:
+        cropped["concepts"] = np.ascontiguousarray(example["concepts"][window])
+    if "boxes" in example:
+        boxes = example["boxes"] - np.array([row, col, row, col], np.float32)
+        boxes = np.clip(boxes, 0, np.array([rows, cols, rows, cols], np.float32))
+        left = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        cropped["boxes"] = boxes[left]
+        cropped["box_labels"] = example["box_labels"][left]
+    return cropped
+
+
+def _resize(example, rows, cols):
+    """The image by Pillow's antialiased bilinear filter, concepts by the nearest pixel's centre."""
+    height, width = example["image"].shape[:2]
+    if (height, width) == (rows, cols):
+        return example
+    resized = dict(example, image=_resize_image(example["image"], rows, cols))
+    if "concepts" in example:
+        nearest_row, nearest_col = _nearest(height, rows), _nearest(width, cols)
+        resized["concepts"] = example["concepts"][nearest_row[:, None], nearest_col]
+    if "boxes" in example:
+        factor = [rows / height, cols / width] * 2
+        resized["boxes"] = (example["boxes"] * factor).astype(np.float32)
+    return resized
+
+
+def _nearest(old, new):
+    """For each of `new` pixels the one of `old` pixels that holds its centre, in integers."""
+    return (2 * np.arange(new) + 1) * old // (2 * new)
+
+
+def _resize_image(image, rows, cols):
+    channels = image.shape[-1]
+    picture = PIL.Image.fromarray(image[..., 0] if channels == 1 else image)
+    picture = picture.resize((cols, rows), PIL.Image.Resampling.BILINEAR)
+    return np.array(picture).reshape(rows, cols, channels)
+
+
+def device_transform(
+    images: jax.Array,
+    seeds: jax.Array,
+    *,
+    jitter: float,
+    lighting: float,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> jax.Array:
+    """Bytes to normalised float32, by way of the random photometrics; pure, for use under jit.
+
+    The CutMix ImageNet recipe: colour jitter, PCA lighting, normalise (clovaai/CutMix-PyTorch). An
+    example's draws come from its own seed alone, so they do not depend on how many devices or
+    processes share the batch.
+
+    Args:
+      images: uint8 [B, h, w, C]; C = 3 where jitter or lighting is on.
+      seeds: uint32 [B].
+      jitter: strength of the colour jitter, 0.4 in the recipe; 0 = off, as in evaluation.
+      lighting: strength of the lighting, 0.1 in the recipe; 0 = off, as in evaluation.
+      mean: per channel, in units of image / 255.
+      std: likewise.
+
+    Returns:
+      float32 [B, h, w, C], (image / 255 - mean) / std.
+    """
+
+    def one(image, seed):
+        key_jitter, key_lighting = jax.random.split(jax.random.key(seed))
+        if jitter:
+            image = color_jitter(key_jitter, image, strength=jitter)
+        if lighting:
+            image = pca_lighting(key_lighting, image, strength=lighting)
+        return image
+
+    images = images.astype(jnp.float32) / 255
+    if jitter or lighting:
+        images = jax.vmap(one)(images, seeds)
+    return (images - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+
+
+def color_jitter(key: jax.Array, image: jax.Array, *, strength: float = 0.4) -> jax.Array:
+    """Brightness, contrast and saturation, each `image + a (reference - image)`.
+
+    a ~ U(-strength, strength), drawn for each; the reference is black, the image's mean grey, or
+    each pixel's own grey (.299, .587, .114). From fb.resnet.torch, as in clovaai/CutMix-PyTorch,
+    which applies the three in random order and clips nothing. Unclipped, the three are linear maps
+    that commute: brightness is a factor, saturation keeps every pixel's grey and so the mean that
+    contrast pulls to, contrast moves a pixel and its grey alike. So the order has no effect but on
+    rounding, and is not drawn.
+
+    Args:
+      key: PRNG key of this image.
+      image: float32 [h, w, 3], RGB in 0..1.
+      strength: half the width of a's range.
+
+    Returns:
+      float32 [h, w, 3], possibly outside 0..1.
+    """
+    brightness, contrast, saturation = jax.random.uniform(
+        key, (3,), minval=-strength, maxval=strength
+    )
+    image = image * (1 - brightness)
+    grey = jnp.sum(image * jnp.asarray(GREY, image.dtype), axis=-1, keepdims=True)
+    image = image + saturation * (grey - image)
+    return image + contrast * (jnp.mean(grey) - image)
+
+
+def pca_lighting(key: jax.Array, image: jax.Array, *, strength: float = 0.1) -> jax.Array:
+    """One colour shift along the principal components of natural images' RGB values.
+
+    Adds sum_j v_cj e_j a_j to channel c, a ~ N(0, strength^2) for each component, with ImageNet's
+    eigenvectors v and values e (Krizhevsky et al. 2012, section 4.1).
+
+    Args:
+      key: PRNG key of this image.
+      image: float32 [h, w, 3], RGB in 0..1.
+      strength: standard deviation of a.
+
+    Returns:
+      float32 [h, w, 3], possibly outside 0..1.
+    """
+    alpha = strength * jax.random.normal(key, (3,))
+    shift = jnp.asarray(LIGHTING_VECTORS) * jnp.asarray(LIGHTING_VALUES) * alpha
+    return image + shift.sum(axis=-1)

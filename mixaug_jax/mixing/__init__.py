@@ -1,0 +1,69 @@
+"""Mixing augmentations: pure functions that run inside the train step, on the device.
+
+    images, targets = MIXERS["cutmix"](key, images, targets, shard=shard, alpha=1.0)
+
+`key` is the step's key, equal on all devices; `images` [B,H,W,C] are normalised, so that 0 is the
+mean colour; `targets` [B,K] are rows that sum to 1; `shard` is the index of the device along the data
+axis. All mix in float32 and return the types given. With `per="batch"` the examples share lambda, coin
+and mask, on all devices alike, with `per="example"` each has its own; the default is what was published.
+With the probability 1 - `prob` nothing is mixed. `lam` is always the weight of the image's own
+content, computed from the pixels that were really kept. `label` says what becomes of the labels.
+
+* Chen et al., GridMask, arXiv 2001.04086: gridmask
+* DeVries & Taylor, Cutout, arXiv 1708.04552: cutout
+* Harris et al., FMix, arXiv 2002.12047: fmix
+* Lee et al., SmoothMix, CVPR Workshops 2020: smoothmix
+* OpenMixup, arXiv 2209.04851, after Baek et al., Pattern Recognition 109, 2021: gridmix
+* Qin et al., ResizeMix, arXiv 2012.11101: resizemix
+* timm's mixup-or-CutMix, as in DeiT, arXiv 2012.12877: switch
+* Uddin et al., SaliencyMix, arXiv 2006.01791: saliencymix
+* Verma et al., Manifold Mixup, arXiv 1806.05236: manifold_mixup
+* Yun et al., CutMix, arXiv 1905.04899: cutmix
+* Zhang et al., mixup, arXiv 1710.09412: mixup
+
+A new mixer is one function of this form and one line in `MIXERS`.
+"""
+
+import inspect
+
+from mixaug_jax.mixing.boxes import cut_box, cutmix, resizemix, saliencymix, switch
+from mixaug_jax.mixing.grids import gridmask, gridmix
+from mixaug_jax.mixing.hidden import manifold_mixup
+from mixaug_jax.mixing.labels import LABELS, mix_targets
+from mixaug_jax.mixing.masks import fmix, smoothmix
+from mixaug_jax.mixing.pixels import cutout, mixup
+from mixaug_jax.mixing.saliency import fine_grained_saliency
+
+__all__ = ["LABELS", "MIXERS", "cut_box", "fine_grained_saliency", "mix_targets", "options"]
+
+MIXERS = {
+    "cutmix": cutmix,
+    "cutout": cutout,
+    "fmix": fmix,
+    "gridmask": gridmask,
+    "gridmix": gridmix,
+    "manifold_mixup": manifold_mixup,
+    "mixup": mixup,
+    "resizemix": resizemix,
+    "saliencymix": saliencymix,
+    "smoothmix": smoothmix,
+    "switch": switch,
+}
+
+
+def options(name):
+    """A mixer's options and their defaults, {option: default}, for a config file to write out.
+
+    Without what the train step fills in: `shard`, `mean`, `std`, `active`.
+
+    Raises:
+      ValueError: no mixer of this name.
+    """
+    if name not in MIXERS:
+        raise ValueError(f"mix.name must be one of {', '.join(MIXERS)}; got {name!r}.")
+    filled_in = ("shard", "mean", "std", "active")
+    return {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(MIXERS[name]).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in filled_in
+    }

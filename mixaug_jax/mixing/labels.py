@@ -1,0 +1,33 @@
+"""Labels of mixed images."""
+
+import jax.numpy as jnp
+
+LABELS = ("mixed", "first", "pasted", "majority")
+
+
+def mix_targets(targets, partner_targets, lam, label):
+    """The targets of images mixed with the weight `lam` of their own content.
+
+    Args:
+      targets: [B,K] rows summing to 1, of the images themselves.
+      partner_targets: [B,K], of the images mixed into them.
+      lam: [B] or a scalar in 0..1, the share of the image's own content; 1 means not mixed.
+      label: "mixed", lam * own + (1 - lam) * partner, as published by every label-mixing method
+        (mixup, arXiv 1710.09412, eq. 1; CutMix, arXiv 1905.04899, eq. 1); or one label for the same
+        mixed image: "first", the image's own; "pasted", the partner's, except where nothing was
+        mixed in; "majority", the one with the larger share, at one half the image's own. The three
+        separate the effect of mixed inputs from that of mixed labels.
+
+    Returns:
+      [B,K] in the type of `targets`, computed in float32.
+    """
+    own = targets.astype(jnp.float32)
+    partner = partner_targets.astype(jnp.float32)
+    lam = jnp.broadcast_to(jnp.asarray(lam, jnp.float32), targets.shape[:1])[:, None]
+    mixed = {
+        "mixed": lambda: lam * own + (1 - lam) * partner,
+        "first": lambda: own,
+        "pasted": lambda: jnp.where(lam < 1, partner, own),
+        "majority": lambda: jnp.where(lam >= 0.5, own, partner),
+    }[label]()
+    return mixed.astype(targets.dtype)

@@ -1,0 +1,170 @@
+"""Fine-grained saliency: how much a pixel stands out from six neighbourhoods of growing size.
+
+Montabone & Soto, Human detection using a mobile platform and novel features derived from a visual
+saliency mechanism, Image and Vision Computing 28(3), 2010, in the form of OpenCV's
+StaticSaliencyFineGrained, which SaliencyMix uses.
+"""
+
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# OpenCV's neighbourhoods: pixel i sees i - n + 1 .. i + n, cut at the edge.
+_HALF_SIZES = (12, 24, 28, 48, 56, 112)
+_MOST_PIXELS = 256 * 256
+
+
+def fine_grained_saliency(images, *, order="rgb"):
+    """The map of OpenCV's StaticSaliencyFineGrained, bit for bit.
+
+    All values are whole numbers below 2^24, so float32 arithmetic is exact and as good as integers.
+
+    Args:
+      images: uint8 [B,H,W,3] of at most 65536 pixels each (256 x 256), above which OpenCV's own
+        float32 sums depend on their order.
+      order: of the channels, "rgb" or "bgr". OpenCV takes the first channel for blue: "bgr" gives
+        what OpenCV makes of the array as it is, "rgb" what it makes of the reversed channels, the
+        image's true luminance.
+
+    Returns:
+      uint8 [B,H,W], OpenCV's map times 255. The sum of bright-on-dark and dark-on-bright wraps at
+      256, as OpenCV's does. A constant image gives 0 everywhere.
+
+    Raises:
+      ValueError: another type, shape or order, or more pixels.
+    """
+    if order not in ("rgb", "bgr"):
+        raise ValueError(f"order must be one of rgb, bgr; got {order!r}.")
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != jnp.uint8:
+        raise ValueError(
+            f"images must be uint8 [B,H,W,3], got {images.dtype} {list(images.shape)}."
+        )
+    height, width = images.shape[1:3]
+    if 0 in images.shape or height * width > _MOST_PIXELS:
+        raise ValueError(
+            f"images must have 1 to {_MOST_PIXELS} pixels (256 x 256), got {height} x {width}."
+        )
+    grey = _grey(images.astype(jnp.float32), order)
+    on = off = 0.0
+    for total, others, times in _windows(_integral(grey), height, width):
+        # centre - mean of the others, times their number, so that it stays whole.
+        excess = grey * others - (total - grey)
+        level = _quotient(jnp.abs(excess), jnp.maximum(others, 1))
+        on += times * jnp.where(excess > 0, level, 0)
+        off += times * jnp.where(excess < 0, level, 0)
+    out = _stretch(on) + _stretch(off)
+    return jnp.where(out < 256, out, out - 256).astype(jnp.uint8)
+
+
+def misread_saliency(image):
+    """What OpenCV's StaticSaliencyFineGrained makes of float32, as the published SaliencyMix feeds it.
+
+    OpenCV reads its grey image, by now float32, as bytes: the centre's value at (row, column) is byte
+    `column` of that row's buffer, while the neighbourhoods are real float sums. So the map is noise,
+    and its peak has nothing to do with the image's content. Equal to OpenCV's but for the last bit of
+    the grey conversion, where a compiler does not fuse multiply and add as OpenCV does.
+
+    Args:
+      image: float32 [H,W,3].
+
+    Returns:
+      uint8 [H,W], OpenCV's map times 255.
+    """
+    height, width = image.shape[:2]
+    first, second, third = (image[..., channel] for channel in range(3))
+    grey = 0.299 * third + (0.114 * first + 0.587 * second)
+    for _ in range(2):
+        grey = _binomial(_binomial(grey, 1) / 4, 0) / 4
+    # Little-endian, on any device: XLA defines the least significant byte as the first.
+    raw = jax.lax.bitcast_convert_type(grey, jnp.uint8).reshape(height, 4 * width)
+    centre = raw[:, :width].astype(jnp.float32)
+
+    # One addition after the other: float sums depend on their order.
+    def running_sum(x):
+        return jax.lax.scan(lambda s, row: (s + row, s + row), jnp.zeros_like(x[0]), x)[1]
+
+    integral = running_sum(running_sum(grey.T).T)
+    on = off = 0.0
+    for total, others, times in _windows(integral[None], height, width):
+        excess = centre - (total[0] - centre) / jnp.maximum(others, 1)
+        level = jnp.trunc(jnp.abs(excess)) % 256
+        on += times * jnp.where(excess > 0, level, 0)
+        off += times * jnp.where(excess < 0, level, 0)
+    out = _stretch(on[None]) + _stretch(off[None])
+    return jnp.where(out < 256, out, out - 256).astype(jnp.uint8)[0]
+
+
+def _grey(images, order):
+    """Luminance of float32 [B,H,W,3] in OpenCV's 15-bit fixed point, blurred twice, as [B,H,W]."""
+    blue, green, red = (images[..., c] for c in ((2, 1, 0) if order == "rgb" else (0, 1, 2)))
+    grey = jnp.floor((3735 * blue + 19235 * green + 9798 * red + 16384) / 32768)
+    for _ in range(2):
+        grey = jnp.floor((_binomial(_binomial(grey, 1), 2) + 8) / 16)
+    return grey
+
+
+def _binomial(x, axis):
+    """[1 2 1] along an axis, mirrored at the edge without repeating it."""
+    size = x.shape[axis]
+    if size == 1:
+        return 4 * x
+
+    def part(start, stop):
+        return jax.lax.slice_in_dim(x, start, stop, axis=axis)
+
+    before = jnp.concatenate([part(1, 2), part(0, size - 1)], axis)
+    after = jnp.concatenate([part(1, size), part(size - 2, size - 1)], axis)
+    return 2 * x + (before + after)
+
+
+def _integral(grey):
+    """Sums over all pixels up to and including each, [B,H,W]."""
+    height, width = grey.shape[1:]
+    # A running sum is a product with a triangle of ones, many times faster than cumsum on a CPU.
+    # HIGHEST because accelerators would round the second product's input to bfloat16.
+    rows, cols = (np.tri(size, dtype=np.float32) for size in (height, width))
+    along_rows = jnp.einsum("bhw,vw->bhv", grey, cols, precision=jax.lax.Precision.HIGHEST)
+    return jnp.einsum("uh,bhv->buv", rows, along_rows, precision=jax.lax.Precision.HIGHEST)
+
+
+def _windows(integral, height, width):
+    """Yields (sums [B,H,W] of a neighbourhood, pixels in it besides the centre [H,W], how often)."""
+    largest = max(height, width)
+    # All neighbourhoods that reach over the whole image are the same one.
+    halves = Counter(min(half, largest) for half in _HALF_SIZES)
+    margin = max(halves)
+    before, after = (margin, 0), (0, margin)
+    padded = jnp.pad(integral, ((0, 0), before, before))
+    padded = jnp.pad(padded, ((0, 0), after, after), mode="edge")
+    for half, times in halves.items():
+        lo, hi = margin - half, margin + half
+
+        def corner(row, col):
+            return padded[:, row : row + height, col : col + width]
+
+        # In OpenCV's order: the first sum may exceed 2^24 and round.
+        total = ((corner(hi, hi) + corner(lo, lo)) - corner(hi, lo)) - corner(lo, hi)
+        rows, cols = (
+            np.clip(np.arange(size) + half + 1, 0, size)
+            - np.clip(np.arange(size) - half + 1, 0, size)
+            for size in (height, width)
+        )
+        others = jnp.asarray(rows[:, None], jnp.float32) * cols.astype(np.float32) - 1
+        yield total, others, times
+
+
+def _quotient(numerator, denominator):
+    """floor(numerator / denominator) of whole numbers from 0 to below 2^24, in float32.
+
+    The division may be off by one unit where a device approximates it; the comparisons are exact.
+    """
+    quotient = jnp.floor(numerator / denominator)
+    quotient -= (quotient * denominator > numerator).astype(jnp.float32)
+    return quotient + ((quotient + 1) * denominator <= numerator).astype(jnp.float32)
+
+
+def _stretch(x):
+    """trunc(255 x / max x) of each [H,W] of whole numbers [B,H,W]; zeros stay."""
+    return _quotient(255 * x, jnp.maximum(jnp.max(x, (1, 2), keepdims=True), 1))

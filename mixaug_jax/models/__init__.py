@@ -1,0 +1,97 @@
+"""Networks: `MODELS[name](num_classes, width=, stem=)` makes one, `Net` holds one with its variables.
+
+A new network is a function like those below and a line in `MODELS`.
+"""
+
+from mixaug_jax.models.net import Net, Preprocess
+from mixaug_jax.models.preact import PreActResNet, WideResNet
+from mixaug_jax.models.resnet import ResNet
+from mixaug_jax.models.tiny import Tiny
+from mixaug_jax.models.vgg import VGG
+
+__all__ = ["MODELS", "Net", "Preprocess"]
+
+
+def _check_stem(stem: str) -> None:
+    if stem not in ("imagenet", "cifar"):
+        raise ValueError(f"model.stem is {stem!r}; allowed are 'imagenet' and 'cifar'.")
+
+
+def _filters(width: float, base: int) -> int:
+    if width <= 0:
+        raise ValueError(f"model.width is {width}; it must be a positive factor, 1.0 for the published network.")
+    return max(1, round(base * width))
+
+
+def _resnet(num_classes, width, stem, blocks, bottleneck) -> ResNet:
+    _check_stem(stem)
+    return ResNet(num_classes, blocks, bottleneck, _filters(width, 64), stem)
+
+
+def resnet18(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
+    """ResNet-18, 64 * width filters in the first layer; stem "imagenet" or "cifar"."""
+    return _resnet(num_classes, width, stem, (2, 2, 2, 2), False)
+
+
+def resnet34(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
+    """ResNet-34, as `resnet18`."""
+    return _resnet(num_classes, width, stem, (3, 4, 6, 3), False)
+
+
+def resnet50(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
+    """ResNet-50 (v1.5), as `resnet18`."""
+    return _resnet(num_classes, width, stem, (3, 4, 6, 3), True)
+
+
+def resnet101(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
+    """ResNet-101 (v1.5), as `resnet18`."""
+    return _resnet(num_classes, width, stem, (3, 4, 23, 3), True)
+
+
+def resnet152(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
+    """ResNet-152 (v1.5), as `resnet18`."""
+    return _resnet(num_classes, width, stem, (3, 8, 36, 3), True)
+
+
+def preact_resnet18(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> PreActResNet:
+    """PreAct-ResNet-18, 64 * width filters in the first layer; published with stem "cifar"."""
+    _check_stem(stem)
+    return PreActResNet(num_classes, _filters(width, 64), stem)
+
+
+def wide_resnet28_10(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> WideResNet:
+    """WideResNet-28-10, 160 * width filters in the first group, dropout 0.3; published with stem "cifar"."""
+    _check_stem(stem)
+    return WideResNet(num_classes, 4, _filters(width, 160), _filters(width, 16), 0.3, stem)
+
+
+def vgg16(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> VGG:
+    """VGG-16 without batch norm, 64 * width filters in the first block; stem "imagenet" or "cifar" chooses the head."""
+    _check_stem(stem)
+    return VGG(num_classes, _filters(width, 64), False, stem)
+
+
+def vgg16_bn(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> VGG:
+    """VGG-16 with batch norm, as `vgg16`."""
+    _check_stem(stem)
+    return VGG(num_classes, _filters(width, 64), True, stem)
+
+
+def tiny(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> Tiny:
+    """Four convolutions with 8 * width filters for images of about 32 px; its one stem serves for both."""
+    _check_stem(stem)
+    return Tiny(num_classes, _filters(width, 8))
+
+
+MODELS = {
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "resnet101": resnet101,
+    "resnet152": resnet152,
+    "preact_resnet18": preact_resnet18,
+    "wide_resnet28_10": wide_resnet28_10,
+    "vgg16": vgg16,
+    "vgg16_bn": vgg16_bn,
+    "tiny": tiny,
+}

@@ -1,0 +1,238 @@
+"""The layers that every network here is made of, and the backward rules that can replace them.
+
+A network subclasses `StagedModel`, names its stages and says what each one computes. Parameters lie in one flat level under
+PyTorch's own module names, `variables["params"]["layer1.0.conv1"]["kernel"]`, so a torch key `layer1.0.conv1.weight` maps to
+a variable by its last dot: kernels are HWIO or (in, out), batch norm has `scale`, `bias` and, in `batch_stats`, `mean`, `var`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mixaug_jax.models.convolution import conv
+
+EPSILON = 1e-5  # PyTorch's, which every released checkpoint was trained with
+MOMENTUM = 0.9  # of the running statistics; PyTorch calls this 0.1
+STEMS = {"imagenet": (7, 2), "cifar": (3, 1)}  # size and stride of a network's first convolution
+
+
+def conv_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Normal with variance 2 / (k^2 C_out), as in the ResNet of the CutMix code (He et al. 2015, 1502.01852, eq. 14)."""
+    # Drawing a line and folding it gives the same numbers as drawing `shape`, and compiles three times faster.
+    draw = jax.random.normal(key, (math.prod(shape),)).reshape(shape)
+    return draw * math.sqrt(2 / (shape[0] * shape[1] * shape[3]))
+
+
+def dense_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Uniform within 1 / sqrt(C_in), PyTorch's default for its dense layers."""
+    limit = 1 / math.sqrt(shape[0])
+    return jax.random.uniform(key, (math.prod(shape),), minval=-limit, maxval=limit).reshape(shape)
+
+
+class Weights(nn.Module):
+    """The float32 kernel [..., in, out] of a conv or dense layer, and its bias [out] or None."""
+
+    shape: tuple[int, ...]
+    use_bias: bool
+
+    @nn.compact
+    def __call__(self):
+        init = conv_init if len(self.shape) == 4 else dense_init
+        kernel = self.param("kernel", init, self.shape)
+        bias = self.param("bias", nn.initializers.zeros, self.shape[-1:]) if self.use_bias else None
+        return kernel, bias
+
+
+class BatchNorm(nn.Module):
+    """What a batch norm does to its input, as (mean, multiplier, bias) [C] float32 each: (x - mean) * multiplier + bias.
+
+    With `train`, mean and variance are those of `x` (over all devices of `axis_name`, where that is not "") and the running
+    statistics move towards them, with the unbiased variance as in PyTorch. Otherwise they are the running ones.
+    """
+
+    channels: int
+    axis_name: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array | None, train: bool):
+        shape = (self.channels,)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        if not train:
+            return running_mean.value, scale * jax.lax.rsqrt(running_var.value + EPSILON), bias
+        mean, var, count = batch_statistics(x, self.axis_name)
+        unbiased = var * (count / max(count - 1, 1))
+        running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean
+        running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * unbiased
+        return mean, scale * jax.lax.rsqrt(var + EPSILON), bias
+
+
+def batch_statistics(x: jax.Array, axis_name: str = "") -> tuple[jax.Array, jax.Array, int]:
+    """Mean and biased variance [C] float32 of x [..., C] over all other axes and devices, and how many values each has seen."""
+    axes = tuple(range(x.ndim - 1))
+    count = x.size // x.shape[-1]
+    x = x.astype(jnp.float32)
+    mean = x.mean(axes)
+    var = jnp.square(x - mean).mean(axes)
+    if axis_name:
+        overall = jax.lax.pmean(mean, axis_name)
+        var = jax.lax.pmean(var + jnp.square(mean - overall), axis_name)
+        mean, count = overall, count * jax.lax.axis_size(axis_name)
+    return mean, var, count
+
+
+class StagedModel(nn.Module, kw_only=True):
+    """A network as a sequence of named stages, built from layers whose backward pass can be replaced.
+
+    Attributes:
+      stages: the stages' names in order; the last one gives the logits.
+      hidden_stages: the stages after which manifold mixup may mix.
+      merges_norm: whether every batch norm directly follows a conv or dense layer, and so can be merged into it.
+      dtype: of the body's arithmetic; parameters, batch statistics and logits are float32.
+      axis_name: the mapped axis over which batch statistics are averaged; "" keeps them per device.
+      remat: recompute each block's activations in the backward pass.
+      affine: rule `f(layer_name, linear, x, kernel, bias)` for a conv or dense layer with the batch norm that follows it:
+        `kernel` and `bias` have that norm merged in, and `linear(x, kernel, bias)` is the plain layer.
+      act: rule `f(layer_name, x)` in place of a ReLU.
+      add: rule `f(layer_name, x, y)` in place of a residual sum, `y` being the shortcut.
+      pool: rule `f(layer_name, plain, x)`, where `plain(x)` is the pooling; the last part of the layer's name starts with
+        "max" or "avg".
+
+    Rules are compared to know whether to compile again: pass module-level functions, or frozen dataclasses with a `__call__`
+    where they need settings (two equal `functools.partial` objects are not equal, nor are two lambdas).
+    """
+
+    stages: ClassVar[tuple[str, ...]] = ()
+    hidden_stages: ClassVar[tuple[str, ...]] = ()
+    merges_norm: ClassVar[bool] = True
+
+    dtype: Any = jnp.float32
+    axis_name: str = ""
+    remat: bool = False
+    affine: Callable | None = None
+    act: Callable | None = None
+    add: Callable | None = None
+    pool: Callable | None = None
+
+    def __post_init__(self):
+        if self.affine is not None and not self.merges_norm:
+            raise ValueError(
+                f"{type(self).__name__} normalises before its convolutions, so it has no merged layers and refuses an affine "
+                "rule (relevance propagation); resnet18 and vgg16_bn accept one."
+            )
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        train: bool = False,
+        start: str = "",
+        stop: str = "",
+        hidden: Callable[[str, jax.Array], jax.Array] | None = None,
+    ) -> jax.Array:
+        """Runs the stages after `start` up to and including `stop`.
+
+        Args:
+          x: images [B,h,w,C], or the output of stage `start`.
+          train: use and update batch statistics, apply dropout (rng "dropout").
+          start: the stage whose output `x` is; "" for the input.
+          stop: the last stage to run; "" for the logits.
+          hidden: `hidden(stage, h) -> h`, applied to the output of each of `hidden_stages` that is run.
+
+        Returns:
+          The output of stage `stop`: logits [B,K] float32, or features in `dtype`.
+        """
+        if self.affine is not None and train:
+            raise ValueError("An affine rule merges the running statistics: it needs train=False.")
+        for stage in stages_between(self.stages, start, stop):
+            x = self.run(stage, x.astype(self.dtype), train)
+            if hidden is not None and stage in self.hidden_stages:
+                x = hidden(stage, x)
+        return x
+
+    def block(self, f: Callable, x: jax.Array) -> jax.Array:
+        """f(model, x), recomputed in the backward pass where `remat` is set."""
+        return (nn.remat(f) if self.remat and not self.is_initializing() else f)(self, x)
+
+    def conv(self, name, x, filters, size, stride=1, *, norm="", bias=False, train=False):
+        """Convolution with PyTorch's symmetric padding `size // 2`, then the batch norm called `norm` where that is not ""."""
+        shape = (size, size, x.shape[-1], filters)
+
+        def linear(x, kernel, bias):
+            y = conv(x, kernel, stride, size // 2)
+            return y if bias is None else y + bias
+
+        return self._affine(name, linear, x, shape, norm, bias, train, self.dtype)
+
+    def dense(self, name, x, features, dtype=None):
+        """x [B,C] -> [B,features], with bias, in `dtype` (default: the body's)."""
+
+        def linear(x, kernel, bias):
+            return x @ kernel + bias
+
+        shape = (x.shape[-1], features)
+        return self._affine(name, linear, x, shape, "", True, False, dtype or self.dtype)
+
+    def _affine(self, name, linear, x, shape, norm, use_bias, train, dtype):
+        kernel, bias = Weights(shape, use_bias, name=name)()
+        x = x.astype(dtype)
+        if self.affine is None:
+            y = linear(x, kernel.astype(dtype), None if bias is None else bias.astype(dtype))
+            return self.norm(norm, y, train) if norm else y
+        bias = jnp.zeros(shape[-1:]) if bias is None else bias
+        if norm:
+            mean, multiplier, offset = BatchNorm(shape[-1], "", name=norm)(None, False)
+            kernel, bias = kernel * multiplier, (bias - mean) * multiplier + offset
+        return self.affine(name, linear, x, kernel.astype(dtype), bias.astype(dtype))
+
+    def norm(self, name, x, train):
+        """Batch norm in float32, its result in the body's dtype."""
+        mean, multiplier, bias = BatchNorm(x.shape[-1], self.axis_name, name=name)(x, train)
+        return ((x.astype(jnp.float32) - mean) * multiplier + bias).astype(self.dtype)
+
+    def relu(self, name, x):
+        return nn.relu(x) if self.act is None else self.act(name, x)
+
+    def residual(self, name, x, shortcut):
+        return x + shortcut if self.add is None else self.add(name, x, shortcut)
+
+    def max_pool(self, name, x, size, stride, padding=0):
+        """PyTorch's max pooling: the border is padded with minus infinity."""
+
+        def plain(x):
+            pads = ((padding, padding), (padding, padding))
+            return nn.max_pool(x, (size, size), (stride, stride), pads)
+
+        return plain(x) if self.pool is None else self.pool(name, plain, x)
+
+    def global_average(self, name, x):
+        """[B,h,w,C] -> [B,C] float32."""
+        return mean_over_space(x) if self.pool is None else self.pool(name, mean_over_space, x)
+
+
+def mean_over_space(x: jax.Array) -> jax.Array:
+    """[B,h,w,C] -> [B,C] float32."""
+    return x.astype(jnp.float32).mean((1, 2))
+
+
+def stages_between(stages: tuple[str, ...], start: str, stop: str) -> tuple[str, ...]:
+    """The stages after `start` up to and including `stop`; "" is the input or the last stage.
+
+    Raises:
+      ValueError: for a stage that is not in `stages`, or a `stop` before `start`.
+    """
+    for key, stage in (("start", start), ("stop", stop)):
+        if stage and stage not in stages:
+            raise ValueError(f"No stage {stage!r} for {key}; this network has {', '.join(stages)}.")
+    first = stages.index(start) + 1 if start else 0
+    last = stages.index(stop) + 1 if stop else len(stages)
+    if last < first:
+        raise ValueError(f"Stage {stop!r} comes before stage {start!r}: nothing leads back to it.")
+    return stages[first:last]

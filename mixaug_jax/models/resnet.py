@@ -1,0 +1,78 @@
+"""Residual networks with torchvision's names and paddings (He et al. 2015, 1512.03385).
+
+The bottleneck's stride is in its 3x3 convolution ("v1.5"), as in torchvision and in the CutMix and SaliencyMix releases,
+not in the first 1x1 as in the paper. Padding is symmetric, which "SAME" is not at stride 2.
+"""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from mixaug_jax.models.layers import STEMS, StagedModel
+
+
+class ResNet(StagedModel):
+    """ResNet-18 to 152.
+
+    Stages: conv1 (after its ReLU, before the max pool), layer1, layer2, layer3, layer4, fc.
+
+    Attributes:
+      num_classes: K.
+      blocks: residual blocks in each of the four layers.
+      bottleneck: 1x1, 3x3, 1x1 blocks with four times the filters, instead of two 3x3.
+      filters: of conv1 and layer1; each further layer has twice as many.
+      stem: "imagenet" (7x7 stride 2 and a max pool) or "cifar" (3x3 stride 1, no pool).
+    """
+
+    stages: ClassVar = ("conv1", "layer1", "layer2", "layer3", "layer4", "fc")
+    # As in the authors' code for CIFAR, besides the input itself.
+    hidden_stages: ClassVar = ("layer1", "layer2")
+
+    num_classes: int
+    blocks: tuple[int, int, int, int]
+    bottleneck: bool
+    filters: int
+    stem: str
+
+    def run(self, stage: str, x: jax.Array, train: bool) -> jax.Array:
+        if stage == "conv1":
+            x = self.conv("conv1", x, self.filters, *STEMS[self.stem], norm="bn1", train=train)
+            return self.relu("relu", x)
+        if stage == "fc":
+            x = self.global_average("avgpool", x)
+            return self.dense("fc", x, self.num_classes, jnp.float32)
+        if stage == "layer1" and self.stem == "imagenet":
+            x = self.max_pool("maxpool", x, 3, 2, padding=1)
+        layer = self.stages.index(stage) - 1
+        residual = ResNet._bottleneck if self.bottleneck else ResNet._basic
+        for i in range(self.blocks[layer]):
+            stride = 2 if layer > 0 and i == 0 else 1
+
+            def block(model, x, name=f"{stage}.{i}", stride=stride):
+                return residual(model, name, x, self.filters * 2**layer, stride, train)
+
+            x = self.block(block, x)
+        return x
+
+    def _basic(self, name, x, filters, stride, train):
+        shortcut = self._shortcut(name, x, filters, stride, train)
+        x = self.conv(f"{name}.conv1", x, filters, 3, stride, norm=f"{name}.bn1", train=train)
+        x = self.relu(f"{name}.relu1", x)
+        x = self.conv(f"{name}.conv2", x, filters, 3, norm=f"{name}.bn2", train=train)
+        return self.relu(f"{name}.relu2", self.residual(f"{name}.add", x, shortcut))
+
+    def _bottleneck(self, name, x, filters, stride, train):
+        shortcut = self._shortcut(name, x, 4 * filters, stride, train)
+        x = self.conv(f"{name}.conv1", x, filters, 1, norm=f"{name}.bn1", train=train)
+        x = self.relu(f"{name}.relu1", x)
+        x = self.conv(f"{name}.conv2", x, filters, 3, stride, norm=f"{name}.bn2", train=train)
+        x = self.relu(f"{name}.relu2", x)
+        x = self.conv(f"{name}.conv3", x, 4 * filters, 1, norm=f"{name}.bn3", train=train)
+        return self.relu(f"{name}.relu3", self.residual(f"{name}.add", x, shortcut))
+
+    def _shortcut(self, name, x, filters, stride, train):
+        if stride == 1 and x.shape[-1] == filters:
+            return x
+        name = f"{name}.downsample"
+        return self.conv(f"{name}.0", x, filters, 1, stride, norm=f"{name}.1", train=train)

@@ -1,0 +1,141 @@
+"""Devices: the only file that knows meshes and shardings.
+
+A step is written for one device, with collectives over the axis `AXIS`, and mapped over all devices by `pmap`:
+
+    step = parallel.pmap(train_step, in_specs=(REPLICATED, SHARDED), out_specs=(REPLICATED, REPLICATED))
+
+Arrays going in and out are global: batches are split along their first axis, state is one plain copy on every device, with no
+leading device axis, so a checkpoint reads the same on one device and on a pod.
+"""
+
+import collections
+import functools
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+AXIS = "data"
+SHARDED = P(AXIS)
+REPLICATED = P()
+
+
+@functools.cache
+def _mesh(devices: tuple) -> Mesh:
+    # Mesh gives Auto axes; jax.make_mesh gives Explicit ones, for which shard_map refuses plain arrays.
+    return Mesh(np.array(devices), (AXIS,))
+
+
+def mesh(devices=None) -> Mesh:
+    """The one-axis mesh over `devices` (default: all devices of all processes)."""
+    return _mesh(tuple(jax.devices() if devices is None else devices))
+
+
+def pmap(f: Callable, in_specs, out_specs, *, donate_argnums=(), devices=None) -> Callable:
+    """Maps a per-device function over the devices: what `jax.pmap` is built on, with global arrays.
+
+    Args:
+      f: per-device function; may use `jax.lax` collectives over `AXIS`.
+      in_specs: SHARDED or REPLICATED for each argument.
+      out_specs: the same for what `f` returns.
+      donate_argnums: arguments whose buffers may be reused.
+      devices: the devices to use (default: all).
+    """
+    # check_vma=False keeps pmap's meaning of collectives: with the check on, pmean of a gradient with respect to replicated
+    # parameters would count each device's share once per device.
+    mapped = jax.shard_map(
+        f, mesh=mesh(devices), in_specs=in_specs, out_specs=out_specs, check_vma=False
+    )
+    return jax.jit(mapped, donate_argnums=donate_argnums)
+
+
+def shard_batch(batch: Any, devices=None) -> Any:
+    """Puts this process's rows [B_local, ...] on its devices as global arrays split along axis 0."""
+    sharding = NamedSharding(mesh(devices), SHARDED)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def replicate(tree: Any, devices=None) -> Any:
+    """Puts a copy of every leaf on every device, as global arrays."""
+    return jax.device_put(tree, NamedSharding(mesh(devices), REPLICATED))
+
+
+def replicated_like(tree: Any, devices=None) -> Any:
+    """Shapes, dtypes and the replicated sharding of `tree`: what a checkpoint is restored into."""
+    sharding = NamedSharding(mesh(devices), REPLICATED)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding), tree
+    )
+
+
+def pad_batch(batch: dict, size: int) -> dict:
+    """Pads a batch of n <= size rows with zeros to `size` rows and adds `mask` [size] float32, 1 for real rows."""
+    n = len(next(iter(batch.values())))
+    if n > size:
+        raise ValueError(f"a batch of {n} rows cannot be padded to {size} rows")
+    padded = {k: np.pad(v, [(0, size - n)] + [(0, 0)] * (v.ndim - 1)) for k, v in batch.items()}
+    return padded | {"mask": (np.arange(size) < n).astype(np.float32)}
+
+
+def prefetch(iterator: Iterable, size: int = 2) -> Iterator:
+    """Sends batches to the devices `size` ahead of their use; the transfer runs while the last step computes."""
+    iterator = map(shard_batch, iterator)
+    queue = collections.deque(itertools.islice(iterator, max(1, size)))
+    while queue:
+        yield queue.popleft()
+        queue.extend(itertools.islice(iterator, 1))
+
+
+def check_batch_size(batch_size: int, minimum: int = 1, key: str = "data.batch_size") -> None:
+    """Raises ValueError where the devices do not divide a global batch, or leave fewer than `minimum` rows on each."""
+    devices = jax.device_count()
+    if batch_size % devices:
+        raise ValueError(
+            f"{key}={batch_size} does not divide over {devices} devices; use a multiple of {devices}"
+        )
+    if batch_size // devices < minimum:
+        raise ValueError(
+            f"{key}={batch_size} leaves {batch_size // devices} images on each of {devices} devices; "
+            f"this needs at least {minimum} on each, so {minimum * devices} or more"
+        )
+
+
+def initialize_multihost() -> None:
+    """Joins the processes of one job. TPU pods, Slurm and Kubernetes are detected; elsewhere set the variables
+
+    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    """
+    number, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
+    try:
+        jax.distributed.initialize(
+            num_processes=int(number) if number else None, process_id=int(index) if index else None
+        )
+    except ValueError as error:
+        raise ValueError(
+            "--multihost found no cluster; set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, "
+            f"or leave --multihost out ({error})"
+        ) from error
+
+
+def is_main() -> bool:
+    """True in the one process that writes tables and logs."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until every process is here."""
+    multihost_utils.sync_global_devices(name)
+
+
+def stop_requested(flag: threading.Event, step: int) -> bool:
+    """Whether to stop after this step: this process's flag, or, with many processes, what all of them agreed on."""
+    if jax.process_count() == 1:
+        return flag.is_set()
+    return multihost_utils.reached_preemption_sync_point(step)

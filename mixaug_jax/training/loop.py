@@ -1,0 +1,281 @@
+"""The loop: `train(config, workdir)` trains, evaluates, logs and saves, and goes on from where it was."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from clu import parameter_overview
+
+from mixaug_jax import checkpoint, data, log, parallel
+from mixaug_jax import config as config_lib
+from mixaug_jax.training import progress as progress_lib
+from mixaug_jax.training import step as steps
+
+_MEMORY_ADVICE = (
+    "memory ran out; lower data.batch_size or eval.batch_size, raise train.accumulate (smaller micro-batches, the same step), "
+    "set model.remat=True or model.dtype=bfloat16, or lower data.size"
+)
+
+
+class Interrupted(RuntimeError):  # noqa: N818
+    """The run was asked to stop (SIGTERM); everything is saved and the same command goes on."""
+
+
+def train(config, workdir) -> dict:
+    """Trains a network, or goes on with a run that was cut short, and evaluates it.
+
+    Args:
+      config: from `get_config`, changed at will.
+      workdir: folder for checkpoints and logs; made where missing. A finished run is not trained again.
+
+    Returns:
+      {"test_accuracy": 0..1 on the test split (the validation split where there is no other), "step": number of steps,
+      "checkpoint": path of the last checkpoint}.
+
+    Raises:
+      ValueError: settings or data that cannot work, or a working directory of another config.
+      FloatingPointError: the loss is not finite; the last good checkpoint stays.
+      Interrupted: SIGTERM came.
+      MemoryError, OSError: memory or disk ran out.
+    """
+    config_lib.check(config)
+    sources = data.open_splits(config)
+    config = config_lib.resolve(
+        config, train_size=len(sources["train"]), class_names=sources["train"].class_names
+    )
+    _check_devices(config)
+    workdir = pathlib.Path(workdir).absolute()
+    _prepare_workdir(config, workdir)
+    _set_up_jax(config)
+    _describe(config, sources, workdir)
+    try:
+        with checkpoint.manager(workdir, keep_steps=config.resolved.keep_steps) as manager:
+            return _train(config, sources, workdir, manager)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
+            raise MemoryError(_MEMORY_ADVICE) from error
+        raise
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What the parts of the loop share."""
+
+    config: Any
+    sources: dict
+    workdir: pathlib.Path
+    manager: Any
+    metric_log: log.MetricLog
+    evaluate: Callable
+
+    @property
+    def held_out(self) -> str:
+        """The split that gives test_accuracy."""
+        return "test" if self.sources["test"] is not None else "validation"
+
+
+def _train(config, sources, workdir, manager) -> dict:
+    total = config.resolved.steps
+    model, optimizer = steps.build_model(config), steps.build_optimizer(config)
+    state = _restore_or_init(model, optimizer, config, manager)
+    start = int(state.step)
+    scores = _finished(workdir, total) if start == total else {}
+    metric_log = log.MetricLog(workdir, start)
+    run = _Run(config, sources, workdir, manager, metric_log, _evaluator(model, config))
+    if start < total:
+        with _stop_signal() as stop:
+            state = _loop(run, state, _train_step(model, optimizer, config), stop)
+    if not scores:
+        scores = run.evaluate(state.evaluated, sources[run.held_out], run.held_out)
+        scores["test_accuracy"] = scores[f"{run.held_out}_accuracy"]
+        metric_log.write(total, **scores)
+    checkpoint.wait(manager)
+    metric_log.close()
+    path = checkpoint.folder(workdir) / str(total)
+    images = f"{len(sources[run.held_out])} images, {run.held_out} split"
+    log.say(f"test accuracy {scores['test_accuracy']:.4f} ({images})\ncheckpoint {path}")
+    return {"test_accuracy": scores["test_accuracy"], "step": total, "checkpoint": str(path)}
+
+
+def _train_step(model, optimizer, config):
+    return parallel.pmap(
+        functools.partial(steps.train_step, model=model, optimizer=optimizer, config=config),
+        in_specs=(parallel.REPLICATED, parallel.SHARDED),
+        out_specs=(parallel.REPLICATED, parallel.REPLICATED),
+        donate_argnums=0,
+    )
+
+
+def _loop(run, state, train_step, stop):
+    config, start, total = run.config, int(state.step), run.config.resolved.steps
+    batches = data.batches(run.sources["train"], config, train=True, start=start)
+    batches = parallel.prefetch(batches, config.data.prefetch)
+    rate = steps.learning_rate(config)
+    progress = progress_lib.Progress(run.metric_log, rate, config.data.batch_size, start, total)
+    profile = progress_lib.Profile(run.workdir, config.train.profile_steps)
+    log.say("compiling the training step ...")
+    for step in range(start + 1, total + 1):
+        with progress.waiting():
+            batch = next(batches)
+        with profile.step(step, step - start):
+            state, metrics = train_step(state, batch)
+        progress.add(step, metrics)
+        stopping = parallel.stop_requested(stop, step)
+        _at_cadence(run, step, state, progress, stopping)
+        if stopping:
+            checkpoint.wait(run.manager)
+            raise Interrupted(f"stopped by a signal at step {step}: it is saved, and the same command goes on from there")
+    return state
+
+
+def _at_cadence(run, step, state, progress, stopping):
+    """Logs, evaluates and saves when their time has come."""
+    r = run.config.resolved
+    last = step == r.steps
+    evaluating = step % r.eval_steps == 0 or last
+    saving = step % r.checkpoint_steps == 0 or last or stopping
+    if evaluating or saving or step % run.config.train.log_every == 0:
+        progress.report(step)
+    scores = {}
+    if evaluating and run.sources["validation"] is not None:
+        with progress.paused():
+            scores = run.evaluate(state.evaluated, run.sources["validation"], "validation")
+        run.metric_log.write(step, **scores)
+    if saving:
+        with progress.paused():
+            _save(run.manager, step, state, run.config, scores)
+
+
+def _save(manager, step, state, config, scores):
+    variables, train = _split(state)
+    checkpoint.save(manager, step, variables=variables, train=train, config=config, metrics=scores)
+
+
+def _split(state):
+    """The state as a checkpoint's items: what later stages read, and what a resumed run needs besides."""
+    train = {"step": state.step, "opt_state": state.opt_state}
+    if state.ema:
+        train["variables"] = state.variables
+    return state.evaluated, train
+
+
+def _restore_or_init(model, optimizer, config, manager) -> steps.State:
+    shapes = steps.state_shapes(model, optimizer, config)
+    checkpoint.check_space(manager.directory.parent, shapes)
+    variables, train = _split(shapes)
+    restored = checkpoint.restore(manager, variables=variables, train=train, config=config)
+    if restored is None:
+        state = steps.init_state(model, optimizer, config)
+    else:
+        step, variables, train = restored
+        log.say(f"going on from the checkpoint of step {step}")
+        ema = variables if shapes.ema else {}
+        state = steps.State(
+            train["step"], train.get("variables", variables), train["opt_state"], ema
+        )
+    log.say(parameter_overview.get_parameter_overview(state.variables["params"], include_stats=False))
+    return state
+
+
+def _evaluator(model, config):
+    eval_step = parallel.pmap(
+        functools.partial(steps.eval_step, model=model, config=config),
+        in_specs=(parallel.REPLICATED, parallel.SHARDED),
+        out_specs=parallel.REPLICATED,
+    )
+
+    def evaluate(variables, source, split: str) -> dict:
+        """Loss and accuracy over every example of a split."""
+        began = time.monotonic()
+        size = config.eval.batch_size
+        local = size // jax.process_count()
+        batches = data.batches(source, config, train=False)
+        batches = parallel.prefetch(
+            (parallel.pad_batch(b, local) for b in batches), config.data.prefetch
+        )
+        total = steps.EvalMetrics.empty()
+        for batch in batches:
+            total = total.merge(eval_step(variables, batch))
+        scores = {f"{split}_{k}": float(v) for k, v in total.compute().items()}
+        log.say(
+            f"{split}: loss {scores[f'{split}_loss']:.4f}  accuracy {scores[f'{split}_accuracy']:.4f}  "
+            f"({len(source)} images, {time.monotonic() - began:.1f} s)"
+        )
+        return scores
+
+    return evaluate
+
+
+def _finished(workdir, total) -> dict:
+    """The scores that a finished run logged, or {}."""
+    for line in log.read(workdir):
+        if line["step"] == total and "test_accuracy" in line:
+            log.say(f"this run is finished ({total} steps); there is nothing to train")
+            return {k: v for k, v in line.items() if k != "step"}
+    return {}
+
+
+@contextlib.contextmanager
+def _stop_signal():
+    """An event that SIGTERM sets. Signals reach the main thread only; elsewhere the event is never set."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_devices(config):
+    micro = config.data.batch_size // config.train.accumulate
+    mixing = config.mix.name != "none"
+    parallel.check_batch_size(micro, 2 if mixing else 1, "data.batch_size / train.accumulate")
+    parallel.check_batch_size(config.eval.batch_size, key="eval.batch_size")
+
+
+def _prepare_workdir(config, workdir):
+    """Makes the folder and its config.json, or refuses a folder whose checkpoints are of other settings."""
+    path = workdir / "config.json"
+    if path.exists() and checkpoint.folder(workdir).is_dir():
+        changed = config_lib.difference(config_lib.read(workdir), config)
+        if changed:
+            raise ValueError(
+                f"{workdir} holds a run of other settings ({'; '.join(changed)}); use another --workdir, or these settings again"
+            )
+    if parallel.is_main():
+        workdir.mkdir(parents=True, exist_ok=True)
+        path.write_text(config_lib.to_json(config))
+        (workdir / "versions.json").write_text(json.dumps(checkpoint.versions(), indent=2))
+    parallel.barrier("working directory ready")
+
+
+def _set_up_jax(config):
+    jax.config.update("jax_default_matmul_precision", config.precision)
+    if config.compile_cache:
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(config.compile_cache).absolute()))
+
+
+def _describe(config, sources, workdir):
+    devices = jax.devices()
+    log.say(f"working directory {workdir}")
+    log.say(
+        f"{len(devices)} {devices[0].platform} device(s) ({devices[0].device_kind}), process "
+        f"{jax.process_index() + 1} of {jax.process_count()}"
+    )
+    log.say(config_lib.to_json(config))
+    sizes = ", ".join(f"{len(s)} {name}" for name, s in sources.items() if s is not None)
+    r = config.resolved
+    log.say(
+        f"{config.data.name}: {sizes}, {len(r.class_names)} classes; {r.steps} steps of {config.data.batch_size} images"
+    )

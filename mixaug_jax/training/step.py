@@ -1,0 +1,249 @@
+"""Training: per-device steps with the mixing inside, and the loop from a config to a checkpoint.
+
+    train(get_config(method="cutmix"), "runs/cutmix")
+
+`train_step` and `eval_step` are pure functions for one device; `parallel.pmap` maps them. Everything random follows from
+(seed, step), so a run that was killed and started again ends with the same bits.
+"""
+
+import functools
+from typing import Any
+
+import clu.metrics
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from mixaug_jax import mixing, models, parallel
+from mixaug_jax.data import transforms
+
+
+@flax.struct.dataclass
+class State:
+    """What training carries from step to step; the same on every device.
+
+    Attributes:
+      step: int32, number of finished steps.
+      variables: {"params", "batch_stats"}, float32.
+      opt_state: of the optimizer.
+      ema: the averaged variables, or {} where train.ema is 0.
+    """
+
+    step: jax.Array
+    variables: Any
+    opt_state: Any
+    ema: Any
+
+    @property
+    def evaluated(self) -> Any:
+        """The variables that are evaluated and saved for later stages."""
+        return self.ema or self.variables
+
+
+@flax.struct.dataclass
+class EvalMetrics(clu.metrics.Collection):
+    """Sums over examples, merged batch by batch and divided once at the end."""
+
+    loss: clu.metrics.Average.from_output("loss")
+    accuracy: clu.metrics.Average.from_output("correct")
+
+
+def build_model(config) -> nn.Module:
+    """The linen module of a resolved config."""
+    m = config.model
+    model = models.MODELS[m.name](len(config.resolved.class_names), width=m.width, stem=m.stem)
+    axis = parallel.AXIS if m.sync_bn else ""
+    return model.clone(dtype=jnp.dtype(m.dtype), axis_name=axis, remat=m.remat)
+
+
+def build_preprocess(config) -> models.Preprocess:
+    """How this run's network sees a photograph."""
+    d = config.data
+    short = round(d.size * d.resize)
+    return models.Preprocess(size=d.size, resize=short, mean=tuple(d.mean), std=tuple(d.std))
+
+
+def learning_rate(config) -> optax.Schedule:
+    """Step number -> learning rate: linear warm-up, then constant, steps, or a cosine to 0."""
+    t, r = config.train, config.resolved
+    after = max(1, r.steps - r.warmup_steps)
+    if t.schedule == "cosine":
+        main = optax.cosine_decay_schedule(t.lr, after)
+    else:
+        drops = r.boundaries if t.schedule == "step" else ()
+        main = optax.piecewise_constant_schedule(
+            t.lr, {max(0, b - r.warmup_steps): t.decay for b in drops}
+        )
+    if not r.warmup_steps:
+        return main
+    warmup = optax.linear_schedule(t.lr / r.warmup_steps, t.lr, r.warmup_steps - 1)
+    return optax.join_schedules([warmup, main], [r.warmup_steps])
+
+
+def build_optimizer(config) -> optax.GradientTransformation:
+    """SGD with momentum as PyTorch has it: the decay joins the gradient before the momentum, the rate multiplies last."""
+    t = config.train
+    sgd = optax.sgd(learning_rate(config), t.momentum or None, nesterov=t.nesterov)
+    return optax.chain(optax.add_decayed_weights(t.weight_decay), sgd)
+
+
+def _init(model, optimizer, config):
+    def init(key) -> State:
+        side, channels = config.data.size, len(config.data.mean)
+        variables = model.init(key, jnp.zeros((1, side, side, channels)))
+        ema = variables if config.train.ema else {}
+        return State(jnp.int32(0), variables, optimizer.init(variables["params"]), ema)
+
+    return init
+
+
+def state_shapes(model, optimizer, config) -> State:
+    """Shapes and dtypes of the state; computes nothing."""
+    return jax.eval_shape(_init(model, optimizer, config), jax.random.key(0))
+
+
+def init_state(model, optimizer, config) -> State:
+    """The state before the first step, replicated; its weights follow from config.seed."""
+    key = jax.random.key(config.seed)
+    lowered = jax.jit(_init(model, optimizer, config)).lower(key)
+    # XLA's CPU backend takes tens of seconds to optimise this, which runs once.
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    compiled = lowered.compile(quick if jax.default_backend() == "cpu" else None)
+    return parallel.replicate(compiled(key))
+
+
+def mixed(key, images, targets, *, config, shard):
+    """Mixes a batch by config.mix.
+
+    Args:
+      key: the micro-batch's key, equal on all devices.
+      images: [B,H,W,C] float32, normalised.
+      targets: [B,K] float32.
+      config: resolved settings.
+      shard: this device's index.
+
+    Returns:
+      images, targets, and what the model is to call on hidden features ("manifold_mixup"), or None.
+    """
+    options = {k: v for k, v in config.mix.items() if k != "name"}
+    if config.mix.name == "none":
+        return images, targets, None
+    if config.mix.name == "saliencymix":
+        options |= {"mean": tuple(config.data.mean), "std": tuple(config.data.std)}
+    mixer = functools.partial(mixing.MIXERS[config.mix.name], shard=shard, **options)
+    if config.mix.name != "manifold_mixup":
+        return *mixer(key, images, targets), None
+    stages = ("input", *build_model(config).hidden_stages)
+    chosen = jax.random.randint(jax.random.fold_in(key, 0), (), 0, len(stages))
+
+    def hidden(stage, h):
+        return mixer(key, h, targets, active=chosen == stages.index(stage))[0]
+
+    return hidden("input", images), mixer(key, images, targets)[1], hidden
+
+
+def loss_fn(params, batch_stats, batch, key, *, model, config, shard):
+    """Cross-entropy of one micro-batch; returns (loss, (batch_stats, number of right answers))."""
+    d = config.data
+    images = transforms.device_transform(
+        batch["image"], batch["seed"], jitter=d.jitter, lighting=d.lighting, mean=d.mean, std=d.std
+    )
+    targets = jax.nn.one_hot(batch["label"], len(config.resolved.class_names))
+    targets = optax.smooth_labels(targets, config.train.label_smoothing)
+    mix_key, dropout_key = jax.random.split(key)
+    images, targets, hidden = mixed(mix_key, images, targets, config=config, shard=shard)
+    logits, updated = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        images,
+        train=True,
+        hidden=hidden,
+        mutable=["batch_stats"],
+        rngs={"dropout": jax.random.fold_in(dropout_key, shard)},
+    )
+    loss = optax.softmax_cross_entropy(logits, targets).mean()
+    right = jnp.mean(logits.argmax(-1) == targets.argmax(-1))
+    return loss, (updated.get("batch_stats", {}), right)
+
+
+def train_step(state: State, batch: dict, *, model, optimizer, config) -> tuple[State, dict]:
+    """One step on one device's share of the batch, for `parallel.pmap`.
+
+    Args:
+      state: replicated; its buffers may be donated.
+      batch: image uint8 [B,h,w,C], label int32 [B], seed uint32 [B].
+      model: linen module.
+      optimizer: optax transformation.
+      config: resolved settings.
+
+    Returns:
+      The new state, and float32 scalars {"loss", "accuracy"}, averaged over devices. Accuracy counts the class with the largest
+      share of the mixed label.
+    """
+    shard = jax.lax.axis_index(parallel.AXIS)
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    accumulate = config.train.accumulate
+    gradient = jax.value_and_grad(
+        functools.partial(loss_fn, model=model, config=config, shard=shard), has_aux=True
+    )
+    params = state.variables["params"]
+
+    def micro_step(batch_stats, inputs):
+        index, micro_batch = inputs
+        (loss, (batch_stats, right)), grads = gradient(
+            params, batch_stats, micro_batch, jax.random.fold_in(key, index)
+        )
+        return batch_stats, (grads, {"loss": loss, "accuracy": right})
+
+    batch_stats = state.variables.get("batch_stats", {})
+    if accumulate == 1:
+        batch_stats, (grads, metrics) = micro_step(batch_stats, (0, batch))
+    else:
+        micro = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+        batch_stats, (grads, metrics) = _scan_mean(
+            micro_step, batch_stats, (jnp.arange(accumulate), micro)
+        )
+    grads, batch_stats, metrics = jax.lax.pmean((grads, batch_stats, metrics), parallel.AXIS)
+    updates, opt_state = optimizer.update(grads, state.opt_state, params)
+    variables = {**state.variables, "params": optax.apply_updates(params, updates)}
+    if batch_stats:
+        variables["batch_stats"] = batch_stats
+    ema = _averaged(state, variables, config.train.ema) if config.train.ema else {}
+    return State(state.step + 1, variables, opt_state, ema), metrics
+
+
+def _scan_mean(step, carry, inputs):
+    """`lax.scan` that keeps the mean of what the steps return, not all of it."""
+    count = len(jax.tree.leaves(inputs)[0])
+    _, out = jax.eval_shape(step, carry, jax.tree.map(lambda x: x[0], inputs))
+    total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), out)
+
+    def body(state, x):
+        carry, total = state
+        carry, out = step(carry, x)
+        return (carry, jax.tree.map(jnp.add, total, out)), None
+
+    (carry, total), _ = jax.lax.scan(body, (carry, total), inputs)
+    return carry, jax.tree.map(lambda x: x / count, total)
+
+
+def _averaged(state: State, variables, decay: float):
+    # A short memory at the start, so that the random weights are forgotten.
+    step = state.step.astype(jnp.float32)
+    rate = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, v: rate * a + (1 - rate) * v, state.ema, variables)
+
+
+def eval_step(variables, batch: dict, *, model, config) -> EvalMetrics:
+    """Loss and accuracy of one device's share, gathered from all devices; rows with mask 0 do not count."""
+    d = config.data
+    images = transforms.device_transform(
+        batch["image"], batch["seed"], jitter=0.0, lighting=0.0, mean=d.mean, std=d.std
+    )
+    logits = model.apply(variables, images, train=False)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+    correct = (logits.argmax(-1) == batch["label"]).astype(jnp.float32)
+    return EvalMetrics.gather_from_model_output(
+        axis_name=parallel.AXIS, loss=loss, correct=correct, mask=batch["mask"]
+    )

@@ -1,0 +1,42 @@
+"""Package metadata; `pyproject.toml` holds only the settings of ruff and pytest."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.*)"', (ROOT / "mixaug_jax/__init__.py").read_text())[1]
+
+setuptools.setup(
+    name="mixaug_jax",
+    version=VERSION,
+    description="Do mixed-sample augmentations make networks harder for people to understand?",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=setuptools.find_packages(include=["mixaug_jax", "mixaug_jax.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12.8",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12",
+        "grain>=0.2.18",
+        "array-record>=0.8",
+        "tensorflow-datasets>=4.9.10",
+        "importlib-resources",  # tensorflow-datasets needs it to write array_record and does not say so
+        "pillow",
+        "numpy",
+        "ml-collections>=1.1",
+        "clu>=0.0.12",
+        "absl-py",
+        "matplotlib",
+    ],
+    extras_require={
+        "test": ["pytest", "ruff"],
+        "tensorboard": ["tensorboardX"],
+        "prepare": ["tensorflow-cpu"],
+        "bench": ["torch", "captum", "opencv-contrib-python-headless"],
+    },
+)

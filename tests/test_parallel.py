@@ -1,0 +1,125 @@
+"""Sharding: the mapped step is `jax.pmap`, and global arrays come and go."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import toy
+from mixaug_jax import config as config_lib
+from mixaug_jax import data, parallel, training
+
+
+@pytest.fixture(scope="module")
+def step():
+    """A per-device step with its state and one batch."""
+    config = toy.config("cutmix")
+    sources = toy.splits()
+    config = config_lib.resolve(
+        config, train_size=64, class_names=sources["train"].class_names
+    )
+    model, optimizer = training.build_model(config), training.build_optimizer(config)
+    state = training.init_state(model, optimizer, config)
+    batch = next(iter(data.batches(sources["train"], config, train=True)))
+    run = functools.partial(training.train_step, model=model, optimizer=optimizer, config=config)
+    return run, jax.device_get(state), batch
+
+
+def mapped(run, devices, **options):
+    specs = (parallel.REPLICATED, parallel.SHARDED)
+    return parallel.pmap(run, specs, parallel.REPLICATED, devices=devices, **options)
+
+
+def equal(a, b, compare=np.testing.assert_array_equal):
+    jax.tree.map(lambda x, y: compare(np.asarray(x), np.asarray(y)), a, b)
+
+
+def test_step_is_bitwise_that_of_jax_pmap(step):
+    run, state, batch = step
+    devices = jax.devices()[:4]
+    ours = mapped(run, devices)(
+        parallel.replicate(state, devices), parallel.shard_batch(batch, devices)
+    )
+    split = jax.tree.map(lambda x: x.reshape(4, -1, *x.shape[1:]), batch)
+    theirs = jax.pmap(run, axis_name=parallel.AXIS, in_axes=(None, 0), devices=devices)(state, split)
+    equal(ours, jax.tree.map(lambda x: x[0], theirs))
+
+
+def test_step_is_that_of_one_device_under_vmap(step):
+    run, state, batch = step
+    devices = jax.devices()[:4]
+    ours = mapped(run, devices)(
+        parallel.replicate(state, devices), parallel.shard_batch(batch, devices)
+    )
+    split = jax.tree.map(lambda x: jnp.asarray(x.reshape(4, -1, *x.shape[1:])), batch)
+    one = jax.jit(jax.vmap(run, in_axes=(None, 0), axis_name=parallel.AXIS))(state, split)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
+    equal(ours, jax.tree.map(lambda x: x[0], one), close)
+
+
+def test_all_shards_of_the_state_are_equal(step):
+    run, state, batch = step
+    devices = jax.devices()[:4]
+    new, _ = mapped(run, devices)(
+        parallel.replicate(state, devices), parallel.shard_batch(batch, devices)
+    )
+    for leaf in jax.tree.leaves(new):
+        shards = [np.asarray(s.data) for s in leaf.addressable_shards]
+        assert len(shards) == 4
+        for shard in shards[1:]:
+            np.testing.assert_array_equal(shard, shards[0])
+    assert not np.array_equal(
+        new.variables["params"]["fc"]["kernel"], state.variables["params"]["fc"]["kernel"]
+    )
+
+
+def test_pmean_of_a_gradient_does_not_depend_on_the_number_of_devices():
+    x = np.arange(8, dtype=np.float32)
+
+    def gradient(w, x):
+        return jax.lax.pmean(jax.grad(lambda w: jnp.mean(w * x))(w), parallel.AXIS)
+
+    for count in (1, 2, 4):
+        f = parallel.pmap(
+            gradient, (parallel.REPLICATED, parallel.SHARDED), parallel.REPLICATED,
+            devices=jax.devices()[:count],
+        )  # fmt: skip
+        assert f(jnp.float32(3), x) == 3.5
+
+
+def test_pad_batch():
+    batch = {"image": np.ones((3, 2, 2, 1), np.uint8), "label": np.array([4, 5, 6], np.int32)}
+    padded = parallel.pad_batch(batch, 5)
+    np.testing.assert_array_equal(padded["mask"], [1, 1, 1, 0, 0])
+    np.testing.assert_array_equal(padded["label"], [4, 5, 6, 0, 0])
+    assert padded["image"].shape == (5, 2, 2, 1)
+    assert padded["image"].dtype == np.uint8
+    empty = parallel.pad_batch({"label": np.zeros(0, np.int32)}, 2)
+    np.testing.assert_array_equal(empty["mask"], [0, 0])
+    with pytest.raises(ValueError, match="3 rows cannot be padded to 2"):
+        parallel.pad_batch(batch, 2)
+
+
+@pytest.mark.parametrize("size", [1, 2, 50])
+def test_prefetch_keeps_order_and_reads_no_further_than_asked(size):
+    read = []
+
+    def numbers():
+        for i in range(6):
+            read.append(i)
+            yield {"x": np.full(4, i, np.int32)}
+
+    got = parallel.prefetch(numbers(), size)
+    assert int(next(got)["x"][0]) == 0
+    assert len(read) <= size + 1
+    assert [int(b["x"][0]) for b in got] == [1, 2, 3, 4, 5]
+
+
+def test_check_batch_size():
+    parallel.check_batch_size(8, 2)
+    with pytest.raises(ValueError, match="data.batch_size=6 does not divide over 4 devices"):
+        parallel.check_batch_size(6)
+    with pytest.raises(ValueError, match="at least 2 on each, so 8 or more"):
+        parallel.check_batch_size(4, 2)
