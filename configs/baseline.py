@@ -1,4 +1,9 @@
-"""No mixing: what every augmentation is compared with."""
+"""No mixing: what every augmentation is compared with.
+
+    python -m mixaug_jax.main --config=configs/baseline.py[:scenes|cifar10|cifar100|imagenet2012|folder]
+
+Expect: @@baseline@@
+"""
 
 from mixaug_jax import config
 

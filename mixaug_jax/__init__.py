@@ -18,7 +18,7 @@ _PUBLIC = {
     "load": "checkpoint",
 }
 
-__all__ = [*_PUBLIC]  # noqa: PLE0604
+__all__ = [*_PUBLIC]
 
 
 def __getattr__(name: str):

@@ -1,7 +1,8 @@
 """Checkpoints: `<workdir>/checkpoints/<step>/{variables,train,config}`, written by orbax.
 
-`variables` is what later stages read (the averaged weights where `train.ema` is on); `train` is what a resumed run needs besides;
-`config` holds the settings and the versions of the packages. A checkpoint is written beside its place and renamed when it is whole.
+`variables` is what later stages read (the averaged weights where `train.ema` is on); `train` is what a resumed
+run needs besides; `config` holds the settings and the versions of the packages. A checkpoint is written beside
+its place and renamed when it is whole.
 """
 
 import errno
@@ -42,9 +43,7 @@ def manager(workdir, *, keep_steps: int = 0) -> ocp.CheckpointManager:
     # the newest checkpoint when it is not among the best, and a killed run would start from an old one.
     policies = [
         keep.LatestN(2),
-        keep.BestN(
-            get_metric_fn=lambda m: m[METRIC], n=1, keep_checkpoints_without_metrics=False
-        ),
+        keep.BestN(get_metric_fn=lambda m: m[METRIC], n=1, keep_checkpoints_without_metrics=False),
     ]
     if keep_steps:
         policies.append(keep.EveryNSteps(keep_steps))

@@ -136,7 +136,7 @@ def _cifar(config):
 def _imagenet(config):
     """CutMix's recipe, 300 epochs."""
     config.data.update(size=224, batch_size=256, test_split="", resize=256 / 224)
-    config.data.update(crop="resized", jitter=0.4, lighting=0.1, threads=16)
+    config.data.update(crop="resized", jitter=0.4, lighting=0.1, threads=8)
     config.data.update(mean=IMAGENET_MEAN, std=IMAGENET_STD)
     config.model.name = "resnet50"
     config.train.update(epochs=300, schedule="step", boundaries=(0.25, 0.5, 0.75), decay=0.1)
@@ -169,9 +169,7 @@ def _set_method(config, method: str) -> None:
         del config.mix.label  # nothing is mixed
         return
     if method not in mixing.MIXERS:
-        raise ValueError(
-            f"unknown method {method!r}; known: baseline, {', '.join(mixing.MIXERS)}"
-        )
+        raise ValueError(f"unknown method {method!r}; known: baseline, {', '.join(mixing.MIXERS)}")
     config.mix.name = method
     options = mixing.options(method)
     if "label" not in options:
@@ -202,14 +200,16 @@ def check(config) -> None:
     for key in ("train.epochs", "train.steps", "train.profile_steps", "train.keep_every", "train.lr",
                 "train.weight_decay", "data.pad", "data.jitter", "data.lighting"):  # fmt: skip
         _at_least(config, key, 0)
-    for key in ("train.accumulate", "train.log_every"):
+    for key in ("train.accumulate", "train.log_every", "data.resize"):
         _at_least(config, key, 1)
-    for key in ("model.width", "train.checkpoint_every", "eval.every", "data.resize"):
+    for key in ("model.width", "train.checkpoint_every", "eval.every"):
         _at_least(config, key, 0, strict=True)
     for key in ("mix.prob", "train.warmup", "train.momentum", "train.label_smoothing", "train.ema"):
         _at_least(config, key, 0)
         if _get(config, key) > 1:
             raise ValueError(f"{key} must lie in 0..1, not {_get(config, key)}")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"seed must lie in 0..2**32-1, not {config.seed}")
     if not t.steps and not t.epochs:
         raise ValueError("train.epochs and train.steps are both 0; set one")
     if not (len(d.crop_scale) == 2 and 0 < d.crop_scale[0] <= d.crop_scale[1] <= 1):

@@ -15,7 +15,9 @@ from ml_collections import config_flags
 
 STAGES = ("all", "train")
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Settings: FILE.py[:DATA]", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Settings: FILE.py[:DATA]", lock_config=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/<config>-<data>")
 _STAGE = flags.DEFINE_enum("stage", "all", STAGES, "What to do")
 _MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the processes of one job first")
@@ -23,31 +25,51 @@ _MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the processes of one jo
 
 def default_workdir() -> str:
     """runs/<name of the config file>-<data set>."""
-    name, _, data = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    name = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
     return str(pathlib.Path("runs", f"{pathlib.Path(name).stem}-{_CONFIG.value.data.name}"))
 
 
-def main(_) -> int:
-    """Runs the stages; returns the exit code."""
-    # Imported here: a wrong flag is said at once.
+def main(_) -> None:
+    """Runs the stages that --stage names."""
+    # Imported here, after the flags: a wrong one is said at once.
     from mixaug_jax import parallel, training
 
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # the checkpoint library narrates every file
     if _MULTIHOST.value:
         parallel.initialize_multihost()
-    workdir = _WORKDIR.value or default_workdir()
-    training.train(_CONFIG.value, workdir)
-    return 0
-
-
-def run() -> None:
-    """Parses the flags, runs `main`, and turns errors a user can mend into one sentence and an exit code."""
     try:
-        app.run(main)
-    except (ValueError, AttributeError) as error:
-        sys.exit(f"error: {error}")
+        training.train(_CONFIG.value, _WORKDIR.value or default_workdir())
+    except training.Interrupted as error:
+        _end(error, 143)
+    except FloatingPointError as error:
+        _end(error, 3)
+    except (MemoryError, OSError) as error:
+        _end(error, 4)
+    except ValueError as error:
+        _end(error, 2)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """absl's parser, with one sentence for what it answers by a traceback."""
+    if not any(
+        a.startswith(("--config=", "-config=")) or a in ("--config", "--help") for a in argv
+    ):
+        _end("--config=configs/METHOD.py[:DATA] is needed, e.g. --config=configs/cutmix.py", 2)
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError) as error:
+        given = " ".join(a for a in argv if a.startswith("--config."))
+        what = " ".join(str(error.args[0]).split())
+        _end(f"unknown key {what} in {given}; every key is in mixaug_jax/config.py", 2)
+    except (ValueError, TypeError, OSError) as error:
+        _end(str(error).strip().splitlines()[-1].strip(), 2)  # the first lines say what was tried
+
+
+def _end(error, code: int) -> None:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
-    run()
+    app.run(main, flags_parser=_parse)

@@ -12,9 +12,12 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_disable_most_optimizations", True)
 
-SHARED = pathlib.Path(
-    os.environ.get("MIXAUG_JAX_SHARED", pathlib.Path(__file__).parents[2] / "shared")
-)
+# Many tests compile the same small programs; a later run of the tests finds them, too.
+ROOT = pathlib.Path(__file__).parents[1]
+jax.config.update("jax_compilation_cache_dir", str(ROOT / ".pytest_cache" / "xla"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+SHARED = pathlib.Path(os.environ.get("MIXAUG_JAX_SHARED", ROOT.parent / "shared"))
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,7 @@ def test_steps_win_over_epochs_and_the_schedule_scales_with_the_length():
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown method 'cutmx'; known: baseline, cutout"):
+    with pytest.raises(ValueError, match=r"unknown method 'cutmx'; known: baseline, .*cutout"):
         get_config("cutmx")
     config = get_config()
     with pytest.raises(AttributeError, match="bach_size"):
@@ -63,7 +63,9 @@ def test_unknown_names_are_answered_with_the_known_ones():
 def test_an_option_of_another_method_is_refused():
     config = get_config("cutout")
     config.mix.name = "mixup"
-    with pytest.raises(ValueError, match=r"mix.length is not an option of mixup; its options: .*alpha"):
+    with pytest.raises(
+        ValueError, match=r"mix.length is not an option of mixup; its options: .*alpha"
+    ):
         config_lib.check(config)
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import zipfile
 
 import ml_collections
 import numpy as np
@@ -10,6 +11,7 @@ import PIL.Image
 import pytest
 
 from mixaug_jax import data
+from mixaug_jax.data import transforms
 
 
 def config(root, corrupt="error"):
@@ -143,6 +145,7 @@ def test_layout_errors(root):
     message = broken(root, lambda root: (root / "val" / "cow").mkdir(), "cow is a class that")
     assert str(root / "train") in message
     broken(root, lambda root: (root / "train" / "cow").mkdir(), "train/cow has no images")
+    picture(root / "train" / "cow" / "1.png")
     broken(root, lambda root: remove(root / "val"), "no folder val or validation" + LAYOUT)
     (root / "val").mkdir()
     broken(root, lambda root: remove(root / "train" / "cow"), "val has no class folders")
@@ -208,10 +211,10 @@ def test_damage_that_only_decoding_shows(root, caplog):
 def test_nothing_readable(tmp_path):
     (tmp_path / "train" / "cat").mkdir(parents=True)
     (tmp_path / "train" / "cat" / "1.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match="none of the 1 images in .*train can be read"):
+    with pytest.raises(ValueError, match=r"none of the 1 images in .*train can be read"):
         data.open_source("train", config(tmp_path, corrupt="skip"))
+    picture(tmp_path / "train" / "cat" / "1.jpg")
     with pytest.raises(ValueError, match=r"data\.corrupt is 'never': .* error, skip"):
-        picture(tmp_path / "train" / "cat" / "1.jpg")
         data.open_source("train", config(tmp_path, corrupt="never"))
 
 
@@ -255,7 +258,7 @@ def test_masks(root, mode):
     elif mode == "I;16":
         image = PIL.Image.fromarray(numbers[..., 0].astype(np.uint16))
     elif mode == "P":
-        image = PIL.Image.fromarray(numbers[..., 0].astype(np.uint8), mode=None)
+        image = PIL.Image.fromarray(numbers[..., 0].astype(np.uint8))
         image.putpalette(list(range(255, -1, -1)) * 3)
     else:
         image = PIL.Image.fromarray(numbers.astype(np.uint8).squeeze())
@@ -338,3 +341,29 @@ def test_box_outside_the_image(root):
     annotate(root, {"train/cat/1.png": {"boxes": [["cat", 0, 0, 7, 9]]}})
     with pytest.raises(ValueError, match=r"9 rows and 7 columns, and a box outside"):
         data.open_source("train", config(root))[3]
+
+
+def test_real_photos(shared, tmp_path):
+    """Pet photos with head boxes and trimaps: a head's box holds little of the ground."""
+    archive = zipfile.ZipFile(shared("data/pets600.zip"))
+    labels = json.loads(archive.read("labels.json"))
+    headed = [name for name, label in sorted(labels.items()) if "head_box" in label][::40]
+    notes = {}
+    for name in headed:
+        path = tmp_path / "train" / labels[name]["class"] / f"{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(archive.read(f"images/{name}.jpg"))
+        (tmp_path / f"{name}.png").write_bytes(archive.read(f"masks/{name}.png"))
+        col0, row0, col1, row1 = labels[name]["head_box"]
+        note = {"boxes": [["head", row0, col0, row1, col1]], "mask": f"{name}.png"}
+        notes[path.relative_to(tmp_path).as_posix()] = note
+    concepts = {"1": ["animal", "object"], "2": ["ground", "part"], "3": ["border", "part"]}
+    annotate(tmp_path, notes, concepts)
+    source = data.open_source("train", config(tmp_path))
+    assert len(source) == len(headed) > 5
+    for example in source:
+        example = transforms.evaluation(example, 64, 256 / 224)
+        for row0, col0, row1, col1 in example["boxes"].round().astype(int):
+            head = example["concepts"][row0:row1, col0:col1]
+            assert (head == 2).mean() < 0.5
+        assert example["concepts"].shape == (64, 64, 1)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 import toy
+
 from mixaug_jax import config as config_lib
 from mixaug_jax import data, parallel, training
 
@@ -17,9 +17,7 @@ def step():
     """A per-device step with its state and one batch."""
     config = toy.config("cutmix")
     sources = toy.splits()
-    config = config_lib.resolve(
-        config, train_size=64, class_names=sources["train"].class_names
-    )
+    config = config_lib.resolve(config, train_size=64, class_names=sources["train"].class_names)
     model, optimizer = training.build_model(config), training.build_optimizer(config)
     state = training.init_state(model, optimizer, config)
     batch = next(iter(data.batches(sources["train"], config, train=True)))
@@ -27,52 +25,44 @@ def step():
     return run, jax.device_get(state), batch
 
 
-def mapped(run, devices, **options):
+@pytest.fixture(scope="module")
+def ours(step):
+    """State and metrics after the mapped step on four devices."""
+    run, state, batch = step
     specs = (parallel.REPLICATED, parallel.SHARDED)
-    return parallel.pmap(run, specs, parallel.REPLICATED, devices=devices, **options)
-
-
-def equal(a, b, compare=np.testing.assert_array_equal):
-    jax.tree.map(lambda x, y: compare(np.asarray(x), np.asarray(y)), a, b)
-
-
-def test_step_is_bitwise_that_of_jax_pmap(step):
-    run, state, batch = step
-    devices = jax.devices()[:4]
-    ours = mapped(run, devices)(
-        parallel.replicate(state, devices), parallel.shard_batch(batch, devices)
+    return parallel.pmap(run, specs, parallel.REPLICATED)(
+        parallel.replicate(state), parallel.shard_batch(batch)
     )
+
+
+def compare(a, b, check=np.testing.assert_array_equal):
+    jax.tree.map(lambda x, y: check(np.asarray(x), np.asarray(y)), a, b)
+
+
+def test_step_is_bitwise_that_of_jax_pmap(step, ours):
+    run, state, batch = step
     split = jax.tree.map(lambda x: x.reshape(4, -1, *x.shape[1:]), batch)
-    theirs = jax.pmap(run, axis_name=parallel.AXIS, in_axes=(None, 0), devices=devices)(state, split)
-    equal(ours, jax.tree.map(lambda x: x[0], theirs))
+    theirs = jax.pmap(run, axis_name=parallel.AXIS, in_axes=(None, 0))(state, split)
+    compare(ours, jax.tree.map(lambda x: x[0], theirs))
 
 
-def test_step_is_that_of_one_device_under_vmap(step):
+def test_step_is_that_of_one_device_under_vmap(step, ours):
     run, state, batch = step
-    devices = jax.devices()[:4]
-    ours = mapped(run, devices)(
-        parallel.replicate(state, devices), parallel.shard_batch(batch, devices)
-    )
     split = jax.tree.map(lambda x: jnp.asarray(x.reshape(4, -1, *x.shape[1:])), batch)
     one = jax.jit(jax.vmap(run, in_axes=(None, 0), axis_name=parallel.AXIS))(state, split)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
-    equal(ours, jax.tree.map(lambda x: x[0], one), close)
+    compare(ours, jax.tree.map(lambda x: x[0], one), close)
 
 
-def test_all_shards_of_the_state_are_equal(step):
-    run, state, batch = step
-    devices = jax.devices()[:4]
-    new, _ = mapped(run, devices)(
-        parallel.replicate(state, devices), parallel.shard_batch(batch, devices)
-    )
-    for leaf in jax.tree.leaves(new):
+def test_all_shards_of_the_state_are_equal(step, ours):
+    state, _ = ours
+    for leaf in jax.tree.leaves(state):
         shards = [np.asarray(s.data) for s in leaf.addressable_shards]
         assert len(shards) == 4
         for shard in shards[1:]:
             np.testing.assert_array_equal(shard, shards[0])
-    assert not np.array_equal(
-        new.variables["params"]["fc"]["kernel"], state.variables["params"]["fc"]["kernel"]
-    )
+    before = step[1].variables["params"]["fc"]["kernel"]
+    assert not np.array_equal(state.variables["params"]["fc"]["kernel"], before)
 
 
 def test_pmean_of_a_gradient_does_not_depend_on_the_number_of_devices():
@@ -119,7 +109,7 @@ def test_prefetch_keeps_order_and_reads_no_further_than_asked(size):
 
 def test_check_batch_size():
     parallel.check_batch_size(8, 2)
-    with pytest.raises(ValueError, match="data.batch_size=6 does not divide over 4 devices"):
+    with pytest.raises(ValueError, match=r"data.batch_size=6 does not divide over 4 devices"):
         parallel.check_batch_size(6)
     with pytest.raises(ValueError, match="at least 2 on each, so 8 or more"):
         parallel.check_batch_size(4, 2)

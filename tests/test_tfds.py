@@ -21,9 +21,7 @@ def picture(index):
     channels = {"L": (), "RGB": (3,), "CMYK": (4,)}[mode]
     pixels = np.random.default_rng(index).integers(0, 256, (11 + index, 7, *channels), np.uint8)
     file = io.BytesIO()
-    PIL.Image.fromarray(pixels, mode=None).convert(mode).save(
-        file, "JPEG" if mode == "CMYK" else "PNG"
-    )
+    PIL.Image.fromarray(pixels).convert(mode).save(file, "JPEG" if mode == "CMYK" else "PNG")
     return file.getvalue()
 
 
@@ -126,9 +124,10 @@ def test_damaged_image_is_named(root):
     assert f"data.name=tiny: image {index} of split train cannot be read" in message
 
 
-def test_wrong_split_lists_the_right_ones(root):
-    with pytest.raises(ValueError, match=r"no split 'val': it has train \(6\), test \(1\)"):
-        data.open_source("val", config(root))
+@pytest.mark.parametrize("split", ["val", "", "train[", "train[:200%]", "train[5:3]", "train[:0]"])
+def test_wrong_split_lists_the_right_ones(root, split):
+    with pytest.raises(ValueError, match=r"has no split '.*: it has train \(6\), test \(1\)"):
+        data.open_source(split, config(root))
 
 
 def test_missing_set_says_how_to_prepare_it(tmp_path):
@@ -153,6 +152,18 @@ def test_tfrecord_is_refused(root, tmp_path):
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(ValueError, match=r"as tfrecord, which only TensorFlow reads.*data\.dir="):
         data.open_source("train", config(tmp_path))
+
+
+def test_damaged_files(tmp_path):
+    Tiny(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    [train] = (tmp_path / "tiny" / "1.0.0").glob("tiny-train*")
+    [test] = (tmp_path / "tiny" / "1.0.0").glob("tiny-test*")
+    train.unlink()
+    with pytest.raises(ValueError, match=f"incomplete: {train} is missing"):
+        data.open_source("train[:50%]", config(tmp_path))
+    test.write_bytes(test.read_bytes()[: test.stat().st_size // 2])
+    with pytest.raises(ValueError, match=r"image 0 of split test cannot be read"):
+        data.open_source("test", config(tmp_path, corrupt="error"))[0]
 
 
 class Unlabelled(tfds.core.GeneratorBasedBuilder):

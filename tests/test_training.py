@@ -1,8 +1,9 @@
 """The loop: what a run writes, and that it ends the same however often it was cut short."""
 
 import json
+import os
 import pathlib
-import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,9 +12,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import toy
 
 import mixaug_jax
-import toy
 from mixaug_jax import checkpoint, data, log, training
 from mixaug_jax import config as config_lib
 
@@ -27,7 +28,11 @@ def noise(monkeypatch):
 def stored(path):
     """All arrays of a checkpoint, as the disk has them."""
     with ocp.StandardCheckpointer() as reader:
-        return [np.asarray(x) for i in ("variables", "train") for x in jax.tree.leaves(reader.restore(pathlib.Path(path) / i))]
+        return [
+            np.asarray(x)
+            for i in ("variables", "train")
+            for x in jax.tree.leaves(reader.restore(pathlib.Path(path) / i))
+        ]
 
 
 def assert_same_bits(a, b):
@@ -43,7 +48,14 @@ def test_train_learns_logs_and_saves(tmp_path, capsys):
     assert result["test_accuracy"] > 0.6  # chance is 0.25
     lines = log.read(tmp_path)
     assert [line["step"] for line in lines if "train_loss" in line] == list(range(1, 25))
-    assert [line["step"] for line in lines if "validation_accuracy" in line] == [4, 8, 12, 16, 20, 24]
+    assert [line["step"] for line in lines if "validation_accuracy" in line] == [
+        4,
+        8,
+        12,
+        16,
+        20,
+        24,
+    ]
     assert lines[-1]["test_accuracy"] == result["test_accuracy"]
     assert lines[-1]["test_accuracy"] * 37 == pytest.approx(round(lines[-1]["test_accuracy"] * 37))
     assert pathlib.Path(result["checkpoint"]).is_dir()
@@ -52,7 +64,8 @@ def test_train_learns_logs_and_saves(tmp_path, capsys):
     net = mixaug_jax.load(tmp_path)
     source = toy.splits()["test"]
     images = np.stack([net.preprocess(source[i]["image"]) for i in range(37)])
-    right = np.mean(net.logits(images).argmax(-1) == [source[i]["label"] for i in range(37)])
+    answers = np.asarray(net.logits(images)).argmax(-1)
+    right = np.mean(answers == [source[i]["label"] for i in range(37)])
     assert right == pytest.approx(result["test_accuracy"])
     said = capsys.readouterr().out
     assert "test accuracy" in said.splitlines()[-2]
@@ -80,7 +93,7 @@ import sys; sys.path.insert(0, {tests!r})
 import conftest, toy, mixaug_jax
 from mixaug_jax import data
 data.open_splits = lambda config: toy.splits()
-config = toy.config("cutmix", steps={steps}, checkpoint_every=0.5)
+config = toy.config("cutmix", steps={steps}, checkpoint_every=2.0)
 try:
     mixaug_jax.train(config, {workdir!r})
 except mixaug_jax.training.Interrupted as error:
@@ -100,12 +113,12 @@ def wait_for_step(workdir, process, step):
 
 
 def test_sigkill_then_the_same_command_gives_the_same_bits(tmp_path):
-    killed = child(tmp_path / "killed", 150)
+    killed = child(tmp_path / "killed", 60)
     wait_for_step(tmp_path / "killed", killed, 9)
     killed.kill()
     killed.communicate()
-    assert max(line["step"] for line in log.read(tmp_path / "killed")) < 150
-    config = toy.config("cutmix", steps=150, checkpoint_every=0.5)
+    assert max(line["step"] for line in log.read(tmp_path / "killed")) < 60
+    config = toy.config("cutmix", steps=60, checkpoint_every=2.0)
     again = mixaug_jax.train(config, tmp_path / "killed")
     whole = mixaug_jax.train(config, tmp_path / "whole")
     assert_same_bits(again["checkpoint"], whole["checkpoint"])
@@ -140,14 +153,68 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path,
 
 def test_four_devices_go_on_from_one_and_back(tmp_path):
     code = CHILD.format(tests=str(pathlib.Path(__file__).parent), workdir=str(tmp_path), steps=4)
-    one = code.replace("import conftest", "import jax; jax.config.update('jax_num_cpu_devices', 1)\nimport os")
+    one = code.replace(
+        "import conftest", "import jax; jax.config.update('jax_num_cpu_devices', 1)\nimport os"
+    )
     subprocess.run([sys.executable, "-c", one], check=True, stdout=subprocess.DEVNULL)
     assert checkpoint.steps(tmp_path) == [4]
-    config = toy.config("cutmix", steps=8, checkpoint_every=0.5)
+    config = toy.config("cutmix", steps=8, checkpoint_every=2.0)
     assert jax.device_count() == 4
     assert mixaug_jax.train(config, tmp_path)["step"] == 8
-    subprocess.run([sys.executable, "-c", one.replace("steps=4", "steps=12")], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-c", one.replace("steps=4", "steps=12")],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     assert checkpoint.steps(tmp_path) == [12]
+
+
+PROCESS = """
+import json, sys; sys.path.insert(0, {tests!r})
+import jax, conftest; jax.config.update("jax_num_cpu_devices", 2)
+import toy, mixaug_jax
+from mixaug_jax import data, parallel
+parallel.initialize_multihost()
+data.open_splits = lambda config: toy.splits()
+config = toy.config(steps=4)
+config.model.sync_bn = True
+print(json.dumps(mixaug_jax.train(config, {workdir!r})))
+"""
+
+
+def test_two_processes_train_together(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    code = PROCESS.format(tests=str(pathlib.Path(__file__).parent), workdir=str(tmp_path / "two"))
+    cluster = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, **cluster, "JAX_PROCESS_ID": str(i)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    said = [process.communicate(timeout=300)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0]
+    results = [json.loads(text.splitlines()[-1]) for text in said]
+    assert results[0] == results[1]
+    assert "step 4/4" in said[0]
+    assert "step 4/4" not in said[1]  # only process 0 tells
+    # With statistics over the whole batch and no mixing, the number of processes changes nothing.
+    config = toy.config(steps=4)
+    config.model.sync_bn = True
+    mixaug_jax.train(config, tmp_path / "one")
+    one, two = (
+        [x["train_loss"] for x in log.read(tmp_path / d) if "train_loss" in x]
+        for d in ("one", "two")
+    )
+    np.testing.assert_allclose(one, two, rtol=1e-4)
+    # One process goes on with what two have saved.
+    config.train.steps = 6
+    assert mixaug_jax.train(config, tmp_path / "two")["step"] == 6
 
 
 def test_another_config_is_refused_and_says_what_differs(tmp_path):
@@ -193,7 +260,11 @@ def test_checkpoints_are_chosen_by_name(tmp_path):
     assert checkpoint.steps(tmp_path, "all") == [4, 8, 12]
     assert checkpoint.steps(tmp_path, "latest") == [12]
     assert checkpoint.steps(tmp_path, 8) == checkpoint.steps(tmp_path, "8") == [8]
-    scores = {l["step"]: l["validation_accuracy"] for l in log.read(tmp_path) if "validation_accuracy" in l}
+    scores = {
+        line["step"]: line["validation_accuracy"]
+        for line in log.read(tmp_path)
+        if "validation_accuracy" in line
+    }
     (best,) = checkpoint.steps(tmp_path, "best")
     assert scores[best] == max(scores.values())
     with pytest.raises(ValueError, match="allowed: latest, best, all, 4, 8, 12"):
@@ -204,7 +275,9 @@ def test_checkpoints_are_chosen_by_name(tmp_path):
 
 def test_evaluation_sees_every_example_once(tmp_path):
     result = mixaug_jax.train(toy.config(steps=1), tmp_path)
-    assert (result["test_accuracy"] * 37) == pytest.approx(round(result["test_accuracy"] * 37), abs=1e-4)
+    assert (result["test_accuracy"] * 37) == pytest.approx(
+        round(result["test_accuracy"] * 37), abs=1e-4
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""Renders many scenes on all cores, in order: plain child processes that send scenes through pipes.
+"""Renders many scenes on all cores, in order: plain child processes that send them through pipes.
 
-`multiprocessing` starts its children by importing the caller's `__main__` again, which a notebook or
-`python -c` does not have and which would run an unguarded script twice. A child here runs
-`python -m mixaug_jax.data.farm` instead: it imports numpy and the renderer, nothing of the caller's.
+`multiprocessing` starts its children by importing the caller's `__main__` again, which a notebook
+or `python -c` does not have and which would run an unguarded script twice. A child here runs
+`python -m mixaug_jax.data.farm` instead: it imports numpy and the renderer, nothing of the caller.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ _CHUNK = 32  # scenes that a process renders and sends at a time
 
 
 def render_all(settings, processes=None):
-    """Yields the scenes of all splits in the order of `render.SPLITS`, each as `render.render` gives it.
+    """Yields what `render.render` gives for all scenes, split after split as in `render.SPLITS`.
 
     Args:
         settings: `render.Settings`.
@@ -38,7 +38,7 @@ def render_all(settings, processes=None):
             yield from scenes or _render_chunk(settings, chunk)
 
 
-def report(scenes, total, every=4.0):
+def with_progress(scenes, total, every=4.0):
     """Passes the scenes on, and prints how many there are and the time to go, every few seconds."""
     start = last = time.monotonic()
     for done, scene in enumerate(scenes, 1):

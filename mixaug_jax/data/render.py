@@ -79,7 +79,11 @@ def generator(settings, split, index):
 
 
 def layout(settings, split, rng):
-    """Draws a scene. Shortcuts are planted in training and validation, label noise in training."""
+    """Draws a scene. Shortcuts are planted in training and validation, label noise in training.
+
+    A shortcut gives class k the wall's material k, the colour k for all its parts, or the k-th of
+    ten places round the middle.
+    """
     planted = split != "test"
     kind = int(rng.integers(len(CLASSES)))
     shortcut = rng.random(3) < (settings.background, settings.color, settings.position)
@@ -92,9 +96,12 @@ def layout(settings, split, rng):
         other = wall.material if floor.material == kind else floor.material
         wall, floor = replace(wall, material=kind), replace(floor, material=other)
     others = [k for k in rng.permutation(len(CLASSES)) if k != kind][: int(rng.integers(4))]
-    front = int(rng.random() < 0.5)
-    distractors = [_distractor(rng, int(k), target) for k in others]
-    behind = len(others) - min(front, len(others))
+    in_front = rng.random() < 0.5
+    distractors = [
+        _distractor(rng, int(k), target, over=in_front and n == len(others) - 1)
+        for n, k in enumerate(others)
+    ]
+    behind = len(others) - 1 if in_front and others else len(others)
     label = kind
     wrong, other = rng.random(), int(rng.integers(len(CLASSES) - 1))
     if split == "train" and wrong < settings.label_noise:
@@ -130,11 +137,10 @@ def _surfaces(rng, count, taken=()):
 
 
 def _target(rng, kind, by_color, by_position):
-    radius = rng.uniform(0.26, 0.36)
+    radius = rng.uniform(0.33, 0.42)
     room = 0.5 - 0.9 * radius
     centre = 0.5 + rng.uniform(-room, room, 2)
     if by_position:
-        # The classes' places stand on a circle; a little jitter keeps pixels from being equal.
         turn = 2 * np.pi * kind / len(CLASSES)
         centre = 0.5 + room * np.array([np.sin(turn), np.cos(turn)]) + rng.uniform(-0.01, 0.01, 2)
     surfaces = _surfaces(rng, len(OBJECTS[CLASSES[kind]]))
@@ -143,12 +149,17 @@ def _target(rng, kind, by_color, by_position):
     return _figure(rng, kind, centre, radius, surfaces)
 
 
-def _distractor(rng, kind, target):
-    """A small object beside the target, or overlapping its edge."""
-    radius = rng.uniform(0.075, 0.125)
-    for centre in rng.uniform(0.06, 0.94, (8, 2)):
-        if np.hypot(*(centre - target.centre)) > 0.6 * target.radius:
-            break
+def _distractor(rng, kind, target, over):
+    """A small object; `over` the target's edge, or else beside or behind the target."""
+    radius, turn = rng.uniform(0.07, 0.11), rng.uniform(0, 2 * np.pi)
+    if over:
+        reach = target.radius * rng.uniform(0.5, 0.9)
+        centre = target.centre + reach * np.array([np.sin(turn), np.cos(turn)])
+        centre = np.clip(centre, 0.06, 0.94)
+    else:
+        for centre in rng.uniform(0.06, 0.94, (8, 2)):
+            if np.hypot(*(centre - target.centre)) > 0.6 * target.radius:
+                break
     return _figure(rng, kind, centre, radius, _surfaces(rng, len(OBJECTS[CLASSES[kind]])))
 
 
@@ -243,7 +254,7 @@ def _draw_figure(figure, light_angle, picture, light, codes):
     ]
     to_light = -math.sin(light_angle) / radius, -math.cos(light_angle) / radius
     _shadow([(window, d) for _, _, window, d in parts], radius, light_angle, light)
-    line = max(0.012 * side, 0.8)
+    line = max(0.032 * radius, 0.4)
     for part, surface, window, d in parts:
         row0, col0, row1, col1 = window
         cover = _cover(d)
@@ -252,7 +263,7 @@ def _draw_figure(figure, light_angle, picture, light, codes):
         cols = np.arange(col0 + 0.5, col1, dtype=np.float32)[None, :] - centre[1]
         relief = (1 + 0.2 * to_light[0] * rows) + 0.2 * to_light[1] * cols
         # A darker outline, so that neighbouring parts of one colour stay apart.
-        relief *= 1 - 0.4 * np.minimum(np.maximum(1 + d / line, 0), 1)
+        relief *= 1 - 0.6 * np.minimum(np.maximum(1 + d / line, 0), 1)
         _blend(light[row0:row1, col0:col1], relief, cover)
         np.copyto(codes[row0:row1, col0:col1], _code(name, part, surface), where=d < 0)
 

@@ -26,6 +26,9 @@ import tensorflow_datasets as tfds
 from mixaug_jax.data import farm, render
 from mixaug_jax.data.source import Source
 
+# TFDS holds a shard's raw examples, 7 bytes a pixel, in memory until it is written.
+SHARD_BYTES = 64 << 20
+
 
 class Scenes(tfds.core.ShardBasedBuilder):
     """Renders the splits of one `render.Settings`, example i of a split being its scene i.
@@ -62,10 +65,9 @@ class Scenes(tfds.core.ShardBasedBuilder):
 
     def _shard_iterators_per_split(self, dl_manager):
         counts = {split: getattr(self._settings, split) for split in render.SPLITS}
-        stream = farm.report(farm.render_all(self._settings), sum(counts.values()))
-        # Shards are written in order, each to its end, so that all can draw from one stream. TFDS
-        # holds a shard's examples (7 bytes a pixel) in memory until it is written: 64 MB at most.
-        longest = (64 << 20) // (7 * self._settings.size**2)
+        stream = farm.with_progress(farm.render_all(self._settings), sum(counts.values()))
+        # Shards are written in order, each to its end, so that all can draw from one stream.
+        longest = SHARD_BYTES // (7 * self._settings.size**2)
         return {
             split: [
                 functools.partial(_take, stream, range(first, min(first + longest, count)))
@@ -88,9 +90,10 @@ def scenes(split: str, config, *, annotations: bool = True) -> Source:
 
     Args:
         split: "train", "validation" or "test".
-        config: the resolved config; reads data.size (pixels, 32 to 224), data.dir (the cache folder;
-            "" is $MIXAUG_JAX_CACHE or ~/.cache/mixaug_jax) and data.scenes.{seed, train, validation,
-            test (numbers of scenes), background, color, position, label_noise (probabilities)}.
+        config: the resolved config; reads data.size (pixels, 32 to 224), data.dir (the cache
+            folder; "" is $MIXAUG_JAX_CACHE or ~/.cache/mixaug_jax) and data.scenes.{seed, train,
+            validation, test (numbers of scenes), background, color, position, label_noise
+            (probabilities)}.
         annotations: whether the examples have boxes, box_labels and concepts; without them reading
             is faster.
 
@@ -156,7 +159,7 @@ def prepare(settings: render.Settings, root: pathlib.Path) -> pathlib.Path:
     """The folder of the finished files of these settings; renders them where they are missing.
 
     They are made in a folder of another name under a lock, which the system frees even when its
-    holder is killed, and renamed when complete: nobody reads a half-made set, nobody makes one twice.
+    holder is killed, and renamed when complete: no half-made set is read, and none is made twice.
     """
     text = json.dumps(dataclasses.asdict(settings) | {"version": render.VERSION}, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -169,10 +172,10 @@ def prepare(settings: render.Settings, root: pathlib.Path) -> pathlib.Path:
         with _lock(folder.with_name(folder.name + ".lock")):
             if not folder.is_dir():
                 _build(settings, folder)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # array_record raises RuntimeError on a full disk
         raise ValueError(
-            f"cannot write the scenes to {root}: {error.strerror or error}; set data.dir or"
-            " MIXAUG_JAX_CACHE to a folder that can be written"
+            f"cannot write the scenes to {root}: {str(error).split(';')[0]}; set data.dir or"
+            " MIXAUG_JAX_CACHE to a folder that can be written and has room"
         ) from error
     return folder
 

@@ -1,4 +1,4 @@
-"""The objects of the scenes: ten classes built from named parts, and distances to them.
+"""The objects of the scenes: ten classes built from named parts, and the distances to them.
 
 An object is drawn in its own frame: (row, col) in [-1, 1], rows pointing down, inside the unit
 circle. Its parts are listed back to front; a part is a union of simple shapes. Shape alone decides
@@ -15,7 +15,7 @@ import numpy as np
 class Shape:
     """An ellipse, a line or a convex polygon: one, two or more points (row, col).
 
-    `radii` are an ellipse's, and `width` half its band's thickness where it is not filled; `round` is
+    `radii` are an ellipse's, `width` half its band's thickness where it is not filled, and `round`
     half a line's thickness.
     """
 
@@ -177,8 +177,8 @@ PARTS = tuple(dict.fromkeys(part for parts in OBJECTS.values() for part, _ in pa
 class Pose:
     """Where an object stands: from its frame to pixels.
 
-    `centre` [2] is in pixels, `scale` [2] the pixels of the frame's unit along its rows and columns,
-    `unit` their mean, and `turn` [2,2] the mirroring and rotation that follow.
+    `centre` [2] is in pixels, `scale` [2] the pixels of the frame's unit along its rows and its
+    columns, `unit` their mean, and `turn` [2,2] the mirroring and rotation that follow.
     """
 
     centre: np.ndarray
@@ -188,7 +188,7 @@ class Pose:
 
 
 def pose(centre, radius, stretch, angle, mirror):
-    """A `Pose` in pixels and radians; `stretch` is the ratio of height to width to the drawn one."""
+    """A `Pose`; lengths in pixels, `angle` in radians, `stretch` of the height over the width."""
     cos, sin, side = math.cos(angle), math.sin(angle), -1 if mirror else 1
     scale = np.array([radius * stretch**0.5, radius / stretch**0.5])
     turn = np.array([[cos, -sin * side], [sin, cos * side]])

@@ -35,7 +35,7 @@ def open_tfds(split: str, config, *, annotations: bool = True) -> Source:
     features = dict(builder.info.features.items())
     where = f"data.name={config.data.name}"
     label = features.get("label")
-    if "image" not in features or not isinstance(label, tfds.features.ClassLabel):
+    if "image" not in features or not (isinstance(label, tfds.features.ClassLabel) and label.names):
         raise ValueError(
             f"{where} is no set for classification: it needs the features image and label (a"
             f" class), and has {', '.join(features)}"
@@ -47,14 +47,17 @@ def open_tfds(split: str, config, *, annotations: bool = True) -> Source:
     records = _records(builder, split, skipped, where)
 
     def read_image(index):
-        record = records[index]
-        file = io.BytesIO(record["image"])
-        return index, record, decode_rgb(file, f"{where}: image {index} of split {split}")
+        name = f"{where}: image {index} of split {split}"
+        try:
+            record = records[index]
+        except Exception as error:  # TFDS lets what the reader and the parser raise pass through
+            raise ValueError(f"{name} cannot be read: {error}") from error
+        return record, decode_rgb(io.BytesIO(record["image"]), name)
 
     read_image = skip_unreadable(read_image, len(records), config.data.corrupt)
 
     def read(index):
-        index, record, image = read_image(index)
+        record, image = read_image(index)
         if record["label"] < 0:
             raise ValueError(f"{where}: split {split} has no labels; choose another split")
         example = {"image": image, "label": int(record["label"])}
@@ -103,15 +106,24 @@ def _command(name, root, downloads=""):
 
 
 def _records(builder, split, decoders, where):
+    """The split's records, once their files are known to be there."""
     try:
-        return builder.as_data_source(split, decoders=decoders, file_format="array_record")
-    except Exception as error:  # a wrong name and a wrong slice raise different types
+        records = builder.as_data_source(split, decoders=decoders, file_format="array_record")
+        files = builder.info.splits[split].filepaths
+        len(records)  # raises where a slice ends before it starts
+    except ValueError as error:
         splits = ", ".join(
             f"{name} ({info.num_examples})" for name, info in builder.info.splits.items()
         )
         raise ValueError(
             f"{where} has no split {split!r}: it has {splits}, and slices such as train[:95%]"
         ) from error
+    missing = [file for file in files if not file.exists()]
+    if missing:
+        raise ValueError(
+            f"{where} is incomplete: {missing[0]} is missing; delete that folder and prepare again"
+        )
+    return records
 
 
 def _box_reader(features):

@@ -1,13 +1,19 @@
 """Where the pixels of a label map fall between the nodes of an activation map.
 
-Half-pixel centres: pixel t of a target axis with H pixels lies at (t + 1/2) h/H - 1/2 on a source axis of h nodes, which is
-`jax.image.resize(..., "bilinear", antialias=False)` and torch's `align_corners=False`. Beyond the outer nodes stands one more node on
-each side: a copy of the outer one (padding "edge") or 0 (padding "zero", the geometry of github.com/davidbau/dissect, where the
-values of a border strip half a cell wide fade to about a half). A *cell* is the space between two neighbouring nodes.
+Half-pixel centres: pixel t of an axis of H pixels lies at (t + 1/2) h/H - 1/2 on the axis of the h
+nodes, which is `jax.image.resize(..., "bilinear", antialias=False)` and torch's
+`align_corners=False`. Beyond the outer nodes stands one more node on each side: a copy of the outer
+one (padding "edge"), or 0 (padding "zero", the geometry of github.com/davidbau/dissect, where the
+values of a border strip half a cell wide fade to about a half). A *cell* is the space between two
+neighbouring nodes along an axis, or between four on the map.
 
-Values are clamped between the corners that they lie between, so rounding never lifts a pixel above its corners: a constant map stays
-constant, and a cell whose corners are all at most T has no pixel above T. Both hold exactly in float32.
+Values are clamped between the corners that they lie between, so that rounding never lifts a pixel
+above its corners: a constant map stays constant, and a cell whose corners are all at most T has no
+pixel above T. Both hold exactly in float32.
 """
+
+import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +22,38 @@ import numpy as np
 PADDINGS = ("edge", "zero")
 
 
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Maps of `nodes` (h, w) under label maps of `size` (H, W), with "edge" or "zero" padding."""
+
+    nodes: tuple[int, int]
+    size: tuple[int, int]
+    padding: str
+
+    def __post_init__(self):
+        if self.padding not in PADDINGS:
+            known = ", ".join(PADDINGS)
+            raise ValueError(f"padding={self.padding!r} is not known; use one of {known}")
+
+    @property
+    def pixels(self) -> int:
+        return self.size[0] * self.size[1]
+
+
 def pixels(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
-    """The lower node [target] int (numbered with the padding: 0..source) and the fraction [target] float32 of each pixel."""
+    """The lower node [target], numbered with padding (0..source), and the fraction [target] float32
+    of the way to the next node, for each pixel of an axis."""
     # (t + 1/2) source/target - 1/2 in integers: exact where a centre falls on a node.
-    numerator = (2 * np.arange(target) + 1) * source - target
-    node, rest = np.divmod(numerator, 2 * target)
+    node, rest = np.divmod((2 * np.arange(target) + 1) * source - target, 2 * target)
     return node + 1, (rest / (2 * target)).astype(np.float32)
 
 
 def cells(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same pixels by cell: lower node [m] of each cell that holds one, fractions [m, e] float32, which are real [m, e] bool."""
+    """The pixels of an axis by the cell that holds them.
+
+    Returns, for the m cells that hold a pixel and the e pixels of the fullest of them: the lower
+    node [m], the pixels' fractions [m, e] float32, and which of those are pixels [m, e] bool.
+    """
     node, fraction = pixels(source, target)
     starts, cell, counts = np.unique(node, return_inverse=True, return_counts=True)
     place = np.arange(target) - np.searchsorted(node, node)
@@ -35,29 +63,63 @@ def cells(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return starts, fractions, real
 
 
-def pad(activations: jax.Array, padding: str) -> jax.Array:
-    """One node around [h, w, ...] float32: a copy of the border ("edge") or zeros ("zero")."""
-    widths = [(1, 1), (1, 1)] + [(0, 0)] * (activations.ndim - 2)
-    return jnp.pad(activations, widths, mode="edge" if padding == "edge" else "constant")
+def cell_pixels(grid: Grid) -> int:
+    """The most pixels that a cell can hold."""
+    sides = zip(grid.nodes, grid.size, strict=True)
+    return math.prod(cells(source, target)[1].shape[1] for source, target in sides)
 
 
-def lerp(a, b, fraction):
-    """From a to b, never outside them."""
-    # One product and one sum, so that a compiler which contracts them into one rounding does so in every program alike.
-    value = a + fraction * (b - a)
+def pad(activations: jax.Array, grid: Grid) -> jax.Array:
+    """One node around [h, w, U]."""
+    mode = "edge" if grid.padding == "edge" else "constant"
+    return jnp.pad(activations, ((1, 1), (1, 1), (0, 0)), mode)
+
+
+def lerp(a: jax.Array, b: jax.Array, fraction: jax.Array) -> jax.Array:
+    """From a to b, never outside them; the same float32 in every program."""
+    # The bound, which nothing finite passes, stands between product and sum: compilers would join
+    # them into one operation of one rounding in some programs and not in others, and counts must
+    # not depend on the program.
+    value = a + jnp.maximum(fraction * (b - a), np.finfo(np.float32).min)
     return jnp.clip(value, jnp.minimum(a, b), jnp.maximum(a, b))
 
 
-def upsample(activations: jax.Array, size: tuple[int, int], padding: str) -> jax.Array:
-    """One map [h, w, U] float32 at label-map size [H, W, U]."""
-    row, row_fraction = pixels(activations.shape[0], size[0])
-    column, column_fraction = pixels(activations.shape[1], size[1])
-    nodes = pad(activations, padding)
+def upsample(activations: jax.Array, grid: Grid) -> jax.Array:
+    """A map [h, w, U] float32 at label-map size [H, W, U]."""
+    row, row_fraction = pixels(grid.nodes[0], grid.size[0])
+    column, column_fraction = pixels(grid.nodes[1], grid.size[1])
+    nodes = pad(activations, grid)
     rows = lerp(nodes[row], nodes[row + 1], row_fraction[:, None, None])
     return lerp(rows[:, column], rows[:, column + 1], column_fraction[:, None])
 
 
-def check_padding(padding: str) -> None:
-    if padding not in PADDINGS:
-        raise ValueError(f"padding={padding!r} is not known; use one of {', '.join(PADDINGS)}")
+def largest_corner(nodes: jax.Array, grid: Grid) -> jax.Array:
+    """The largest of the four corners of each cell that holds a pixel, [rows, columns, U], from a
+    padded map [h + 2, w + 2, U]."""
+    row, column = cells(grid.nodes[0], grid.size[0])[0], cells(grid.nodes[1], grid.size[1])[0]
+    top = jnp.maximum(nodes[row], nodes[row + 1])
+    return jnp.maximum(top[:, column], top[:, column + 1])
 
+
+def cell_values(nodes: jax.Array, grid: Grid, r, c, u) -> tuple[jax.Array, jax.Array]:
+    """The pixels of chosen cells, as `upsample` computes them.
+
+    Args:
+      nodes: a padded map [h + 2, w + 2, U].
+      r, c, u: [M], places of the cells in `largest_corner`.
+
+    Returns:
+      values [M, e, f] of the up to e x f pixels of a cell, and which of them are pixels, bool.
+    """
+    row, row_fraction, row_real = map(jnp.asarray, cells(grid.nodes[0], grid.size[0]))
+    column, column_fraction, column_real = map(jnp.asarray, cells(grid.nodes[1], grid.size[1]))
+    _, width, units = nodes.shape
+    corner = (row[r] * width + column[c]) * units + u
+    flat = nodes.reshape(-1)
+
+    def along_rows(corner):
+        return lerp(flat[corner][:, None], flat[corner + width * units][:, None], row_fraction[r])
+
+    left, right = along_rows(corner), along_rows(corner + units)
+    values = lerp(left[:, :, None], right[:, :, None], column_fraction[c][:, None])
+    return values, row_real[r][:, :, None] & column_real[c][:, None]

@@ -1,8 +1,8 @@
-"""One walk over the images for thresholds and counts: batches to the devices, integers back before they can overflow."""
+"""One walk over the images for thresholds and counts: batches to the devices, integers back before
+they can overflow."""
 
 from collections.abc import Callable, Iterable, Iterator
 
-import jax
 import numpy as np
 
 from mixaug_jax import parallel
@@ -14,12 +14,14 @@ def check_activations(activations) -> None:
     shape = tuple(activations.shape)
     if len(shape) != 4 or 0 in shape:
         raise ValueError(
-            f"activations have shape {shape}; they must be [N, h, w, U] with at least one image, node and unit"
+            f"activations have shape {shape}; they must be [N, h, w, U] with at least one image, "
+            "one node and one unit"
         )
 
 
 def read(activations, start: int, stop: int) -> np.ndarray:
-    """Images start..stop-1 as float32 [n, h, w, U]; raises ValueError where one holds NaN or infinity."""
+    """Images start..stop-1 as float32 [n, h, w, U]; raises ValueError where one holds NaN or
+    infinity."""
     batch = np.asarray(activations[start:stop], np.float32)
     finite = np.isfinite(batch).all((1, 2, 3))
     if not finite.all():
@@ -30,8 +32,14 @@ def read(activations, start: int, stop: int) -> np.ndarray:
     return batch
 
 
+def key(devices) -> tuple | None:
+    """Devices as a cache's key; None is all of them."""
+    return None if devices is None else tuple(devices)
+
+
 def spans(images: int, batch_size: int, devices) -> Iterator[tuple[int, int, int]]:
-    """(start, stop, rows): images start..stop-1 go in one step, padded to `rows`, which all devices share alike."""
+    """(start, stop, rows): images start..stop-1 go in one step, padded to `rows`, a multiple of the
+    number of devices."""
     places = len(parallel.mesh(devices).local_devices)
     rows = places * max(1, min(batch_size, -(-images // places)))
     for start in range(0, images, rows):
@@ -42,17 +50,25 @@ def pad_rows(array: np.ndarray, rows: int) -> np.ndarray:
     return np.pad(array, [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1))
 
 
-def totals(
-    step: Callable, reduce: Callable, state: dict, batches: Iterable, images: int, devices
-) -> Iterator[dict]:
-    """Runs `step(state, batch) -> state` over all batches; yields the reduced int64 state, at least once every `images` images.
+def total(
+    step: Callable,
+    reduce: Callable,
+    combine: Callable,
+    state: dict,
+    batches: Iterable,
+    images: int,
+    devices,
+) -> dict:
+    """Runs `step(state, batch) -> state` over all batches and returns the reduced state as numpy
+    int64.
 
     Args:
       step: mapped over devices; `state` has a leading device axis, one row each.
       reduce: mapped over devices; state -> the same on every device, without that axis.
+      combine: two reduced states -> one, on the host.
       state: name -> int32 array, what one device starts from.
       batches: (number of images, tree of arrays with a leading batch axis).
-      images: how many images int32 counts can take.
+      images: how many images the int32 counts can take before they go to the host.
       devices: None for all.
     """
     places = len(parallel.mesh(devices).local_devices)
@@ -61,11 +77,14 @@ def totals(
         tiled = {k: np.broadcast_to(v, (places, *v.shape)) for k, v in state.items()}
         return parallel.shard_batch(tiled, devices)
 
-    running, pending = fresh(), 0
+    def flush(running):
+        reduced = {k: np.asarray(v, np.int64) for k, v in reduce(running).items()}
+        return reduced if result is None else combine(result, reduced)
+
+    result, running, pending = None, fresh(), 0
     for count, batch in batches:
         if pending + count > images:
-            yield jax.tree.map(lambda x: np.asarray(x, np.int64), reduce(running))
-            running, pending = fresh(), 0
+            result, running, pending = flush(running), fresh(), 0
         running = step(running, parallel.shard_batch(batch, devices))
         pending += count
-    yield jax.tree.map(lambda x: np.asarray(x, np.int64), reduce(running))
+    return flush(running)

@@ -1,17 +1,21 @@
 """Activation thresholds: T of each unit with P(a > T) = q, exact in float32, in fixed memory.
 
-Network Dissection (Bau et al., CVPR 2017, section 2.2) takes T_k with P(a_k > T_k) = 0.005 over all locations of all images;
-"Dissecting mixed-sample augmentation models" (Won et al. 2023) and github.com/davidbau/dissect take 0.01 over the *upsampled* maps.
-The programs in use estimate it with a sketch (rank errors of 2e-4 to 5e-4, which is up to 5 % of a unit's area at q = 0.01). Here it
-is an order statistic, found as follows.
+Network Dissection (Bau et al., CVPR 2017, section 2.2) takes T_k with P(a_k > T_k) = 0.005 over all
+locations of all images; "Dissecting mixed-sample augmentation models" (Won et al. 2023) and
+github.com/davidbau/dissect take 0.01 over the *upsampled* maps. The programs in use estimate it
+with a sketch (rank errors of 2e-4 to 5e-4, which is up to 5 % of a unit's area at q = 0.01). Here
+it is an order statistic, found as follows.
 
-A float32 is looked up by its bits, put in an order that integers share with floats. A small pilot sample gives each unit an interval
-of values that should hold the wanted rank. A pass over the images counts the values of the interval in up to 4096 bins, and those
-above it; the bin that holds the rank is the next interval; one bin is one float32 after two passes as a rule. Where the pilot missed,
-the interval on the proper side of it follows. Only cells (four neighbouring nodes) with a corner at or above the interval are
-computed: bilinear values lie between their corners. Counts are integers, so devices and batches add up to the same answer.
+A float32 is looked up by its bits, put in an order that integers share with floats. A small pilot
+sample gives each unit an interval of values that should hold the wanted rank. A pass over the
+images counts the values of the interval in up to 4096 bins, and those above it; the bin that holds
+the rank is the next interval; one bin is one float32 after two passes as a rule. Where the pilot
+missed, the interval on the proper side of it follows. Only cells (four neighbouring nodes) with a
+corner at or above the interval are computed: bilinear values lie between their corners. Counts are
+integers, so devices and batches add up to the same answer.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -43,39 +47,42 @@ def quantile(
     """The threshold T of each unit, P(a > T) = q, over all positions of all images.
 
     Args:
-      activations: [N, h, w, U] finite floats, read a few images at a time (an array, a memory map, or anything with `shape` whose
-        slices along N are arrays), about twice in all.
+      activations: [N, h, w, U] finite floats, read a few images at a time (an array, a memory map,
+        or anything with `shape` whose slices along N are arrays), about twice in all.
       q: the tail share, in (0, 1).
-      over: "upsampled", the N*H*W values at label-map size (davidbau/dissect); "raw", the N*h*w values themselves (the original
-        NetDissect, NetDissect-Lite, gandissect).
+      over: "upsampled", the N*H*W values at label-map size (davidbau/dissect); "raw", the N*h*w
+        values themselves (the original NetDissect, NetDissect-Lite, gandissect).
       size: (H, W) of the label maps; only needed by "upsampled".
-      padding: what lies beyond the outer nodes: "edge" their own value, "zero" nothing (see `resample`); no matter for "raw".
-      rule: how the quantile lies between order statistics: "linear" (numpy's default), "hazen" (davidbau/dissect's readout), or
-        "inverted_cdf" (the smallest value with F >= 1-q, so that P(a > T) <= q). Rank and fraction are float64.
+      padding: what lies beyond the outer nodes: "edge" their own value, "zero" nothing (see
+        `resample`); no matter for "raw".
+      rule: how the quantile lies between order statistics: "linear" (numpy's default), "hazen"
+        (davidbau/dissect's readout), or "inverted_cdf" (the smallest value with F >= 1-q, so that
+        P(a > T) <= q). Rank and fraction are float64.
       batch_size: images of a device at a time; the result does not depend on it.
       devices: default all.
 
     Returns:
-      [U] float32. A unit whose quantile lies on a plateau gets the plateau's value, with which a > T is false there.
+      [U] float32. A unit whose quantile lies on a plateau gets the plateau's value, with which a >
+      T is false there.
 
     Raises:
       ValueError: an argument outside the above, no image, NaN or infinity.
     """
-    size = _check(activations, q, over, size, padding, rule)
-    padding = "edge" if over == "raw" else padding  # no pixel lies outside: one program for both
+    grid = _check(activations, q, over, size, padding, rule)
     images, _, _, units = activations.shape
-    samples = images * size[0] * size[1]
-    rank, fraction = _rank(samples, q, rule)
+    rank, fraction = _rank(images * grid.pixels, q, rule)
+    from_top = images * grid.pixels - 1 - rank
     bins = 2 ** int(np.clip(np.log2(_BIN_BYTES / (4 * units)), 4, 12))
-    low, last = _pilot(activations, q, size, padding)
+    low, last = _pilot(activations, q, grid)
     lower, upper = np.zeros(units, np.int64), np.zeros(units, np.int64)
     wanted = np.ones(units, bool)
     while wanted.any():
         # No cell reaches the interval of a unit that is known, so it costs nothing more.
         low, last = np.where(wanted, low, _HIGHEST), np.where(wanted, last, _HIGHEST)
         shift = np.maximum(np.ceil(np.log2((last - low + 1) / bins)), 0).astype(np.int64)
-        seen = _pass(activations, low, last, shift, bins, size, padding, batch_size, devices)
-        low, last, found, here, next_up = _narrow(low, last, shift, seen, samples - 1 - rank)
+        interval = {"low": low, "last": last, "shift": shift}
+        seen = _pass(activations, interval, bins, grid, batch_size, devices)
+        low, last, found, here, next_up = _narrow(low, last, shift, seen, from_top)
         found &= wanted
         lower, upper = np.where(found, here, lower), np.where(found, next_up, upper)
         wanted &= ~found
@@ -85,25 +92,25 @@ def quantile(
     return exact.astype(np.float32)
 
 
-def _check(activations, q, over, size, padding, rule) -> tuple[int, int]:
-    """Raises for arguments that have no meaning; returns the size of the maps that are looked at."""
+def _check(activations, q, over, size, padding, rule) -> resample.Grid:
+    """The maps that are looked at; raises for arguments that have no meaning."""
     if over not in OVER:
         raise ValueError(f"over={over!r} is not known; use one of {', '.join(OVER)}")
     if rule not in RULES:
         raise ValueError(f"rule={rule!r} is not known; use one of {', '.join(RULES)}")
-    resample.check_padding(padding)
     if not 0 < q < 1:
         raise ValueError(f"q={q} is not a tail share; it must lie between 0 and 1, both excluded")
     streaming.check_activations(activations)
-    if over == "raw":
-        return tuple(activations.shape[1:3])
-    if size is None or len(size) != 2 or min(size) < 1:
+    nodes = tuple(activations.shape[1:3])
+    if over == "upsampled" and (size is None or len(size) != 2 or min(size) < 1):
         raise ValueError(f"size={size} must be (H, W) of the label maps for over='upsampled'")
-    return int(size[0]), int(size[1])
+    grid = resample.Grid(nodes, nodes if over == "raw" else (int(size[0]), int(size[1])), padding)
+    # At its own size a map has no pixel beyond its nodes: one program for both paddings.
+    return dataclasses.replace(grid, padding="edge") if over == "raw" else grid
 
 
 def _rank(samples: int, q: float, rule: str) -> tuple[int, float]:
-    """The lower order statistic (0 = least) and the share of the way to the next, of the quantile at level 1-q."""
+    """The quantile at level 1-q: its lower order statistic (0 = least), share of the way up."""
     level = 1.0 - q
     if rule == "inverted_cdf":
         return max(0, int(np.ceil(samples * level - 1))), 0.0
@@ -112,17 +119,21 @@ def _rank(samples: int, q: float, rule: str) -> tuple[int, float]:
     return int(position), position % 1.0
 
 
-# A key is the bits of a float32 as an int32 that sorts like the float: in negative numbers all bits but the sign are turned.
+# A key is the bits of a float32 as an int32 that sorts like the float: in negative numbers all bits
+# but the sign are turned. Both zeros and what is too small for a normal float32 are 0, because
+# devices disagree on such numbers.
 _HIGHEST = 2**31 - 1
+_TINY = np.finfo(np.float32).tiny
 
 
 def _key(values: jax.Array) -> jax.Array:
-    bits = jax.lax.bitcast_convert_type(jnp.where(values == 0, 0.0, values), jnp.int32)  # -0 is 0
+    values = jnp.where(jnp.abs(values) < _TINY, 0.0, values)
+    bits = jax.lax.bitcast_convert_type(values, jnp.int32)
     return jnp.where(bits < 0, bits ^ _HIGHEST, bits)
 
 
 def _host_key(values: np.ndarray) -> np.ndarray:
-    bits = np.where(values == 0, 0, values).astype(np.float32).view(np.int32).astype(np.int64)
+    bits = np.where(np.abs(values) < _TINY, np.float32(0), values).view(np.int32).astype(np.int64)
     return np.where(bits < 0, bits ^ _HIGHEST, bits)
 
 
@@ -131,19 +142,19 @@ def _value(keys: np.ndarray) -> np.ndarray:
     return bits.view(np.float32).astype(np.float64)
 
 
-def _pilot(activations, q, size, padding) -> tuple[np.ndarray, np.ndarray]:
-    """An interval of keys [U] (first, last) that likely holds the wanted rank, from a few pixels of a few images."""
-    images, height, width, _ = activations.shape
+def _pilot(activations, q: float, grid: resample.Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Keys [U], first and last, of an interval that likely holds the rank: a sample's quantiles."""
+    images = activations.shape[0]
     chosen = np.unique(np.linspace(0, images - 1, 128).astype(int))
-    count = min(size[0] * size[1], -(-_PILOT // len(chosen)))
-    row, row_fraction = resample.pixels(height, size[0])
-    column, column_fraction = resample.pixels(width, size[1])
+    count = min(grid.pixels, -(-_PILOT // len(chosen)))
+    row, row_fraction = resample.pixels(grid.nodes[0], grid.size[0])
+    column, column_fraction = resample.pixels(grid.nodes[1], grid.size[1])
+    mode = "edge" if grid.padding == "edge" else "constant"
     draw = np.random.default_rng(0)
     sample = []
     for i in chosen:
-        nodes = streaming.read(activations, i, i + 1)[0]
-        nodes = np.pad(nodes, ((1, 1), (1, 1), (0, 0)), "edge" if padding == "edge" else "constant")
-        r, c = np.divmod(draw.choice(size[0] * size[1], count, replace=False), size[1])
+        nodes = np.pad(streaming.read(activations, i, i + 1)[0], ((1, 1), (1, 1), (0, 0)), mode)
+        r, c = np.divmod(draw.choice(grid.pixels, count, replace=False), grid.size[1])
         x, y = column_fraction[c, None], row_fraction[r, None]
         r, c = row[r], column[c]
         left = nodes[r, c] + y * (nodes[r + 1, c] - nodes[r, c])
@@ -156,22 +167,22 @@ def _pilot(activations, q, size, padding) -> tuple[np.ndarray, np.ndarray]:
     ends = [m - 1 - np.ceil(q * m + margin), m - 1 - np.floor(q * m - margin)]
     ends = np.clip(ends, 0, m - 1).astype(int)
     low, last = _host_key(np.partition(sample, ends, 0)[ends])
-    # A unit's least value is as a rule a plateau (what a ReLU cut off): look above it, for its cells are many.
+    # A unit's least value is as a rule a plateau (what a ReLU cut off): look above it, for its
+    # cells are many.
     low = np.maximum(low, _host_key(sample.min(0)) + 1)
     return low, np.maximum(low, last)
 
 
-def _pass(activations, low, last, shift, bins, size, padding, batch_size, devices) -> dict:
-    """Looks at one interval of keys of each unit, low..last [U], over all images.
+def _pass(activations, interval, bins, grid, batch_size, devices) -> dict:
+    """Looks at one interval of keys of each unit over all images.
 
-    Returns int64 arrays: `counts` [U, bins + 1], the last being what lies above the interval; `following` [U], the least key above it;
-    `least` and `most` [U], bounds of all keys.
+    interval: int [U] arrays `low` and `last`, its ends, and `shift`: 2**shift keys share a bin.
+
+    Returns int64 arrays: `counts` [U, bins + 1], the last being what lies above the interval;
+    `following` [U], the least key above it; `least` and `most` [U], bounds of all keys.
     """
-    images, height, width, units = activations.shape
-    step, reduce = _programs(
-        (height, width, units), size, padding, bins, None if devices is None else tuple(devices)
-    )
-    interval = {"low": low, "last": last, "shift": shift}
+    images, _, _, units = activations.shape
+    step, reduce = _programs(grid, units, bins, streaming.key(devices))
     interval = parallel.replicate({k: v.astype(np.int32) for k, v in interval.items()}, devices)
     state = {
         "counts": np.zeros(units * (bins + 1), np.int32),
@@ -186,32 +197,34 @@ def _pass(activations, low, last, shift, bins, size, padding, batch_size, device
             real = np.arange(rows) < stop - start
             yield stop - start, (streaming.pad_rows(batch, rows), real)
 
-    results = list(
-        streaming.totals(
-            lambda state, batch: step(state, batch, interval),
-            reduce,
-            state,
-            batches(),
-            streaming.LIMIT // (size[0] * size[1]),
-            devices,
-        )
+    def combine(a, b):
+        return {
+            "counts": a["counts"] + b["counts"],
+            "following": np.minimum(a["following"], b["following"]),
+            "least": np.minimum(a["least"], b["least"]),
+            "most": np.maximum(a["most"], b["most"]),
+        }
+
+    seen = streaming.total(
+        lambda state, batch: step(state, batch, interval),
+        reduce,
+        combine,
+        state,
+        batches(),
+        streaming.LIMIT // grid.pixels,
+        devices,
     )
-    return {
-        "counts": sum(r["counts"] for r in results).reshape(units, bins + 1),
-        "following": np.min([r["following"] for r in results], 0),
-        "least": np.min([r["least"] for r in results], 0),
-        "most": np.max([r["most"] for r in results], 0),
-    }
+    return seen | {"counts": seen["counts"].reshape(units, bins + 1)}
 
 
 @functools.cache
-def _programs(shape, size, padding, bins, devices):
-    """The compiled step and reduction for activations of one shape [h, w, U]."""
+def _programs(grid: resample.Grid, units: int, bins: int, devices):
+    """The mapped step and reduction. Programs are kept, so that each pass does not compile anew."""
     sharded, replicated = parallel.SHARDED, parallel.REPLICATED
 
     def step(state, batch, interval):
         def image(state, x):
-            return _count_image(state, *x, interval, size, padding, bins), None
+            return _count_image(state, *x, interval, grid, bins), None
 
         state, _ = jax.lax.scan(image, jax.tree.map(lambda x: x[0], state), batch)
         return jax.tree.map(lambda x: x[None], state)
@@ -232,20 +245,14 @@ def _programs(shape, size, padding, bins, devices):
     )
 
 
-def _count_image(state, activations, real, interval, size, padding, bins):
-    """Adds one image [h, w, U] to the counts; `real` is False for the rows that pad the last batch."""
-    height, width, units = activations.shape
-    row, row_fraction, row_real = resample.cells(height, size[0])
-    column, column_fraction, column_real = resample.cells(width, size[1])
-    nodes = resample.pad(activations, padding)
-    top = jnp.maximum(nodes[row], nodes[row + 1])
-    top = jnp.maximum(top[:, column], top[:, column + 1])  # [rows, columns, U] of cells
-    words, before = _index((_key(top) >= interval["low"]) & real)
-    window = int(np.clip(_VALUES // (row_real.shape[1] * column_real.shape[1]), 64, 8192))
+def _count_image(state, activations, real, interval, grid, bins):
+    """Adds one image [h, w, U] to the counts; `real` is False for rows that pad the last batch."""
+    units = activations.shape[2]
+    nodes = resample.pad(activations, grid)
+    top = _key(resample.largest_corner(nodes, grid))
+    words, before = _index((top >= interval["low"]) & real)
+    window = int(np.clip(_VALUES // resample.cell_pixels(grid), 64, 8192))
     window = min(window, 32 * len(words))
-    row, column = jnp.asarray(row), jnp.asarray(column)
-    row_fraction, column_fraction = jnp.asarray(row_fraction), jnp.asarray(column_fraction)
-    row_real, column_real = jnp.asarray(row_real), jnp.asarray(column_real)
 
     def more(carry):
         return carry[0] < before[-1]
@@ -254,38 +261,34 @@ def _count_image(state, activations, real, interval, size, padding, bins):
         start, counts, following = carry
         rank = start + jnp.arange(window)
         used = rank < before[-1]
-        cell = jnp.where(used, _select(words, before, rank), 0)
-        r, c, u = jnp.unravel_index(cell, top.shape)
-        corner = (row[r] * (width + 2) + column[c]) * units + u
-        down, right = (width + 2) * units, units
-        flat = nodes.reshape(-1)
-        a, b, c_, d = (flat[corner + k][:, None] for k in (0, down, right, right + down))
-        left, right = (resample.lerp(x, y, row_fraction[r]) for x, y in ((a, b), (c_, d)))
-        value = resample.lerp(left[:, :, None], right[:, :, None], column_fraction[c][:, None])
-        key = _key(value)
+        r, c, u = jnp.unravel_index(jnp.where(used, _select(words, before, rank), 0), top.shape)
+        values, inside = resample.cell_values(nodes, grid, r, c, u)
+        inside &= used[:, None, None]
+        key = _key(values)
         low, last, shift = (interval[k][u][:, None, None] for k in ("low", "last", "shift"))
-        here = row_real[r][:, :, None] & column_real[c][:, None] & used[:, None, None]
-        above = here & (key > last)
+        above = inside & (key > last)
         # Unsigned, because an interval may be wider than the largest int32.
         offset = key.astype(jnp.uint32) - low.astype(jnp.uint32)
         place = jnp.where(above, bins, (offset >> shift.astype(jnp.uint32)).astype(jnp.int32))
-        place = jnp.where(here & (key >= low), u[:, None, None] * (bins + 1) + place, counts.size)
+        place = u[:, None, None] * (bins + 1) + place
+        place = jnp.where(inside & (key >= low), place, counts.size)  # out of bounds: dropped
         counts = counts.at[place.reshape(-1)].add(1, mode="drop")
-        next_up = jnp.where(above, key, _HIGHEST).min((1, 2))
-        following = following.at[u].min(next_up)
+        following = following.at[u].min(jnp.where(above, key, _HIGHEST).min((1, 2)))
         return start + window, counts, following
 
-    _, counts, following = jax.lax.while_loop(
-        more, count, (jnp.int32(0), state["counts"], state["following"])
-    )
+    carry = (jnp.int32(0), state["counts"], state["following"])
+    _, counts, following = jax.lax.while_loop(more, count, carry)
     keys = _key(nodes).reshape(-1, units)
-    least = jnp.where(real, jnp.minimum(state["least"], keys.min(0)), state["least"])
-    most = jnp.where(real, jnp.maximum(state["most"], keys.max(0)), state["most"])
-    return {"counts": counts, "following": following, "least": least, "most": most}
+    return {
+        "counts": counts,
+        "following": following,
+        "least": jnp.where(real, jnp.minimum(state["least"], keys.min(0)), state["least"]),
+        "most": jnp.where(real, jnp.maximum(state["most"], keys.max(0)), state["most"]),
+    }
 
 
 def _index(selected: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Packs flags into words of 32 bits [n] and counts the flags up to the end of each word [n] (select's index)."""
+    """Flags as words of 32 bits [n], and the number of flags up to the end of each word [n]."""
     flat = selected.reshape(-1)
     bits = jnp.pad(flat, (0, -flat.size % 32)).reshape(-1, 32).astype(jnp.uint32)
     words = jnp.sum(bits << jnp.arange(32, dtype=jnp.uint32), 1, dtype=jnp.uint32)
@@ -293,10 +296,8 @@ def _index(selected: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _select(words: jax.Array, before: jax.Array, rank: jax.Array) -> jax.Array:
-    """The positions of the set flags number `rank` (0 = first): a search over words, then five halvings inside one.
-
-    XLA's own compaction (`jnp.nonzero`) is several times slower on CPU and serial on accelerators.
-    """
+    """The position of the set flag number `rank` (0 = first): a search over words, then five
+    halvings inside one. (`jnp.nonzero` scatters every flag; this gathers only the wanted ones.)"""
     word = jnp.minimum(jnp.searchsorted(before, rank, side="right"), len(words) - 1)
     rest = words[word]
     rank = rank - before[word] + jax.lax.population_count(rest).astype(jnp.int32)
@@ -312,9 +313,10 @@ def _select(words: jax.Array, before: jax.Array, rank: jax.Array) -> jax.Array:
 
 
 def _narrow(low, last, shift, seen, rank):
-    """The next interval of each unit, from what a pass has seen; `rank` counts from the largest value (0).
+    """The next interval of each unit; `rank` counts from the largest value, which is 0.
 
-    Returns low, last, found [U] bool, and, where found, the keys of the order statistic and of the next one up.
+    Returns low, last, found [U] bool, and, where found, the keys of the order statistic and of the
+    next one up.
     """
     counts = seen["counts"]
     bins = counts.shape[1] - 1
@@ -326,7 +328,8 @@ def _narrow(low, last, shift, seen, rank):
     first = np.where(too_high, seen["least"], np.where(too_low, last + 1, low + (place << shift)))
     end = np.minimum(last, first + (1 << shift) - 1)
     end = np.where(too_high, low - 1, np.where(too_low, seen["most"], end))
-    # Below the interval lies one value alone: a plateau, such as the zeros of a ReLU, that need not be counted.
+    # Below the interval lies one value alone: a plateau, such as the zeros of a ReLU, that need not
+    # be counted.
     plateau = too_high & (first == end) & (above[:, -1] < rank)
     found = plateau | (~too_high & ~too_low & (shift == 0))
     filled = (counts[:, :-1] > 0) & (np.arange(bins) > place[:, None])

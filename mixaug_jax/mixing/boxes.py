@@ -14,8 +14,8 @@ def cut_box(centre, lam, height, width):
     """CutMix's box, which covers 1 - lam of the image before the edge clips it.
 
     Yun et al., CutMix, arXiv 1905.04899, section 3.1, as in the published `rand_bbox`: each side is
-    trunc(side * sqrt(1 - lam)), and the box reaches half of that, rounded down, to both sides of the
-    centre, so an odd side loses a pixel.
+    trunc(side * sqrt(1 - lam)), and the box reaches half of that, rounded down, to both sides of
+    the centre, so an odd side loses a pixel.
 
     Args:
       centre: (row, col), integers of any shape.
@@ -55,17 +55,17 @@ def kept_share(box, height, width):
 
 
 def paste(images, partners, box):
-    """`images` [B,H,W,C] with the pixels of `partners` within `box`, four integers, each () or [B]."""
+    """`images` [B,H,W,C] with `partners` within `box`, four integers, each () or [B]."""
     mask = box_mask(box, *images.shape[1:3])
-    return jnp.where(mask[..., None], partners, images)
+    return jnp.where(mask[..., None], partners.astype(images.dtype), images)
 
 
 def cutmix(key, images, targets, *, shard=0, prob=1.0, per="batch", label="mixed", alpha=1.0):
     """A box of another image pasted at the same place; labels mixed by area.
 
-    Yun et al., CutMix, arXiv 1905.04899, section 3.1 and Algorithm A1, as in the published code: one
-    lambda ~ Beta(alpha, alpha), one permutation and one box (`cut_box`) for the batch, and lambda
-    corrected to the area that was really kept.
+    Yun et al., CutMix, arXiv 1905.04899, section 3.1 and Algorithm A1, as in the published code:
+    one lambda ~ Beta(alpha, alpha), one permutation and one box (`cut_box`) for the batch, and
+    lambda corrected to the area that was really kept.
 
     Args:
       key: the step's key, equal on all devices.
@@ -117,17 +117,17 @@ def saliencymix(
 ):
     """CutMix with the box around the most salient pixel of the image it is cut from.
 
-    Uddin et al., SaliencyMix, arXiv 2006.01791, section 3: one lambda ~ Beta(alpha, alpha), the peak
-    of `fine_grained_saliency` as the centre of `cut_box`, the box pasted at the same place.
+    Uddin et al., SaliencyMix, arXiv 2006.01791, section 3: one lambda ~ Beta(alpha, alpha), the
+    peak of `fine_grained_saliency` as the centre of `cut_box`, the box pasted at the same place.
 
     The paper's text and its published code differ, hence two variants:
-    * "intended": every example gets the peak of its own partner, from a map of the partner's bytes and
-      true luminance. This is what the paper describes.
-    * "released": what the code does. One peak, that of the partner of the first example on the device,
-      serves the whole batch; and the map is made of normalised float32, which OpenCV reads as bytes
-      (`misread_saliency`), so the boxes follow no saliency at all: with photographs most lie at the
-      top edge. Channels are taken as they come. The paper's released weights, if made by this code,
-      were trained so.
+    * "intended": every example gets the peak of its own partner, from a map of the partner's bytes
+      and true luminance. This is what the paper describes.
+    * "released": what the code does. One peak, that of the partner of the first example on the
+      device, serves the whole batch; and the map is made of normalised float32, which OpenCV reads
+      as bytes (`misread_saliency`), so the boxes follow no saliency at all: with photographs most
+      lie at the top edge. Channels are taken as they come. The paper's released weights, if made by
+      this code, were trained so.
 
     Args:
       key: the step's key, equal on all devices.
@@ -139,8 +139,9 @@ def saliencymix(
       label: what becomes of the labels, see `mix_targets`.
       alpha: 1 as published.
       variant: "intended" or "released".
-      mean, std: three numbers each, what the images were normalised with, in units of the full range
-        0..1. Bytes are rebuilt as clip(round(255 (x std + mean)), 0, 255). "released" needs neither.
+      mean, std: three numbers each, what the images were normalised with, in units of the full
+        range 0..1. Bytes are rebuilt as clip(round(255 (x std + mean)), 0, 255). "released" needs
+        neither.
 
     Returns:
       (images, targets), in the types given.
@@ -173,7 +174,7 @@ def saliencymix(
 
 
 def to_bytes(images, mean, std):
-    """uint8 [B,H,W,3] that `images` (normalised by `mean` and `std` of the range 0..1) came from."""
+    """uint8 [B,H,W,3] that `images`, normalised by `mean` and `std`, came from."""
     images = images.astype(jnp.float32) * jnp.asarray(std) + jnp.asarray(mean)
     return jnp.clip(jnp.rint(255 * images), 0, 255).astype(jnp.uint8)
 
@@ -189,9 +190,10 @@ def resizemix(
 ):
     """The whole of another image, made small, pasted at a random place; labels mixed by area.
 
-    Qin et al., ResizeMix, arXiv 2012.11101, section 3.3: the sides are scaled by tau ~ U(scale), the
-    small image lies wholly inside, 1 - lambda is its share of the area. (Public copies that cut it at
-    the edge squeeze the partner into what is left.) Resized by `jax.image`, linear with antialiasing.
+    Qin et al., ResizeMix, arXiv 2012.11101, section 3: the sides are scaled by tau ~ U(scale), the
+    small image lies wholly inside, 1 - lambda is its share of the area. (Public copies that cut it
+    at the edge squeeze the partner into what is left.) Resized by `jax.image`, linear with
+    antialiasing.
 
     Args:
       key: the step's key, equal on all devices.

@@ -71,7 +71,7 @@ def large_enough(images, smallest, what):
 
 
 def normalised(images, mean, std):
-    """Raises ValueError unless `images` are RGB and `mean` and `std` three numbers each, std > 0."""
+    """Raises ValueError unless `images` are RGB and `mean` and `std` fit, with std > 0."""
     if images.shape[3] != 3:
         raise ValueError(f"images must have 3 channels (RGB), got {images.shape[3]}.")
     if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):

@@ -1,7 +1,7 @@
 """The random draws that mixers share.
 
-What a batch has in common (lambda, coin, box when `per="batch"`) comes from the step's key, which is
-equal on all devices; what an example has of its own comes from that key with the device's index
+What a batch has in common (lambda, coin, box when `per="batch"`) comes from the step's key, which
+is equal on all devices; what an example has of its own comes from that key with the device's index
 folded in. So one step mixes alike on every device, and no two devices use the same permutation.
 """
 

@@ -52,10 +52,10 @@ def gridmask(
 ):
     """A turned grid of squares of zeros; labels stay.
 
-    Chen et al., GridMask Data Augmentation, arXiv 2001.04086, section 3, with the ImageNet settings of
-    its published code (mode 1): zeros in squares of side (1 - ratio) * period, at a random place.
-    The grid is unbounded here; the published code turns a canvas of 1.5 times the image and so leaves
-    far corners whole at some angles.
+    Chen et al., GridMask Data Augmentation, arXiv 2001.04086, section 3, with the ImageNet settings
+    of its published code (mode 1): zeros in squares of side (1 - ratio) * period, at a random
+    place. The grid is unbounded here; the published code turns a canvas of 1.5 times the image and
+    so leaves far corners whole at some angles.
 
     Args:
       key: the step's key, equal on all devices.
@@ -64,7 +64,8 @@ def gridmask(
       shard: index of this device along the data axis.
       prob: probability of a grid. The published training raises it linearly from 0 to 0.8 over its
         first 240 epochs.
-      per: "example" as published, a grid for each image; "batch", the same grid for the whole batch.
+      per: "example" as published, a grid for each image; "batch", the same grid for the whole
+        batch.
       ratio: of the band between the squares to the period.
       period: (smallest, largest) as fractions of the shorter side; whole pixels are drawn from the
         smallest to one below the largest. Published as 96 to 224 of 224 pixels.
@@ -86,7 +87,7 @@ def gridmask(
     smallest, largest = (round(fraction * min(height, width)) for fraction in period)
     if ratio < 1 and smallest - int(smallest * ratio + 0.5) < 1:
         raise ValueError(
-            f"period {period} of images of {height} x {width} pixels cuts no pixel at its smallest: "
+            f"period {period} cuts no pixel of images of {height} x {width} at its smallest: "
             f"raise it, or lower ratio {ratio}."
         )
     _, (size, row, col, turn, whether) = draws.streams(key, shard, per, 5)
@@ -146,9 +147,9 @@ def gridmix(
     """Holes of a grid filled from another image; labels mixed by area.
 
     The mask is that of OpenMixup (arXiv 2209.04851) with its settings, after the GridMixup code of
-    Dobrynin. GridMix proper (Baek et al., GridMix: Strong regularization through local context mapping,
-    Pattern Recognition 109, 2021) also predicts labels of patches, which needs a second head and is
-    not part of a mixer.
+    Dobrynin. GridMix proper (Baek et al., GridMix: Strong regularization through local context
+    mapping, Pattern Recognition 109, 2021) also predicts labels of patches, which needs a second
+    head and is not part of a mixer.
 
     Args:
       key: the step's key, equal on all devices.
@@ -159,7 +160,8 @@ def gridmix(
       per: "batch" as published, one grid and one coin for the batch; or "example".
       label: what becomes of the labels, see `mix_targets`.
       alpha: a hole covers 1 - lambda of its cell, lambda ~ Beta(alpha, alpha).
-      cells: (fewest, most) cells along the width of the grid.
+      cells: (fewest, most) cells along the width of the grid, drawn uniformly, then limited so that
+        a cell has at least 2 pixels.
       area: (smallest, largest) share of the image under the grid.
       aspect: (smallest, largest) height over width of the grid, which the image's sides limit.
 
@@ -179,10 +181,10 @@ def gridmix(
     checks.positive("aspect[0]", aspect[0])
     height, width = images.shape[1:3]
     narrowest = min(width, int(np.sqrt(area[0] * height * width / aspect[1])))
-    if narrowest < 2 * cells[1]:
+    if narrowest < 2 * cells[0]:
         raise ValueError(
-            f"images of {height} x {width} pixels are too small for a grid of {cells[1]} cells: with "
-            f"area {area} and aspect {aspect} it may be {narrowest} pixels wide, and a cell needs 2."
+            f"images of {height} x {width} pixels are too small for cells {cells}: with area "
+            f"{area} and aspect {aspect} a grid may be {narrowest} wide, and each cell needs 2."
         )
     permutation, keys = draws.streams(key, shard, per, 7)
     amount, whether, number, size, form, row, col = keys
@@ -196,6 +198,7 @@ def gridmix(
     col0 = jnp.floor(jax.random.uniform(col, shape) * (width - wide + 1))
     region = [edge.astype(jnp.int32) for edge in (row0, col0, row0 + tall, col0 + wide)]
     count = jax.random.randint(number, shape, cells[0], cells[1] + 1)
+    count = jnp.clip(count, cells[0], (wide / 2).astype(jnp.int32))
 
     def holes(region, count, lam):
         return grid_holes(region, count, lam, height, width)

@@ -21,15 +21,15 @@ def manifold_mixup(
 ):
     """Mixup of the hidden features of one stage.
 
-    Verma et al., Manifold Mixup, arXiv 1806.05236, section 2 and Algorithm 1: a stage is drawn for
-    each batch, its features and the labels are mixed as in mixup. Here the model calls this at every
-    candidate stage with the same key, `active` at the one that was drawn, so that one compiled step
-    serves all of them.
+    Verma et al., Manifold Mixup, arXiv 1806.05236, section 2: a stage is drawn for
+    each batch, its features and the labels are mixed as in mixup. Here the model calls this at
+    every candidate stage with the same key, `active` at the one that was drawn, so that one
+    compiled step serves all of them.
 
     Args:
       key: the step's key, equal on all devices; the draws are the same at every stage.
-      images: features of the stage, [B,...] floating point of any rank (the images themselves at the
-        first candidate).
+      images: features of the stage, [B,...] floating point of any rank (the images themselves at
+        the first candidate).
       targets: [B,K] rows summing to 1.
       shard: index of this device along the data axis.
       prob: probability of mixing.

@@ -13,10 +13,10 @@ def mix_targets(targets, partner_targets, lam, label):
       partner_targets: [B,K], of the images mixed into them.
       lam: [B] or a scalar in 0..1, the share of the image's own content; 1 means not mixed.
       label: "mixed", lam * own + (1 - lam) * partner, as published by every label-mixing method
-        (mixup, arXiv 1710.09412, eq. 1; CutMix, arXiv 1905.04899, eq. 1); or one label for the same
-        mixed image: "first", the image's own; "pasted", the partner's, except where nothing was
-        mixed in; "majority", the one with the larger share, at one half the image's own. The three
-        separate the effect of mixed inputs from that of mixed labels.
+        (mixup, arXiv 1710.09412, section 2; CutMix, arXiv 1905.04899, eq. 1); or one label for the
+        same mixed image: "first", the image's own; "pasted", the partner's, except where nothing
+        was mixed in; "majority", the one with the larger share, at one half the image's own. The
+        three separate the effect of mixed inputs from that of mixed labels.
 
     Returns:
       [B,K] in the type of `targets`, computed in float32.

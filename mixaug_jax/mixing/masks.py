@@ -102,7 +102,7 @@ def _brightest(values, count):
 
 
 def _last(holds, high):
-    """The largest int32 in 0..high for which `holds`, which is true at 0 and never again once false."""
+    """The largest int32 in 0..high for which `holds`: true at 0, and once false then for good."""
 
     def halve(_, interval):
         low, high = interval
@@ -132,8 +132,8 @@ def fmix(
 
     Harris et al., FMix: Enhancing Mixed Sample Data Augmentation, arXiv 2002.12047, section 4: the
     lambda * H * W brightest pixels of low-frequency noise (rounded up or down by a coin), lambda ~
-    Beta(alpha, alpha), keep the image, the others take the partner's. The label's weight is the mean
-    of the mask, which equals lambda to a pixel.
+    Beta(alpha, alpha), keep the image, the others take the partner's. The label's weight is the
+    mean of the mask, which equals lambda to a pixel.
 
     Args:
       key: the step's key, equal on all devices.
@@ -192,9 +192,9 @@ def smoothmix(
 ):
     """An image seen through a Gaussian spot in another; labels mixed by the mean of the spot.
 
-    Lee et al., SmoothMix: a Simple Yet Effective Data Augmentation to Train Robust Classifiers, CVPR
-    Workshops 2020, section 3, circular mask: G * image + (1 - G) * partner, lambda the mean of G.
-    OpenMixup (arXiv 2209.04851) shows the partner in the spot but gives the spot's weight to the
+    Lee et al., SmoothMix: a Simple Yet Effective Data Augmentation to Train Robust Classifiers,
+    CVPR Workshops 2020, section 3, circular mask: G * image + (1 - G) * partner, lambda the mean of
+    G. OpenMixup (arXiv 2209.04851) shows the partner in the spot but gives the spot's weight to the
     image's own label; here both belong to the image, as in the paper's equations.
 
     Args:

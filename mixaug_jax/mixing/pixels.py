@@ -76,7 +76,8 @@ def cutout(key, images, targets, *, shard=0, prob=1.0, per="example", length=0.5
       targets: [B,K], returned as they are.
       shard: index of this device along the data axis.
       prob: probability of a hole.
-      per: "example" as published, a hole for each image; "batch", the same hole for the whole batch.
+      per: "example" as published, a hole for each image; "batch", the same hole for the whole
+        batch.
       length: side of the hole as a fraction of the shorter side, rounded to pixels: 0.5 is 16 of
         32 (CIFAR-10) and 112 of 224; CIFAR-100 was published with 0.25, SVHN with 0.625.
 
@@ -106,7 +107,7 @@ def cutout(key, images, targets, *, shard=0, prob=1.0, per="example", length=0.5
 def mixup(key, images, targets, *, shard=0, prob=1.0, per="batch", label="mixed", alpha=1.0):
     """A weighted mean of two images and of their labels.
 
-    Zhang et al., mixup: Beyond Empirical Risk Minimization, arXiv 1710.09412, eq. 1, as in its
+    Zhang et al., mixup: Beyond Empirical Risk Minimization, arXiv 1710.09412, section 2, as in its
     published code: lambda ~ Beta(alpha, alpha), one for the batch, partners by one permutation.
 
     Args:

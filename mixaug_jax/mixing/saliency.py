@@ -59,12 +59,12 @@ def fine_grained_saliency(images, *, order="rgb"):
 
 
 def misread_saliency(image):
-    """What OpenCV's StaticSaliencyFineGrained makes of float32, as the published SaliencyMix feeds it.
+    """What OpenCV makes of float32, which is what the published SaliencyMix feeds it.
 
-    OpenCV reads its grey image, by now float32, as bytes: the centre's value at (row, column) is byte
-    `column` of that row's buffer, while the neighbourhoods are real float sums. So the map is noise,
-    and its peak has nothing to do with the image's content. Equal to OpenCV's but for the last bit of
-    the grey conversion, where a compiler does not fuse multiply and add as OpenCV does.
+    OpenCV reads its grey image, by now float32, as bytes: the centre's value at (row, column) is
+    byte `column` of that row's buffer, while the neighbourhoods are real float sums. So the map is
+    noise, and its peak has nothing to do with the image's content. Bit for bit what OpenCV gives on
+    processors with fused multiply-add.
 
     Args:
       image: float32 [H,W,3].
@@ -74,7 +74,7 @@ def misread_saliency(image):
     """
     height, width = image.shape[:2]
     first, second, third = (image[..., channel] for channel in range(3))
-    grey = 0.299 * third + (0.114 * first + 0.587 * second)
+    grey = _fused(third, 0.299, _fused(first, 0.114, np.float32(0.587) * second))
     for _ in range(2):
         grey = _binomial(_binomial(grey, 1) / 4, 0) / 4
     # Little-endian, on any device: XLA defines the least significant byte as the first.
@@ -94,6 +94,30 @@ def misread_saliency(image):
         off += times * jnp.where(excess < 0, level, 0)
     out = _stretch(on[None]) + _stretch(off[None])
     return jnp.where(out < 256, out, out - 256).astype(jnp.uint8)[0]
+
+
+def _fused(a, b, c):
+    """a * b + c of float32 rounded once, as OpenCV's instruction does; `b` is a Python number.
+
+    Its last bit decides a whole byte of the misread map, so it must not depend on whether a
+    compiler fuses. The errors of the product and of the sum are exact float32 numbers, added at the
+    end.
+    """
+    b = np.float32(b)
+    a_high, b_high = _upper_half(a), _upper_half(b)
+    a_low, b_low = a - a_high, b - b_high
+    product = a * b
+    error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+    total = product + c
+    added = total - product
+    rest = (product - (total - added)) + (c - added)
+    return total + (rest + error)
+
+
+def _upper_half(x):
+    """float32 with the lower 12 of 24 significant bits cleared, so that products are exact."""
+    bits = jax.lax.bitcast_convert_type(jnp.asarray(x), jnp.uint32)
+    return jax.lax.bitcast_convert_type(bits & np.uint32(0xFFFFF000), jnp.float32)
 
 
 def _grey(images, order):
@@ -130,7 +154,7 @@ def _integral(grey):
 
 
 def _windows(integral, height, width):
-    """Yields (sums [B,H,W] of a neighbourhood, pixels in it besides the centre [H,W], how often)."""
+    """Yields (sums [B,H,W] of a neighbourhood, its pixels less one [H,W], how often)."""
     largest = max(height, width)
     # All neighbourhoods that reach over the whole image are the same one.
     halves = Counter(min(half, largest) for half in _HALF_SIZES)
@@ -153,6 +177,13 @@ def _windows(integral, height, width):
         )
         others = jnp.asarray(rows[:, None], jnp.float32) * cols.astype(np.float32) - 1
         yield total, others, times
+
+
+def _lengths(half, size):
+    """float32 [size], how much of a neighbourhood lies within the image."""
+    at = np.arange(size)
+    end, start = (np.clip(at + sign * half + 1, 0, size) for sign in (1, -1))
+    return (end - start).astype(np.float32)
 
 
 def _quotient(numerator, denominator):

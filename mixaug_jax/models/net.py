@@ -23,7 +23,8 @@ class Preprocess:
     Attributes:
       size: side of the square that is cut out, in pixels.
       resize: length of the short side before the cut, in pixels; 0 leaves the image's size.
-      mean, std: of each channel, in the order of the output's channels, for values between 0 and 1.
+      mean, std: of each channel, in the order of the output's channels, for values between 0 and 1; one value each makes the
+        input one-channel, which only grey images can be.
       order: the output's channel order, "rgb" or "bgr".
       interpolation: "bilinear" (antialiased, as PIL's), "bicubic" or "nearest".
     """
@@ -36,6 +37,10 @@ class Preprocess:
     interpolation: str = "bilinear"
 
     def __post_init__(self):
+        if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std):
+            raise ValueError(
+                f"mean has {len(self.mean)} values and std {len(self.std)}; both need 3, or both 1."
+            )
         if self.order not in ("rgb", "bgr"):
             raise ValueError(f"order is {self.order!r}; allowed are 'rgb' and 'bgr'.")
         if self.interpolation not in INTERPOLATIONS:
@@ -47,7 +52,7 @@ class Preprocess:
             )
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H,W,3], or grey [H,W] or [H,W,1] whose one channel is repeated, to float32 [size,size,3].
+        """uint8 [H,W,C], or grey [H,W] or [H,W,1] whose one channel is repeated, to float32 [size,size,C].
 
         Raises:
           ValueError: for another dtype or shape, or an image smaller than the cut when `resize` is 0.
@@ -55,11 +60,12 @@ class Preprocess:
         image = np.asarray(image)
         if image.ndim == 2:
             image = image[..., None]
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):
+        channels = len(self.mean)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, channels):
             raise ValueError(
-                f"An image must be uint8 [H,W,3], [H,W,1] or [H,W]; this one is {image.dtype} {list(image.shape)}."
+                f"An image must be uint8 [H,W,{channels}], [H,W,1] or [H,W]; this one is {image.dtype} {list(image.shape)}."
             )
-        image = np.broadcast_to(image, (*image.shape[:2], 3))
+        image = np.broadcast_to(image, (*image.shape[:2], channels))
         if self.resize:
             image = resize_short_side(image, self.resize, self.interpolation)
         height, width = image.shape[:2]
@@ -76,13 +82,15 @@ class Preprocess:
 
 
 def resize_short_side(image: np.ndarray, side: int, interpolation: str) -> np.ndarray:
-    """uint8 [H,W,3] with its short side `side` pixels long, the other one rounded down, as torchvision's Resize."""
-    height, width = image.shape[:2]
+    """uint8 [H,W,C] with its short side `side` pixels long, the other one rounded down, as torchvision's Resize."""
+    height, width, channels = image.shape
     short = min(height, width)
     if short == side:
         return image
     size = (side * width // short, side * height // short)  # PIL's order
-    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, INTERPOLATIONS[interpolation]))
+    pil = Image.fromarray(np.ascontiguousarray(image[..., 0] if channels == 1 else image))
+    resized = np.asarray(pil.resize(size, INTERPOLATIONS[interpolation]))
+    return resized.reshape(size[1], size[0], channels)
 
 
 @jax.tree_util.register_dataclass

@@ -88,17 +88,16 @@ def _train(config, sources, workdir, manager) -> dict:
     state = _restore_or_init(model, optimizer, config, manager)
     start = int(state.step)
     scores = _finished(workdir, total) if start == total else {}
-    metric_log = log.MetricLog(workdir, start)
-    run = _Run(config, sources, workdir, manager, metric_log, _evaluator(model, config))
-    if start < total:
-        with _stop_signal() as stop:
-            state = _loop(run, state, _train_step(model, optimizer, config), stop)
-    if not scores:
-        scores = run.evaluate(state.evaluated, sources[run.held_out], run.held_out)
-        scores["test_accuracy"] = scores[f"{run.held_out}_accuracy"]
-        metric_log.write(total, **scores)
-    checkpoint.wait(manager)
-    metric_log.close()
+    with contextlib.closing(log.MetricLog(workdir, start)) as metric_log:
+        run = _Run(config, sources, workdir, manager, metric_log, _evaluator(model, config))
+        if start < total:
+            with _stop_signal() as stop:
+                state = _loop(run, state, _train_step(model, optimizer, config), stop)
+        if not scores:
+            scores = run.evaluate(state.evaluated, sources[run.held_out], run.held_out)
+            scores["test_accuracy"] = scores[f"{run.held_out}_accuracy"]
+            metric_log.write(total, **scores)
+        checkpoint.wait(manager)
     path = checkpoint.folder(workdir) / str(total)
     images = f"{len(sources[run.held_out])} images, {run.held_out} split"
     log.say(f"test accuracy {scores['test_accuracy']:.4f} ({images})\ncheckpoint {path}")
@@ -132,7 +131,9 @@ def _loop(run, state, train_step, stop):
         _at_cadence(run, step, state, progress, stopping)
         if stopping:
             checkpoint.wait(run.manager)
-            raise Interrupted(f"stopped by a signal at step {step}: it is saved, and the same command goes on from there")
+            raise Interrupted(
+                f"stopped by a signal at step {step}: it is saved, and the same command goes on from there"
+            )
     return state
 
 
@@ -181,7 +182,9 @@ def _restore_or_init(model, optimizer, config, manager) -> steps.State:
         state = steps.State(
             train["step"], train.get("variables", variables), train["opt_state"], ema
         )
-    log.say(parameter_overview.get_parameter_overview(state.variables["params"], include_stats=False))
+    log.say(
+        parameter_overview.get_parameter_overview(state.variables["params"], include_stats=False)
+    )
     return state
 
 
@@ -251,19 +254,27 @@ def _prepare_workdir(config, workdir):
         changed = config_lib.difference(config_lib.read(workdir), config)
         if changed:
             raise ValueError(
-                f"{workdir} holds a run of other settings ({'; '.join(changed)}); use another --workdir, or these settings again"
+                f"{workdir} holds a run of other settings ({'; '.join(changed)}); "
+                "use another --workdir, or these settings again"
             )
     if parallel.is_main():
         workdir.mkdir(parents=True, exist_ok=True)
-        path.write_text(config_lib.to_json(config))
-        (workdir / "versions.json").write_text(json.dumps(checkpoint.versions(), indent=2))
+        for name, text in (
+            ("config.json", config_lib.to_json(config)),
+            ("versions.json", json.dumps(checkpoint.versions(), indent=2)),
+        ):
+            whole = workdir / f"{name}.tmp"  # a full disk must not leave half a file
+            whole.write_text(text)
+            whole.replace(workdir / name)
     parallel.barrier("working directory ready")
 
 
 def _set_up_jax(config):
     jax.config.update("jax_default_matmul_precision", config.precision)
     if config.compile_cache:
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(config.compile_cache).absolute()))
+        jax.config.update(
+            "jax_compilation_cache_dir", str(pathlib.Path(config.compile_cache).absolute())
+        )
 
 
 def _describe(config, sources, workdir):

@@ -136,7 +136,8 @@ def mixed(key, images, targets, *, config, shard):
     if config.mix.name != "manifold_mixup":
         return *mixer(key, images, targets), None
     stages = ("input", *build_model(config).hidden_stages)
-    chosen = jax.random.randint(jax.random.fold_in(key, 0), (), 0, len(stages))
+    key, stage_key = jax.random.split(key)
+    chosen = jax.random.randint(stage_key, (), 0, len(stages))
 
     def hidden(stage, h):
         return mixer(key, h, targets, active=chosen == stages.index(stage))[0]

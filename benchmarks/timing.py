@@ -1,0 +1,34 @@
+"""Timing helpers of the benchmarks.
+
+On a shared machine only ratios of things measured in turns say anything, and of each only the best
+turn: whatever else runs can only slow it down.
+"""
+
+import time
+
+import jax
+
+
+def timeit(fn, repeats=5):
+    """Best of `repeats` wall-clock times of fn() in seconds, after one call that compiles."""
+    return interleaved({"fn": fn}, repeats)["fn"]
+
+
+def interleaved(fns, repeats=5):
+    """Best wall-clock seconds of each of several functions, called in turns.
+
+    Args:
+      fns: {name: fn}, functions without arguments; JAX arrays in what they return are waited for.
+      repeats: number of turns; one more, first, compiles.
+
+    Returns:
+      {name: seconds}.
+    """
+    best = dict.fromkeys(fns, float("inf"))
+    for turn in range(repeats + 1):
+        for name, fn in fns.items():
+            start = time.perf_counter()
+            jax.block_until_ready(fn())
+            if turn:
+                best[name] = min(best[name], time.perf_counter() - start)
+    return best

@@ -1,0 +1,14 @@
+"""FMix (Harris et al., arXiv 2002.12047): a mask of low-frequency noise joins two images.
+
+    python -m mixaug_jax.main --config=configs/fmix.py[:scenes|cifar10|cifar100|imagenet2012|folder]
+
+`--config.mix.variant=released` keeps the published code's axis slip (stripes, not blobs).
+
+Expect: @@fmix@@
+"""
+
+from mixaug_jax import config
+
+
+def get_config(data="scenes"):
+    return config.get_config("fmix", data)

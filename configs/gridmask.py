@@ -1,0 +1,12 @@
+"""GridMask (Chen et al., arXiv 2001.04086): a turned grid of squares of the mean colour.
+
+    python -m mixaug_jax.main --config=configs/gridmask.py[:scenes|cifar10|cifar100|imagenet2012|folder]
+
+Expect: @@gridmask@@
+"""
+
+from mixaug_jax import config
+
+
+def get_config(data="scenes"):
+    return config.get_config("gridmask", data)

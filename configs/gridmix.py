@@ -1,0 +1,12 @@
+"""GridMix (Baek et al., Pattern Recognition 109, 2021): grid cells of another image.
+
+    python -m mixaug_jax.main --config=configs/gridmix.py[:scenes|cifar10|cifar100|imagenet2012|folder]
+
+Expect: @@gridmix@@
+"""
+
+from mixaug_jax import config
+
+
+def get_config(data="scenes"):
+    return config.get_config("gridmix", data)

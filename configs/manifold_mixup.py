@@ -1,0 +1,12 @@
+"""Manifold mixup (Verma et al., arXiv 1806.05236): features are blended at a random stage.
+
+    python -m mixaug_jax.main --config=configs/manifold_mixup.py[:scenes|cifar10|cifar100|imagenet2012|folder]
+
+Expect: @@manifold_mixup@@
+"""
+
+from mixaug_jax import config
+
+
+def get_config(data="scenes"):
+    return config.get_config("manifold_mixup", data)

@@ -1,0 +1,12 @@
+"""ResizeMix (Qin et al., arXiv 2012.11101): a small copy of another image is pasted.
+
+    python -m mixaug_jax.main --config=configs/resizemix.py[:scenes|cifar10|cifar100|imagenet2012|folder]
+
+Expect: @@resizemix@@
+"""
+
+from mixaug_jax import config
+
+
+def get_config(data="scenes"):
+    return config.get_config("resizemix", data)

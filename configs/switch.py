@@ -1,0 +1,12 @@
+"""Mixup or CutMix by a coin, as timm and DeiT do (Touvron et al., arXiv 2012.12877).
+
+    python -m mixaug_jax.main --config=configs/switch.py[:scenes|cifar10|cifar100|imagenet2012|folder]
+
+Expect: @@switch@@
+"""
+
+from mixaug_jax import config
+
+
+def get_config(data="scenes"):
+    return config.get_config("switch", data)

@@ -1,0 +1,311 @@
+"""What the units detect: intersections over unions, best labels, detectors and unique concepts,
+chance and sampling error.
+
+IoU of unit u and concept c, pooled over the data set (Bau et al., CVPR 2017, section 2.3): |on and
+c| / |on or c|, where `on` are the label-map pixels with an upsampled activation strictly above the
+unit's threshold. The original paper's programs let a unit's area count only on images that hold
+some label of c's category ("restricted"); github.com/davidbau/dissect counts all images, which is
+the default here. An image counts as holding a category by its labels alone, as in the original
+(NetDissect-Lite asks the unit's own pixels to touch it). A label in two slots of a pixel counts
+once, as in davidbau/dissect. No 1e-10 is added anywhere: 0/0 is 0.
+"""
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+from mixaug_jax.dissection import tables
+
+
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """Pixel counts of U units and C concepts, number 0 being "none"; numpy int64.
+
+    Attributes:
+      intersection: [U, C]; column 0 is 0.
+      unit: [U], pixels with the unit on.
+      unit_by_category: [U, categories], the same over images that hold a label of the category; [U,
+        0] without categories.
+      concept: [C], pixels that carry the label in any slot; entry 0 is 0.
+      categories: [C] category number of each concept, entry 0 being -1; empty without categories.
+    """
+
+    intersection: np.ndarray
+    unit: np.ndarray
+    unit_by_category: np.ndarray
+    concept: np.ndarray
+    categories: np.ndarray
+
+    def iou(self, restricted: bool = False) -> np.ndarray:
+        """[U, C] float64 in 0..1; 0 in column 0, for units that are never on and for concepts that
+        are in no image.
+
+        restricted: a unit's area counts only on images that hold the concept's category (needs
+          categories).
+        """
+        area = self.unit[:, None]
+        if restricted:
+            if not len(self.categories):
+                raise ValueError("a restricted IoU needs categories: the category of each concept")
+            area = self.unit_by_category[:, self.categories]
+        union = area + self.concept - self.intersection
+        return np.where(union > 0, self.intersection / np.maximum(union, 1), 0.0)
+
+
+def tally(
+    activations,
+    thresholds,
+    segmentation,
+    num_concepts: int,
+    *,
+    categories=None,
+    padding: str = "edge",
+    batch_size: int = 16,
+    devices=None,
+) -> Tally:
+    """Counts, over all images, the pixels of every unit, every concept and every pair.
+
+    Args:
+      activations: [N, h, w, U] finite floats: an array, a memory map, or anything with `shape`
+        whose slices along N are arrays.
+      thresholds: [U]; a pixel is on where its activation, bilinear in float32 at label-map size, is
+        strictly above.
+      segmentation: [N, H, W, K] integers, K label slots a pixel, 0 = none; may be a memory map.
+      num_concepts: C, with number 0: labels are 1..C-1.
+      categories: [C] int, each concept's category number (entry 0 ignored); needed for areas by
+        category.
+      padding: beyond the outer nodes of a map lies "edge" their value or "zero" nothing; see
+        `resample`.
+      batch_size: images of a device at a time; the result does not depend on it.
+      devices: default all; the result does not depend on them.
+
+    Raises:
+      ValueError: shapes that disagree, no image, label numbers outside 0..C-1, NaN.
+    """
+    return tally_orders(
+        activations,
+        thresholds,
+        segmentation,
+        num_concepts,
+        np.arange(activations.shape[0])[None],
+        categories=categories,
+        padding=padding,
+        batch_size=batch_size,
+        devices=devices,
+    )[0]
+
+
+def tally_orders(
+    activations,
+    thresholds,
+    segmentation,
+    num_concepts: int,
+    orders,
+    *,
+    categories=None,
+    padding: str = "edge",
+    batch_size: int = 16,
+    devices=None,
+) -> list[Tally]:
+    """`tally` for several pairings of images with label maps at once; activations are upsampled
+    once.
+
+    orders: [S, N] int, set s pairs image i with label maps orders[s, i]. The chance level of a
+    count is its value for `derangements`.
+    """
+    table, sizes = tables.count(
+        activations,
+        thresholds,
+        segmentation,
+        num_concepts,
+        categories=categories,
+        padding=padding,
+        orders=orders,
+        batch_size=batch_size,
+        devices=devices,
+    )
+    return [_tally(t[0], s[0], num_concepts, categories) for t, s in zip(table, sizes, strict=True)]
+
+
+def _tally(table: np.ndarray, sizes: np.ndarray, num_concepts: int, categories) -> Tally:
+    """A table [rows, U] and its sizes [rows] as a Tally; views, not copies."""
+    unit, table[0] = table[0].copy(), 0
+    concept = sizes[:num_concepts].copy()
+    concept[0] = 0
+    return Tally(
+        intersection=table[:num_concepts].T,
+        unit=unit,
+        unit_by_category=table[num_concepts:].T,
+        concept=concept,
+        categories=tables.clean_categories(categories),
+    )
+
+
+def derangements(images: int, count: int = 5, seed: int = 0) -> np.ndarray:
+    """[count, images] int: permutations, uniform among those that leave no image in its place."""
+    if images < 2:
+        raise ValueError("label maps can only be shuffled against images where there are 2 or more")
+    draw = np.random.Generator(np.random.Philox(key=seed))
+    orders = np.empty((count, images), np.int64)
+    for order in orders:
+        order[:] = draw.permutation(images)
+        while (order == np.arange(images)).any():  # e tries on average
+            order[:] = draw.permutation(images)
+    return orders
+
+
+def best_labels(iou: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The label [..., U] of each unit's largest IoU and that IoU, from IoU [..., U, C]; ties to the
+    lowest number, never 0."""
+    label = 1 + iou[..., 1:].argmax(-1)
+    return label, np.take_along_axis(iou, label[..., None], -1)[..., 0]
+
+
+def top_labels(iou: np.ndarray, count: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """The labels [U, count] of the largest IoUs and those IoUs, from IoU [U, C], best first; ties
+    to the lowest number, never 0."""
+    label = 1 + np.argsort(-iou[:, 1:], 1, kind="stable")[:, :count]
+    return label, np.take_along_axis(iou, label, 1)
+
+
+def best_by_category(iou: np.ndarray, categories=None) -> tuple[np.ndarray, np.ndarray]:
+    """The best label [U, G] of each unit within each category, and its IoU, from IoU [U, C].
+
+    categories: [C] numbers 0..G-1, entry 0 ignored; None makes one category of all. A category
+    without concepts has label 0, IoU 0.
+    """
+    concepts = iou.shape[1]
+    categories = np.zeros(concepts, int) if categories is None else np.array(categories)
+    categories[0] = -1
+    labels = np.zeros((len(iou), categories.max() + 1), np.int64)
+    values = np.zeros(labels.shape)
+    for group in range(labels.shape[1]):
+        (members,) = np.nonzero(categories == group)
+        if len(members):
+            place = iou[:, members].argmax(1)
+            labels[:, group] = members[place]
+            values[:, group] = iou[np.arange(len(iou)), members[place]]
+    return labels, values
+
+
+def count_detectors(
+    labels: np.ndarray, values: np.ndarray, iou_thresholds=(0.03, 0.04, 0.05), *, per: str = "unit"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Counts detectors, units with IoU > threshold (strict), and the different concepts that they
+    detect.
+
+    Args:
+      labels, values: [..., U, G], from `best_by_category`.
+      iou_thresholds: T of them.
+      per: "unit", each unit has one best label over all categories (the bar graphs of the original
+        programs and davidbau/dissect); "category", each unit competes in every category on its own
+        (the original's figures across networks).
+
+    Returns:
+      detectors and unique concepts, each int64 [..., T, G]. The paper's total of unique concepts is
+      the sum over G.
+    """
+    if per not in ("unit", "category"):
+        raise ValueError(f"per={per!r} is not known; use unit or category")
+    if per == "unit":
+        best = values == values.max(-1, keepdims=True)
+        lowest = np.where(best, labels, np.iinfo(labels.dtype).max).min(-1, keepdims=True)
+        values = np.where(labels == lowest, values, 0.0)
+    passed = values[..., None, :, :] > np.asarray(iou_thresholds)[:, None, None]  # [..., T, U, G]
+    detected = np.where(passed, labels[..., None, :, :], 0)
+    ordered = np.sort(detected, -2)
+    new = (
+        np.diff(ordered, axis=-2, prepend=0) > 0
+    )  # number 0 first, so every other number is new once
+    return passed.sum(-2), new.sum(-2)
+
+
+def image_weights(images: int, replicates: int = 20, seed: int = 0) -> np.ndarray:
+    """[images, replicates] int32, Poisson(1): how often each image is drawn in each replicate of
+    the bootstrap.
+
+    A function of seed and image number alone, whatever the batches. Poisson weights are the
+    bootstrap's counts for large N (Hanley and MacGibbon 2006), and need no second look at the data.
+    """
+    mass = np.exp(-1) / np.cumprod([1, *range(1, 16)])
+    below = np.cumsum(mass)[:-1]  # the sixteenth value takes what is left, 1e-14
+    weights = np.empty((images, replicates), np.int32)
+    for i in range(images):
+        uniform = np.random.Generator(np.random.Philox(key=[seed, i])).random(replicates)
+        weights[i] = np.searchsorted(below, uniform, side="right")
+    return weights
+
+
+@dataclasses.dataclass(frozen=True)
+class _Units:
+    """Units first..last-1 of activations, read when sliced."""
+
+    activations: np.ndarray
+    first: int
+    last: int
+
+    @property
+    def shape(self):
+        return (*self.activations.shape[:3], self.last - self.first)
+
+    def __getitem__(self, images):
+        return self.activations[images][..., self.first : self.last]
+
+
+def bootstrap(
+    activations,
+    thresholds,
+    segmentation,
+    num_concepts: int,
+    *,
+    categories=None,
+    padding: str = "edge",
+    restricted: bool = False,
+    replicates: int = 20,
+    seed: int = 0,
+    memory_mb: int = 200,
+    batch_size: int = 16,
+    devices=None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Best labels under resampling of the images (Poisson bootstrap), thresholds held.
+
+    Tables of all replicates do not fit at once, so units go in blocks, each walking over all
+    images.
+
+    Args:
+      replicates, seed: see `image_weights`.
+      restricted: which IoU, as in `Tally.iou`.
+      memory_mb: a bound for the tables of a block, in MiB.
+      The rest as in `tally`.
+
+    Returns:
+      labels int64 [replicates, U, G] and IoU [replicates, U, G], for `count_detectors`.
+    """
+    images, _, _, units = activations.shape
+    weights = image_weights(images, replicates, seed)
+    # int32 on the device twice (running and reduced); int64 and its sum on the host.
+    bytes_per_unit = replicates * (num_concepts + 16) * (4 + 4 + 8 + 8)
+    blocks = -(-units * bytes_per_unit // (memory_mb * 2**20))
+    edges = np.linspace(0, units, min(blocks, units) + 1).astype(int)
+    labels, values = [], []
+    for first, last in itertools.pairwise(edges):
+        table, sizes = tables.count(
+            _Units(activations, first, last),
+            np.asarray(thresholds)[first:last],
+            segmentation,
+            num_concepts,
+            categories=categories,
+            padding=padding,
+            weights=weights,
+            batch_size=batch_size,
+            devices=devices,
+        )
+        ious = [
+            _tally(t, s, num_concepts, categories).iou(restricted)
+            for t, s in zip(table[0], sizes[0], strict=True)
+        ]
+        best = [best_by_category(iou, categories) for iou in ious]
+        labels.append([label for label, _ in best])
+        values.append([value for _, value in best])
+    return np.concatenate(labels, 1), np.concatenate(values, 1)

@@ -1,0 +1,273 @@
+"""Contingency tables: on how many pixels a unit is on and a concept is there.
+
+Symbols for one image: P label-map pixels, U units, C concepts, K label slots of a pixel, L labels
+present. What bounds the cost:
+
+* Upsampling U maps is 4 P U multiply-adds, but as floats 25 MB for ResNet-50's layer4 at 56x56; so
+  the comparison with T is fused into it and floats are never stored.
+* (A) One-hot matmul, [P, U] x [P, C]: 2 P U C operations (15 GFLOP there, two forward passes), at a
+  matrix unit's full rate. This is the road "dense", for GPU and TPU. Operands are 0 and 1 in
+  bfloat16 and sums float32, exact below 2^24 pixels an image.
+* (B) The same against the L labels that are present: 20 times less. (D) The set bits only: q P U K
+  increments, the least possible, but of data-dependent shape. On CPU 32 pixels fit a word, and L U
+  P/32 times AND and population count (10 M there, a few milliseconds) are near enough to (D) with
+  fixed shapes: the road "bits".
+
+Each table has, beside the concepts, a row of all pixels (row 0: the unit's area) and a row for each
+category (the unit's area in the images that hold the category). Both roads see the same
+comparisons, so they give the same integers.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mixaug_jax import parallel
+from mixaug_jax.dissection import resample, streaming
+
+
+def count(
+    activations,
+    thresholds,
+    segmentation,
+    num_concepts: int,
+    *,
+    categories=None,
+    padding: str = "edge",
+    orders=None,
+    weights=None,
+    road: str = "",
+    batch_size: int = 16,
+    devices=None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tables of all units against all concepts, for S pairings of images with label maps and R
+    weightings of images. What is not named here is as in `counting.tally`.
+
+    Args:
+      orders: [S, N] int: pairing s joins image i with label maps orders[s, i]; default its own.
+      weights: [N, R] non-negative int; default 1.
+      road: "dense" or "bits"; default by the kind of device. Same integers.
+
+    Returns:
+      table int64 [S, R, rows, U] and sizes int64 [S, R, rows]: pixels where a unit is on and the
+      row's condition holds, and where the condition holds. Row 0 is every pixel, 1..C-1 the
+      concepts, then the categories.
+    """
+    categories = check(activations, thresholds, segmentation, num_concepts, categories)
+    images, height, width, units = activations.shape
+    grid = resample.Grid((height, width), tuple(segmentation.shape[1:3]), padding)
+    orders = np.arange(images)[None] if orders is None else np.asarray(orders)
+    weights = np.ones((images, 1), np.int32) if weights is None else np.asarray(weights, np.int32)
+    road = road or ("bits" if jax.default_backend() == "cpu" else "dense")
+    key = (grid, road, num_concepts, tuple(categories.tolist()), streaming.key(devices))
+    step, reduce = _programs(*key)
+    thresholds = parallel.replicate(np.asarray(thresholds, np.float32), devices)
+    pack = _pack_labels if road == "bits" else _plain_labels
+
+    def batches():
+        for start, stop, rows in streaming.spans(images, batch_size, devices):
+            chosen = orders[:, start:stop].T  # [n, S]
+            batch = {
+                "activations": streaming.read(activations, start, stop),
+                "weights": weights[start:stop],
+                **pack(_read_labels(segmentation, chosen, num_concepts), num_concepts, categories),
+            }
+            yield stop - start, {k: streaming.pad_rows(v, rows) for k, v in batch.items()}
+
+    sets, ways, rows = len(orders), weights.shape[1], num_concepts + _groups(categories)
+    state = {
+        "table": np.zeros((sets * rows, ways, units), np.int32),
+        "sizes": np.zeros((sets * rows, ways), np.int32),
+    }
+    counted = streaming.total(
+        lambda state, batch: step(state, batch, thresholds),
+        reduce,
+        lambda a, b: {k: a[k] + b[k] for k in a},
+        state,
+        batches(),
+        streaming.LIMIT // (grid.pixels * max(1, int(weights.max()))),
+        devices,
+    )
+    table = counted["table"].reshape(sets, rows, ways, units)
+    sizes = counted["sizes"].reshape(sets, rows, ways)
+    return np.moveaxis(table, 2, 1), np.moveaxis(sizes, 2, 1)
+
+
+def check(activations, thresholds, segmentation, num_concepts, categories) -> np.ndarray:
+    """Raises for arguments that do not fit each other; returns `clean_categories(categories)`."""
+    streaming.check_activations(activations)
+    images, _, _, units = activations.shape
+    if np.shape(thresholds) != (units,):
+        raise ValueError(
+            f"thresholds have shape {np.shape(thresholds)}, the activations {units} units"
+        )
+    if np.isnan(thresholds).any():
+        raise ValueError(f"the threshold of unit {int(np.isnan(thresholds).argmax())} is NaN")
+    shape = tuple(segmentation.shape)
+    if len(shape) != 4 or 0 in shape:
+        raise ValueError(f"segmentation has shape {shape}; it must be [N, H, W, K], none of them 0")
+    if shape[0] != images:
+        raise ValueError(f"there are {shape[0]} label maps for the activations of {images} images")
+    if not np.issubdtype(segmentation.dtype, np.integer):
+        raise ValueError(f"segmentation is {segmentation.dtype}; label numbers must be integers")
+    if num_concepts < 2:
+        raise ValueError(
+            f"num_concepts={num_concepts}; number 0 is 'none', so it must be at least 2"
+        )
+    categories = clean_categories(categories)
+    if len(categories) not in (0, num_concepts):
+        raise ValueError(
+            f"categories has {len(categories)} entries; there are {num_concepts} concept numbers, "
+            "number 0 among them"
+        )
+    return categories
+
+
+def clean_categories(categories) -> np.ndarray:
+    """[C] int32 with entry 0 set to -1, or [0] for None."""
+    if categories is None:
+        return np.zeros(0, np.int32)
+    categories = np.array(categories)
+    if categories.ndim != 1 or not np.issubdtype(categories.dtype, np.integer):
+        raise ValueError("categories must be one integer for each concept number")
+    categories[:1] = -1
+    if (categories[1:] < 0).any():
+        raise ValueError("category numbers must be 0 or more")
+    return categories.astype(np.int32)
+
+
+def _groups(categories: np.ndarray) -> int:
+    return int(categories.max(initial=-1)) + 1
+
+
+def _read_labels(segmentation, chosen: np.ndarray, num_concepts: int) -> np.ndarray:
+    """Label maps of the images `chosen` [n, S] as int32 [n, S, P, K]."""
+    maps = np.asarray(segmentation[chosen.reshape(-1)])
+    low, high = maps.min((1, 2, 3)), maps.max((1, 2, 3))
+    wrong = (low < 0) | (high >= num_concepts)
+    if wrong.any():
+        i = int(wrong.argmax())
+        raise ValueError(
+            f"the label map of image {chosen.reshape(-1)[i]} holds label "
+            f"{low[i] if low[i] < 0 else high[i]}; with num_concepts={num_concepts} labels go from "
+            f"0 to {num_concepts - 1}"
+        )
+    return maps.reshape(*chosen.shape, -1, maps.shape[3]).astype(np.int32)
+
+
+def _plain_labels(labels: np.ndarray, num_concepts: int, categories: np.ndarray) -> dict:
+    del num_concepts, categories  # their rows are made on the device
+    return {"labels": labels}
+
+
+def _pack_labels(labels: np.ndarray, num_concepts: int, categories: np.ndarray) -> dict:
+    """Label maps [n, S, P, K] as the rows that each image touches.
+
+    Returns `ids` [n, M], rows of the table (S tables one after the other), and `words` uint32
+    [n, M, W], the pixels of each, 32 to a word.
+    """
+    rows = num_concepts + _groups(categories)
+    packed = []
+    for sets in labels:
+        one = [_pack_image(maps, num_concepts, categories) for maps in sets]
+        ids = np.concatenate([s * rows + ids for s, (ids, _) in enumerate(one)])
+        packed.append((ids.astype(np.int32), np.concatenate([words for _, words in one])))
+    # A power of two, so that few programs are compiled. What fills up adds no pixel to row 0.
+    most = 1 << max(5, (max(len(ids) for ids, _ in packed) - 1).bit_length())
+    return {
+        "ids": np.stack([streaming.pad_rows(ids, most) for ids, _ in packed]),
+        "words": np.stack([streaming.pad_rows(words, most) for _, words in packed]),
+    }
+
+
+def _pack_image(maps: np.ndarray, num_concepts: int, categories: np.ndarray):
+    """Label maps [P, K] of one image: ids [M] and words [M, W]. A label that stands in two slots of
+    a pixel sets its bit there once."""
+    present = np.flatnonzero(np.bincount(maps.ravel(), minlength=num_concepts))
+    present = present[present > 0]
+    groups = np.unique(categories[present]) if len(categories) else present[:0]
+    pixels = len(maps)
+    bits = np.zeros((1 + len(present) + len(groups), 32 * -(-pixels // 32)), bool)
+    place = np.zeros(num_concepts, int)  # unlabelled pixels go to row 0, which has them all
+    place[present] = 1 + np.arange(len(present))
+    bits[place[maps], np.arange(pixels)[:, None]] = True
+    bits[0, :pixels] = True
+    bits[1 + len(present) :, :pixels] = True
+    ids = np.concatenate([[0], present, num_concepts + groups])
+    return ids, np.packbits(bits, axis=1, bitorder="little").view("<u4")
+
+
+@functools.cache
+def _programs(grid: resample.Grid, road: str, num_concepts: int, categories: tuple, devices):
+    """The mapped step and reduction. A device takes its images one by one, so the integers do not
+    depend on how many share a batch."""
+    sharded, replicated = parallel.SHARDED, parallel.REPLICATED
+
+    def step(state, batch, thresholds):
+        def image(state, x):
+            on = resample.upsample(x["activations"], grid) > thresholds
+            on = on.reshape(-1, on.shape[-1])
+            if road == "bits":
+                ids, sums, sizes = x["ids"], *_count_bits(on, x["words"])
+            else:
+                ids, sums, sizes = (
+                    slice(None),
+                    *_count_dense(on, x["labels"], num_concepts, categories),
+                )
+            table = state["table"].at[ids].add(sums[:, None] * x["weights"][:, None])
+            sizes = state["sizes"].at[ids].add(sizes[:, None] * x["weights"])
+            return {"table": table, "sizes": sizes}, None
+
+        state, _ = jax.lax.scan(image, jax.tree.map(lambda x: x[0], state), batch)
+        return jax.tree.map(lambda x: x[None], state)
+
+    def reduce(state):
+        return jax.tree.map(lambda x: jax.lax.psum(x[0], parallel.AXIS), state)
+
+    return (
+        parallel.pmap(
+            step, (sharded, sharded, replicated), sharded, donate_argnums=0, devices=devices
+        ),
+        parallel.pmap(reduce, (sharded,), replicated, devices=devices),
+    )
+
+
+def _count_bits(on: jax.Array, words: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Pixels of each row [M, U] with the unit on, and of each row [M].
+
+    on: [P, U] bool; words: uint32 [M, W].
+    """
+    words = words.T
+    on = jnp.pad(on, ((0, -len(on) % 32), (0, 0))).reshape(len(words), 32, -1)
+
+    def fold(k, packed):
+        return packed | (on[:, k].astype(jnp.uint32) << k.astype(jnp.uint32))
+
+    packed = jax.lax.fori_loop(0, 32, fold, jnp.zeros((len(words), on.shape[2]), jnp.uint32))
+
+    def intersect(w, sums):
+        both = packed[w][None] & words[w][:, None]
+        return sums + jax.lax.population_count(both).astype(jnp.int32)
+
+    sums = jnp.zeros((words.shape[1], on.shape[2]), jnp.int32)
+    sums = jax.lax.fori_loop(0, len(words), intersect, sums)
+    return sums, jax.lax.population_count(words).astype(jnp.int32).sum(0)
+
+
+def _count_dense(on: jax.Array, labels: jax.Array, num_concepts: int, categories: tuple):
+    """The same for all rows of all tables, [S rows, U] and [S rows].
+
+    on: [P, U] bool; labels: int32 [S, P, K].
+    """
+    here = (labels[..., None] == jnp.arange(num_concepts)).any(2)  # in any slot: [S, P, C]
+    member = np.array(categories)[:, None] == np.arange(max(categories, default=-1) + 1)
+    holds = (here.any(1)[..., None] & member.reshape(num_concepts, -1)).any(1)  # [S, categories]
+    holds = jnp.broadcast_to(holds[:, None], (*here.shape[:2], holds.shape[1]))
+    rows = jnp.concatenate([here.at[..., 0].set(True), holds], -1)  # [S, P, rows]
+    rows = jnp.moveaxis(rows, 1, 2).reshape(-1, len(on))
+    sums = jax.lax.dot(
+        rows.astype(jnp.bfloat16), on.astype(jnp.bfloat16), preferred_element_type=jnp.float32
+    )
+    return sums.astype(jnp.int32), rows.sum(1, dtype=jnp.int32)
