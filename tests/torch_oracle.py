@@ -26,6 +26,10 @@ class Layers:
     def dense(self, x, name):
         return F.linear(x, self.get(name, "kernel").T, self.get(name, "bias"))
 
+    def head(self, x, name):
+        """[B,C,h,w] or [B,C] -> logits as a numpy array."""
+        return self.dense(x.mean((2, 3)) if x.ndim == 4 else x, name).numpy()
+
 
 def resnet(variables, x, blocks, stem="imagenet"):
     """torchvision's ResNet, basic blocks or bottlenecks by what the variables hold."""
@@ -45,7 +49,7 @@ def resnet(variables, x, blocks, stem="imagenet"):
             if f"{name}.downsample.0" in net.params:
                 x = net.norm(net.conv(x, f"{name}.downsample.0", stride), f"{name}.downsample.1")
             x = F.relu(x + y)
-    return net.dense(x.mean((2, 3)), "fc")
+    return net.head(x, "fc")
 
 
 def preact_resnet(variables, x):
@@ -54,17 +58,16 @@ def preact_resnet(variables, x):
     for layer in range(1, 5):
         for i in range(2):
             x = preact_block(net, x, f"layer{layer}.{i}", 2 if layer > 1 and i == 0 else 1, "shortcut.0")
-    return net.dense(x.mean((2, 3)), "linear")
+    return net.head(x, "linear")
 
 
 def wide_resnet(variables, x):
+    """With one block in each group."""
     net = Layers(variables)
     x = net.conv(x, "conv1")
     for group in range(1, 4):
-        for i in range(4):
-            stride = 2 if group > 1 and i == 0 else 1
-            x = preact_block(net, x, f"block{group}.layer.{i}", stride, "convShortcut")
-    return net.dense(F.relu(net.norm(x, "bn1")).mean((2, 3)), "fc")
+        x = preact_block(net, x, f"block{group}.layer.0", 1 if group == 1 else 2, "convShortcut")
+    return net.head(F.relu(net.norm(x, "bn1")), "fc")
 
 
 def preact_block(net, x, name, stride, shortcut):
@@ -90,7 +93,7 @@ def vgg(variables, x):
         x = F.max_pool2d(x, 2, 2)
         index += 1
     if "classifier" in net.params:
-        return net.dense(x.mean((2, 3)), "classifier")
+        return net.head(x, "classifier")
     x = F.adaptive_avg_pool2d(x, 7).flatten(1)
     x = F.relu(net.dense(x, "classifier.0"))
-    return net.dense(F.relu(net.dense(x, "classifier.3")), "classifier.6")
+    return net.head(F.relu(net.dense(x, "classifier.3")), "classifier.6")

@@ -46,11 +46,15 @@ class Tally:
         """
         area = self.unit[:, None]
         if restricted:
-            if not len(self.categories):
-                raise ValueError("a restricted IoU needs categories: the category of each concept")
+            _need_categories(self.categories)
             area = self.unit_by_category[:, self.categories]
         union = area + self.concept - self.intersection
         return np.where(union > 0, self.intersection / np.maximum(union, 1), 0.0)
+
+
+def _need_categories(categories) -> None:
+    if categories is None or not len(categories):
+        raise ValueError("a restricted IoU needs categories: the category of each concept")
 
 
 def tally(
@@ -78,7 +82,7 @@ def tally(
       padding: beyond the outer nodes of a map lies "edge" their value or "zero" nothing; see
         `resample`.
       batch_size: images of a device at a time; the result does not depend on it.
-      devices: default all; the result does not depend on them.
+      devices: default all of this process; the result does not depend on them.
 
     Raises:
       ValueError: shapes that disagree, no image, label numbers outside 0..C-1, NaN.
@@ -264,7 +268,7 @@ def bootstrap(
     restricted: bool = False,
     replicates: int = 20,
     seed: int = 0,
-    memory_mb: int = 200,
+    memory_mb: float = 200,
     batch_size: int = 16,
     devices=None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -282,11 +286,13 @@ def bootstrap(
     Returns:
       labels int64 [replicates, U, G] and IoU [replicates, U, G], for `count_detectors`.
     """
+    if restricted:
+        _need_categories(categories)
     images, _, _, units = activations.shape
     weights = image_weights(images, replicates, seed)
     # int32 on the device twice (running and reduced); int64 and its sum on the host.
     bytes_per_unit = replicates * (num_concepts + 16) * (4 + 4 + 8 + 8)
-    blocks = -(-units * bytes_per_unit // (memory_mb * 2**20))
+    blocks = int(np.ceil(units * bytes_per_unit / (memory_mb * 2**20)))
     edges = np.linspace(0, units, min(blocks, units) + 1).astype(int)
     labels, values = [], []
     for first, last in itertools.pairwise(edges):

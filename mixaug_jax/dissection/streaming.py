@@ -3,6 +3,7 @@ they can overflow."""
 
 from collections.abc import Callable, Iterable, Iterator
 
+import jax
 import numpy as np
 
 from mixaug_jax import parallel
@@ -32,16 +33,15 @@ def read(activations, start: int, stop: int) -> np.ndarray:
     return batch
 
 
-def key(devices) -> tuple | None:
-    """Devices as a cache's key; None is all of them."""
-    return None if devices is None else tuple(devices)
+def local(devices) -> tuple:
+    """The devices to use, by default all of this process; a tuple, so that programs can be kept."""
+    return tuple(jax.local_devices() if devices is None else devices)
 
 
-def spans(images: int, batch_size: int, devices) -> Iterator[tuple[int, int, int]]:
+def spans(images: int, batch_size: int, devices: tuple) -> Iterator[tuple[int, int, int]]:
     """(start, stop, rows): images start..stop-1 go in one step, padded to `rows`, a multiple of the
     number of devices."""
-    places = len(parallel.mesh(devices).local_devices)
-    rows = places * max(1, min(batch_size, -(-images // places)))
+    rows = len(devices) * max(1, min(batch_size, -(-images // len(devices))))
     for start in range(0, images, rows):
         yield start, min(start + rows, images), rows
 
@@ -57,7 +57,7 @@ def total(
     state: dict,
     batches: Iterable,
     images: int,
-    devices,
+    devices: tuple,
 ) -> dict:
     """Runs `step(state, batch) -> state` over all batches and returns the reduced state as numpy
     int64.
@@ -69,12 +69,10 @@ def total(
       state: name -> int32 array, what one device starts from.
       batches: (number of images, tree of arrays with a leading batch axis).
       images: how many images the int32 counts can take before they go to the host.
-      devices: None for all.
     """
-    places = len(parallel.mesh(devices).local_devices)
 
     def fresh():
-        tiled = {k: np.broadcast_to(v, (places, *v.shape)) for k, v in state.items()}
+        tiled = {k: np.broadcast_to(v, (len(devices), *v.shape)) for k, v in state.items()}
         return parallel.shard_batch(tiled, devices)
 
     def flush(running):

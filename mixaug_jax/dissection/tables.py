@@ -61,8 +61,8 @@ def count(
     orders = np.arange(images)[None] if orders is None else np.asarray(orders)
     weights = np.ones((images, 1), np.int32) if weights is None else np.asarray(weights, np.int32)
     road = road or ("bits" if jax.default_backend() == "cpu" else "dense")
-    key = (grid, road, num_concepts, tuple(categories.tolist()), streaming.key(devices))
-    step, reduce = _programs(*key)
+    devices = streaming.local(devices)
+    step, reduce = _programs(grid, road, num_concepts, tuple(categories.tolist()), devices)
     thresholds = parallel.replicate(np.asarray(thresholds, np.float32), devices)
     pack = _pack_labels if road == "bits" else _plain_labels
 

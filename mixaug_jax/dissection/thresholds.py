@@ -48,7 +48,8 @@ def quantile(
 
     Args:
       activations: [N, h, w, U] finite floats, read a few images at a time (an array, a memory map,
-        or anything with `shape` whose slices along N are arrays), about twice in all.
+        or anything with `shape` whose slices along N are arrays), about twice in all. Subnormal
+        numbers, below 1.2e-38, count as 0.
       q: the tail share, in (0, 1).
       over: "upsampled", the N*H*W values at label-map size (davidbau/dissect); "raw", the N*h*w
         values themselves (the original NetDissect, NetDissect-Lite, gandissect).
@@ -59,7 +60,7 @@ def quantile(
         (davidbau/dissect's readout), or "inverted_cdf" (the smallest value with F >= 1-q, so that
         P(a > T) <= q). Rank and fraction are float64.
       batch_size: images of a device at a time; the result does not depend on it.
-      devices: default all.
+      devices: default all of this process; the result does not depend on them.
 
     Returns:
       [U] float32. A unit whose quantile lies on a plateau gets the plateau's value, with which a >
@@ -69,6 +70,7 @@ def quantile(
       ValueError: an argument outside the above, no image, NaN or infinity.
     """
     grid = _check(activations, q, over, size, padding, rule)
+    devices = streaming.local(devices)
     images, _, _, units = activations.shape
     rank, fraction = _rank(images * grid.pixels, q, rule)
     from_top = images * grid.pixels - 1 - rank
@@ -182,7 +184,7 @@ def _pass(activations, interval, bins, grid, batch_size, devices) -> dict:
     `following` [U], the least key above it; `least` and `most` [U], bounds of all keys.
     """
     images, _, _, units = activations.shape
-    step, reduce = _programs(grid, units, bins, streaming.key(devices))
+    step, reduce = _programs(grid, units, bins, devices)
     interval = parallel.replicate({k: v.astype(np.int32) for k, v in interval.items()}, devices)
     state = {
         "counts": np.zeros(units * (bins + 1), np.int32),

@@ -5,6 +5,7 @@ saliency mechanism, Image and Vision Computing 28(3), 2010, in the form of OpenC
 StaticSaliencyFineGrained, which SaliencyMix uses.
 """
 
+import functools
 from collections import Counter
 
 import jax
@@ -14,6 +15,8 @@ import numpy as np
 # OpenCV's neighbourhoods: pixel i sees i - n + 1 .. i + n, cut at the edge.
 _HALF_SIZES = (12, 24, 28, 48, 56, 112)
 _MOST_PIXELS = 256 * 256
+# Two sums of at most 6 * 255 share a number, brighter + _OFF * darker, so that they are computed once.
+_OFF = 2048
 
 
 def fine_grained_saliency(images, *, order="rgb"):
@@ -46,16 +49,11 @@ def fine_grained_saliency(images, *, order="rgb"):
         raise ValueError(
             f"images must have 1 to {_MOST_PIXELS} pixels (256 x 256), got {height} x {width}."
         )
-    grey = _grey(images.astype(jnp.float32), order)
-    on = off = 0.0
-    for total, others, times in _windows(_integral(grey), height, width):
-        # centre - mean of the others, times their number, so that it stays whole.
-        excess = grey * others - (total - grey)
-        level = _quotient(jnp.abs(excess), jnp.maximum(others, 1))
-        on += times * jnp.where(excess > 0, level, 0)
-        off += times * jnp.where(excess < 0, level, 0)
-    out = _stretch(on) + _stretch(off)
-    return jnp.where(out < 256, out, out - 256).astype(jnp.uint8)
+    # In turns of about 256 x 256 pixels, at least two: what a turn computes stays in the cache, and
+    # its result is stored once, where XLA would else repeat the whole sum for each of its uses.
+    turn = min(max(_MOST_PIXELS // (height * width), 1), -(-images.shape[0] // 2))
+    levels = jax.lax.map(functools.partial(_levels, order=order), images, batch_size=turn)
+    return jax.vmap(_combine)(levels)
 
 
 def misread_saliency(image):
@@ -76,7 +74,7 @@ def misread_saliency(image):
     first, second, third = (image[..., channel] for channel in range(3))
     grey = _fused(third, 0.299, _fused(first, 0.114, np.float32(0.587) * second))
     for _ in range(2):
-        grey = _binomial(_binomial(grey, 1) / 4, 0) / 4
+        grey = _binomial(grey) / 16
     # Little-endian, on any device: XLA defines the least significant byte as the first.
     raw = jax.lax.bitcast_convert_type(grey, jnp.uint8).reshape(height, 4 * width)
     centre = raw[:, :width].astype(jnp.float32)
@@ -86,14 +84,12 @@ def misread_saliency(image):
         return jax.lax.scan(lambda s, row: (s + row, s + row), jnp.zeros_like(x[0]), x)[1]
 
     integral = running_sum(running_sum(grey.T).T)
-    on = off = 0.0
-    for total, others, times in _windows(integral[None], height, width):
-        excess = centre - (total[0] - centre) / jnp.maximum(others, 1)
+    levels = 0.0
+    for total, others, times in _windows(integral):
+        excess = centre - (total - centre) / jnp.maximum(others, 1)
         level = jnp.trunc(jnp.abs(excess)) % 256
-        on += times * jnp.where(excess > 0, level, 0)
-        off += times * jnp.where(excess < 0, level, 0)
-    out = _stretch(on[None]) + _stretch(off[None])
-    return jnp.where(out < 256, out, out - 256).astype(jnp.uint8)[0]
+        levels += jnp.where(excess > 0, times, times * _OFF) * level
+    return _combine(levels)
 
 
 def _fused(a, b, c):
@@ -120,53 +116,68 @@ def _upper_half(x):
     return jax.lax.bitcast_convert_type(bits & np.uint32(0xFFFFF000), jnp.float32)
 
 
-def _grey(images, order):
-    """Luminance of float32 [B,H,W,3] in OpenCV's 15-bit fixed point, blurred twice, as [B,H,W]."""
-    blue, green, red = (images[..., c] for c in ((2, 1, 0) if order == "rgb" else (0, 1, 2)))
+def _levels(image, order):
+    """How far each pixel of uint8 [H,W,3] is from its neighbourhoods, brighter + _OFF * darker."""
+    grey = _grey(image, order)
+    levels = 0.0
+    for total, others, times in _windows(_integral(grey)):
+        # centre - mean of the others, times their number, so that it stays whole.
+        excess = grey * others - (total - grey)
+        level = _quotient(jnp.abs(excess), jnp.maximum(others, 1))
+        levels += jnp.where(excess > 0, times, times * _OFF) * level
+    return levels
+
+
+def _combine(levels):
+    """uint8 map of `_levels` [H,W]: brighter and darker, each stretched to 255, added modulo 256."""
+    darker = jnp.floor(levels / _OFF)
+    out = _stretch(levels - darker * _OFF) + _stretch(darker)
+    return jnp.where(out < 256, out, out - 256).astype(jnp.uint8)
+
+
+def _grey(image, order):
+    """Luminance of uint8 [H,W,3] in OpenCV's 15-bit fixed point, blurred twice, float32 [H,W]."""
+    channels = (2, 1, 0) if order == "rgb" else (0, 1, 2)
+    blue, green, red = (image[..., channel].astype(jnp.float32) for channel in channels)
     grey = jnp.floor((3735 * blue + 19235 * green + 9798 * red + 16384) / 32768)
     for _ in range(2):
-        grey = jnp.floor((_binomial(_binomial(grey, 1), 2) + 8) / 16)
+        grey = jnp.floor((_binomial(grey) + 8) / 16)
     return grey
 
 
-def _binomial(x, axis):
-    """[1 2 1] along an axis, mirrored at the edge without repeating it."""
-    size = x.shape[axis]
-    if size == 1:
-        return 4 * x
-
-    def part(start, stop):
-        return jax.lax.slice_in_dim(x, start, stop, axis=axis)
-
-    before = jnp.concatenate([part(1, 2), part(0, size - 1)], axis)
-    after = jnp.concatenate([part(1, size), part(size - 2, size - 1)], axis)
-    return 2 * x + (before + after)
+def _binomial(x):
+    """[1 2 1] along columns, then along rows of [H,W], mirrored without repeating the edge."""
+    for axis, size in enumerate(x.shape):
+        margin = [(0, 0), (0, 0)]
+        margin[axis] = (1, 1)
+        x = jnp.pad(x, margin, mode="reflect" if size > 1 else "edge")
+    x = 2 * x[1:-1] + (x[:-2] + x[2:])
+    return 2 * x[:, 1:-1] + (x[:, :-2] + x[:, 2:])
 
 
 def _integral(grey):
-    """Sums over all pixels up to and including each, [B,H,W]."""
-    height, width = grey.shape[1:]
+    """Sums over all pixels up to and including each, [H,W]."""
     # A running sum is a product with a triangle of ones, many times faster than cumsum on a CPU.
     # HIGHEST because accelerators would round the second product's input to bfloat16.
-    rows, cols = (np.tri(size, dtype=np.float32) for size in (height, width))
-    along_rows = jnp.einsum("bhw,vw->bhv", grey, cols, precision=jax.lax.Precision.HIGHEST)
-    return jnp.einsum("uh,bhv->buv", rows, along_rows, precision=jax.lax.Precision.HIGHEST)
+    rows, cols = (np.tri(size, dtype=np.float32) for size in grey.shape)
+    highest = jax.lax.Precision.HIGHEST
+    return jnp.matmul(rows, jnp.matmul(grey, cols.T, precision=highest), precision=highest)
 
 
-def _windows(integral, height, width):
-    """Yields (sums [B,H,W] of a neighbourhood, its pixels less one [H,W], how often)."""
+def _windows(integral):
+    """Yields (sums of a neighbourhood [H,W], its pixels less one [H,W], how often)."""
+    height, width = integral.shape
     largest = max(height, width)
     # All neighbourhoods that reach over the whole image are the same one.
     halves = Counter(min(half, largest) for half in _HALF_SIZES)
     margin = max(halves)
     before, after = (margin, 0), (0, margin)
-    padded = jnp.pad(integral, ((0, 0), before, before))
-    padded = jnp.pad(padded, ((0, 0), after, after), mode="edge")
+    padded = jnp.pad(jnp.pad(integral, (before, before)), (after, after), mode="edge")
     for half, times in halves.items():
         lo, hi = margin - half, margin + half
 
         def corner(row, col):
-            return padded[:, row : row + height, col : col + width]
+            return padded[row : row + height, col : col + width]
 
         # In OpenCV's order: the first sum may exceed 2^24 and round.
         total = ((corner(hi, hi) + corner(lo, lo)) - corner(hi, lo)) - corner(lo, hi)
@@ -197,5 +208,5 @@ def _quotient(numerator, denominator):
 
 
 def _stretch(x):
-    """trunc(255 x / max x) of each [H,W] of whole numbers [B,H,W]; zeros stay."""
-    return _quotient(255 * x, jnp.maximum(jnp.max(x, (1, 2), keepdims=True), 1))
+    """trunc(255 x / max x) of whole numbers [H,W]; zeros stay."""
+    return _quotient(255 * x, jnp.maximum(jnp.max(x), 1))
