@@ -34,7 +34,7 @@ setuptools.setup(
         "matplotlib",
     ],
     extras_require={
-        "test": ["pytest", "ruff"],
+        "test": ["pytest", "ruff", "tensorboardX"],
         "tensorboard": ["tensorboardX"],
         "prepare": ["tensorflow-cpu"],
         "bench": ["torch", "captum", "opencv-contrib-python-headless"],

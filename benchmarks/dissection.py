@@ -74,41 +74,36 @@ def anonymous_memory():
     return 0
 
 
-class Watch:
-    """CPU seconds, wall seconds and highest extra memory of a `with` block."""
+def watched(job):
+    """CPU seconds, wall seconds and highest extra memory in bytes of job()."""
+    before = anonymous_memory()
+    seen, done = [before], threading.Event()
 
-    def __enter__(self):
-        self.before = self.highest = anonymous_memory()
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._sample)
-        self.thread.start()
-        self.cpu, self.wall = time.process_time(), time.perf_counter()
-        return self
+    def sample():
+        while not done.wait(0.02):
+            seen.append(anonymous_memory())
 
-    def _sample(self):
-        while not self.stop.wait(0.02):
-            self.highest = max(self.highest, anonymous_memory())
-
-    def __exit__(self, *error):
-        self.cpu, self.wall = time.process_time() - self.cpu, time.perf_counter() - self.wall
-        self.stop.set()
-        self.thread.join()
-        self.extra = self.highest - self.before
+    thread = threading.Thread(target=sample)
+    thread.start()
+    cpu, wall = time.process_time(), time.perf_counter()
+    job()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    done.set()
+    thread.join()
+    return cpu, wall, max(seen) - before
 
 
-def measure(jobs, images, turns):
-    """{name: (CPU s an image, wall s an image, extra bytes)}, best of `turns`, after one that
-    compiles; memory is that of the worst turn, the first too."""
-    found = {name: (np.inf, np.inf, 0) for name in jobs}
+def measure(jobs, turns):
+    """{name: (CPU s an image, wall s an image, extra bytes)} of jobs {name: (job, images looked
+    at)}: the best of `turns`, after one that compiles; memory is the most of all turns."""
+    found = dict.fromkeys(jobs, (np.inf, np.inf, 0))
     for turn in range(turns + 1):
-        for name, (job, share) in jobs.items():
-            with Watch() as watch:
-                job()
-            cpu, wall, extra = found[name]
+        for name, (job, images) in jobs.items():
+            cpu, wall, extra = watched(job)
+            best = found[name]
             if turn:
-                cpu = min(cpu, watch.cpu / images / share)
-                wall = min(wall, watch.wall / images / share)
-            found[name] = cpu, wall, max(extra, watch.extra)
+                best = min(best[0], cpu / images), min(best[1], wall / images), best[2]
+            found[name] = *best[:2], max(best[2], extra)
     return found
 
 
@@ -132,25 +127,21 @@ def forward_job(images, batch=16):
 
 
 def dissection_jobs(activations, labels, categories, devices):
-    """{name: (job, share of the images it looks at)}; thresholds are those of the first job."""
-    options = {"categories": categories, "devices": devices}
+    """{name: (job, number of images)}."""
     images = len(activations)
-    thresholds = dissection.quantile(activations, Q, size=(SIZE, SIZE), devices=devices)
+    options = {"categories": categories, "devices": devices}
     orders = dissection.derangements(images, 5)
+    size = (SIZE, SIZE)
+    thresholds = dissection.quantile(activations, Q, size=size, devices=devices)
     arguments = (activations, thresholds, labels, CONCEPTS)
-    return {
-        "thresholds": (
-            lambda: dissection.quantile(activations, Q, size=(SIZE, SIZE), devices=devices),
-            1,
-        ),
-        "thresholds, raw": (
-            lambda: dissection.quantile(activations, Q, over="raw", devices=devices),
-            1,
-        ),
-        "tally": (lambda: dissection.tally(*arguments, **options), 1),
-        "shuffled null, 5": (lambda: dissection.tally_orders(*arguments, orders, **options), 1),
-        "bootstrap, 20": (lambda: dissection.bootstrap(*arguments, **options), 1),
+    jobs = {
+        "thresholds": lambda: dissection.quantile(activations, Q, size=size, devices=devices),
+        "thresholds, raw": lambda: dissection.quantile(activations, Q, over="raw", devices=devices),
+        "tally": lambda: dissection.tally(*arguments, **options),
+        "shuffled null, 5": lambda: dissection.tally_orders(*arguments, orders, **options),
+        "bootstrap, 20": lambda: dissection.bootstrap(*arguments, **options),
     }
+    return {name: (job, images) for name, job in jobs.items()}
 
 
 def show(title, found, forward=None):
@@ -181,8 +172,8 @@ def main():
         half = activations[: args.images]
         jobs = dissection_jobs(half, labels[: args.images], categories, one)
         if not args.skip_forward:
-            jobs = {"forward": (forward_job(16), 16 / args.images)} | jobs
-        found = measure(jobs, args.images, args.turns)
+            jobs = {"forward": (forward_job(16), 16)} | jobs
+        found = measure(jobs, args.turns)
         forward = None if args.skip_forward else found["forward"][0]
         show("One device", found, forward)
         if forward:
@@ -197,7 +188,7 @@ def main():
             ("Four devices", half, labels[: args.images], jax.devices()[:4]),
         ):
             jobs = dissection_jobs(acts, maps, categories, devices)
-            show(name, measure({k: jobs[k] for k in core}, len(acts), args.turns))
+            show(name, measure({k: jobs[k] for k in core}, args.turns))
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def _scenes(config):
     s.background, s.color, s.position = 0.0, 0.0, 0.0
     s.label_noise = 0.0  # share of wrong labels, in training only
     config.model.width = 0.25
-    config.train.update(epochs=12, lr=0.1, warmup=0.05, weight_decay=5e-4)
+    config.train.update(epochs=20, lr=0.1, warmup=0.05, weight_decay=5e-4)
 
 
 def _folder(config):

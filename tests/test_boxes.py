@@ -76,9 +76,7 @@ def test_labels_follow_the_pixels(name, per):
         assert pasted.sum() == pasted.any(1).sum() * pasted.any(0).sum()
         others = np.unique(np.round(out[i][pasted]))
         assert len(others) <= 1
-        np.testing.assert_allclose(
-            mixed[i, i] == 1 if not len(others) else mixed[i, i], own.mean(), rtol=1e-6
-        )
+        np.testing.assert_allclose(mixed[i, i], own.mean(), rtol=1e-6)
         if len(others):
             np.testing.assert_allclose(mixed[i, int(others[0])], pasted.mean(), rtol=1e-6)
 
@@ -122,7 +120,7 @@ def test_saliencymix_cuts_around_the_partners_peak():
         )
     )
     out, mixed = (np.asarray(x) for x in mixer(images))
-    rows, cols = (np.asarray(x) for x in peak(fine_grained_saliency(raw)))
+    rows, cols = (np.asarray(x) for x in peak(jax.jit(fine_grained_saliency)(raw)))
     partner = np.argmax(mixed * (1 - np.eye(6)), 1)
     partner = np.where(np.diag(mixed) == 1, np.arange(6), partner)
     assert len(set(partner)) == 6
@@ -151,7 +149,7 @@ def test_saliencymix_as_released_has_one_box_around_one_misread_peak():
     box = changed[moved][0]
     np.testing.assert_array_equal(changed[moved], np.broadcast_to(box, changed[moved].shape))
     first = np.argmax(mixed[0] * (np.arange(6) > 0)) if mixed[0, 0] < 1 else 0
-    row, col = (int(x[0]) for x in peak(misread_saliency(images[first])[None]))
+    row, col = (int(x[0]) for x in peak(jax.jit(misread_saliency)(images[first])[None]))
     assert box[max(row - 1, 0), max(col - 1, 0)]
     np.testing.assert_allclose(np.diag(mixed)[moved], 1 - box.mean(), rtol=1e-6)
 
@@ -166,9 +164,10 @@ def test_peak_is_the_first_largest_in_reading_order():
 def test_shrunk_images_are_resized_ones():
     images = jax.random.normal(jax.random.key(0), (2, 16, 12, 3))
     small = jax.image.resize(images, (2, 7, 5, 3), "linear", antialias=True)
-    one = shrink_into(images, (3, 4, 10, 9))
+    shrink = jax.jit(shrink_into)
+    one = shrink(images, (3, 4, 10, 9))
     np.testing.assert_allclose(one[:, 3:10, 4:9], small, atol=1e-5)
-    each = shrink_into(images, (np.array([3, 0]), np.array([4, 1]), np.array([10, 7]), [9, 6]))
+    each = shrink(images, tuple(np.array([[3, 0], [4, 1], [10, 7], [9, 6]])))
     np.testing.assert_allclose(each[0], one[0], atol=1e-5)
     np.testing.assert_allclose(each[1, :7, 1:6], small[1], atol=1e-5)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mixaug_jax import parallel
-from mixaug_jax.models import MODELS, layers
+from mixaug_jax.models import MODELS, convolution, layers
 from mixaug_jax.models.convolution import conv, plain_conv
 
 
@@ -40,33 +40,52 @@ def test_conv(height, width, channels, filters, size, stride):
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_pointwise_gradients_are_xlas(stride, dtype):
-    x, kernel = jnp.asarray(normal(0, 2, 6, 5, 3), dtype), jnp.asarray(normal(1, 1, 1, 3, 4), dtype)
+@pytest.mark.parametrize(("height", "width", "channels", "filters", "size", "stride"), CONVS)
+def test_gradients_are_xlas(height, width, channels, filters, size, stride, dtype, monkeypatch):
+    monkeypatch.setattr(convolution, "MIN_PRODUCTS", 0)  # so that 8 images are two parts
+    x = jnp.asarray(normal(0, 8, height, width, channels), dtype)
+    kernel = jnp.asarray(normal(1, size, size, channels, filters), dtype)
 
     def pull_back(f):
-        y, vjp = jax.vjp(lambda x, kernel: f(x, kernel, stride, 0), x, kernel)
+        y, vjp = jax.vjp(lambda x, kernel: f(x, kernel, stride, size // 2), x, kernel)
         return y, *vjp(jnp.cos(y))
 
     tolerance = 1e-5 if dtype == jnp.float32 else 0.05
-    for ours, xlas in zip(jax.jit(pull_back, static_argnums=0)(conv), pull_back(plain_conv), strict=True):
+    found, expected = (jax.jit(pull_back, static_argnums=0)(f) for f in (conv, plain_conv))
+    for ours, xlas in zip(found, expected, strict=True):
         assert ours.dtype == dtype
         ours, xlas = np.asarray(ours, np.float32), np.asarray(xlas, np.float32)
-        np.testing.assert_allclose(ours, xlas, rtol=tolerance, atol=tolerance * np.abs(xlas).max())
+        np.testing.assert_allclose(ours, xlas, rtol=0, atol=tolerance * np.abs(xlas).max())
 
 
-def test_conv_vmaps_and_differentiates_twice():
-    x, kernel = normal(0, 3, 2, 6, 6, 2), normal(1, 1, 1, 2, 3)
+@pytest.mark.parametrize(("batch", "expected"), [(1, 1), (3, 3), (13, 13), (16, 4), (18, 6)])
+def test_parts_of_a_batch(batch, expected):
+    g, kernel = np.empty((batch, 50, 50, 64)), np.empty((3, 3, 64, 64))
+    assert convolution._images_in_part(g, kernel) == expected
 
-    def energy(x, kernel):
-        return jnp.square(conv(x, kernel, 2, 0)).sum()
 
-    mapped = jax.vmap(lambda x: conv(x, kernel, 2, 0))(x)
-    np.testing.assert_allclose(mapped[1], numpy_conv(x[1], kernel, 2, 0), rtol=1e-5, atol=1e-6)
-    # The energy is quadratic in x: its gradient's gradient along x gives the gradient back.
-    gradient, along = jax.jvp(lambda x: jax.grad(energy)(x, kernel), (x[0],), (x[0],))
-    np.testing.assert_allclose(gradient, along, rtol=1e-5, atol=1e-5)
+def test_small_batches_stay_whole():
+    assert convolution._images_in_part(np.empty((64, 4, 4, 8)), np.empty((3, 3, 8, 8))) == 64
+
+
+@pytest.mark.parametrize(("size", "stride"), [(1, 2), (3, 1), (3, 2)])
+def test_conv_vmaps_and_differentiates_twice(size, stride):
+    x, kernel = normal(0, 3, 2, 6, 6, 2), normal(1, size, size, 2, 3)
+
+    def energy(x):
+        return jnp.square(conv(x, kernel, stride, size // 2)).sum()
+
+    def gradient_twice(x):
+        # The energy is quadratic in x: its gradient's own pull-back of x is the gradient again.
+        gradient, pull_back = jax.vjp(jax.grad(energy), x)
+        return gradient, pull_back(x)[0]
+
+    gradient, again = jax.jit(jax.vmap(gradient_twice))(x)
+    np.testing.assert_allclose(gradient, again, rtol=1e-4, atol=1e-4)
+    mapped = jax.vmap(lambda x: conv(x, kernel, stride, size // 2))(x)
+    expected = numpy_conv(x[1], kernel, stride, size // 2)
+    np.testing.assert_allclose(mapped[1], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_batch_norm_trains_as_in_pytorch():
@@ -199,7 +218,14 @@ STAGES = ("a", "b", "c")
 
 @pytest.mark.parametrize(
     ("start", "stop", "expected"),
-    [("", "", "abc"), ("", "a", "a"), ("a", "", "bc"), ("a", "b", "b"), ("c", "", ""), ("b", "b", "")],
+    [
+        ("", "", "abc"),
+        ("", "a", "a"),
+        ("a", "", "bc"),
+        ("a", "b", "b"),
+        ("c", "", ""),
+        ("b", "b", ""),
+    ],
 )
 def test_stages_between(start, stop, expected):
     assert layers.stages_between(STAGES, start, stop) == tuple(expected)

@@ -97,7 +97,9 @@ def test_rules_can_be_taken_back(net):
 
 def test_unknown_stage(net):
     for call in (net.features, net.from_features):
-        with pytest.raises(ValueError, match="'layer4' .* this network has relu1, relu3, relu4, fc"):
+        with pytest.raises(
+            ValueError, match="'layer4' .* this network has relu1, relu3, relu4, fc"
+        ):
             call(images(16, 16), "layer4")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mixaug_jax.mixing import MIXERS, options
-from mixaug_jax.mixing.pixels import cutout, cutout_mask, mix, mixup
+from mixaug_jax.mixing.pixels import cutout_mask, mix
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_mixup_is_the_published_one(golden):
 @pytest.mark.parametrize("per", ["example", "batch"])
 def test_cutout_makes_square_holes(batch, per):
     images, targets = batch
-    out, same = cutout(jax.random.key(0), images, targets, per=per, length=0.5)
+    out, same = compiled("cutout", per=per)(jax.random.key(0), images, targets)
     np.testing.assert_array_equal(same, targets)
     holes = np.asarray(out == 0)
     np.testing.assert_array_equal(np.where(holes, 0, images), out)
@@ -55,14 +55,15 @@ def test_cutout_makes_square_holes(batch, per):
 
 def test_cutout_of_length_0_cuts_nothing(batch):
     images, targets = batch
-    np.testing.assert_array_equal(cutout(jax.random.key(0), images, targets, length=0)[0], images)
+    out, _ = compiled("cutout", length=0)(jax.random.key(0), images, targets)
+    np.testing.assert_array_equal(out, images)
 
 
-def test_mixup_by_the_label(batch):
+def test_mixup_by_the_label():
     """Targets tell lambda and, the images being constants, so do the pixels."""
     images = jnp.broadcast_to(jnp.arange(4.0)[:, None, None, None], (4, 8, 8, 3))
     targets = jax.nn.one_hot(jnp.arange(4), 4)
-    out, mixed = mixup(jax.random.key(5), images, targets, per="example")
+    out, mixed = compiled("mixup", per="example")(jax.random.key(5), images, targets)
     np.testing.assert_allclose(out[:, 0, 0, 0], mixed @ jnp.arange(4.0), rtol=1e-6)
     lam = np.diag(mixed)
     assert len(np.unique(lam)) > 1
@@ -71,14 +72,12 @@ def test_mixup_by_the_label(batch):
 def test_mixup_alpha(batch):
     images, targets = batch
     for alpha in (0, -1):
-        out, same = mixup(jax.random.key(0), images, targets, alpha=alpha)
+        out, same = compiled("mixup", alpha=alpha)(jax.random.key(0), images, targets)
         np.testing.assert_array_equal(out, images)
         np.testing.assert_array_equal(same, targets)
-    distinct = jnp.eye(512)
-    lam = jnp.diag(
-        mixup(jax.random.key(1), jnp.zeros((512, 1, 1, 1)), distinct, per="example", alpha=0.2)[1]
-    )
-    # Beta(a, a) has the variance 1 / (4 (2 a + 1)); four standard errors of 512 draws.
+    mixer = compiled("mixup", per="example", alpha=0.2)
+    lam = np.diag(mixer(jax.random.key(1), jnp.zeros((512, 1, 1, 1)), jnp.eye(512))[1])
+    # Beta(a, a) has the variance 1 / (4 (2 a + 1)); at least four standard errors of 512 draws.
     assert abs(np.var(lam) - 1 / (4 * 1.4)) < 0.03
     assert abs(np.mean(lam) - 0.5) < 0.08
 

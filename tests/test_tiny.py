@@ -74,7 +74,9 @@ def pass_act(name, x):
 
 
 def share_add(name, x, y):
-    total = with_backward(lambda p: p[0] + p[1], lambda p, r: share(lambda p: p[0] + p[1], jnp.stack(p), r))
+    total = with_backward(
+        lambda p: p[0] + p[1], lambda p, r: share(lambda p: p[0] + p[1], jnp.stack(p), r)
+    )
     return total(jnp.stack([x, y]))
 
 
@@ -125,7 +127,9 @@ def test_gradient(net, arrays):
     close(back(net, arrays["x"], arrays["target"], jnp.ones(8)), arrays["grad"])
 
 
-@pytest.mark.parametrize(("name", "act"), [("guided_backprop", guided_act), ("deconvnet", deconvnet_act)])
+@pytest.mark.parametrize(
+    ("name", "act"), [("guided_backprop", guided_act), ("deconvnet", deconvnet_act)]
+)
 def test_act_rules(net, arrays, name, act):
     ours = back(net.with_rules(act=act), arrays["x"], arrays["target"], jnp.ones(8))
     close(ours, arrays[name])

@@ -17,6 +17,8 @@ import toy
 import mixaug_jax
 from mixaug_jax import checkpoint, data, log, training
 from mixaug_jax import config as config_lib
+from mixaug_jax.config import get_config
+from mixaug_jax.data import transforms
 
 
 @pytest.fixture(autouse=True)
@@ -280,6 +282,29 @@ def test_evaluation_sees_every_example_once(tmp_path):
     )
 
 
+def test_profile_and_tensorboard_events(tmp_path):
+    pytest.importorskip("tensorboardX", reason="the extra `tensorboard` is not installed")
+    mixaug_jax.train(toy.config(steps=5, profile_steps=2), tmp_path)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    (events,) = tmp_path.glob("events.*")
+    assert b"train_loss" in events.read_bytes()
+
+
+def test_a_loaded_network_sees_what_the_evaluation_saw():
+    config = get_config("baseline", "folder")
+    config = config_lib.resolve(config, train_size=10, class_names=("a", "b"))
+    preprocess = training.build_preprocess(config)
+    rng = np.random.default_rng(0)
+    for height, width in ((100, 133), (133, 100), (96, 96), (57, 211)):
+        image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        d = config.data
+        seen = transforms.evaluation({"image": image}, d.size, d.resize)["image"]
+        seen = transforms.device_transform(
+            seen[None], np.zeros(1, np.uint32), jitter=0.0, lighting=0.0, mean=d.mean, std=d.std
+        )
+        np.testing.assert_allclose(preprocess(image), seen[0], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -291,6 +316,8 @@ def test_evaluation_sees_every_example_once(tmp_path):
         ({"train": {"accumulate": 3}}, "train.accumulate=3 does not divide"),
         ({"train": {"steps": 0, "epochs": 0}}, "are both 0"),
         ({"train": {"schedule": "steps"}}, "did you mean 'step'"),
+        ({"data": {"size": 1}, "mix": {"name": "cutmix"}}, "too small for a cut"),
+        ({"data": {"batch_size": 4}, "mix": {"name": "cutmix"}}, "at least 2 on each, so 8"),
     ],
 )
 def test_bad_settings_end_in_one_sentence_before_any_compile(change, sentence, tmp_path):

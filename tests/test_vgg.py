@@ -39,7 +39,10 @@ def test_stages_by_stem():
     blocks = ("conv1", "conv2", "conv3", "conv4", "conv5")
     assert MODELS["vgg16"](10).stages == (*blocks, "fc6", "fc7", "fc8")
     assert MODELS["vgg16"](10, stem="cifar").stages == (*blocks, "fc")
-    assert shapes(MODELS["vgg16"](10, stem="cifar"))["params"]["classifier"]["kernel"].shape == (512, 10)
+    assert shapes(MODELS["vgg16"](10, stem="cifar"))["params"]["classifier"]["kernel"].shape == (
+        512,
+        10,
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(7, 7), (1, 2), (8, 13), (14, 21)])

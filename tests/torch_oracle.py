@@ -42,7 +42,9 @@ def resnet(variables, x, blocks, stem="imagenet"):
             name = f"layer{layer}.{i}"
             stride = 2 if layer > 1 and i == 0 else 1
             bottleneck = f"{name}.conv3" in net.params
-            y = F.relu(net.norm(net.conv(x, f"{name}.conv1", 1 if bottleneck else stride), f"{name}.bn1"))
+            y = F.relu(
+                net.norm(net.conv(x, f"{name}.conv1", 1 if bottleneck else stride), f"{name}.bn1")
+            )
             y = net.norm(net.conv(y, f"{name}.conv2", stride if bottleneck else 1), f"{name}.bn2")
             if bottleneck:
                 y = net.norm(net.conv(F.relu(y), f"{name}.conv3"), f"{name}.bn3")
@@ -57,7 +59,9 @@ def preact_resnet(variables, x):
     x = net.conv(x, "conv1")
     for layer in range(1, 5):
         for i in range(2):
-            x = preact_block(net, x, f"layer{layer}.{i}", 2 if layer > 1 and i == 0 else 1, "shortcut.0")
+            x = preact_block(
+                net, x, f"layer{layer}.{i}", 2 if layer > 1 and i == 0 else 1, "shortcut.0"
+            )
     return net.head(x, "linear")
 
 

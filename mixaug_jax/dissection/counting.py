@@ -219,9 +219,8 @@ def count_detectors(
     passed = values[..., None, :, :] > np.asarray(iou_thresholds)[:, None, None]  # [..., T, U, G]
     detected = np.where(passed, labels[..., None, :, :], 0)
     ordered = np.sort(detected, -2)
-    new = (
-        np.diff(ordered, axis=-2, prepend=0) > 0
-    )  # number 0 first, so every other number is new once
+    # The 0 of what is no detector comes first, so each other number is new once.
+    new = np.diff(ordered, axis=-2, prepend=0) > 0
     return passed.sum(-2), new.sum(-2)
 
 
@@ -291,11 +290,10 @@ def bootstrap(
     images, _, _, units = activations.shape
     weights = image_weights(images, replicates, seed)
     # int32 on the device twice (running and reduced); int64 and its sum on the host.
-    bytes_per_unit = replicates * (num_concepts + 16) * (4 + 4 + 8 + 8)
-    blocks = int(np.ceil(units * bytes_per_unit / (memory_mb * 2**20)))
-    edges = np.linspace(0, units, min(blocks, units) + 1).astype(int)
+    unit_bytes = replicates * (num_concepts + 16) * (4 + 4 + 8 + 8)
+    blocks = min(units, int(np.ceil(units * unit_bytes / (memory_mb * 2**20))))
     labels, values = [], []
-    for first, last in itertools.pairwise(edges):
+    for first, last in itertools.pairwise(np.linspace(0, units, blocks + 1).astype(int)):
         table, sizes = tables.count(
             _Units(activations, first, last),
             np.asarray(thresholds)[first:last],
@@ -307,11 +305,10 @@ def bootstrap(
             batch_size=batch_size,
             devices=devices,
         )
-        ious = [
-            _tally(t, s, num_concepts, categories).iou(restricted)
-            for t, s in zip(table[0], sizes[0], strict=True)
-        ]
-        best = [best_by_category(iou, categories) for iou in ious]
+        tallies = (
+            _tally(t, s, num_concepts, categories) for t, s in zip(table[0], sizes[0], strict=True)
+        )
+        best = [best_by_category(counts.iou(restricted), categories) for counts in tallies]
         labels.append([label for label, _ in best])
         values.append([value for _, value in best])
     return np.concatenate(labels, 1), np.concatenate(values, 1)

@@ -64,18 +64,13 @@ def count(
     devices = streaming.local(devices)
     step, reduce = _programs(grid, road, num_concepts, tuple(categories.tolist()), devices)
     thresholds = parallel.replicate(np.asarray(thresholds, np.float32), devices)
-    pack = _pack_labels if road == "bits" else _plain_labels
-
-    def batches():
-        for start, stop, rows in streaming.spans(images, batch_size, devices):
-            chosen = orders[:, start:stop].T  # [n, S]
-            batch = {
-                "activations": streaming.read(activations, start, stop),
-                "weights": weights[start:stop],
-                **pack(_read_labels(segmentation, chosen, num_concepts), num_concepts, categories),
-            }
-            yield stop - start, {k: streaming.pad_rows(v, rows) for k, v in batch.items()}
-
+    pack = functools.partial(
+        _pack_labels if road == "bits" else _plain_labels,
+        num_concepts=num_concepts,
+        categories=categories,
+    )
+    spans = streaming.spans(images, batch_size, devices)
+    batches = _batches(activations, segmentation, orders, weights, pack, num_concepts, spans)
     sets, ways, rows = len(orders), weights.shape[1], num_concepts + _groups(categories)
     state = {
         "table": np.zeros((sets * rows, ways, units), np.int32),
@@ -86,13 +81,24 @@ def count(
         reduce,
         lambda a, b: {k: a[k] + b[k] for k in a},
         state,
-        batches(),
+        batches,
         streaming.LIMIT // (grid.pixels * max(1, int(weights.max()))),
         devices,
     )
     table = counted["table"].reshape(sets, rows, ways, units)
     sizes = counted["sizes"].reshape(sets, rows, ways)
     return np.moveaxis(table, 2, 1), np.moveaxis(sizes, 2, 1)
+
+
+def _batches(activations, segmentation, orders, weights, pack, num_concepts, spans):
+    """(number of images, batch) for each of `spans`; `pack` makes of label maps what a road counts."""
+    for start, stop, rows in spans:
+        labels = _read_labels(segmentation, orders[:, start:stop].T, num_concepts)
+        batch = pack(labels) | {
+            "activations": streaming.read(activations, start, stop),
+            "weights": weights[start:stop],
+        }
+        yield stop - start, {k: streaming.pad_rows(v, rows) for k, v in batch.items()}
 
 
 def check(activations, thresholds, segmentation, num_concepts, categories) -> np.ndarray:

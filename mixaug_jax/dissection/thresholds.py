@@ -70,27 +70,14 @@ def quantile(
       ValueError: an argument outside the above, no image, NaN or infinity.
     """
     grid = _check(activations, q, over, size, padding, rule)
-    devices = streaming.local(devices)
-    images, _, _, units = activations.shape
-    rank, fraction = _rank(images * grid.pixels, q, rule)
-    from_top = images * grid.pixels - 1 - rank
-    bins = 2 ** int(np.clip(np.log2(_BIN_BYTES / (4 * units)), 4, 12))
-    low, last = _pilot(activations, q, grid)
-    lower, upper = np.zeros(units, np.int64), np.zeros(units, np.int64)
-    wanted = np.ones(units, bool)
-    while wanted.any():
-        # No cell reaches the interval of a unit that is known, so it costs nothing more.
-        low, last = np.where(wanted, low, _HIGHEST), np.where(wanted, last, _HIGHEST)
-        shift = np.maximum(np.ceil(np.log2((last - low + 1) / bins)), 0).astype(np.int64)
-        interval = {"low": low, "last": last, "shift": shift}
-        seen = _pass(activations, interval, bins, grid, batch_size, devices)
-        low, last, found, here, next_up = _narrow(low, last, shift, seen, from_top)
-        found &= wanted
-        lower, upper = np.where(found, here, lower), np.where(found, next_up, upper)
-        wanted &= ~found
-    exact = _value(lower)
+    samples = activations.shape[0] * grid.pixels
+    rank, fraction = _rank(samples, q, rule)
+    interval = _pilot(activations, q, grid)
+    exact, next_up = _search(
+        activations, samples - 1 - rank, interval, grid, batch_size, streaming.local(devices)
+    )
     if fraction:
-        exact += fraction * (_value(upper) - exact)
+        exact += fraction * (next_up - exact)
     return exact.astype(np.float32)
 
 
@@ -173,6 +160,27 @@ def _pilot(activations, q: float, grid: resample.Grid) -> tuple[np.ndarray, np.n
     # cells are many.
     low = np.maximum(low, _host_key(sample.min(0)) + 1)
     return low, np.maximum(low, last)
+
+
+def _search(activations, rank, interval, grid, batch_size, devices):
+    """The value number `rank` from the top (0 = largest) of each unit and the next larger one, [U]
+    float64; `interval` is where to look first."""
+    units = activations.shape[3]
+    bins = 2 ** int(np.clip(np.log2(_BIN_BYTES / (4 * units)), 4, 12))
+    low, last = interval
+    lower, upper = np.zeros(units, np.int64), np.zeros(units, np.int64)
+    wanted = np.ones(units, bool)
+    while wanted.any():
+        # No cell reaches the interval of a unit that is known, so it costs nothing more.
+        low, last = np.where(wanted, low, _HIGHEST), np.where(wanted, last, _HIGHEST)
+        shift = np.maximum(np.ceil(np.log2((last - low + 1) / bins)), 0).astype(np.int64)
+        interval = {"low": low, "last": last, "shift": shift}
+        seen = _pass(activations, interval, bins, grid, batch_size, devices)
+        low, last, found, here, next_up = _narrow(low, last, shift, seen, rank)
+        found &= wanted
+        lower, upper = np.where(found, here, lower), np.where(found, next_up, upper)
+        wanted &= ~found
+    return _value(lower), _value(upper)
 
 
 def _pass(activations, interval, bins, grid, batch_size, devices) -> dict:

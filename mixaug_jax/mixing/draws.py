@@ -44,7 +44,9 @@ def lam(key, alpha, shape):
         return jnp.ones(shape, jnp.float32)
     if alpha == 1:  # the uniform distribution, without beta's rejection loops
         return jax.random.uniform(key, shape)
-    return jax.random.beta(key, alpha, alpha, shape, jnp.float32)
+    # As jax.random.beta, with both gamma variables in one loop: half of its compile time.
+    own, partner = jax.random.loggamma(key, alpha, (2, *shape), jnp.float32)
+    return jax.nn.sigmoid(own - partner)
 
 
 def coin(key, prob, shape):

@@ -146,13 +146,13 @@ def _grey(image, order):
 
 
 def _binomial(x):
-    """[1 2 1] along columns, then along rows of [H,W], mirrored without repeating the edge."""
+    """[1 2 1] along rows, then along columns of [H,W], mirrored without repeating the edge."""
     for axis, size in enumerate(x.shape):
         margin = [(0, 0), (0, 0)]
         margin[axis] = (1, 1)
         x = jnp.pad(x, margin, mode="reflect" if size > 1 else "edge")
-    x = 2 * x[1:-1] + (x[:-2] + x[2:])
-    return 2 * x[:, 1:-1] + (x[:, :-2] + x[:, 2:])
+    x = 2 * x[:, 1:-1] + (x[:, :-2] + x[:, 2:])
+    return 2 * x[1:-1] + (x[:-2] + x[2:])
 
 
 def _integral(grey):

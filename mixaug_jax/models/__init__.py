@@ -19,7 +19,9 @@ def _check_stem(stem: str) -> None:
 
 def _filters(width: float, base: int) -> int:
     if width <= 0:
-        raise ValueError(f"model.width is {width}; it must be a positive factor, 1.0 for the published network.")
+        raise ValueError(
+            f"model.width is {width}; it must be a positive factor, 1.0 for the published network."
+        )
     return max(1, round(base * width))
 
 
@@ -53,7 +55,9 @@ def resnet152(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -
     return _resnet(num_classes, width, stem, (3, 8, 36, 3), True)
 
 
-def preact_resnet18(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> PreActResNet:
+def preact_resnet18(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet"
+) -> PreActResNet:
     """PreAct-ResNet-18, 64 * width filters in the first layer; published with stem "cifar"."""
     _check_stem(stem)
     return PreActResNet(num_classes, _filters(width, 64), stem)

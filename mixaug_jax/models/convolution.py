@@ -1,28 +1,118 @@
-"""2-d convolution, along the faster of two roads."""
+"""2-d convolution that is as fast backwards as forwards on CPU.
+
+XLA's CPU backend hands a convolution to its fast kernels only in the layout [B,h,w,C] x [k,k,C,F]. The gradients that JAX
+derives are written in other layouts: outside of loops the compiler rewrites them, inside of `scan`, `map` and `while_loop` it
+does not, and they run 30 times slower. And it treats the kernel's gradient as one convolution with a window of the whole image
+over channels as many as the batch has images, which is slow for 1x1 kernels and for large batches. So on CPU 1x1 convolutions
+are products of matrices, and the others have gradients of their own. Results are XLA's to float32 rounding. Other backends take
+XLA's road.
+"""
+
+import functools
 
 import jax
+import jax.numpy as jnp
+
+# A part of the batch has at least so many images and multiplications when a kernel's gradient is summed part by part: below,
+# the loop costs more than it saves.
+MIN_IMAGES = 4
+MIN_PRODUCTS = 25_000_000
 
 
 def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """x [B,h,w,C] convolved with kernel [k,k,C,F], `padding` zeros on every side -> [B,h',w',F].
 
-    On CPU a 1x1 convolution is computed as the matrix product that it is: XLA's own gradient with respect to the kernel is
-    several times slower there, because it treats the pixels as one huge window.
+    On CPU and for k > 1 it has no forward-mode derivative (`jax.jvp`); reverse mode works to any order, and under `vmap`.
     """
-    if kernel.shape[:2] == (1, 1) and padding == 0 and jax.default_backend() == "cpu":
+    if jax.default_backend() != "cpu":
+        return plain_conv(x, kernel, stride, padding)
+    if kernel.shape[:2] == (1, 1) and padding == 0:
         return pointwise(x, kernel, stride)
-    return plain_conv(x, kernel, stride, padding)
+    return cpu_conv(x, kernel, stride, padding)
 
 
 def plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """`conv` as XLA's convolution."""
-    pads = ((padding, padding), (padding, padding))
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    """`conv` as XLA has it, with JAX's own gradients."""
+    return _convolve(x, kernel, [(padding, padding)] * 2, stride)
 
 
 def pointwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """`conv` with a kernel [1,1,C,F] and no padding, as a product of matrices [B h' w', C] and [C, F]."""
     x = x[:, ::stride, ::stride]
     return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def cpu_conv(x, kernel, stride, padding):
+    """`conv` with gradients in the layout that XLA's CPU backend is fast in."""
+    return plain_conv(x, kernel, stride, padding)
+
+
+def _forward(x, kernel, stride, padding):
+    return plain_conv(x, kernel, stride, padding), (x, kernel)
+
+
+def _backward(stride, padding, saved, g):
+    x, kernel = saved
+    dx = input_gradient(x.shape, kernel, g, stride, padding)
+    return dx, kernel_gradient(x, kernel, g, stride, padding)
+
+
+cpu_conv.defvjp(_forward, _backward)
+
+
+def input_gradient(shape, kernel, g, stride, padding):
+    """Gradient [B,h,w,C] of `conv` for the cotangent g [B,h',w',F]: g spread out, convolved with the turned kernel."""
+    before = len(kernel) - 1 - padding
+    after = [
+        n + padding - (m - 1) * stride - 1 for n, m in zip(shape[1:3], g.shape[1:3], strict=True)
+    ]
+    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+    return _convolve(g, turned, [(before, a) for a in after], spread=stride)
+
+
+def kernel_gradient(x, kernel, g, stride, padding):
+    """Gradient [k,k,C,F] of `conv` for the cotangent g [B,h',w',F], summed over parts of the batch in float32."""
+    images = _images_in_part(g, kernel)
+
+    def in_parts(a):
+        return a.reshape(-1, images, *a.shape[1:])
+
+    def add_part(total, part):
+        return total + _kernel_gradient(*part, len(kernel), stride, padding), None
+
+    zero = jnp.zeros(kernel.shape, jnp.float32)
+    return jax.lax.scan(add_part, zero, (in_parts(x), in_parts(g)))[0].astype(kernel.dtype)
+
+
+def _kernel_gradient(x, g, size, stride, padding):
+    # Images take the place of channels, and channels that of images.
+    after = [
+        size + (m - 1) * stride - n - padding
+        for n, m in zip(x.shape[1:3], g.shape[1:3], strict=True)
+    ]
+    pads = [(padding, a) for a in after]
+    x, g = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
+    return _convolve(x, g, pads, holes=stride).transpose(1, 2, 0, 3)
+
+
+def _images_in_part(g, kernel):
+    batch = len(g)
+    products = g.size // g.shape[-1] * kernel.size // batch  # of one image
+    for images in range(min(MIN_IMAGES, batch), batch):
+        if batch % images == 0 and images * products >= MIN_PRODUCTS:
+            return images
+    return batch
+
+
+def _convolve(x, kernel, pads, stride=1, spread=1, holes=1):
+    """XLA's convolution; `spread` and `holes` are the distances of the input's and the kernel's entries."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        lhs_dilation=(spread, spread),
+        rhs_dilation=(holes, holes),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )

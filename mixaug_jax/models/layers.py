@@ -56,6 +56,7 @@ class BatchNorm(nn.Module):
 
     channels: int
     axis_name: str
+    epsilon: float = EPSILON
 
     @nn.compact
     def __call__(self, x: jax.Array | None, train: bool):
@@ -65,12 +66,12 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         if not train:
-            return running_mean.value, scale * jax.lax.rsqrt(running_var.value + EPSILON), bias
+            return running_mean.value, scale * jax.lax.rsqrt(running_var.value + self.epsilon), bias
         mean, var, count = batch_statistics(x, self.axis_name)
         unbiased = var * (count / max(count - 1, 1))
         running_mean.value = MOMENTUM * running_mean.value + (1 - MOMENTUM) * mean
         running_var.value = MOMENTUM * running_var.value + (1 - MOMENTUM) * unbiased
-        return mean, scale * jax.lax.rsqrt(var + EPSILON), bias
+        return mean, scale * jax.lax.rsqrt(var + self.epsilon), bias
 
 
 def batch_statistics(x: jax.Array, axis_name: str = "") -> tuple[jax.Array, jax.Array, int]:
@@ -94,6 +95,7 @@ class StagedModel(nn.Module, kw_only=True):
       stages: the stages' names in order; the last one gives the logits.
       hidden_stages: the stages after which manifold mixup may mix.
       merges_norm: whether every batch norm directly follows a conv or dense layer, and so can be merged into it.
+      epsilon: what the batch norms add to the variance.
       dtype: of the body's arithmetic; parameters, batch statistics and logits are float32.
       axis_name: the mapped axis over which batch statistics are averaged; "" keeps them per device.
       remat: recompute each block's activations in the backward pass.
@@ -111,6 +113,7 @@ class StagedModel(nn.Module, kw_only=True):
     stages: ClassVar[tuple[str, ...]] = ()
     hidden_stages: ClassVar[tuple[str, ...]] = ()
     merges_norm: ClassVar[bool] = True
+    epsilon: ClassVar[float] = EPSILON
 
     dtype: Any = jnp.float32
     axis_name: str = ""
@@ -188,13 +191,14 @@ class StagedModel(nn.Module, kw_only=True):
             return self.norm(norm, y, train) if norm else y
         bias = jnp.zeros(shape[-1:]) if bias is None else bias
         if norm:
-            mean, multiplier, offset = BatchNorm(shape[-1], "", name=norm)(None, False)
+            mean, multiplier, offset = BatchNorm(shape[-1], "", self.epsilon, name=norm)(None, False)
             kernel, bias = kernel * multiplier, (bias - mean) * multiplier + offset
         return self.affine(name, linear, x, kernel.astype(dtype), bias.astype(dtype))
 
     def norm(self, name, x, train):
         """Batch norm in float32, its result in the body's dtype."""
-        mean, multiplier, bias = BatchNorm(x.shape[-1], self.axis_name, name=name)(x, train)
+        layer = BatchNorm(x.shape[-1], self.axis_name, self.epsilon, name=name)
+        mean, multiplier, bias = layer(x, train)
         return ((x.astype(jnp.float32) - mean) * multiplier + bias).astype(self.dtype)
 
     def relu(self, name, x):

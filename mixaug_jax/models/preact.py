@@ -36,7 +36,9 @@ class PreActResNet(StagedModel):
         if stage == "conv1":
             return self.conv("conv1", x, self.filters, *STEMS[self.stem])
         if stage == "fc":
-            return self.dense("linear", self.global_average("avgpool", x), self.num_classes, jnp.float32)
+            return self.dense(
+                "linear", self.global_average("avgpool", x), self.num_classes, jnp.float32
+            )
         if stage == "layer1" and self.stem == "imagenet":
             x = self.max_pool("maxpool", x, 3, 2, padding=1)
         layer = self.stages.index(stage) - 1
@@ -89,7 +91,9 @@ class WideResNet(StagedModel):
         if stage == "conv1":
             return self.conv("conv1", x, self.stem_filters, *STEMS[self.stem])
         if stage == "fc":
-            return self.dense("fc", self.global_average("avgpool", x), self.num_classes, jnp.float32)
+            return self.dense(
+                "fc", self.global_average("avgpool", x), self.num_classes, jnp.float32
+            )
         if stage == "block1" and self.stem == "imagenet":
             x = self.max_pool("maxpool", x, 3, 2, padding=1)
         group = self.stages.index(stage) - 1

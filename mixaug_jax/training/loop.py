@@ -245,6 +245,7 @@ def _check_devices(config):
     mixing = config.mix.name != "none"
     parallel.check_batch_size(micro, 2 if mixing else 1, "data.batch_size / train.accumulate")
     parallel.check_batch_size(config.eval.batch_size, key="eval.batch_size")
+    steps.check_mixing(config)
 
 
 def _prepare_workdir(config, workdir):

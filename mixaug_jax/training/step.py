@@ -145,6 +145,18 @@ def mixed(key, images, targets, *, config, shard):
     return hidden("input", images), mixer(key, images, targets)[1], hidden
 
 
+def check_mixing(config) -> None:
+    """Raises ValueError where the mixer refuses its options or these images; compiles nothing."""
+    d, classes = config.data, len(config.resolved.class_names)
+    count = d.batch_size // config.train.accumulate // jax.device_count()
+    jax.eval_shape(
+        lambda key, images, targets: mixed(key, images, targets, config=config, shard=0)[:2],
+        jax.random.key(0),
+        jax.ShapeDtypeStruct((count, d.size, d.size, len(d.mean)), jnp.float32),
+        jax.ShapeDtypeStruct((count, classes), jnp.float32),
+    )
+
+
 def loss_fn(params, batch_stats, batch, key, *, model, config, shard):
     """Cross-entropy of one micro-batch; returns (loss, (batch_stats, number of right answers))."""
     d = config.data

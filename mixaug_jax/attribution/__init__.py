@@ -1,0 +1,100 @@
+"""Attribution: which parts of an image a network's output depends on.
+
+    explain = jax.vmap(functools.partial(METHODS["gradcam"], stage="layer4"), (None, 0, 0))
+    maps = jax.jit(explain)(net, images, labels)     # [B,h,w,C] or [B,h,w,1]
+    heat = heatmap(maps, "positive")                 # [B,h,w]
+
+Every method is `f(net, image, label, *, options)`: one preprocessed image [h,w,C] float32 and one class number; the caller
+vmaps, and passes `net` as an argument so that another checkpoint does not compile again. Results are float32 and signed unless
+a method says otherwise, at the image's size. Methods that draw random numbers take `key`; one key gives one result, so give each
+image its own. They hold `chunk` network evaluations in memory at once, for each image of the vmapped batch, and their result does
+not depend on it but for rounding. Defects of other code that users may compare with are named where they are.
+
+* What is explained is `of`: "logit" of the label, its softmax probability "prob", or the cross-entropy "loss".
+* `stage` is one of `net.stages` with a map; `baseline` is "zero" (the mean colour), "mean", "blur" or an array.
+* A label known while tracing must be in 0..K-1 (ValueError). A traced one cannot be checked: outside, its output counts as 0.
+* NaN in an image gives NaN in the map, wherever it reaches the output; nothing replaces it. An image equal to the baseline, a
+  dead network, or CAMs with nothing positive give maps of zeros, never 0/0.
+
+A new method is one function of this form and one line in `METHODS`.
+"""
+
+import jax.numpy as jnp
+
+from mixaug_jax.attribution import checks
+from mixaug_jax.attribution.bottleneck import iba, iba_statistics
+from mixaug_jax.attribution.cam import (
+    gradcam,
+    gradcam_plus_plus,
+    guided_gradcam,
+    hirescam,
+    layercam,
+    scorecam,
+    xgradcam,
+)
+from mixaug_jax.attribution.controls import center, random, sobel
+from mixaug_jax.attribution.gradient import (
+    deconvnet,
+    gradient,
+    guided_backprop,
+    input_x_gradient,
+    loss_gradient,
+    smoothgrad,
+    smoothgrad_squared,
+    vargrad,
+)
+from mixaug_jax.attribution.path import expected_gradients, integrated_gradients
+from mixaug_jax.attribution.perturbation import feature_ablation, occlusion, rise
+from mixaug_jax.attribution.relevance import deeplift, excitation_backprop, lrp
+
+__all__ = ["METHODS", "heatmap", "iba_statistics"]
+
+METHODS = {
+    "center": center,
+    "deconvnet": deconvnet,
+    "deeplift": deeplift,
+    "excitation_backprop": excitation_backprop,
+    "expected_gradients": expected_gradients,
+    "feature_ablation": feature_ablation,
+    "gradcam": gradcam,
+    "gradcam_plus_plus": gradcam_plus_plus,
+    "gradient": gradient,
+    "guided_backprop": guided_backprop,
+    "guided_gradcam": guided_gradcam,
+    "hirescam": hirescam,
+    "iba": iba,
+    "input_x_gradient": input_x_gradient,
+    "integrated_gradients": integrated_gradients,
+    "layercam": layercam,
+    "loss_gradient": loss_gradient,
+    "lrp": lrp,
+    "occlusion": occlusion,
+    "random": random,
+    "rise": rise,
+    "scorecam": scorecam,
+    "smoothgrad": smoothgrad,
+    "smoothgrad_squared": smoothgrad_squared,
+    "sobel": sobel,
+    "vargrad": vargrad,
+    "xgradcam": xgradcam,
+}
+
+REDUCTIONS = ("sum", "abs_sum", "abs_max", "positive")
+
+
+def heatmap(a, reduce="sum"):
+    """One value a pixel: attributions [...,h,w,C] -> [...,h,w].
+
+    Args:
+      reduce: over channels: "sum" (signed), "abs_sum" of absolute values, "abs_max" their largest, or "positive", the sum where
+        it is above 0 and 0 elsewhere.
+
+    Returns:
+      The map; NaN stays NaN, and a map of zeros stays one.
+    """
+    checks.choice("reduce", reduce, REDUCTIONS)
+    if reduce == "sum":
+        return a.sum(-1)
+    if reduce == "positive":
+        return jnp.maximum(a.sum(-1), 0)
+    return jnp.abs(a).sum(-1) if reduce == "abs_sum" else jnp.abs(a).max(-1)

@@ -1,0 +1,210 @@
+"""The per-sample information bottleneck (Schulz et al. 2020, arXiv 2001.00396): how many bits of each place are needed."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mixaug_jax.attribution import checks, chunks, resampling
+from mixaug_jax.attribution.cam import outputs_from
+from mixaug_jax.attribution.gradient import as_key
+from mixaug_jax.attribution.target import conv_stage
+
+# The released library (package IBA) and the code of the paper differ in their settings. "library": deviations of all values,
+# at least MIN_STD; cells that are almost always zero are shut. "paper": its estimator for stages after a ReLU; noise of at
+# least exp(-5); features kept positive.
+VARIANTS = ("library", "paper")
+MIN_STD = 0.01
+MIN_ACTIVE = 0.01  # share of images in which a cell must not be zero
+LIMITS = (math.exp(-5), math.exp(5))  # of the noise in the paper's code
+START = 5.0  # alpha, the logit of lambda, everywhere
+LEARNING_RATE = 1.0
+DEPTH = 0.5  # of the default stage: layer2 of a ResNet, as in the paper
+
+
+def iba(
+    net,
+    image,
+    label,
+    *,
+    stats=(),
+    stage="",
+    variant="library",
+    beta=10.0,
+    steps=10,
+    samples=10,
+    sigma=1.0,
+    key=0,
+    noise=(),
+    chunk=10,
+):
+    """The per-sample bottleneck's capacity in bits per pixel, not negative, [h,w,1] (Schulz et al. 2020, arXiv 2001.00396).
+
+    Noise replaces as much of a stage as the label's cross-entropy allows; what remains is the information used, by eq. 6 and 7
+    summed over channels, spread over the pixels of each cell and enlarged bilinearly (as scikit-image in the library, as OpenCV
+    in the paper's code, which then scales maps to 0..1). It is that of the last step's forward pass, as in both.
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      stats: (mean, std, active), [h',w',K] each, from `iba_statistics` for this stage and variant; required.
+      stage: where the noise is added; "" is the middle one of those with a map.
+      variant: "library" or "paper", the settings of one or the other published code; see `iba_statistics`.
+      beta: weight of the information's mean over the stage, nats a cell (the paper's beta/k for k cells).
+      steps: of Adam with rate 1.
+      samples: noisy copies in each step.
+      sigma: of the Gaussian that smooths the mask lambda, in cells; 0 is none.
+      key: a random key or a seed; copy i of step t uses the key folded with t and then i.
+      noise: [steps,samples,h',w',K] standard normal in place of draws.
+      chunk: copies in memory at once; 0 is all.
+
+    Raises:
+      ValueError: without stats, or where they or the noise do not have the stage's shape.
+    """
+    image = checks.image(image)
+    capacity, _ = bottleneck(
+        net, image, label, stats, stage, variant, beta, steps, samples, sigma, key, noise, chunk
+    )
+    cells, pixels = math.prod(capacity.shape[:2]), math.prod(image.shape[:2])
+    bits = capacity.sum(-1, keepdims=True) / math.log(2) * (cells / pixels)
+    border = "mirror" if variant == "library" else "bilinear"
+    return resampling.enlarge(bits, image.shape[:2], border)
+
+
+def bottleneck(
+    net, image, label, stats, stage, variant, beta, steps, samples, sigma, key, noise, chunk
+):
+    """What `iba` optimises, with its arguments.
+
+    Returns:
+      capacity [h',w',K] in nats of the last step's forward pass, and float32 [steps,2]: each step's mean cross-entropy and
+      mean capacity, whose sum, the latter beta-fold, is the loss.
+    """
+    checks.choice("variant", variant, VARIANTS)
+    checks.count("steps", steps)
+    checks.not_negative("beta", beta)
+    checks.not_negative("sigma", sigma)
+    stage = conv_stage(net, image, stage, DEPTH)
+    features = net.features(image[None], stage)[0]
+    mean, std, active = _checked_stats(stats, features.shape)
+    draw, samples = _noise(key, noise, steps, samples, features.shape)
+    if variant == "library":
+        std = jnp.maximum(std, MIN_STD)
+    signal = (features - mean) / std
+
+    def masks(alpha):
+        # 1 - lambda is smoothed by itself: near lambda = 1 the difference would have no digits left.
+        return (resampling.smooth(jax.nn.sigmoid(sign * alpha), sigma) for sign in (1, -1))
+
+    def capacity(alpha):
+        lam, rest = masks(alpha)
+        return 0.5 * ((lam * signal) ** 2 + rest**2 - 2 * jnp.log(rest) - 1) * active
+
+    def information(alpha):
+        cells = capacity(alpha)
+        return cells.mean(), cells
+
+    def cross_entropy(alpha, noise):
+        lam, rest = masks(alpha)
+        if variant == "paper":
+            rest = jnp.clip(rest, *LIMITS)
+        z = ((lam * signal + rest * noise) * std + mean) * active
+        z = jnp.maximum(z, 0) if variant == "paper" else z
+        return outputs_from(net, z[None], stage, label, "loss")[0]
+
+    def step(carry, t):
+        alpha, state = carry
+        each = jax.vmap(jax.value_and_grad(cross_entropy), (None, 0))
+        model = chunks.total(lambda i: each(alpha, draw(t, i)), samples, chunk)
+        model, slope = jax.tree.map(lambda x: x / samples, model)
+        (info, cells), info_slope = jax.value_and_grad(information, has_aux=True)(alpha)
+        updates, state = adam.update(slope + beta * info_slope, state)
+        return (optax.apply_updates(alpha, updates), state), (jnp.stack([model, info]), cells)
+
+    adam = optax.adam(LEARNING_RATE)
+    alpha = jnp.full(features.shape, START)
+
+    def keep_last(carry, t):
+        carry, (losses, cells) = step(carry[0], t)
+        return (carry, cells), losses
+
+    start = ((alpha, adam.init(alpha)), jnp.zeros(features.shape))
+    (_, cells), losses = jax.lax.scan(keep_last, start, jnp.arange(steps))
+    return cells, losses
+
+
+def _checked_stats(stats, shape):
+    if not isinstance(stats, (tuple, list)) or len(stats) != 3:
+        raise ValueError("iba needs stats=(mean, std, active) of the stage; see iba_statistics.")
+    names = ("mean", "std", "active")
+    return [checks.array(f"stats {n}", s, shape) for n, s in zip(names, stats, strict=True)]
+
+
+def _noise(key, noise, steps, samples, shape):
+    """draw(step, indices [c]) -> [c,h',w',K] standard normal, and the number of samples."""
+    if checks.given(noise):
+        noise = checks.array("noise", noise, (steps, 0, *shape))
+        return lambda t, indices: noise[t, indices], noise.shape[1]
+    checks.count("samples", samples)
+    key = as_key(key)
+
+    def draw(t, indices):
+        key_t = jax.random.fold_in(key, t)
+        return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key_t, i), shape))(indices)
+
+    return draw, samples
+
+
+def iba_statistics(net, batches, *, stage="", variant="library"):
+    """Each cell's statistics over many images, for `iba`.
+
+    Args:
+      net: the network.
+      batches: iterable of preprocessed images [B,h,w,C], none larger than the first; 10 000 images are advised by the authors.
+      stage: as in `iba`.
+      variant: "library": mean and standard deviation (divided by n - 1); a cell is active where more than 1 percent of the
+        images are not zero. "paper": its estimator for stages after a ReLU: mean 0, the root mean square of the values that
+        are not zero (at least 1e-5 in their sum of squares), all cells active.
+
+    Returns:
+      (mean, std, active), float32 [h',w',K] each.
+
+    Raises:
+      ValueError: for fewer than two images.
+    """
+    checks.choice("variant", variant, VARIANTS)
+    moments, nonzero, size = (0, 0.0, 0.0), 0, 0
+    for batch in batches:
+        images = np.asarray(batch, np.float32)
+        if not len(images):
+            continue
+        size = size or len(images)
+        stage = conv_stage(net, jnp.asarray(images[0]), stage, DEPTH)
+        filled = np.zeros((size, *images.shape[1:]), np.float32)  # one shape, so one compile
+        filled[: len(images)] = images
+        mean, spread, live = jax.device_get(_batch_moments(net, filled, len(images), stage))
+        # Batches are joined in float64, so that their number does not matter.
+        moments = chunks.merge_moments(moments, (len(images), np.float64(mean), np.float64(spread)))
+        nonzero = nonzero + live.astype(np.int64)
+    count, mean, spread = moments
+    if count < 2:
+        raise ValueError(f"iba_statistics needs at least 2 images, got {count}.")
+    if variant == "library":
+        stats = mean, np.sqrt(spread / (count - 1)), nonzero > MIN_ACTIVE * count
+    else:
+        squares = spread + count * mean**2
+        std = np.sqrt(np.maximum(squares, 1e-5) / np.maximum(nonzero, 1))
+        stats = np.zeros_like(mean), std, np.ones_like(mean)
+    return tuple(np.float32(s) for s in stats)
+
+
+@functools.partial(jax.jit, static_argnames="stage")
+def _batch_moments(net, images, count, stage):
+    """Mean, sum of squared deviations and number of non-zeros over the first `count` images, [h',w',K] each."""
+    features = net.features(images, stage)
+    real = (jnp.arange(len(images)) < count).reshape(-1, 1, 1, 1)
+    mean = jnp.mean(features, 0, where=real)
+    spread = jnp.sum(jnp.square(features - mean), 0, where=real)
+    return mean, spread, jnp.sum(features != 0, 0, where=real)

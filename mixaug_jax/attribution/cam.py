@@ -1,0 +1,206 @@
+"""Class activation maps: sums over the channels of a stage, at the image's size.
+
+The functions called *_map work on a stage's activations and their gradients, [h,w,K] each, and give [h,w].
+"""
+
+import jax
+import jax.numpy as jnp
+
+from mixaug_jax.attribution import checks, chunks, resampling
+from mixaug_jax.attribution.gradient import guided_backprop
+from mixaug_jax.attribution.target import conv_stage, outputs, select
+
+RESIZES = ("bilinear", "nearest")
+
+
+def gradcam_map(activations, gradients):
+    """Channels weighted by their mean gradient."""
+    return (activations * gradients.mean((0, 1))).sum(-1)
+
+
+def gradcam_plus_plus_map(activations, gradients):
+    """Channels weighted by the sum of positive gradients, each with the weight of the paper's eq. 19."""
+    square, cube = gradients**2, gradients**3
+    denominator = 2 * square + activations.sum((0, 1)) * cube
+    alpha = jnp.where(denominator != 0, square / jnp.where(denominator != 0, denominator, 1), 0)
+    return (activations * (alpha * jnp.maximum(gradients, 0)).sum((0, 1))).sum(-1)
+
+
+def hirescam_map(activations, gradients):
+    """Activations times gradients."""
+    return (activations * gradients).sum(-1)
+
+
+def xgradcam_map(activations, gradients):
+    """Channels weighted by their gradient's mean, weighted by the activations; channels that sum to 0 count nothing."""
+    total = activations.sum((0, 1))
+    weight = (activations * gradients).sum((0, 1)) / jnp.where(total != 0, total, 1)
+    return (activations * jnp.where(total != 0, weight, 0)).sum(-1)
+
+
+def layercam_map(activations, gradients):
+    """Activations times positive gradients."""
+    return (activations * jnp.maximum(gradients, 0)).sum(-1)
+
+
+def _finish(values, image, relu, resize):
+    """[h,w] -> [H,W,1] at the image's size."""
+    checks.choice("resize", resize, RESIZES)
+    values = jnp.maximum(values, 0) if relu else values
+    return resampling.enlarge(values[..., None], image.shape[:2], resize)
+
+
+def _cam(combine, net, image, label, stage, relu, resize, of):
+    image = checks.image(image)
+    stage = conv_stage(net, image, stage, 1)
+    activations = net.features(image[None], stage)
+
+    def output(h):
+        return outputs_from(net, h, stage, label, of).sum()
+
+    gradients = jax.grad(output)(activations)
+    return _finish(combine(activations[0], gradients[0]), image, relu, resize)
+
+
+def outputs_from(net, h, stage, label, of):
+    """As `outputs`, from the features h [n,h,w,K] of a stage."""
+    return select(net.from_features(h, stage), label, of)
+
+
+def gradcam(net, image, label, *, stage="", relu=True, resize="bilinear", of="logit"):
+    """Grad-CAM: channels weighted by their mean gradient, [h,w,1] (Selvaraju et al. 2017, arXiv 1610.02391, eq. 1 and 2).
+
+    In the units of the output, not scaled to 0..1.
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      stage: whose activations to sum; "" is the last one that is a map.
+      relu: keep only what is positive, before enlarging.
+      resize: to the image's size, "bilinear" (half-pixel centres) or "nearest" (captum's default).
+      of: the output explained, "logit", "prob" or "loss".
+    """
+    return _cam(gradcam_map, net, image, label, stage, relu, resize, of)
+
+
+def gradcam_plus_plus(net, image, label, *, stage="", relu=True, resize="bilinear", of="logit"):
+    """Grad-CAM++: channels weighted by weighted positive gradients, [h,w,1] (Chattopadhay et al. 2018, arXiv 1710.11063, eq. 19).
+
+    As in the authors' code the weights come from powers of one gradient, which is exact for the exponential of the logit, up
+    to a positive factor of the whole map.
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      stage: whose activations to sum; "" is the last one that is a map.
+      relu: keep only what is positive, before enlarging.
+      resize: to the image's size, "bilinear" (half-pixel centres) or "nearest".
+      of: the output explained, "logit", "prob" or "loss".
+    """
+    return _cam(gradcam_plus_plus_map, net, image, label, stage, relu, resize, of)
+
+
+def hirescam(net, image, label, *, stage="", relu=True, resize="bilinear", of="logit"):
+    """HiResCAM: activations times gradients, [h,w,1] (Draelos and Carin 2020, arXiv 2011.08891, eq. 4).
+
+    Equal to `gradcam` where only a global average and a dense layer follow the stage.
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      stage: whose activations to sum; "" is the last one that is a map.
+      relu: keep only what is positive, before enlarging.
+      resize: to the image's size, "bilinear" (half-pixel centres) or "nearest".
+      of: the output explained, "logit", "prob" or "loss".
+    """
+    return _cam(hirescam_map, net, image, label, stage, relu, resize, of)
+
+
+def xgradcam(net, image, label, *, stage="", relu=True, resize="bilinear", of="logit"):
+    """XGrad-CAM: channels weighted by the activation-weighted mean of their gradient, [h,w,1] (Fu et al. 2020, arXiv 2008.02312, eq. 8).
+
+    A channel that is zero everywhere counts nothing.
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      stage: whose activations to sum; "" is the last one that is a map.
+      relu: keep only what is positive, before enlarging.
+      resize: to the image's size, "bilinear" (half-pixel centres) or "nearest".
+      of: the output explained, "logit", "prob" or "loss".
+    """
+    return _cam(xgradcam_map, net, image, label, stage, relu, resize, of)
+
+
+def layercam(net, image, label, *, stage="", relu=True, resize="bilinear", of="logit"):
+    """LayerCAM: activations times positive gradients, [h,w,1] (Jiang et al. 2021, IEEE TIP 30, eq. 7 and 8).
+
+    Meant for early stages, too.
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      stage: whose activations to sum; "" is the last one that is a map.
+      relu: keep only what is positive, before enlarging.
+      resize: to the image's size, "bilinear" (half-pixel centres) or "nearest".
+      of: the output explained, "logit", "prob" or "loss".
+    """
+    return _cam(layercam_map, net, image, label, stage, relu, resize, of)
+
+
+def scorecam(
+    net,
+    image,
+    label,
+    *,
+    stage="",
+    masks=(),
+    relu=True,
+    resize="bilinear",
+    of="logit",
+    chunk=16,
+):
+    """Score-CAM: channels weighted by the softmax, over channels, of the output for the image that each one masks, [h,w,1].
+
+    Wang et al. 2019, arXiv 1910.01279, eq. 5 to 7. A channel's mask is its activation map at the image's size, scaled to 0..1;
+    a constant map masks everything (other code divides 0 by 0 there). pytorch-grad-cam enlarges with corners aligned, which
+    shifts masks against pixels by up to half a cell; here centres are half-pixel.
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      stage: whose activations to sum; "" is the last one that is a map.
+      masks: [K,h,w] in 0..1 for the K channels, in place of the enlarged activations.
+      relu: keep only what is positive, before enlarging.
+      resize: to the image's size, "bilinear" (half-pixel centres) or "nearest".
+      of: the output that weights channels, "logit", "prob" or "loss".
+      chunk: masked images in memory at once; 0 is all.
+    """
+    image = checks.image(image)
+    stage = conv_stage(net, image, stage, 1)
+    activations = net.features(image[None], stage)[0]
+    channels = activations.shape[-1]
+    if checks.given(masks):
+        masks = checks.array("masks", masks, (channels, *image.shape[:2]))
+
+    def mask(index):
+        if checks.given(masks):
+            return masks[index]
+        values = resampling.enlarge(activations[..., index], image.shape[:2])
+        low = values.min((0, 1))
+        span = values.max((0, 1)) - low
+        scaled = (values - low) / jnp.where(span > 0, span, 1)
+        return jnp.moveaxis(scaled, -1, 0)
+
+    def score(index):
+        return outputs(net, mask(index)[..., None] * image, label, of)
+
+    weights = jax.nn.softmax(chunks.every(score, channels, chunk))
+    return _finish((activations * weights).sum(-1), image, relu, resize)
+
+
+def guided_gradcam(net, image, label, *, stage="", resize="bilinear", of="logit"):
+    """Guided Grad-CAM: guided backpropagation times Grad-CAM, signed [h,w,C] (Selvaraju et al. 2017, arXiv 1610.02391, section 3.2).
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      stage: whose activations to sum; "" is the last one that is a map.
+      resize: of Grad-CAM to the image's size, "bilinear" (half-pixel centres, the paper's) or "nearest" (captum's default).
+      of: the output explained, "logit", "prob" or "loss".
+    """
+    coarse = gradcam(net, image, label, stage=stage, resize=resize, of=of)
+    return guided_backprop(net, image, label, of=of) * coarse

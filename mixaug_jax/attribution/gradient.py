@@ -1,0 +1,146 @@
+"""Attribution by the gradient of an output, of noisy copies, or through changed ReLUs."""
+
+import jax
+import jax.numpy as jnp
+
+from mixaug_jax.attribution import checks, chunks, rules
+from mixaug_jax.attribution.target import input_gradient
+
+
+def gradient(net, image, label, *, of="logit"):
+    """The gradient of an output, signed [h,w,C] (Simonyan et al. 2013, arXiv 1312.6034, section 3).
+
+    The paper shows its absolute maximum over channels: `heatmap(a, "abs_max")`.
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      of: the output explained, "logit", "prob" or "loss".
+    """
+    return input_gradient(net, checks.image(image)[None], label, of)[0]
+
+
+def input_x_gradient(net, image, label, *, of="logit"):
+    """Image times gradient, signed [h,w,C] (Shrikumar et al. 2016, arXiv 1605.01713).
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`. The image is normalised, so its zero is the mean colour.
+      of: the output explained, "logit", "prob" or "loss".
+    """
+    return checks.image(image) * gradient(net, image, label, of=of)
+
+
+def loss_gradient(net, image, label):
+    """The gradient of the cross-entropy with `label`, signed [h,w,C] (as in PuzzleMix, arXiv 2009.06962, before its norm).
+
+    Positive where a larger value would raise the loss. The label is the caller's choice: the true one shows what training
+    would change (and tells the map the label), the predicted one what speaks against the prediction.
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+    """
+    return gradient(net, image, label, of="loss")
+
+
+def _noisy_gradients(net, image, label, key, samples, sigma, noise, of):
+    """indices [n] -> the gradients [n,h,w,C] at noisy copies, and the number of copies."""
+    image = checks.image(image)
+    checks.not_negative("sigma", sigma)
+    scale = sigma * (image.max() - image.min())
+    if checks.given(noise):
+        noise = checks.array("noise", noise, (0, *image.shape))
+        samples = len(noise)
+
+        def draw(index):
+            return noise[index]
+
+    else:
+        checks.count("samples", samples)
+        key = as_key(key)
+
+        def draw(index):
+            return jax.random.normal(jax.random.fold_in(key, index), image.shape)
+
+    def f(indices):
+        return input_gradient(net, image + scale * jax.vmap(draw)(indices), label, of)
+
+    return f, samples
+
+
+def as_key(key):
+    """A key from `jax.random`, or one made from an integer seed."""
+    return jax.random.key(key) if isinstance(key, int) else key
+
+
+def smoothgrad(net, image, label, *, key=0, samples=50, sigma=0.15, noise=(), of="logit", chunk=8):
+    """The mean gradient of noisy copies, signed [h,w,C] (Smilkov et al. 2017, arXiv 1706.03825, eq. 1).
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      key: a random key or a seed; sample i uses the key folded with i.
+      samples: number of noisy copies.
+      sigma: standard deviation of the noise, as a share of the image's range max - min (the paper's noise level; captum's
+        `stdevs` is absolute).
+      noise: [samples,h,w,C] standard normal in place of draws.
+      of: the output explained, "logit", "prob" or "loss".
+      chunk: copies in memory at once; 0 is all.
+    """
+    f, count = _noisy_gradients(net, image, label, key, samples, sigma, noise, of)
+    return chunks.total(f, count, chunk) / count
+
+
+def smoothgrad_squared(
+    net, image, label, *, key=0, samples=50, sigma=0.15, noise=(), of="logit", chunk=8
+):
+    """The mean squared gradient of noisy copies, not negative, [h,w,C] (Hooker et al. 2019, arXiv 1806.10758, section 3).
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      key, samples, sigma, noise: as `smoothgrad`.
+      of: the output explained, "logit", "prob" or "loss".
+      chunk: copies in memory at once; 0 is all.
+    """
+    f, count = _noisy_gradients(net, image, label, key, samples, sigma, noise, of)
+    return chunks.total(lambda indices: jnp.square(f(indices)), count, chunk) / count
+
+
+def vargrad(net, image, label, *, key=0, samples=50, sigma=0.15, noise=(), of="logit", chunk=8):
+    """The variance of the gradient over noisy copies, not negative, [h,w,C] (Adebayo et al. 2018, arXiv 1810.03307).
+
+    Divided by `samples`, as captum's, not by one less; summed without cancellation, so never below zero.
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      key, samples, sigma, noise: as `smoothgrad`.
+      of: the output explained, "logit", "prob" or "loss".
+      chunk: copies in memory at once; 0 is all.
+    """
+    f, count = _noisy_gradients(net, image, label, key, samples, sigma, noise, of)
+    return chunks.moments(f, count, chunk)[1]
+
+
+def guided_backprop(net, image, label, *, of="logit"):
+    """The gradient with negative signals stopped at every ReLU, signed [h,w,C] (Springenberg et al. 2014, arXiv 1412.6806).
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      of: the output explained, "logit", "prob" or "loss".
+
+    Raises:
+      ValueError: for a model whose activations have no rule field.
+    """
+    return gradient(net.with_rules(act=rules.guided_act), image, label, of=of)
+
+
+def deconvnet(net, image, label, *, of="logit"):
+    """The gradient with ReLUs applied to the backward signal only, signed [h,w,C] (Zeiler and Fergus 2013, arXiv 1311.2901).
+
+    Max pooling gives its signal to the winner of the forward pass, as there.
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      of: the output explained, "logit", "prob" or "loss".
+
+    Raises:
+      ValueError: for a model whose activations have no rule field.
+    """
+    return gradient(net.with_rules(act=rules.deconvnet_act), image, label, of=of)

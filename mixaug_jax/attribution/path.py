@@ -1,0 +1,116 @@
+"""Attribution along straight paths from a baseline to the image."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mixaug_jax.attribution import checks, chunks
+from mixaug_jax.attribution.gradient import as_key
+from mixaug_jax.attribution.target import input_gradient, replacement
+
+RULES = ("gausslegendre", "trapezoid", "right")
+
+
+def nodes(rule, steps):
+    """The places and weights of a rule to integrate over 0..1, float64 [steps] each; the weights sum to 1.
+
+    Raises:
+      ValueError: for an unknown rule, or too few steps for it.
+    """
+    checks.choice("rule", rule, RULES)
+    checks.count("steps", steps, 2 if rule == "trapezoid" else 1)
+    if rule == "gausslegendre":
+        place, weight = np.polynomial.legendre.leggauss(steps)
+        return (place + 1) / 2, weight / 2
+    if rule == "right":
+        return np.arange(1, steps + 1) / steps, np.full(steps, 1 / steps)
+    weight = np.full(steps, 1 / (steps - 1))
+    weight[[0, -1]] /= 2
+    return np.linspace(0, 1, steps), weight
+
+
+def integrate(net, image, label, start, alphas, weights, *, of="logit", chunk=8):
+    """(image - start) times the weighted sum of the gradients at start + alpha (image - start).
+
+    Args:
+      net, image [h,w,C], label: see `mixaug_jax.attribution`.
+      start: [h,w,C], where the path begins.
+      alphas, weights: [n], of any rule.
+    """
+    alphas, weights = jnp.asarray(alphas, jnp.float32), jnp.asarray(weights, jnp.float32)
+    way = image - start
+
+    def f(indices):
+        column = (len(indices), 1, 1, 1)
+        x = start + alphas[indices].reshape(column) * way
+        return weights[indices].reshape(column) * input_gradient(net, x, label, of)
+
+    return way * chunks.total(f, len(alphas), chunk)
+
+
+def integrated_gradients(
+    net, image, label, *, steps=50, rule="gausslegendre", baseline="zero", of="logit", chunk=8
+):
+    """Integrated gradients, signed [h,w,C] (Sundararajan et al. 2017, arXiv 1703.01365, eq. 1 and 3).
+
+    They sum to the difference of the output between image and baseline, up to the error of the rule. The weights of every rule
+    sum to 1; captum's trapezoid gives the nodes of "trapezoid" weights that sum to (steps - 1) / steps, which shrinks its
+    attributions by 2 percent at 50 steps. The code of the information-bottleneck paper averages gradients only, without the
+    factor image - baseline.
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      steps: number of gradients.
+      rule: "gausslegendre", "trapezoid" (both ends included) or "right" (Riemann sum, the paper's).
+      baseline: "zero", "mean", "blur" or an array.
+      of: the output explained, "logit", "prob" or "loss".
+      chunk: gradients in memory at once; 0 is all.
+    """
+    image = checks.image(image)
+    start = replacement(image, baseline)
+    return integrate(net, image, label, start, *nodes(rule, steps), of=of, chunk=chunk)
+
+
+def expected_gradients(
+    net, image, label, *, baselines=(), key=0, samples=50, draws=(), of="logit", chunk=8
+):
+    """The mean over random baselines b and places alpha of (image - b) times the gradient at b + alpha (image - b), [h,w,C].
+
+    Erion et al. 2019, arXiv 1906.10670, eq. 3. captum's GradientShap, which adds noise besides, has none by default.
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      baselines: [n,h,w,C] images to draw baselines from, such as training images; required.
+      key: a random key or a seed; sample i uses the key folded with i.
+      samples: number of pairs (b, alpha).
+      draws: in place of random draws, (index int [samples] into baselines, alpha [samples] in 0..1).
+      of: the output explained, "logit", "prob" or "loss".
+      chunk: gradients in memory at once; 0 is all.
+    """
+    image = checks.image(image)
+    if not checks.given(baselines):
+        raise ValueError("expected_gradients needs baselines=, images [n,h,w,C] to compare with.")
+    baselines = checks.array("baselines", baselines, (0, *image.shape))
+    if checks.given(draws):
+        if len(draws) != 2 or jnp.shape(draws[0]) != jnp.shape(draws[1]) or jnp.ndim(draws[0]) != 1:
+            raise ValueError("draws must be a pair (index [samples], alpha [samples]).")
+        index, alpha = jnp.asarray(draws[0]), jnp.asarray(draws[1], jnp.float32)
+        samples = len(index)
+    else:
+        checks.count("samples", samples)
+        index, alpha = jax.vmap(lambda i: _draw(as_key(key), i, len(baselines)))(
+            jnp.arange(samples)
+        )
+
+    def f(i):
+        start = baselines[index[i]]
+        way = image - start
+        x = start + alpha[i].reshape(-1, 1, 1, 1) * way
+        return way * input_gradient(net, x, label, of)
+
+    return chunks.total(f, samples, chunk) / samples
+
+
+def _draw(key, i, count):
+    which, where = jax.random.split(jax.random.fold_in(key, i))
+    return jax.random.randint(which, (), 0, count), jax.random.uniform(where)

@@ -1,0 +1,185 @@
+"""Attribution by redistributing an output layer by layer: DeepLIFT, relevance propagation, excitation backpropagation."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mixaug_jax.attribution import checks, rules
+from mixaug_jax.attribution.target import outputs, replacement
+from mixaug_jax.models.net import Net
+
+RULES = {
+    # name: (of the first layer, of other convolutions, of dense layers), as functions of lrp's settings
+    "epsilon": ("epsilon", "epsilon", "epsilon"),
+    "gamma": ("gamma", "gamma", "zero"),
+    "alpha_beta": ("alpha_beta", "alpha_beta", "zero"),
+    "z_plus": ("z_plus", "z_plus", "zero"),
+    "w_squared": ("w_squared", "z_plus", "zero"),
+    "flat": ("flat", "z_plus", "zero"),
+    "z_box": ("z_box", "z_plus", "zero"),
+    "epsilon_gamma_box": ("z_box", "gamma", "zero"),
+    "epsilon_alpha2_beta1_flat": ("flat", "alpha_beta", "zero"),
+}
+
+
+def deeplift(net, image, label, *, baseline="zero"):
+    """DeepLIFT with the rescale rule, of the logit, signed [h,w,C] (Shrikumar et al. 2017, arXiv 1704.02685, section 3.5.1).
+
+    Sums to the difference of the logit between image and baseline.
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      baseline: "zero", "mean", "blur" or an array.
+
+    Raises:
+      ValueError: for a model whose layers have no rule fields.
+    """
+    image = checks.image(image)
+    pair = jnp.stack([image, replacement(image, baseline)])
+    ruled = net.with_rules(act=rules.rescale_act, pool=rules.rescale_pool)
+    slope = jax.grad(lambda x: outputs(ruled, x, label)[0])(pair)[0]
+    return slope * (image - pair[1])
+
+
+def lrp(
+    net,
+    image,
+    label,
+    *,
+    rule="z_plus",
+    epsilon=1e-6,
+    gamma=0.25,
+    alpha=2.0,
+    beta=1.0,
+    bounds=(),
+):
+    """Layer-wise relevance propagation of the logit, signed [h,w,C] (Bach et al. 2015, PLOS ONE 10(7) e0130140).
+
+    Batch norms are merged into the layers before them, which keeps relevance bounded (taken as layers of their own, as captum
+    takes them and zennit without its canonizers, they blow it up). Activations pass relevance on, residual sums and average
+    pools share it in proportion, max pools give it to the winner. Biases take their share, so that maps sum to less than the logit.
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+      rule: a name, a rule of `mixaug_jax.attribution.rules` for all layers, or pairs ((stage, rule), ...), one for each
+        stage with layers. Names:
+        "epsilon": everywhere.
+        "gamma", "alpha_beta", "z_plus": in convolutions; dense layers have the epsilon rule at 1e-6, here and below.
+        "w_squared", "flat", "z_box": in the first layer, z+ in other convolutions (Montavon et al. 2017, arXiv 1512.02479).
+        "epsilon_gamma_box", "epsilon_alpha2_beta1_flat": zennit's composites, z-box with gamma, flat with alpha-beta.
+      epsilon, gamma, alpha, beta: of the rules of those names.
+      bounds: (low, high) of preprocessed pixels for "z_box", one number each or one a channel; () is what `net.preprocess`
+        makes of black and white.
+
+    Raises:
+      ValueError: for an unknown rule or stage, or a network that normalises before its convolutions.
+    """
+    image = checks.image(image)
+    settings = {
+        "zero": rules.Epsilon(),
+        "epsilon": rules.Epsilon(epsilon),
+        "gamma": rules.Gamma(gamma),
+        "alpha_beta": rules.AlphaBeta(alpha, beta),
+        "z_plus": rules.ZPlus(),
+        "w_squared": rules.WSquared(),
+        "flat": rules.Flat(),
+    }
+    if isinstance(rule, str):
+        checks.choice("rule", rule, RULES)
+        if "z_box" in RULES[rule]:
+            settings["z_box"] = rules.ZBox(*_bounds(net, image, bounds))
+        first, conv, dense = (settings[name] for name in RULES[rule])
+    layers = _layers(net, image)
+    if isinstance(rule, rules.Rule):
+        by_layer = [(name, rule) for name, *_ in layers]
+    elif isinstance(rule, tuple):
+        by_layer = _by_stage(net, layers, rule)
+    else:
+        by_layer = [(name, dense if rank == 2 else conv) for name, _, rank in layers]
+        by_layer[0] = (by_layer[0][0], first)
+    return propagate(net, image, label, tuple(by_layer))
+
+
+def excitation_backprop(net, image, label):
+    """Excitation backpropagation, not negative where the logit is not, [h,w,C] (Zhang et al. 2016, arXiv 1608.00507, eq. 5).
+
+    Positive contributions without biases in every layer. It starts from the logit, as zennit's composite is used; divide by
+    the logit for the paper's probabilities, which start from 1. At the image, inputs have both signs, and negative ones count
+    with negative weights.
+
+    Args:
+      net, image, label: see `mixaug_jax.attribution`.
+
+    Raises:
+      ValueError: for a network that normalises before its convolutions.
+    """
+    image = checks.image(image)
+    rule = rules.AlphaBeta(1.0, 0.0, use_bias=False)
+    return propagate(net, image, label, tuple((name, rule) for name, *_ in _layers(net, image)))
+
+
+def propagate(net, image, label, by_layer):
+    """Relevance of the label's logit at the image [h,w,C], under ((layer, rule), ...), one pair for each layer."""
+    ruled = net.with_rules(
+        affine=rules.ByLayer(by_layer),
+        act=rules.pass_act,
+        add=rules.share_add,
+        pool=rules.share_pool,
+    )
+    logit, vjp = jax.vjp(lambda x: outputs(ruled, x, label), image[None])
+    return vjp(logit)[0][0]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Record:
+    """An affine rule that notes the names of layers and the ranks of their kernels."""
+
+    seen: list
+
+    def __call__(self, name, linear, x, kernel, bias):
+        self.seen.append((name, kernel.ndim))
+        return linear(x, kernel, bias)
+
+
+def _layers(net: Net, image):
+    """(name, stage, rank of the kernel) of each conv or dense layer, in order; nothing is computed."""
+    found = []
+    for stage in net.stages:
+        seen = []
+        recorder = net.with_rules(affine=_Record(seen))
+        jax.eval_shape(
+            lambda x, recorder=recorder, stage=stage: recorder.features(x, stage), image[None]
+        )
+        known = {name for name, *_ in found}
+        found += [(name, stage, rank) for name, rank in seen if name not in known]
+    return found
+
+
+def _by_stage(net, layers, pairs):
+    chosen = dict(pairs)
+    for stage, rule in chosen.items():
+        checks.choice("a stage of rule", stage, net.stages)
+        if not isinstance(rule, rules.Rule):
+            raise ValueError(
+                f"The rule of stage {stage!r} must come from attribution.rules, got {rule!r}."
+            )
+    missing = {stage for _, stage, _ in layers} - set(chosen)
+    if missing:
+        raise ValueError(f"rule names no rule for stage {', '.join(sorted(missing))}.")
+    return [(name, chosen[stage]) for name, stage, _ in layers]
+
+
+def _bounds(net, image, bounds):
+    """The lowest and the highest preprocessed value of each channel, as tuples."""
+    if not checks.given(bounds):
+        shape = image.shape
+        extremes = (np.full(shape, value, np.uint8) for value in (0, 255))
+        bounds = [np.asarray(net.preprocess(extreme)).mean((0, 1)) for extreme in extremes]
+    if len(bounds) != 2:
+        raise ValueError(f"bounds must be (low, high), got {bounds}.")
+    low, high = (np.broadcast_to(np.asarray(b, float), image.shape[-1:]) for b in bounds)
+    if not (low < high).all():
+        raise ValueError(f"bounds must be low < high, got {bounds}.")
+    return tuple(low.tolist()), tuple(high.tolist())

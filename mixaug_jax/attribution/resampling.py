@@ -1,0 +1,68 @@
+"""Blurring and enlarging maps, as products with small matrices made while tracing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def apply(rows, cols, x):
+    """rows [H,h] and cols [W,w] along the two first axes of x [h,w,...] -> [H,W,...] float32."""
+    highest = jax.lax.Precision.HIGHEST
+    x = jnp.tensordot(jnp.asarray(rows, jnp.float32), x, 1, precision=highest)
+    y = jnp.tensordot(jnp.asarray(cols, jnp.float32), x, ((1,), (1,)), precision=highest)
+    return jnp.swapaxes(y, 0, 1)
+
+
+def blur(x, sigma):
+    """Gaussian blur of x [h,w,C] over the whole image, weights renormalised at the borders; `sigma` in pixels."""
+
+    def matrix(length):
+        place = np.arange(length)
+        weights = np.exp(-(((place[:, None] - place) / sigma) ** 2) / 2)
+        return weights / weights.sum(1, keepdims=True)
+
+    return apply(matrix(x.shape[0]), matrix(x.shape[1]), x)
+
+
+def smooth(x, sigma):
+    """Gaussian filter of x [h,w,C] with 2 round(2 sigma) + 1 taps, summing to 1, the border mirrored without its edge.
+
+    `sigma` in cells; 0 leaves x as it is.
+    """
+    if sigma == 0:
+        return x
+    reach = round(2 * sigma)
+    taps = np.exp(-((np.arange(-reach, reach + 1) / sigma) ** 2) / 2)
+
+    def matrix(length):
+        source = np.pad(np.arange(length), reach, mode="reflect")
+        rows = np.zeros((length, length))
+        for k, tap in enumerate(taps / taps.sum()):
+            rows[np.arange(length), source[k : k + length]] += tap
+        return rows
+
+    return apply(matrix(x.shape[0]), matrix(x.shape[1]), x)
+
+
+def enlarge(x, size, method="bilinear"):
+    """x [h,w,C] at size (H, W), half-pixel centres.
+
+    Args:
+      method: "nearest", "bilinear" (the outer values continue beyond the border, as in torch and OpenCV), or "mirror":
+        bilinear between a map and its mirror image, as scikit-image does by default; the outer half cell differs.
+    """
+    if method == "mirror":
+        return apply(mirror_matrix(x.shape[0], size[0]), mirror_matrix(x.shape[1], size[1]), x)
+    return jax.image.resize(x, (*size, *x.shape[2:]), method, antialias=False)
+
+
+def mirror_matrix(source, target):
+    """[target, source], whose product with a line is its linear interpolation between mirrored borders."""
+    place = (np.arange(target) + 0.5) * source / target - 0.5
+    node = np.floor(place).astype(int)
+    rows = np.zeros((target, source))
+    for offset, weight in ((0, 1 - place + node), (1, place - node)):
+        mirrored = np.abs(node + offset)
+        mirrored = np.minimum(mirrored, np.abs(2 * (source - 1) - mirrored))
+        rows[np.arange(target), mirrored] += weight
+    return rows

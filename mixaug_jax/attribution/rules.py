@@ -1,0 +1,253 @@
+"""Backward rules for the layers of a network: what flows back through a layer in place of its gradient.
+
+Rules never change the forward pass. Those with settings are frozen dataclasses, so that two equal ones compile once.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+STABILISER = 1e-6
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def replaced(forward, backward, *inputs):
+    """forward(*inputs), whose cotangent r goes back as backward(*inputs, r), a tuple of one array for each input."""
+    return forward(*inputs)
+
+
+def _run(forward, backward, *inputs):
+    return forward(*inputs), inputs
+
+
+def _go_back(forward, backward, inputs, r):
+    return backward(*inputs, r)
+
+
+replaced.defvjp(_run, _go_back)
+
+
+def stabilise(z, epsilon=STABILISER):
+    """z moved away from zero by epsilon; zero counts as positive."""
+    return z + epsilon * jnp.where(z >= 0, 1, -1)
+
+
+def share(f, inputs, r, epsilon=STABILISER):
+    """Relevance r of z = f(*inputs), linear but for a bias, given to the inputs in proportion to what they add to z."""
+    z, vjp = jax.vjp(f, *inputs)
+    return sum(x * g for x, g in zip(inputs, vjp(r / stabilise(z, epsilon)), strict=True))
+
+
+def _signed(x):
+    return jnp.maximum(x, 0), jnp.minimum(x, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Epsilon:
+    """R_i = x_i w_ij / (z_j + epsilon sign(z_j)) R_j, Bach et al. 2015 eq. 58; epsilon in units of z."""
+
+    epsilon: float = STABILISER
+
+    def __call__(self, linear, x, kernel, bias, r):
+        return share(lambda x: linear(x, kernel, bias), (x,), r, self.epsilon)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gamma:
+    """Positive weights count (1 + gamma)-fold where z_j > 0, Montavon et al. 2019 section 10.2.3.
+
+    With inputs and outputs of both signs as in Andeol et al. 2021: what supports the sign of z_j counts more.
+    """
+
+    gamma: float = 0.25
+
+    def __call__(self, linear, x, kernel, bias, r):
+        more = [w + self.gamma * jnp.maximum(w, 0) for w in (kernel, bias)]
+        less = [w + self.gamma * jnp.minimum(w, 0) for w in (kernel, bias)]
+        none = jnp.zeros_like(bias)
+        z = linear(x, kernel, bias)
+
+        def positive(p, n):
+            return linear(p, *more) + linear(n, less[0], none)
+
+        def negative(p, n):
+            return linear(p, *less) + linear(n, more[0], none)
+
+        above = share(positive, _signed(x), jnp.where(z > 0, r, 0))
+        return above + share(negative, _signed(x), jnp.where(z < 0, r, 0))
+
+
+@dataclasses.dataclass(frozen=True)
+class AlphaBeta:
+    """alpha times the share in the positive contributions minus beta times that in the negative ones.
+
+    Bach et al. 2015, eq. 60; alpha - beta must be 1. Inputs may have both signs; a bias takes its share by its sign.
+    `use_bias=False` leaves it out.
+    """
+
+    alpha: float = 2.0
+    beta: float = 1.0
+    use_bias: bool = True
+
+    def __post_init__(self):
+        if self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-6:
+            raise ValueError(
+                f"alpha - beta must be 1 and beta not negative, got {self.alpha}, {self.beta}."
+            )
+
+    def __call__(self, linear, x, kernel, bias, r):
+        none = jnp.zeros_like(bias)
+        bias = bias if self.use_bias else none
+        plus, minus = _signed(kernel)
+
+        def positive(p, n):
+            return linear(p, plus, jnp.maximum(bias, 0)) + linear(n, minus, none)
+
+        def negative(p, n):
+            return linear(p, minus, jnp.minimum(bias, 0)) + linear(n, plus, none)
+
+        shared = self.alpha * share(positive, _signed(x), r)
+        if self.beta == 0:
+            return shared
+        return shared - self.beta * share(negative, _signed(x), r)
+
+
+@dataclasses.dataclass(frozen=True)
+class ZPlus:
+    """The z+ rule of deep Taylor decomposition, Montavon et al. 2017, for inputs of both signs: alpha 1, beta 0."""
+
+    def __call__(self, linear, x, kernel, bias, r):
+        return AlphaBeta(1.0, 0.0)(linear, x, kernel, bias, r)
+
+
+@dataclasses.dataclass(frozen=True)
+class WSquared:
+    """The w^2 rule, Montavon et al. 2017: in proportion to squared weights, for inputs without bounds.
+
+    A bias takes the share of its square, as in zennit; it has none in the paper.
+    """
+
+    def __call__(self, linear, x, kernel, bias, r):
+        ones = jnp.ones_like(x)
+        return share(lambda x: linear(x, jnp.square(kernel), jnp.square(bias)), (ones,), r)
+
+
+@dataclasses.dataclass(frozen=True)
+class Flat:
+    """Relevance spread evenly over a neuron's inputs, Lapuschkin et al. 2019: for the first layer."""
+
+    def __call__(self, linear, x, kernel, bias, r):
+        ones, none = jnp.ones_like(x), jnp.zeros_like(bias)
+        return share(lambda x: linear(x, jnp.ones_like(kernel), none), (ones,), r)
+
+
+@dataclasses.dataclass(frozen=True)
+class ZBox:
+    """The z^B rule, Montavon et al. 2017: for inputs between `low` and `high`, one number each or one a channel."""
+
+    low: float | tuple[float, ...]
+    high: float | tuple[float, ...]
+
+    def __call__(self, linear, x, kernel, bias, r):
+        low, high = (
+            jnp.broadcast_to(jnp.asarray(v, x.dtype), x.shape) for v in (self.low, self.high)
+        )
+        plus, minus = _signed(kernel)
+        none = jnp.zeros_like(bias)  # the bias itself cancels between the three terms
+
+        def f(x, low, high):
+            return linear(x, kernel, none) - linear(low, plus, none) - linear(high, minus, none)
+
+        return share(f, (x, low, high), r)
+
+
+Rule = Epsilon | Gamma | AlphaBeta | ZPlus | WSquared | Flat | ZBox
+
+
+@dataclasses.dataclass(frozen=True)
+class ByLayer:
+    """An affine rule that applies to each layer the rule that `rules` names for it."""
+
+    rules: tuple[tuple[str, Callable], ...]
+
+    def __call__(self, name, linear, x, kernel, bias):
+        rule = dict(self.rules)[name]
+
+        def backward(x, kernel, bias, r):
+            relevance = rule(linear, x, kernel, bias, r)
+            return relevance, jnp.zeros_like(kernel), jnp.zeros_like(bias)
+
+        return replaced(linear, backward, x, kernel, bias)
+
+
+def pass_act(name, x):
+    """Relevance goes through an activation unchanged."""
+    return replaced(jax.nn.relu, lambda x, r: (r,), x)
+
+
+def share_add(name, x, y):
+    """A residual sum shares relevance in proportion to its summands."""
+
+    def backward(x, y, r):
+        part = r / stabilise(x + y)
+        return x * part, y * part
+
+    return replaced(jnp.add, backward, x, y)
+
+
+def share_pool(name, plain, x):
+    """Max pooling gives relevance to the winner, average pooling in proportion to the inputs."""
+    if name.rpartition(".")[2].startswith("max"):
+        return plain(x)  # whose gradient already goes to the winner
+    return replaced(plain, lambda x, r: (share(plain, (x,), r),), x)
+
+
+def guided_act(name, x):
+    """Guided backpropagation: only positive gradients of positive inputs pass."""
+    return replaced(jax.nn.relu, lambda x, r: (jnp.where(x > 0, jnp.maximum(r, 0), 0),), x)
+
+
+def deconvnet_act(name, x):
+    """The deconvolutional network's ReLU: only positive gradients pass, whatever the input was."""
+    return replaced(jax.nn.relu, lambda x, r: (jnp.maximum(r, 0),), x)
+
+
+def rescale_act(name, x):
+    """DeepLIFT's rescale rule, for x [2,...] = (image, baseline): the slope between the two instead of the derivative."""
+
+    def backward(x, r):
+        slope = _ratio(
+            jax.nn.relu(x[0]) - jax.nn.relu(x[1]), x[0] - x[1], (x[0] > 0).astype(x.dtype)
+        )
+        return (jnp.stack([r[0] * slope, jnp.zeros_like(r[0])]),)
+
+    return replaced(jax.nn.relu, backward, x)
+
+
+def rescale_pool(name, plain, x):
+    """DeepLIFT for pooling of x [2,...] = (image, baseline).
+
+    Average pooling is linear. In max pooling, what the maximum rises above the baseline's is owed to the image's winner,
+    what it falls to the baseline's winner (as in the authors' code and captum).
+    """
+    if not name.rpartition(".")[2].startswith("max"):
+        return plain(x)
+
+    def backward(x, r):
+        y, vjp = jax.vjp(plain, x)
+        top = jnp.maximum(y[0], y[1])
+        owed = vjp(jnp.stack([r[0] * (top - y[1]), r[0] * (y[0] - top)]))[0].sum(0)
+        gradient = vjp(jnp.stack([r[0], jnp.zeros_like(r[0])]))[0][0]
+        slope = _ratio(owed, x[0] - x[1], gradient)
+        return (jnp.stack([slope, jnp.zeros_like(slope)]),)
+
+    return replaced(plain, backward, x)
+
+
+def _ratio(numerator, denominator, otherwise):
+    """numerator / denominator, and `otherwise` where image and baseline agree."""
+    far = jnp.abs(denominator) > 1e-10
+    return jnp.where(far, numerator / jnp.where(far, denominator, 1), otherwise)

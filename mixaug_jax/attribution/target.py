@@ -1,0 +1,84 @@
+"""What is explained: one number of a network's output for one image; and what an image is compared with."""
+
+import jax
+import jax.numpy as jnp
+
+from mixaug_jax.attribution import checks, resampling
+
+OUTPUTS = ("logit", "prob", "loss")
+BASELINES = ("zero", "mean", "blur")
+
+
+def outputs(net, x, label, of="logit"):
+    """The explained number of each of the preprocessed images x [n,h,w,C] -> [n] float32.
+
+    Args:
+      of: "logit" of `label`, its softmax probability "prob", or "loss", the cross-entropy with `label`.
+
+    Raises:
+      ValueError: for another `of`, or a label outside 0..K-1. A traced label cannot be looked at: outside 0..K-1 it
+        gives 0.
+    """
+    checks.choice("of", of, OUTPUTS)
+    return select(net.logits(x), label, of)
+
+
+def select(logits, label, of):
+    """logits [n,K] -> [n], as `outputs`."""
+    classes = logits.shape[-1]
+    checks.label(label, classes)
+    if of == "prob":
+        logits = jax.nn.softmax(logits)
+    elif of == "loss":
+        logits = -jax.nn.log_softmax(logits)
+    return jnp.where(jnp.arange(classes) == label, logits, 0).sum(-1)
+
+
+def input_gradient(net, x, label, of="logit"):
+    """The gradient of each image's explained number: x [n,h,w,C] -> [n,h,w,C]."""
+    return jax.grad(lambda x: outputs(net, x, label, of).sum())(x)
+
+
+def replacement(image, baseline):
+    """What stands for "nothing there" in image [h,w,C] -> [h,w,C].
+
+    Args:
+      baseline: "zero" (the mean colour of the data, where images are normalised), "mean" (this image's, of each channel),
+        "blur" (Gaussian, its sigma a sixteenth of the shorter side), or an array that broadcasts to the image.
+    """
+    if not isinstance(baseline, str):
+        baseline = jnp.asarray(baseline, image.dtype)
+        if jnp.broadcast_shapes(baseline.shape, image.shape) != image.shape:
+            shapes = f"{list(baseline.shape)} against {list(image.shape)}"
+            raise ValueError(
+                f"baseline must have the image's shape or broadcast to it, got {shapes}."
+            )
+        return jnp.broadcast_to(baseline, image.shape)
+    checks.choice("baseline", baseline, BASELINES)
+    if baseline == "zero":
+        return jnp.zeros_like(image)
+    if baseline == "mean":
+        return jnp.broadcast_to(image.mean((0, 1)), image.shape)
+    return resampling.blur(image, min(image.shape[:2]) / 16)
+
+
+def conv_stages(net, image):
+    """The stages of `net` whose output is a map [B,h,w,K], in order."""
+
+    def rank(stage):
+        return jax.eval_shape(lambda x: net.features(x, stage), image[None]).ndim
+
+    return tuple(stage for stage in net.stages if rank(stage) == 4)
+
+
+def conv_stage(net, image, stage, depth):
+    """`stage`, or where it is "" the one at `depth` (0 to 1) among those with a map.
+
+    Raises:
+      ValueError: for a stage that the network does not have, or one without a map.
+    """
+    maps = conv_stages(net, image)
+    if not stage:
+        return maps[min(int(depth * len(maps)), len(maps) - 1)]
+    checks.choice("stage", stage, maps)
+    return stage

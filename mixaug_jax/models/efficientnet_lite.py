@@ -1,0 +1,163 @@
+"""EfficientNet-Lite: EfficientNet (Tan and Le 2019, 1905.11946) without squeeze-and-excitation and with ReLU6 for swish.
+
+Architecture and constants are those of the authors' TensorFlow code (their Lite release; there is no paper of it): "SAME" padding, which
+at stride 2 is not symmetric, batch norm with epsilon 1e-3, and stem and head that do not grow from Lite0 to Lite4. Names are those of the
+PyTorch port whose converted weights are in use. Stochastic depth, which only training has, is left out.
+"""
+
+import math
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mixaug_jax.models.convolution import conv
+from mixaug_jax.models.layers import StagedModel
+
+STEM, HEAD = 32, 1280
+# Of the seven groups: filters and blocks of Lite0, size and stride of the first block's depthwise convolution.
+FILTERS = (16, 24, 40, 80, 112, 192, 320)
+BLOCKS = (1, 2, 2, 3, 3, 4, 1)
+SIZES = (3, 3, 5, 3, 5, 5, 3)
+STRIDES = (1, 2, 2, 2, 1, 2, 1)
+# Width and depth coefficients and dropout of Lite0 to Lite4, and the side of the images that they were trained on.
+COEFFICIENTS = ((1.0, 1.0, 0.2), (1.0, 1.1, 0.2), (1.1, 1.2, 0.3), (1.2, 1.4, 0.3), (1.4, 1.8, 0.3))
+SIDES = (224, 240, 260, 280, 300)
+
+
+class EfficientNetLite(StagedModel):
+    """EfficientNet-Lite0 to 4.
+
+    Stages: stem, block1 to block7 (groups of blocks; each ends in a convolution, or a residual sum, with no activation after it), head
+    (after its ReLU6, before the pool), fc.
+
+    Attributes:
+      num_classes: K.
+      filters: of the seven groups.
+      blocks: in each of the seven groups.
+      stem_filters, head_filters: of the first and last convolution.
+      dropout: rate before the dense layer.
+      stem: "imagenet" (stride 2) or "cifar" (stride 1).
+    """
+
+    stages: ClassVar = ("stem", *(f"block{i}" for i in range(1, 8)), "head", "fc")
+    hidden_stages: ClassVar = ("block1", "block2")
+    epsilon: ClassVar = 1e-3
+
+    num_classes: int
+    filters: tuple[int, ...]
+    blocks: tuple[int, ...]
+    stem_filters: int
+    head_filters: int
+    dropout: float
+    stem: str
+
+    def run(self, stage: str, x: jax.Array, train: bool) -> jax.Array:
+        if stage == "stem":
+            stride = 2 if self.stem == "imagenet" else 1
+            return self.relu("_relu0", self._stem(x, stride, train))
+        if stage == "head":
+            x = self.conv("_conv_head", x, self.head_filters, 1, norm="_bn1", train=train)
+            return self.relu("_relu1", x)
+        if stage == "fc":
+            x = self.global_average("avgpool", x)
+            x = nn.Dropout(self.dropout, name="dropout")(x, deterministic=not train)
+            return self.dense("_fc", x, self.num_classes, jnp.float32)
+        group = int(stage[-1]) - 1
+        for i in range(self.blocks[group]):
+            stride = STRIDES[group] if i == 0 else 1
+            name = f"_blocks.{sum(self.blocks[:group]) + i}"
+
+            def block(model, x, name=name, stride=stride):
+                return model._block(name, x, group, stride, train)
+
+            x = self.block(block, x)
+        return x
+
+    def relu(self, name, x):
+        """ReLU6; under a rule, what the rule makes of its ReLU, cut off at 6."""
+        return jnp.minimum(super().relu(name, x), 6)
+
+    def _block(self, name, x, group, stride, train):
+        """Mobile inverted bottleneck: 1x1 to six times the filters (not in the first group), depthwise, 1x1 without ReLU."""
+        y = x
+        if group > 0:
+            filters = 6 * x.shape[-1]
+            y = self.conv(f"{name}._expand_conv", y, filters, 1, norm=f"{name}._bn0", train=train)
+            y = self.relu(f"{name}._relu0", y)
+        y = self._depthwise(f"{name}._depthwise_conv", y, SIZES[group], stride, f"{name}._bn1", train)
+        y = self.relu(f"{name}._relu1", y)
+        filters = self.filters[group]
+        y = self.conv(f"{name}._project_conv", y, filters, 1, norm=f"{name}._bn2", train=train)
+        return self.residual(f"{name}.add", y, x) if stride == 1 and x.shape == y.shape else y
+
+    def _stem(self, x, stride, train):
+        def linear(x, kernel, bias):
+            y = conv(same_pad(x, 3, stride), kernel, stride, 0)
+            return y if bias is None else y + bias
+
+        shape = (3, 3, x.shape[-1], self.stem_filters)
+        return self._affine("_conv_stem", linear, x, shape, "_bn0", False, train, self.dtype)
+
+    def _depthwise(self, name, x, size, stride, norm, train):
+        def linear(x, kernel, bias):
+            y = depthwise(same_pad(x, size, stride), kernel, stride)
+            return y if bias is None else y + bias
+
+        shape = (size, size, 1, x.shape[-1])
+        return self._affine(name, linear, x, shape, norm, False, train, self.dtype)
+
+
+def same_pad(x: jax.Array, size: int, stride: int) -> jax.Array:
+    """x [B,h,w,C] with TensorFlow's "SAME" zeros for a window of `size`: the odd one goes below and to the right."""
+    pads = []
+    for n in x.shape[1:3]:
+        total = max((math.ceil(n / stride) - 1) * stride + size - n, 0)
+        pads.append((total // 2, total - total // 2))
+    return jnp.pad(x, ((0, 0), *pads, (0, 0)))
+
+
+def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Each channel of x [B,h,w,C] convolved with its own kernel [k,k,1,C], without padding.
+
+    On CPU as a sum of shifted images: XLA's own grouped convolution is 20 to 40 times slower there.
+    """
+    return (shifted_sum if jax.default_backend() == "cpu" else grouped_conv)(x, kernel, stride)
+
+
+def grouped_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """`depthwise` as XLA's convolution."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1],
+    )
+
+
+def shifted_sum(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """`depthwise` as the sum of k^2 shifted images, each times its entry of the kernel."""
+    size = len(kernel)
+    rows, cols = (n - size + 1 for n in x.shape[1:3])
+    return sum(
+        x[:, i : i + rows : stride, j : j + cols : stride] * kernel[i, j, 0]
+        for i in range(size)
+        for j in range(size)
+    )
+
+
+def scaled(wide: float, deep: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Filters and blocks of the seven groups under the paper's width and depth coefficients (section 3.3).
+
+    As in the authors' code, filters are rounded to a multiple of 8, by no more than a tenth downwards, blocks are rounded up, and
+    for Lite the first and last group keep their number of blocks.
+    """
+    filters = []
+    for base in FILTERS:
+        rounded = max(8, int(base * wide + 4) // 8 * 8)
+        filters.append(rounded if rounded >= 0.9 * base * wide else rounded + 8)
+    blocks = [n if i in (0, 6) else math.ceil(n * deep) for i, n in enumerate(BLOCKS)]
+    return tuple(filters), tuple(blocks)

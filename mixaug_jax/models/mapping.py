@@ -1,0 +1,232 @@
+"""Between PyTorch's names and layouts and this package's variables, and from names and shapes to an architecture.
+
+A layer has PyTorch's own name here, so most checkpoints fit as they are; `canonical` knows the other spellings.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mixaug_jax.models import efficientnet_lite
+from mixaug_jax.models.torch_files import Tensor
+
+RESNETS = {
+    ((2, 2, 2, 2), False): "resnet18",
+    ((3, 4, 6, 3), False): "resnet34",
+    ((3, 4, 6, 3), True): "resnet50",
+    ((3, 4, 23, 3), True): "resnet101",
+    ((3, 8, 36, 3), True): "resnet152",
+}
+LISTED = 10  # so many names of each kind are spelt out in an error
+
+
+class Architecture(NamedTuple):
+    """The arguments of `MODELS[name](num_classes, width=, stem=)`, and the number of the input's channels."""
+
+    name: str
+    num_classes: int
+    width: float
+    stem: str
+    channels: int
+
+
+class _Family(NamedTuple):
+    """Where a family's numbers are read off: a layer with `base` * width filters, the first convolution, the possible last layers."""
+
+    base: int
+    filters: str
+    first: str
+    last: tuple[str, ...]
+
+
+FAMILIES = {
+    "resnet": _Family(64, "conv1", "conv1", ("fc",)),
+    "preact_resnet": _Family(64, "conv1", "conv1", ("linear",)),
+    "wide_resnet": _Family(160, "block1.layer.0.conv1", "conv1", ("fc",)),
+    "vgg": _Family(64, "features.0", "features.0", ("classifier.6", "classifier")),
+    "efficientnet_lite": _Family(32, "_conv_stem", "_conv_stem", ("_fc",)),
+    "tiny": _Family(8, "conv1", "conv1", ("fc",)),
+}
+
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+
+
+def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the names of this package's layers.
+
+    Known are torchvision's names (and so those of the CutMix and SaliencyMix releases, of the Cutout code's WideResNet and of timm's
+    ResNets, which are the same), the ResNets of the CIFAR code that Cutout and SaliencyMix build on (shortcut, linear), and timm's VGG,
+    whose hidden dense layers are convolutions.
+    """
+    renames = {"pre_logits.fc1.": "classifier.0.", "pre_logits.fc2.": "classifier.3.", "head.fc.": "classifier.6."}
+    if any(re.fullmatch(r"layer\d\.\d+\.shortcut\.1\.weight", name) for name in tensors):  # not so in PreAct-ResNets
+        renames = {".shortcut.": ".downsample.", "linear.": "fc."}
+    named = {}
+    for name, tensor in tensors.items():
+        for old, new in renames.items():
+            name = name.replace(old, new)
+        if name.startswith("classifier.") and len(tensor.shape) == 4:
+            tensor = _flattened(tensor)
+        named[name] = tensor
+    return named
+
+
+def _flattened(tensor: Tensor) -> Tensor:
+    shape = (tensor.shape[0], int(np.prod(tensor.shape[1:])))
+    return Tensor(shape, tensor.dtype, lambda: tensor.read().reshape(shape))
+
+
+def identify(tensors: Mapping[str, Tensor], model: str = "", stem: str = "") -> Architecture:
+    """The architecture that tensors with `canonical` names belong to.
+
+    Args:
+      tensors: by name.
+      model: a name in MODELS; "" finds it.
+      stem: "imagenet" or "cifar"; "" finds it. EfficientNet-Lite's is "imagenet" then: its weights do not tell.
+
+    Raises:
+      ValueError: no network here has such names.
+    """
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    name = model or _name(shapes)
+    family = FAMILIES[next(f for f in FAMILIES if name.startswith(f))]
+    last = next((shapes[f"{n}.weight"] for n in family.last if f"{n}.weight" in shapes), (1000,))
+    first = shapes.get(f"{family.first}.weight", (family.base, 3, 7, 7))
+    filters = shapes.get(f"{family.filters}.weight", (family.base,))[0]
+    return Architecture(name, last[0], filters / family.base, stem or _stem(name, first, shapes), first[1])
+
+
+def _name(shapes) -> str:
+    if "_conv_stem.weight" in shapes:
+        return _efficientnet_lite(shapes)
+    if "block1.layer.0.conv1.weight" in shapes:
+        return "wide_resnet28_10"
+    if "features.0.weight" in shapes:
+        return "vgg16_bn" if "features.1.weight" in shapes else "vgg16"
+    if "layer2.0.shortcut.0.weight" in shapes:
+        return "preact_resnet18"
+    if "layer1.0.conv1.weight" in shapes:
+        return _resnet(shapes)
+    if {"conv4.weight", "bn4.weight", "fc.weight"} <= shapes.keys():
+        return "tiny"
+    raise ValueError(f"it is of no network here; its names are like {_some(sorted(shapes), 3)}")
+
+
+def _resnet(shapes) -> str:
+    blocks = tuple(_count(shapes, rf"layer{i}\.(\d+)\.") for i in range(1, 5))
+    bottleneck = "layer1.0.conv3.weight" in shapes
+    if (blocks, bottleneck) not in RESNETS:
+        kind = "bottlenecks" if bottleneck else "basic blocks"
+        raise ValueError(f"it is a ResNet of {blocks} {kind}; known are {', '.join(RESNETS.values())}")
+    return RESNETS[blocks, bottleneck]
+
+
+def _efficientnet_lite(shapes) -> str:
+    blocks = _count(shapes, r"_blocks\.(\d+)\.")
+    stem = shapes["_conv_stem.weight"][0]
+    last = shapes.get(f"_blocks.{blocks - 1}._project_conv.weight", (0,))[0]
+    for i, (wide, deep, _) in enumerate(efficientnet_lite.COEFFICIENTS):
+        filters, numbers = efficientnet_lite.scaled(wide, deep)
+        if sum(numbers) == blocks and filters[-1] * stem == last * efficientnet_lite.STEM:
+            return f"efficientnet_lite{i}"
+    raise ValueError(f"it is an EfficientNet of {blocks} blocks, the last with {last} filters, but none of Lite0 to 4")
+
+
+def _count(shapes, pattern: str) -> int:
+    return len({match[1] for name in shapes if (match := re.match(pattern, name))})
+
+
+def _stem(name, first, shapes) -> str:
+    if name.startswith("vgg"):
+        return "cifar" if "classifier.weight" in shapes else "imagenet"
+    if name.startswith(("efficientnet", "tiny")):
+        return "imagenet"
+    return "cifar" if first[-1] == 3 else "imagenet"
+
+
+def torch_shapes(module, *inputs) -> dict[str, tuple[int, ...]]:
+    """The names and shapes that PyTorch would give the variables of a linen module called on inputs of these shapes."""
+    return {name: _torch_shape(leaf, shape) for name, (_, _, leaf, shape) in _places(module, inputs).items()}
+
+
+def _places(module, inputs):
+    """PyTorch name -> (collection, layer, leaf, our shape)."""
+    variables = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+    return {
+        f"{layer}.{_LEAVES[leaf]}": (collection, layer, leaf, array.shape)
+        for collection, layers in variables.items()
+        for layer, leaves in layers.items()
+        for leaf, array in leaves.items()
+    }
+
+
+def _torch_shape(leaf, shape):
+    if leaf != "kernel":
+        return shape
+    return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
+
+
+def to_variables(tensors: Mapping[str, Tensor], module, *inputs) -> dict[str, Any]:
+    """The variables of a linen module, float32, from tensors with PyTorch's names and layouts.
+
+    Args:
+      tensors: by name.
+      module: with one flat level of layers, as `layers.StagedModel`.
+      *inputs: what it is called on, or arrays' shapes.
+
+    Raises:
+      ValueError: lists missing, surplus and wrongly shaped names, and tensors of integers. Nothing is loaded in part.
+    """
+    places = _places(module, inputs)
+    _check(tensors, {n: _torch_shape(leaf, shape) for n, (_, _, leaf, shape) in places.items()})
+    variables = {collection: {} for collection, *_ in places.values()}
+    for name, (collection, layer, leaf, _) in places.items():
+        array = np.asarray(tensors[name].read(), np.float32)
+        if leaf == "kernel":
+            array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+        # A copy, so that the file can be closed.
+        variables[collection].setdefault(layer, {})[leaf] = jnp.array(np.ascontiguousarray(array))
+    return variables
+
+
+def _check(tensors, shapes) -> None:
+    problems = {
+        "missing": sorted(shapes.keys() - tensors.keys()),
+        "surplus": sorted(tensors.keys() - shapes.keys()),
+        "of another shape": [
+            f"{name} {list(tensors[name].shape)} instead of {list(shape)}"
+            for name, shape in shapes.items()
+            if name in tensors and tensors[name].shape != shape
+        ],
+        "not floating-point": [
+            f"{name} {tensors[name].dtype}"
+            for name in shapes
+            if name in tensors and not jnp.issubdtype(tensors[name].dtype, jnp.floating)
+        ],
+    }
+    if any(problems.values()):
+        found = (f"{kind}: {_some(names, LISTED)}" for kind, names in problems.items() if names)
+        raise ValueError("; ".join(found))
+
+
+def _some(names: Iterable[str], number: int) -> str:
+    names = list(names)
+    more = f" and {len(names) - number} more" if len(names) > number else ""
+    return ", ".join(names[:number]) + more
+
+
+def from_variables(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Float32 arrays with PyTorch's names and layouts, from the variables of a network here."""
+    arrays = {}
+    for layers in variables.values():
+        for layer, leaves in layers.items():
+            for leaf, array in leaves.items():
+                array = np.asarray(array, np.float32)
+                if leaf == "kernel":
+                    array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+                arrays[f"{layer}.{_LEAVES[leaf]}"] = array
+    return arrays
