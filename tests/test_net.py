@@ -98,7 +98,7 @@ def test_rules_can_be_taken_back(net):
 def test_unknown_stage(net):
     for call in (net.features, net.from_features):
         with pytest.raises(
-            ValueError, match="'layer4' .* this network has relu1, relu3, relu4, fc"
+            ValueError, match=r"'layer4' .* this network has relu1, relu3, relu4, fc"
         ):
             call(images(16, 16), "layer4")
 
@@ -137,10 +137,8 @@ def photograph(height, width, channels=3):
 def torchvisions(image, resize, size):
     """Resize, CenterCrop and ToTensor in torchvision's arithmetic."""
     height, width = image.shape[:2]
-    if width <= height:
-        new = (resize, int(resize * height / width))
-    else:
-        new = (int(resize * width / height), resize)
+    long = int(resize * max(height, width) / min(height, width))
+    new = (resize, long) if width <= height else (long, resize)
     image = np.asarray(Image.fromarray(image).resize(new, Image.Resampling.BILINEAR))
     row, col = (int(round((n - size) / 2.0)) for n in image.shape[:2])  # noqa: RUF046
     return image[row : row + size, col : col + size] / np.float32(255)

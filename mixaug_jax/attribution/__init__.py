@@ -4,11 +4,13 @@
     maps = jax.jit(explain)(net, images, labels)     # [B,h,w,C] or [B,h,w,1]
     heat = heatmap(maps, "positive")                 # [B,h,w]
 
-Every method is `f(net, image, label, *, options)`: one preprocessed image [h,w,C] float32 and one class number; the caller
-vmaps, and passes `net` as an argument so that another checkpoint does not compile again. Results are float32 and signed unless
-a method says otherwise, at the image's size. Methods that draw random numbers take `key`; one key gives one result, so give each
-image its own. They hold `chunk` network evaluations in memory at once, for each image of the vmapped batch, and their result does
-not depend on it but for rounding. Defects of other code that users may compare with are named where they are.
+Every method is `f(net, image, label, *, options)`: one preprocessed image [h,w,C] float32 and one class
+number; the caller vmaps, and passes `net` as an argument so that another checkpoint does not compile
+again. Results are float32, at the image's size, and signed unless a method says otherwise. Methods that
+draw random numbers take `key`; one key gives one result, so give each image its own. Those with `chunk`
+hold that many evaluations of the network in memory at once, for each image of the vmapped batch; their
+result does not depend on it but for rounding. Defects of other code that users may compare with are named
+where they matter.
 
 * What is explained is `of`: "logit" of the label, its softmax probability "prob", or the cross-entropy "loss".
 * `stage` is one of `net.stages` with a map; `baseline` is "zero" (the mean colour), "mean", "blur" or an array.

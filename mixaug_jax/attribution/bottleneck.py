@@ -43,8 +43,8 @@ def iba(
 ):
     """The per-sample bottleneck's capacity in bits per pixel, not negative, [h,w,1] (Schulz et al. 2020, arXiv 2001.00396).
 
-    Noise replaces as much of a stage as the label's cross-entropy allows; what remains is the information used, by eq. 6 and 7
-    summed over channels, spread over the pixels of each cell and enlarged bilinearly (as scikit-image in the library, as OpenCV
+    Noise replaces as much of a stage as the label's cross-entropy allows; what remains is the information used, summed
+    over channels, spread over the pixels of each cell and enlarged bilinearly (as scikit-image in the library, as OpenCV
     in the paper's code, which then scales maps to 0..1). It is that of the last step's forward pass, as in both.
 
     Args:

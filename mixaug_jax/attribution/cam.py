@@ -83,7 +83,7 @@ def gradcam(net, image, label, *, stage="", relu=True, resize="bilinear", of="lo
 
 
 def gradcam_plus_plus(net, image, label, *, stage="", relu=True, resize="bilinear", of="logit"):
-    """Grad-CAM++: channels weighted by weighted positive gradients, [h,w,1] (Chattopadhay et al. 2018, arXiv 1710.11063, eq. 19).
+    """Grad-CAM++: channels weighted by positive gradients, [h,w,1] (Chattopadhay et al. 2018, arXiv 1710.11063, eq. 19).
 
     As in the authors' code the weights come from powers of one gradient, which is exact for the exponential of the logit, up
     to a positive factor of the whole map.
@@ -99,7 +99,7 @@ def gradcam_plus_plus(net, image, label, *, stage="", relu=True, resize="bilinea
 
 
 def hirescam(net, image, label, *, stage="", relu=True, resize="bilinear", of="logit"):
-    """HiResCAM: activations times gradients, [h,w,1] (Draelos and Carin 2020, arXiv 2011.08891, eq. 4).
+    """HiResCAM: activations times gradients, [h,w,1] (Draelos and Carin 2020, arXiv 2011.08891).
 
     Equal to `gradcam` where only a global average and a dense layer follow the stage.
 
@@ -114,9 +114,9 @@ def hirescam(net, image, label, *, stage="", relu=True, resize="bilinear", of="l
 
 
 def xgradcam(net, image, label, *, stage="", relu=True, resize="bilinear", of="logit"):
-    """XGrad-CAM: channels weighted by the activation-weighted mean of their gradient, [h,w,1] (Fu et al. 2020, arXiv 2008.02312, eq. 8).
+    """XGrad-CAM: channels weighted by their gradient's mean, [h,w,1] (Fu et al. 2020, arXiv 2008.02312).
 
-    A channel that is zero everywhere counts nothing.
+    The mean is weighted by the activations. A channel that is zero everywhere counts nothing.
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
@@ -129,7 +129,7 @@ def xgradcam(net, image, label, *, stage="", relu=True, resize="bilinear", of="l
 
 
 def layercam(net, image, label, *, stage="", relu=True, resize="bilinear", of="logit"):
-    """LayerCAM: activations times positive gradients, [h,w,1] (Jiang et al. 2021, IEEE TIP 30, eq. 7 and 8).
+    """LayerCAM: activations times positive gradients, [h,w,1] (Jiang et al. 2021, IEEE Transactions on Image Processing 30).
 
     Meant for early stages, too.
 
@@ -157,7 +157,7 @@ def scorecam(
 ):
     """Score-CAM: channels weighted by the softmax, over channels, of the output for the image that each one masks, [h,w,1].
 
-    Wang et al. 2019, arXiv 1910.01279, eq. 5 to 7. A channel's mask is its activation map at the image's size, scaled to 0..1;
+    Wang et al. 2019, arXiv 1910.01279. A channel's mask is its activation map at the image's size, scaled to 0..1;
     a constant map masks everything (other code divides 0 by 0 there). pytorch-grad-cam enlarges with corners aligned, which
     shifts masks against pixels by up to half a cell; here centres are half-pixel.
 
@@ -194,7 +194,7 @@ def scorecam(
 
 
 def guided_gradcam(net, image, label, *, stage="", resize="bilinear", of="logit"):
-    """Guided Grad-CAM: guided backpropagation times Grad-CAM, signed [h,w,C] (Selvaraju et al. 2017, arXiv 1610.02391, section 3.2).
+    """Guided Grad-CAM: guided backpropagation times Grad-CAM, signed [h,w,C] (Selvaraju et al. 2017, arXiv 1610.02391).
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.

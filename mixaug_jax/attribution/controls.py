@@ -25,7 +25,7 @@ def random(net, image, label, *, key=0):
 def center(net, image, label):
     """1 in the centre, falling with the distance from it to 0 in the corners, [h,w,1].
 
-    The centre bias that photographs have (Zhang et al. 2016, arXiv 1608.00507, section 4.1, "Center").
+    The centre bias that photographs have (Zhang et al. 2016, arXiv 1608.00507).
 
     Args:
       net, image, label: as for any method; only the image's size matters.

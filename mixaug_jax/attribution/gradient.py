@@ -72,7 +72,7 @@ def as_key(key):
 
 
 def smoothgrad(net, image, label, *, key=0, samples=50, sigma=0.15, noise=(), of="logit", chunk=8):
-    """The mean gradient of noisy copies, signed [h,w,C] (Smilkov et al. 2017, arXiv 1706.03825, eq. 1).
+    """The mean gradient of noisy copies, signed [h,w,C] (Smilkov et al. 2017, arXiv 1706.03825).
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
@@ -91,7 +91,7 @@ def smoothgrad(net, image, label, *, key=0, samples=50, sigma=0.15, noise=(), of
 def smoothgrad_squared(
     net, image, label, *, key=0, samples=50, sigma=0.15, noise=(), of="logit", chunk=8
 ):
-    """The mean squared gradient of noisy copies, not negative, [h,w,C] (Hooker et al. 2019, arXiv 1806.10758, section 3).
+    """The mean squared gradient of noisy copies, not negative, [h,w,C] (Hooker et al. 2019, arXiv 1806.10758).
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.

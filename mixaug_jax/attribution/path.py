@@ -76,7 +76,7 @@ def expected_gradients(
 ):
     """The mean over random baselines b and places alpha of (image - b) times the gradient at b + alpha (image - b), [h,w,C].
 
-    Erion et al. 2019, arXiv 1906.10670, eq. 3. captum's GradientShap, which adds noise besides, has none by default.
+    Erion et al. 2019, arXiv 1906.10670. captum's GradientShap, which adds noise besides, has none by default.
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.

@@ -39,7 +39,7 @@ def occlusion(
     of="logit",
     chunk=16,
 ):
-    """How much the output drops when a window is replaced, signed [h,w,1] (Zeiler and Fergus 2013, arXiv 1311.2901, section 4.2).
+    """How much the output drops when a window is replaced, signed [h,w,1] (Zeiler and Fergus 2013, arXiv 1311.2901).
 
     Windows start every `stride` pixels; the last one of a row or column is cut at the border, as captum's. A pixel gets the
     mean drop of the windows that cover it, and 0 where none does (stride longer than window).

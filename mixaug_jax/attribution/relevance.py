@@ -25,7 +25,7 @@ RULES = {
 
 
 def deeplift(net, image, label, *, baseline="zero"):
-    """DeepLIFT with the rescale rule, of the logit, signed [h,w,C] (Shrikumar et al. 2017, arXiv 1704.02685, section 3.5.1).
+    """DeepLIFT with the rescale rule, of the logit, signed [h,w,C] (Shrikumar et al. 2017, arXiv 1704.02685).
 
     Sums to the difference of the logit between image and baseline.
 
@@ -59,7 +59,7 @@ def lrp(
 
     Batch norms are merged into the layers before them, which keeps relevance bounded (taken as layers of their own, as captum
     takes them and zennit without its canonizers, they blow it up). Activations pass relevance on, residual sums and average
-    pools share it in proportion, max pools give it to the winner. Biases take their share, so that maps sum to less than the logit.
+    pools share it in proportion, max pools give it to the winner. Biases take their share: maps need not sum to the logit.
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
@@ -103,7 +103,7 @@ def lrp(
 
 
 def excitation_backprop(net, image, label):
-    """Excitation backpropagation, not negative where the logit is not, [h,w,C] (Zhang et al. 2016, arXiv 1608.00507, eq. 5).
+    """Excitation backpropagation, not negative where the logit is not, [h,w,C] (Zhang et al. 2016, arXiv 1608.00507).
 
     Positive contributions without biases in every layer. It starts from the logit, as zennit's composite is used; divide by
     the logit for the paper's probabilities, which start from 1. At the image, inputs have both signs, and negative ones count

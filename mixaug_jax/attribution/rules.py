@@ -57,7 +57,7 @@ class Epsilon:
 
 @dataclasses.dataclass(frozen=True)
 class Gamma:
-    """Positive weights count (1 + gamma)-fold where z_j > 0, Montavon et al. 2019 section 10.2.3.
+    """Positive weights count (1 + gamma)-fold where z_j > 0 (Montavon et al. 2019, Layer-Wise Relevance Propagation).
 
     With inputs and outputs of both signs as in Andeol et al. 2021: what supports the sign of z_j counts more.
     """

@@ -3,13 +3,15 @@
 A new network is a function like those below and a line in `MODELS`.
 """
 
+from mixaug_jax.models.efficientnet_lite import COEFFICIENTS, HEAD, STEM, EfficientNetLite, scaled
 from mixaug_jax.models.net import Net, Preprocess
 from mixaug_jax.models.preact import PreActResNet, WideResNet
 from mixaug_jax.models.resnet import ResNet
 from mixaug_jax.models.tiny import Tiny
 from mixaug_jax.models.vgg import VGG
+from mixaug_jax.models.weights import export_weights, import_weights
 
-__all__ = ["MODELS", "Net", "Preprocess"]
+__all__ = ["MODELS", "Net", "Preprocess", "export_weights", "import_weights"]
 
 
 def _check_stem(stem: str) -> None:
@@ -81,6 +83,50 @@ def vgg16_bn(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") ->
     return VGG(num_classes, _filters(width, 64), True, stem)
 
 
+def _efficientnet_lite(num_classes, width, stem, variant) -> EfficientNetLite:
+    _check_stem(stem)
+    wide, deep, dropout = COEFFICIENTS[variant]
+    groups, blocks = scaled(wide, deep)
+    filters = tuple(_filters(width, base) for base in groups)
+    ends = (_filters(width, STEM), _filters(width, HEAD))
+    return EfficientNetLite(num_classes, filters, blocks, *ends, dropout, stem)
+
+
+def efficientnet_lite0(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet"
+) -> EfficientNetLite:
+    """EfficientNet-Lite0, 32 * width filters in the first layer, published for 224 px; stem "imagenet" or "cifar"."""
+    return _efficientnet_lite(num_classes, width, stem, 0)
+
+
+def efficientnet_lite1(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet"
+) -> EfficientNetLite:
+    """EfficientNet-Lite1, as `efficientnet_lite0`, for 240 px."""
+    return _efficientnet_lite(num_classes, width, stem, 1)
+
+
+def efficientnet_lite2(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet"
+) -> EfficientNetLite:
+    """EfficientNet-Lite2, as `efficientnet_lite0`, for 260 px."""
+    return _efficientnet_lite(num_classes, width, stem, 2)
+
+
+def efficientnet_lite3(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet"
+) -> EfficientNetLite:
+    """EfficientNet-Lite3, as `efficientnet_lite0`, for 280 px."""
+    return _efficientnet_lite(num_classes, width, stem, 3)
+
+
+def efficientnet_lite4(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet"
+) -> EfficientNetLite:
+    """EfficientNet-Lite4, as `efficientnet_lite0`, for 300 px."""
+    return _efficientnet_lite(num_classes, width, stem, 4)
+
+
 def tiny(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> Tiny:
     """Four convolutions with 8 * width filters for images of about 32 px; its one stem serves for both."""
     _check_stem(stem)
@@ -97,5 +143,10 @@ MODELS = {
     "wide_resnet28_10": wide_resnet28_10,
     "vgg16": vgg16,
     "vgg16_bn": vgg16_bn,
+    "efficientnet_lite0": efficientnet_lite0,
+    "efficientnet_lite1": efficientnet_lite1,
+    "efficientnet_lite2": efficientnet_lite2,
+    "efficientnet_lite3": efficientnet_lite3,
+    "efficientnet_lite4": efficientnet_lite4,
     "tiny": tiny,
 }

@@ -76,8 +76,11 @@ class EfficientNetLite(StagedModel):
         return x
 
     def relu(self, name, x):
-        """ReLU6; under a rule, what the rule makes of its ReLU, cut off at 6."""
-        return jnp.minimum(super().relu(name, x), 6)
+        """ReLU6. Under a rule only its ReLU follows the rule; cutting off at 6 is then not differentiated, so relevance is kept."""
+        y = super().relu(name, x)
+        if self.act is None:
+            return jnp.minimum(y, 6)
+        return y - jax.lax.stop_gradient(nn.relu(y - 6))
 
     def _block(self, name, x, group, stride, train):
         """Mobile inverted bottleneck: 1x1 to six times the filters (not in the first group), depthwise, 1x1 without ReLU."""

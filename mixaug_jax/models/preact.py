@@ -1,7 +1,8 @@
 """Residual networks that normalise before they convolve: PreAct-ResNet (He et al. 2016, 1603.05027) and WideResNet
 (Zagoruyko and Komodakis 2016, 1605.07146).
 
-Names and arithmetic are those of the PyTorch code behind the published CIFAR tables of Mixup, Manifold Mixup and Cutout. Having no norm after their convolutions, they refuse an affine rule.
+Names and arithmetic are those of the PyTorch code behind the published CIFAR tables of Mixup, Manifold Mixup and Cutout. Having
+no norm after their convolutions, they refuse an affine rule.
 """
 
 from typing import ClassVar
