@@ -16,6 +16,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["mixaug_jax", "mixaug_jax.*"]),
+    package_data={"mixaug_jax.models": ["*.json"]},
     python_requires=">=3.11",
     install_requires=[
         "jax>=0.10",

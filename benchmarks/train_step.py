@@ -2,9 +2,10 @@
 
     python -m benchmarks.train_step [--small]
 
-Both take turns in one run, and the best turn of each counts. The floating point operations are those of the convolutions and
-the dense layer, three times the forward pass. What bounds a step shows in two more numbers: the speed of one large matrix product,
-which no convolution exceeds, and the time of the same step without batch norm, the rest being passes over memory.
+Both take turns in one run, and the best turn of each counts. The floating point operations are those
+of the convolutions and the dense layer, three times the forward pass. What bounds a step shows in two
+more numbers: the speed of one large matrix product, which no convolution exceeds, and the time of the
+same step without batch norm, whose passes over memory the operations do not count.
 """
 
 import argparse

@@ -57,7 +57,9 @@ def _parse(argv: list[str]) -> list[str]:
     ):
         _end("--config=configs/METHOD.py[:DATA] is needed, e.g. --config=configs/cutmix.py", 2)
     try:
-        return app.parse_flags_with_usage(argv)
+        rest = app.parse_flags_with_usage(argv)
+        _CONFIG.value.seed  # noqa: B018  (a file that cannot be read only says so here)
+        return rest
     except (AttributeError, KeyError) as error:
         given = " ".join(a for a in argv if a.startswith("--config."))
         what = " ".join(str(error.args[0]).split())

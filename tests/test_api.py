@@ -5,10 +5,12 @@ import re
 
 import pytest
 
+from mixaug_jax.attribution import METHODS
 from mixaug_jax.mixing import MIXERS
 
 # dict, the arguments that may be given by position, options that every entry must take.
 DICTS = {
+    "METHODS": (METHODS, ("net", "image", "label"), ()),
     "MIXERS": (MIXERS, ("key", "images", "targets"), ("shard", "prob", "per")),
 }
 CASES = [

@@ -68,7 +68,8 @@ def iba(
         net, image, label, stats, stage, variant, beta, steps, samples, sigma, key, noise, chunk
     )
     cells, pixels = math.prod(capacity.shape[:2]), math.prod(image.shape[:2])
-    bits = capacity.sum(-1, keepdims=True) / math.log(2) * (cells / pixels)
+    # Rounding can make the capacity of a cell that is all noise as low as -1e-7.
+    bits = jnp.maximum(capacity.sum(-1, keepdims=True), 0) / math.log(2) * (cells / pixels)
     border = "mirror" if variant == "library" else "bilinear"
     return resampling.enlarge(bits, image.shape[:2], border)
 
@@ -90,49 +91,48 @@ def bottleneck(
     features = net.features(image[None], stage)[0]
     mean, std, active = _checked_stats(stats, features.shape)
     draw, samples = _noise(key, noise, steps, samples, features.shape)
-    if variant == "library":
-        std = jnp.maximum(std, MIN_STD)
+    std = jnp.maximum(std, MIN_STD) if variant == "library" else std
     signal = (features - mean) / std
 
-    def masks(alpha):
-        # 1 - lambda is smoothed by itself: near lambda = 1 the difference would have no digits left.
-        return (resampling.smooth(jax.nn.sigmoid(sign * alpha), sigma) for sign in (1, -1))
-
-    def capacity(alpha):
-        lam, rest = masks(alpha)
-        return 0.5 * ((lam * signal) ** 2 + rest**2 - 2 * jnp.log(rest) - 1) * active
-
     def information(alpha):
-        cells = capacity(alpha)
+        cells = _capacity(signal, *_masks(alpha, sigma)) * active
         return cells.mean(), cells
 
     def cross_entropy(alpha, noise):
-        lam, rest = masks(alpha)
+        lam, rest = _masks(alpha, sigma)
         if variant == "paper":
             rest = jnp.clip(rest, *LIMITS)
         z = ((lam * signal + rest * noise) * std + mean) * active
         z = jnp.maximum(z, 0) if variant == "paper" else z
         return outputs_from(net, z[None], stage, label, "loss")[0]
 
+    each = jax.vmap(jax.value_and_grad(cross_entropy), (None, 0))
+    adam = optax.adam(LEARNING_RATE)
+
     def step(carry, t):
-        alpha, state = carry
-        each = jax.vmap(jax.value_and_grad(cross_entropy), (None, 0))
+        alpha, state, _ = carry
         model = chunks.total(lambda i: each(alpha, draw(t, i)), samples, chunk)
-        model, slope = jax.tree.map(lambda x: x / samples, model)
+        loss, slope = jax.tree.map(lambda x: x / samples, model)
         (info, cells), info_slope = jax.value_and_grad(information, has_aux=True)(alpha)
         updates, state = adam.update(slope + beta * info_slope, state)
-        return (optax.apply_updates(alpha, updates), state), (jnp.stack([model, info]), cells)
+        return (alpha + updates, state, cells), jnp.stack([loss, info])
 
-    adam = optax.adam(LEARNING_RATE)
     alpha = jnp.full(features.shape, START)
-
-    def keep_last(carry, t):
-        carry, (losses, cells) = step(carry[0], t)
-        return (carry, cells), losses
-
-    start = ((alpha, adam.init(alpha)), jnp.zeros(features.shape))
-    (_, cells), losses = jax.lax.scan(keep_last, start, jnp.arange(steps))
+    start = (alpha, adam.init(alpha), jnp.zeros_like(alpha))
+    (_, _, cells), losses = jax.lax.scan(step, start, jnp.arange(steps))
     return cells, losses
+
+
+def _masks(alpha, sigma):
+    """lambda = smoothed sigmoid of alpha, and 1 - lambda, which near lambda = 1 must not be computed as a difference."""
+    lam, rest = (resampling.smooth(jax.nn.sigmoid(a), sigma) for a in (alpha, -alpha))
+    return lam, rest
+
+
+def _capacity(signal, lam, rest):
+    """KL divergence, in nats, of a cell's noisy value from noise alone; `signal` is the cell's value, standardised."""
+    rest = jnp.maximum(rest, np.finfo(np.float32).tiny)  # alpha beyond 87, after as many steps
+    return 0.5 * ((lam * signal) ** 2 + rest**2 - 2 * jnp.log(rest) - 1)
 
 
 def _checked_stats(stats, shape):

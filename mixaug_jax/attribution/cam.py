@@ -18,10 +18,10 @@ def gradcam_map(activations, gradients):
     return (activations * gradients.mean((0, 1))).sum(-1)
 
 
-def gradcam_plus_plus_map(activations, gradients):
+def gradcam_plus_plus_map(activations, gradients, epsilon=0.0):
     """Channels weighted by the sum of positive gradients, each with the weight of the paper's eq. 19."""
     square, cube = gradients**2, gradients**3
-    denominator = 2 * square + activations.sum((0, 1)) * cube
+    denominator = 2 * square + activations.sum((0, 1)) * cube + epsilon
     alpha = jnp.where(denominator != 0, square / jnp.where(denominator != 0, denominator, 1), 0)
     return (activations * (alpha * jnp.maximum(gradients, 0)).sum((0, 1))).sum(-1)
 
@@ -82,7 +82,9 @@ def gradcam(net, image, label, *, stage="", relu=True, resize="bilinear", of="lo
     return _cam(gradcam_map, net, image, label, stage, relu, resize, of)
 
 
-def gradcam_plus_plus(net, image, label, *, stage="", relu=True, resize="bilinear", of="logit"):
+def gradcam_plus_plus(
+    net, image, label, *, stage="", epsilon=1e-6, relu=True, resize="bilinear", of="logit"
+):
     """Grad-CAM++: channels weighted by positive gradients, [h,w,1] (Chattopadhay et al. 2018, arXiv 1710.11063, eq. 19).
 
     As in the authors' code the weights come from powers of one gradient, which is exact for the exponential of the logit, up
@@ -91,11 +93,18 @@ def gradcam_plus_plus(net, image, label, *, stage="", relu=True, resize="bilinea
     Args:
       net, image, label: see `mixaug_jax.attribution`.
       stage: whose activations to sum; "" is the last one that is a map.
+      epsilon: added to the denominator of eq. 19 against division by 0, as in pytorch-grad-cam. Small gradients (of the order
+        of its root, 1e-3, as before a global average) count less by it; 0 is the paper's definition.
       relu: keep only what is positive, before enlarging.
       resize: to the image's size, "bilinear" (half-pixel centres) or "nearest".
       of: the output explained, "logit", "prob" or "loss".
     """
-    return _cam(gradcam_plus_plus_map, net, image, label, stage, relu, resize, of)
+    checks.not_negative("epsilon", epsilon)
+
+    def combine(activations, gradients):
+        return gradcam_plus_plus_map(activations, gradients, epsilon)
+
+    return _cam(combine, net, image, label, stage, relu, resize, of)
 
 
 def hirescam(net, image, label, *, stage="", relu=True, resize="bilinear", of="logit"):

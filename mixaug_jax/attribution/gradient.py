@@ -67,8 +67,9 @@ def _noisy_gradients(net, image, label, key, samples, sigma, noise, of):
 
 
 def as_key(key):
-    """A key from `jax.random`, or one made from an integer seed."""
-    return jax.random.key(key) if isinstance(key, int) else key
+    """A key from `jax.random`, or one made from an integer seed (which may be traced)."""
+    is_seed = jnp.ndim(key) == 0 and not jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key)
+    return jax.random.key(key) if is_seed else key
 
 
 def smoothgrad(net, image, label, *, key=0, samples=50, sigma=0.15, noise=(), of="logit", chunk=8):

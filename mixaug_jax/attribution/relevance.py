@@ -102,21 +102,22 @@ def lrp(
     return propagate(net, image, label, tuple(by_layer))
 
 
-def excitation_backprop(net, image, label):
+def excitation_backprop(net, image, label, *, use_bias=True):
     """Excitation backpropagation, not negative where the logit is not, [h,w,C] (Zhang et al. 2016, arXiv 1608.00507).
 
-    Positive contributions without biases in every layer. It starts from the logit, as zennit's composite is used; divide by
-    the logit for the paper's probabilities, which start from 1. At the image, inputs have both signs, and negative ones count
-    with negative weights.
+    Positive contributions in every layer. By default as zennit's composite: it starts from the logit, and positive biases take
+    their share. The paper starts from 1 and has no biases: `use_bias=False`, divided by the logit, is its winning probability.
+    At the image, inputs have both signs, and negative ones count with negative weights.
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
+      use_bias: whether biases take part, so that the map sums to less than the logit.
 
     Raises:
       ValueError: for a network that normalises before its convolutions.
     """
     image = checks.image(image)
-    rule = rules.AlphaBeta(1.0, 0.0, use_bias=False)
+    rule = rules.AlphaBeta(1.0, 0.0, use_bias)
     return propagate(net, image, label, tuple((name, rule) for name, *_ in _layers(net, image)))
 
 

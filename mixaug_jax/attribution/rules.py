@@ -230,19 +230,18 @@ def rescale_act(name, x):
 def rescale_pool(name, plain, x):
     """DeepLIFT for pooling of x [2,...] = (image, baseline).
 
-    Average pooling is linear. In max pooling, what the maximum rises above the baseline's is owed to the image's winner,
-    what it falls to the baseline's winner (as in the authors' code and captum).
+    Average pooling is linear. In max pooling the whole difference of the maximum is owed to the image's winner, which is the
+    gradient, as in the authors' code, where the baseline is constant over the window, and keeps the sum where it is not.
+    (captum's module rule gives a falling maximum to the baseline's winner: the first pixel, where the baseline is constant.)
     """
     if not name.rpartition(".")[2].startswith("max"):
         return plain(x)
 
     def backward(x, r):
-        y, vjp = jax.vjp(plain, x)
-        top = jnp.maximum(y[0], y[1])
-        owed = vjp(jnp.stack([r[0] * (top - y[1]), r[0] * (y[0] - top)]))[0].sum(0)
-        gradient = vjp(jnp.stack([r[0], jnp.zeros_like(r[0])]))[0][0]
-        slope = _ratio(owed, x[0] - x[1], gradient)
-        return (jnp.stack([slope, jnp.zeros_like(slope)]),)
+        y, vjp = jax.vjp(plain, x[:1])
+        owed = vjp(r[:1] * (y - plain(x[1:])))[0]
+        slope = _ratio(owed, x[:1] - x[1:], vjp(r[:1])[0])
+        return (jnp.concatenate([slope, jnp.zeros_like(slope)]),)
 
     return replaced(plain, backward, x)
 

@@ -1,8 +1,9 @@
 """EfficientNet-Lite: EfficientNet (Tan and Le 2019, 1905.11946) without squeeze-and-excitation and with ReLU6 for swish.
 
-Architecture and constants are those of the authors' TensorFlow code (their Lite release; there is no paper of it): "SAME" padding, which
-at stride 2 is not symmetric, batch norm with epsilon 1e-3, and stem and head that do not grow from Lite0 to Lite4. Names are those of the
-PyTorch port whose converted weights are in use. Stochastic depth, which only training has, is left out.
+Architecture and constants are those of the authors' TensorFlow code (their Lite release; there is no paper of it): "SAME"
+padding, which at stride 2 is not symmetric, batch norm with epsilon 1e-3, and stem and head that do not grow from Lite0 to
+Lite4. Names are those of the PyTorch port whose converted weights are in use. Stochastic depth, which only training has, is
+left out.
 """
 
 import math
@@ -29,8 +30,8 @@ SIDES = (224, 240, 260, 280, 300)
 class EfficientNetLite(StagedModel):
     """EfficientNet-Lite0 to 4.
 
-    Stages: stem, block1 to block7 (groups of blocks; each ends in a convolution, or a residual sum, with no activation after it), head
-    (after its ReLU6, before the pool), fc.
+    Stages: stem, block1 to block7 (groups of blocks; each ends in a convolution, or a residual sum, with no activation after
+    it), head (after its ReLU6, before the pool), fc.
 
     Attributes:
       num_classes: K.
@@ -76,7 +77,7 @@ class EfficientNetLite(StagedModel):
         return x
 
     def relu(self, name, x):
-        """ReLU6. Under a rule only its ReLU follows the rule; cutting off at 6 is then not differentiated, so relevance is kept."""
+        """ReLU6. Under a rule only its ReLU follows the rule, and the cut at 6 is not differentiated: relevance is kept."""
         y = super().relu(name, x)
         if self.act is None:
             return jnp.minimum(y, 6)
@@ -89,7 +90,9 @@ class EfficientNetLite(StagedModel):
             filters = 6 * x.shape[-1]
             y = self.conv(f"{name}._expand_conv", y, filters, 1, norm=f"{name}._bn0", train=train)
             y = self.relu(f"{name}._relu0", y)
-        y = self._depthwise(f"{name}._depthwise_conv", y, SIZES[group], stride, f"{name}._bn1", train)
+        y = self._depthwise(
+            f"{name}._depthwise_conv", y, SIZES[group], stride, f"{name}._bn1", train
+        )
         y = self.relu(f"{name}._relu1", y)
         filters = self.filters[group]
         y = self.conv(f"{name}._project_conv", y, filters, 1, norm=f"{name}._bn2", train=train)
@@ -155,8 +158,8 @@ def shifted_sum(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 def scaled(wide: float, deep: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Filters and blocks of the seven groups under the paper's width and depth coefficients (section 3.3).
 
-    As in the authors' code, filters are rounded to a multiple of 8, by no more than a tenth downwards, blocks are rounded up, and
-    for Lite the first and last group keep their number of blocks.
+    As in the authors' code, filters are rounded to a multiple of 8, by no more than a tenth downwards, blocks are rounded up,
+    and for Lite the first and last group keep their number of blocks.
     """
     filters = []
     for base in FILTERS:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -35,7 +34,13 @@ class Architecture(NamedTuple):
 
 
 class _Family(NamedTuple):
-    """Where a family's numbers are read off: a layer with `base` * width filters, the first convolution, the possible last layers."""
+    """Where a family's numbers are read off.
+
+    Attributes:
+      base, filters: layer `filters` has `base` * width filters.
+      first: the first convolution.
+      last: what the last layer may be called.
+    """
 
     base: int
     filters: str
@@ -52,18 +57,29 @@ FAMILIES = {
     "tiny": _Family(8, "conv1", "conv1", ("fc",)),
 }
 
-_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
 
 
 def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under the names of this package's layers.
 
-    Known are torchvision's names (and so those of the CutMix and SaliencyMix releases, of the Cutout code's WideResNet and of timm's
-    ResNets, which are the same), the ResNets of the CIFAR code that Cutout and SaliencyMix build on (shortcut, linear), and timm's VGG,
-    whose hidden dense layers are convolutions.
+    Known are torchvision's names (and so those of the CutMix and SaliencyMix releases, of the Cutout code's WideResNet and of
+    timm's ResNets, which are the same), the ResNets of the CIFAR code that Cutout and SaliencyMix build on (shortcut, linear),
+    and timm's VGG, whose hidden dense layers are convolutions.
     """
-    renames = {"pre_logits.fc1.": "classifier.0.", "pre_logits.fc2.": "classifier.3.", "head.fc.": "classifier.6."}
-    if any(re.fullmatch(r"layer\d\.\d+\.shortcut\.1\.weight", name) for name in tensors):  # not so in PreAct-ResNets
+    renames = {
+        "pre_logits.fc1.": "classifier.0.",
+        "pre_logits.fc2.": "classifier.3.",
+        "head.fc.": "classifier.6.",
+    }
+    # PreAct-ResNets have shortcuts too, of a convolution without a norm, and go by these names here.
+    if any(re.fullmatch(r"layer\d\.\d+\.shortcut\.1\.weight", name) for name in tensors):
         renames = {".shortcut.": ".downsample.", "linear.": "fc."}
     named = {}
     for name, tensor in tensors.items():
@@ -97,7 +113,8 @@ def identify(tensors: Mapping[str, Tensor], model: str = "", stem: str = "") -> 
     last = next((shapes[f"{n}.weight"] for n in family.last if f"{n}.weight" in shapes), (1000,))
     first = shapes.get(f"{family.first}.weight", (family.base, 3, 7, 7))
     filters = shapes.get(f"{family.filters}.weight", (family.base,))[0]
-    return Architecture(name, last[0], filters / family.base, stem or _stem(name, first, shapes), first[1])
+    stem = stem or _stem(name, first, shapes)
+    return Architecture(name, last[0], filters / family.base, stem, first[1])
 
 
 def _name(shapes) -> str:
@@ -121,7 +138,9 @@ def _resnet(shapes) -> str:
     bottleneck = "layer1.0.conv3.weight" in shapes
     if (blocks, bottleneck) not in RESNETS:
         kind = "bottlenecks" if bottleneck else "basic blocks"
-        raise ValueError(f"it is a ResNet of {blocks} {kind}; known are {', '.join(RESNETS.values())}")
+        raise ValueError(
+            f"it is a ResNet of {blocks} {kind}; known are {', '.join(RESNETS.values())}"
+        )
     return RESNETS[blocks, bottleneck]
 
 
@@ -133,7 +152,9 @@ def _efficientnet_lite(shapes) -> str:
         filters, numbers = efficientnet_lite.scaled(wide, deep)
         if sum(numbers) == blocks and filters[-1] * stem == last * efficientnet_lite.STEM:
             return f"efficientnet_lite{i}"
-    raise ValueError(f"it is an EfficientNet of {blocks} blocks, the last with {last} filters, but none of Lite0 to 4")
+    raise ValueError(
+        f"it is an EfficientNet of {blocks} blocks, the last with {last} filters, but none of Lite0 to 4"
+    )
 
 
 def _count(shapes, pattern: str) -> int:
@@ -148,14 +169,13 @@ def _stem(name, first, shapes) -> str:
     return "cifar" if first[-1] == 3 else "imagenet"
 
 
-def torch_shapes(module, *inputs) -> dict[str, tuple[int, ...]]:
-    """The names and shapes that PyTorch would give the variables of a linen module called on inputs of these shapes."""
-    return {name: _torch_shape(leaf, shape) for name, (_, _, leaf, shape) in _places(module, inputs).items()}
+def torch_shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The names and shapes that PyTorch gives these variables (arrays, or their shapes), in one flat level of layers."""
+    return {name: _torch_shape(*place[2:]) for name, place in _places(variables).items()}
 
 
-def _places(module, inputs):
-    """PyTorch name -> (collection, layer, leaf, our shape)."""
-    variables = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+def _places(variables):
+    """PyTorch's name -> (collection, layer, leaf, our shape)."""
     return {
         f"{layer}.{_LEAVES[leaf]}": (collection, layer, leaf, array.shape)
         for collection, layers in variables.items()
@@ -170,26 +190,24 @@ def _torch_shape(leaf, shape):
     return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
 
 
-def to_variables(tensors: Mapping[str, Tensor], module, *inputs) -> dict[str, Any]:
-    """The variables of a linen module, float32, from tensors with PyTorch's names and layouts.
+def to_variables(tensors: Mapping[str, Tensor], like: Mapping[str, Any]) -> dict[str, Any]:
+    """Float32 variables from tensors with PyTorch's names and layouts.
 
     Args:
       tensors: by name.
-      module: with one flat level of layers, as `layers.StagedModel`.
-      *inputs: what it is called on, or arrays' shapes.
+      like: variables of the network, or their shapes, in one flat level of layers.
 
     Raises:
       ValueError: lists missing, surplus and wrongly shaped names, and tensors of integers. Nothing is loaded in part.
     """
-    places = _places(module, inputs)
-    _check(tensors, {n: _torch_shape(leaf, shape) for n, (_, _, leaf, shape) in places.items()})
-    variables = {collection: {} for collection, *_ in places.values()}
-    for name, (collection, layer, leaf, _) in places.items():
+    _check(tensors, torch_shapes(like))
+    variables = {collection: {} for collection in like}
+    for name, (collection, layer, leaf, _) in _places(like).items():
         array = np.asarray(tensors[name].read(), np.float32)
         if leaf == "kernel":
             array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
-        # A copy, so that the file can be closed.
-        variables[collection].setdefault(layer, {})[leaf] = jnp.array(np.ascontiguousarray(array))
+        # A copy, which leaves nothing of the file in memory.
+        variables[collection].setdefault(layer, {})[leaf] = jnp.array(array)
     return variables
 
 

@@ -10,6 +10,7 @@ import math
 import pathlib
 import pickle
 import zipfile
+from _compat_pickle import IMPORT_MAPPING
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
@@ -147,7 +148,8 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if module in ("torch", "torch.cuda") and name in _STORAGES:
             return _StorageType(name)
-        name = f"{module.replace('__builtin__', 'builtins')}.{name}"  # the module's name before Python 3
+        # Until protocol 2, modules have the names that they had before Python 3.
+        name = f"{IMPORT_MAPPING.get(module, module)}.{name}"
         if name not in _ALLOWED:
             raise _RefusedError(name)
         return _Allowed(_ALLOWED[name])

@@ -1,9 +1,10 @@
-"""UPerNet, the Unified Perceptual Parsing network (Xiao et al. 2018, 1807.10221): objects, parts, materials and the scene of a photo.
+"""UPerNet, the Unified Perceptual Parsing network (Xiao et al. 2018, 1807.10221): objects, parts, materials and scenes.
 
-It gives images the concepts that dissection compares units with. Written after the authors' released code, and for its weights: an
-encoder that is a ResNet-50 with three 3x3 convolutions as its stem, and a decoder of pyramid pooling, a feature pyramid and one head
-a task. Two things differ from the paper's figure 4 and from other code, and matter for these weights: pooling is precise RoI pooling of
-the whole map (Jiang et al. 2018, 1807.11590, eq. 2), and pooled maps are enlarged *before* their convolution.
+It gives images the concepts that dissection compares units with. Written after the authors' released code, and for its
+weights: an encoder that is a ResNet-50 with three 3x3 convolutions as its stem, and a decoder of pyramid pooling, a feature
+pyramid and one head a task. Two things differ from the paper's figure 4 and from other code, and matter for these weights:
+pooling is precise RoI pooling of the whole map (Jiang et al. 2018, 1807.11590, eq. 2), and pooled maps are enlarged *before*
+their convolution.
 """
 
 import functools
@@ -23,7 +24,8 @@ from mixaug_jax.models.resnet import ResNet
 
 FILTERS = 512  # of the decoder
 BINS = (1, 2, 3, 6)  # of pyramid pooling, on each side
-MEAN = (102.9801, 115.9465, 122.7717)  # of blue, green and red, 0..255; there is no division by a standard deviation
+# Of blue, green and red, 0..255; there is no division by a standard deviation.
+MEAN = (102.9801, 115.9465, 122.7717)
 SIZES = (300, 400, 500, 600)  # short sides over which the authors average
 LONGEST = 1000  # of the long side, in pixels
 MULTIPLE = 8  # of which both sides are made
@@ -50,8 +52,8 @@ class Labels(NamedTuple):
 @functools.cache
 def labels() -> Labels:
     """The authors' lists of names, and of which parts each of 77 objects has."""
-    text = importlib.resources.files("mixaug_jax.models").joinpath("upernet_labels.json").read_text()
-    lists = json.loads(text)
+    folder = importlib.resources.files("mixaug_jax.models")
+    lists = json.loads(folder.joinpath("upernet_labels.json").read_text())
     objects, parts = tuple(lists["object"]), tuple(lists["part"])
     runs = sorted((objects.index(name), own) for name, own in lists["object_part"].items())
     owner = np.repeat([number for number, _ in runs], [len(own) for _, own in runs])
@@ -124,3 +126,134 @@ class UPerNet(nn.Module):
         encoder = Encoder(0, (3, 4, 6, 3), True, 64, "imagenet", name="encoder")
         encoder(x, stop="layer4", hidden=keep)
         return Decoder(name="decoder")(features)
+
+
+def resize(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """x [B,h,w,C] -> [B,*size,C], bilinear with half-pixel centres, not antialiased."""
+    return jax.image.resize(x, (len(x), *size, x.shape[-1]), "bilinear", antialias=False)
+
+
+def precise_pool(x: jax.Array, bins: int) -> jax.Array:
+    """Precise RoI pooling of whole maps, [B,h,w,C] -> [B,bins,bins,C] (Jiang et al. 2018, 1807.11590, eq. 2), in closed form.
+
+    A cell is the mean of the bilinear surface through the values at integer coordinates, over [i h / bins, (i + 1) h / bins];
+    the surface falls to 0 at h, so that even a single bin is not the mean of the map.
+    """
+    rows, cols = (pool_weights(n, bins).astype(np.float32) for n in x.shape[1:3])
+    return jnp.einsum("ih,bhwc,jw->bijc", rows, x, cols)
+
+
+def pool_weights(length: int, bins: int) -> np.ndarray:
+    """[bins,length]: the mean over each bin of the hat function around each of the coordinates 0 to length - 1."""
+    edges = np.arange(bins + 1)[:, None] * length / bins - np.arange(length)
+
+    def integral(u):  # of the unit hat, up to u
+        u = np.clip(u, -1, 1)
+        return np.where(u < 0, (u + 1) ** 2 / 2, 1 - (1 - u) ** 2 / 2)
+
+    return np.diff(integral(edges), axis=0) * bins / length
+
+
+def part_probabilities(logits: jax.Array) -> jax.Array:
+    """Logits [...,427] of the part head -> softmax within the parts of each object."""
+    _, run = np.unique(labels().owner, return_inverse=True)
+    logits = jnp.moveaxis(logits, -1, 0)
+    powers = jnp.exp(logits - jax.ops.segment_max(logits, run)[run])
+    return jnp.moveaxis(powers / jax.ops.segment_sum(powers, run)[run], 0, -1)
+
+
+@functools.partial(jax.jit, static_argnames=("inner", "outer"))
+def probabilities(
+    variables: Any, image: jax.Array, inner: tuple[int, int], outer: tuple[int, int]
+) -> dict[str, jax.Array]:
+    """What the network makes of an image at one size.
+
+    Args:
+      variables: of `UPerNet`, as from `import_upernet`.
+      image: [h,w,3] red green blue, 0..255.
+      inner: height and width of the network's input.
+      outer: height and width of the result; logits are resized before the softmax.
+
+    Returns:
+      object [*outer,336], material [*outer,26], part [*outer,427] (within each object) and scene [365], float32.
+    """
+    x = resize(image[None].astype(jnp.float32), inner)[..., ::-1] - jnp.array(MEAN)
+    logits = UPerNet().apply(variables, x)
+    scene = nn.softmax(logits.pop("scene")[0])
+    maps = {task: resize(values, outer)[0] for task, values in logits.items()}
+    return {
+        "object": nn.softmax(maps["object"]),
+        "material": nn.softmax(maps["material"]),
+        "part": part_probabilities(maps["part"]),
+        "scene": scene,
+    }
+
+
+def input_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """The network's input for a short side of `size`: the long side at most 1000, both made multiples of 8 by rounding up."""
+    scale = min(size / min(height, width), LONGEST / max(height, width))
+    return tuple(-(-int(n * scale) // MULTIPLE) * MULTIPLE for n in (height, width))
+
+
+def segment(
+    variables: Any, image: np.ndarray, sizes: tuple[int, ...] = SIZES
+) -> dict[str, np.ndarray]:
+    """Label maps of a photo: the most probable labels, probabilities averaged over sizes as in the authors' test code.
+
+    Their code resizes photos in bytes; here they are not rounded. Every new shape of image compiles once for each size.
+
+    Args:
+      variables: of `UPerNet`, as from `import_upernet`.
+      image: uint8 [H,W,3], red green blue.
+      sizes: short sides in pixels.
+
+    Returns:
+      uint16 [H,W] each: object, an index into `labels().objects`; material, into `.materials`; part, into `.parts`: the part
+      of the object that was found there, 0 where that object has no parts. And scene: an int, into `.scenes`.
+    """
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(
+            f"An image must be uint8 [H,W,3]; this one is {image.dtype} {list(image.shape)}."
+        )
+    if not sizes or min(sizes) < 32:
+        raise ValueError(f"sizes is {sizes}; at least one is needed, none below 32 pixels.")
+    outer = image.shape[:2]
+    total = None
+    for size in sizes:
+        found = probabilities(variables, image, input_size(*outer, size), outer)
+        total = found if total is None else jax.tree.map(jnp.add, total, found)
+    return jax.tree.map(np.asarray, _most_probable(total)) | {"scene": int(total["scene"].argmax())}
+
+
+@jax.jit
+def _most_probable(total):
+    objects = total["object"].argmax(-1)
+    own = labels().owner == objects[..., None]
+    part = jnp.asarray(labels().part)[jnp.where(own, total["part"], -1).argmax(-1)]
+    maps = {
+        "object": objects,
+        "material": total["material"].argmax(-1),
+        "part": jnp.where(own.any(-1), part, 0),
+    }
+    return jax.tree.map(lambda a: a.astype(jnp.uint16), maps)
+
+
+def import_upernet(encoder: str | pathlib.Path, decoder: str | pathlib.Path) -> dict[str, Any]:
+    """The variables of `UPerNet` from the authors' two files, encoder_epoch_40.pth and decoder_epoch_40.pth.
+
+    Raises:
+      ValueError: a file that cannot be read or does not fit, as `weights.import_weights`.
+    """
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    shapes = jax.eval_shape(UPerNet().init, jax.random.key(0), image)
+    variables = {collection: {} for collection in shapes}
+    for part, path in (("encoder", encoder), ("decoder", decoder)):
+        tensors = weight_files.read_state(path).tensors
+        try:
+            found = mapping.to_variables(tensors, {c: shapes[c][part] for c in shapes})
+        except ValueError as error:
+            raise ValueError(f"{path} does not fit the {part} of UPerNet: {error}.") from None
+        for collection, layers in found.items():
+            variables[collection][part] = layers
+    return variables

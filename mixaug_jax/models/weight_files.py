@@ -102,8 +102,8 @@ def _tensors(content, path) -> dict[str, Tensor]:
     if others:
         allowed = ", ".join(CONTAINERS)
         raise ValueError(
-            f"{path} holds something other than weights under {_listed(others)}; weights are looked for under {allowed}, or all "
-            "by themselves."
+            f"{path} holds something other than weights under {_listed(others)}; weights are looked for under {allowed}, "
+            "or all by themselves."
         )
     return dict(inner)
 
@@ -146,7 +146,7 @@ def _entry(path, start, name, *, dtype, shape, data_offsets) -> Tensor:
         raise ValueError(f"{name} has dtype {dtype}; read are {', '.join(_SAFETENSORS)}")
     kind = np.dtype(_SAFETENSORS[dtype])
     first, last = data_offsets
-    if math.prod(shape) * kind.itemsize != last - first:
+    if min((first, *shape)) < 0 or math.prod(shape) * kind.itemsize != last - first:
         raise ValueError(f"{name} of shape {shape} does not fill its {last - first} bytes")
 
     def read():

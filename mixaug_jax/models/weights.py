@@ -1,7 +1,7 @@
 """Bring your own weights: released PyTorch checkpoints as networks of this package, and back.
 
-    net = models.import_weights("resnet50_cutmix.pth.tar")
-    models.export_weights(net, "net.safetensors")
+net = models.import_weights("resnet50_cutmix.pth.tar")
+models.export_weights(net, "net.safetensors")
 """
 
 import dataclasses
@@ -25,17 +25,17 @@ def import_weights(path: str | pathlib.Path, model: str = "") -> Net:
     """The network in a file of PyTorch weights, with its own preprocessing; neither PyTorch nor code from the file is run.
 
     Args:
-      path: a .pth, .pt, .pth.tar, .safetensors or .npz file (`weight_files.read_state`). The names are torchvision's, or those that
-        `mapping.canonical` knows; .npz files use PyTorch's names and layouts too.
+      path: a .pth, .pt, .pth.tar, .safetensors or .npz file (`weight_files.read_state`). The names are torchvision's, or those
+        that `mapping.canonical` knows; .npz files use PyTorch's names and layouts too.
       model: a name in MODELS; "" finds it from names and shapes.
 
     Returns:
-      A float32 network. A 3x3 first convolution makes a ResNet one for CIFAR. Preprocessing is what `preprocessing` says, or, in files
-      of `export_weights`, that of the exported network.
+      A float32 network. A 3x3 first convolution makes a ResNet one for CIFAR. Preprocessing is what `preprocessing` says, or,
+      in files of `export_weights`, that of the exported network.
 
     Raises:
-      ValueError: in one sentence, where the file cannot be read, is refused, or does not fit: missing, surplus and wrongly shaped
-        names are listed, and nothing is loaded in part.
+      ValueError: in one sentence, where the file cannot be read, is refused, or does not fit: missing, surplus and wrongly
+        shaped names are listed, and nothing is loaded in part.
     """
     return import_network(path, model)[1]
 
@@ -43,7 +43,9 @@ def import_weights(path: str | pathlib.Path, model: str = "") -> Net:
 def import_network(path: str | pathlib.Path, model: str = "") -> tuple[Architecture, Net]:
     """`import_weights` together with the arguments that make its model, for a config to keep."""
     if model and model not in models.MODELS:
-        raise ValueError(f"model is {model!r}; allowed are {', '.join(models.MODELS)}, or '' to find it.")
+        raise ValueError(
+            f"model is {model!r}; allowed are {', '.join(models.MODELS)}, or '' to find it."
+        )
     state = weight_files.read_state(path)
     tensors = mapping.canonical(state.tensors)
     try:
@@ -53,8 +55,9 @@ def import_network(path: str | pathlib.Path, model: str = "") -> tuple[Architect
         raise ValueError(f"{path} cannot be imported: {error}.") from None
     module = models.MODELS[found.name](found.num_classes, width=found.width, stem=found.stem)
     image = jax.ShapeDtypeStruct((1, 32, 32, found.channels), jnp.float32)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), image)
     try:
-        variables = mapping.to_variables(tensors, module, image)
+        variables = mapping.to_variables(tensors, shapes)
     except ValueError as error:
         raise ValueError(f"{path} does not fit {found.name}: {error}.") from None
     preprocess = _stored(notes) if "preprocess" in notes else preprocessing(found)
@@ -69,10 +72,11 @@ def _stored(notes) -> Preprocess:
 def preprocessing(found: Architecture) -> Preprocess:
     """What networks of an architecture are evaluated with where they were published.
 
-    With the "imagenet" stem: short side 256, centre 224, ImageNet's mean and standard deviation, as in torchvision and in the CutMix and
-    SaliencyMix code. With the "cifar" stem: 32 pixels and the constants of the Cutout, CutMix and SaliencyMix code. EfficientNet-Lite:
-    (x - 127) / 128, the centre's size / (size + 32), bicubic; the authors' code says bilinear, but TensorFlow's, which is not
-    antialiased, and which PIL's bicubic comes closer to. One-channel networks get the mean of the three channels' constants.
+    With the "imagenet" stem: short side 256, centre 224, ImageNet's mean and standard deviation, as in torchvision and in the
+    CutMix and SaliencyMix code. With the "cifar" stem: 32 pixels and the constants of the Cutout, CutMix and SaliencyMix code.
+    EfficientNet-Lite: (x - 127) / 128, the centre's size / (size + 32), bicubic; the authors' code says bilinear, but
+    TensorFlow's, which is not antialiased, and which PIL's bicubic comes closer to. One-channel networks get the mean of the
+    three channels' constants.
     """
     if found.name.startswith("efficientnet_lite"):
         size = efficientnet_lite.SIDES[int(found.name[-1])]

@@ -1,0 +1,319 @@
+"""What the label maps of a data set are, and where they come from.
+
+A concept has a name, a category and a number; number 0 is "none". A label map gives each pixel up to
+K numbers. Any `data.Source` whose examples hold `concepts` can be dissected:
+
+* the scenes, and folders with masks, have their own;
+* `broden.open_broden` reads a folder in Broden's format;
+* `annotate(source, f, names)` adds what a function image -> label map finds, which is where a
+  segmentation network plugs in; `add_colors` is that with the basic colour names.
+
+`make_label_maps` brings all maps of a data set to one size, once, and keeps them on disk.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import itertools
+import json
+import os
+import pathlib
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from mixaug_jax.data import transforms
+from mixaug_jax.data.source import Source
+from mixaug_jax.dissection import colors
+from mixaug_jax.dissection.progress import reporter
+
+VERSION = 1  # of the stored label maps
+NONE = ("none", "none")
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """The concepts behind the numbers.
+
+    Attributes:
+      names: (name, category) of each number; entry 0 is ("none", "none"), and so is a number that
+        is not in use.
+    """
+
+    names: tuple[tuple[str, str], ...]
+
+    def __post_init__(self):
+        if not any(category != "none" for _, category in self.names):
+            raise ValueError("the vocabulary is empty: it needs a concept besides number 0, none")
+        if len(self.names) > 2**16:
+            raise ValueError(f"there are {len(self.names)} concepts; numbers go to 65535")
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The categories' names, in the order of their first concepts."""
+        return tuple(dict.fromkeys(category for _, category in self.names if category != "none"))
+
+    @property
+    def category(self) -> np.ndarray:
+        """[C] int, each number's index in `categories`; 0 for numbers that no pixel can have."""
+        index = {name: number for number, name in enumerate(self.categories)}
+        return np.array([index.get(category, 0) for _, category in self.names])
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelMaps:
+    """The label maps of the images of a data set that have one.
+
+    Attributes:
+      maps: [N, H, W, K] uint16, a memory map; 0 = none.
+      images: [N] int, the examples' indices in the data set.
+      vocabulary: the concepts behind the numbers.
+      settings: what made them, as JSON has it.
+    """
+
+    maps: np.ndarray
+    images: np.ndarray
+    vocabulary: Vocabulary
+    settings: dict
+
+
+def annotate(source: Source, label_map: Callable, names: tuple) -> Source:
+    """A data set whose examples have further concepts, found in their images.
+
+    Args:
+      source: the data set; an example without concepts in a set that has them stays without.
+      label_map: uint8 image [H, W, 3] -> integers [H, W] or [H, W, K] in 0..len(names)-1, 0 = none.
+        It is called from several threads at once.
+      names: (name, category) of the function's numbers, entry 0 being ("none", "none").
+
+    Returns:
+      A source whose numbers are its own first, then those of `names`.
+    """
+    own = source.concept_names or (NONE,)
+
+    def read(index):
+        example = source[index]
+        if source.concept_names and "concepts" not in example:
+            return example
+        found = np.asarray(label_map(example["image"]))
+        height, width = example["image"].shape[:2]
+        if found.shape[:2] != (height, width):
+            raise ValueError(
+                f"the label map of image {index} is {found.shape}; its image is {height} x {width}"
+            )
+        found = found.reshape(height, width, -1)
+        _check_numbers(found, len(names), index)
+        found = np.where(found > 0, found.astype(np.int32) + len(own) - 1, 0).astype(np.uint16)
+        before = [example["concepts"]] if "concepts" in example else []
+        return example | {"concepts": np.concatenate([*before, found], -1, dtype=np.uint16)}
+
+    return dataclasses.replace(source, read=read, concept_names=own + tuple(names[1:]))
+
+
+def add_colors(source: Source, table: str = "") -> Source:
+    """The data set with the basic colour name of each pixel, in a slot of its own; see `colors`.
+
+    table: path of a table for `colors.open_table`; "" takes the nearest focus.
+    """
+    if table:
+        names = functools.partial(colors.table_names, table=colors.open_table(table))
+    else:
+        names = colors.nearest_names
+    return annotate(source, names, colors.CONCEPTS)
+
+
+def has_colors(source: Source) -> bool:
+    """Whether the data set has concepts of the category color."""
+    return any(category == "color" for _, category in source.concept_names)
+
+
+def seen_part(example: dict, preprocess) -> dict:
+    """The example as far as a network sees it: resized and cut as by `preprocess`, boxes and
+    concepts too, pixels still uint8.
+
+    preprocess: `models.Preprocess`; another callable is taken to show the network the whole image.
+    """
+    side = getattr(preprocess, "size", 0)
+    if not side:
+        return example
+    short = preprocess.resize or min(example["image"].shape[:2])
+    return transforms.evaluation(example, side, short / side)
+
+
+def default_size(side: int) -> int:
+    """The side of label maps for images of `side` pixels: the same, or a quarter above 112."""
+    return side if side <= 112 else side // 4
+
+
+def read_ahead(function: Callable, items: Iterable, threads: int) -> Iterator:
+    """`map(function, items)` by several threads, in order, never more than twice that many ahead."""
+    items = iter(items)
+    with concurrent.futures.ThreadPoolExecutor(max(1, threads)) as pool:
+        waiting = [pool.submit(function, item) for item in itertools.islice(items, 2 * threads)]
+        while waiting:
+            yield waiting.pop(0).result()
+            waiting += [pool.submit(function, item) for item in itertools.islice(items, 1)]
+
+
+def make_label_maps(
+    dataset,
+    preprocess,
+    folder,
+    *,
+    size: int = 0,
+    images: int = 0,
+    settings: dict | None = None,
+    threads: int = 4,
+) -> LabelMaps:
+    """The label maps of a data set at one size, as far as a network sees its images.
+
+    They are made beside their place and renamed when complete, in a folder named after everything
+    that made them (arguments, names of the concepts, and the bytes of eight examples), so maps of
+    other settings are never taken for these.
+
+    Args:
+      dataset: examples with image and concepts, and `concept_names`; examples without concepts are
+        left out.
+      preprocess: the network's, see `seen_part`.
+      folder: where the folders of label maps are.
+      size: side [pixels] of the maps, sampled at the nearest pixel; 0: see `default_size`.
+      images: at most so many, spread evenly over the data set; 0: all.
+      settings: what else made the data set, as JSON can hold it.
+      threads: that read.
+
+    Raises:
+      ValueError: no concepts, numbers outside the vocabulary, maps and images that differ in size.
+    """
+    vocabulary = Vocabulary(_concept_names(dataset))
+    chosen = spread(len(dataset), images)
+    side = getattr(preprocess, "size", 0) or seen_part(dataset[0], preprocess)["image"].shape[0]
+    size = size or default_size(side)
+    settings = {
+        "version": VERSION,
+        "size": size,
+        "images": len(chosen),
+        "of": len(dataset),
+        "view": repr(preprocess),
+        "names": [list(name) for name in vocabulary.names],
+        "examples": _fingerprint(dataset, chosen),
+        **json.loads(json.dumps(settings or {})),
+    }
+    text = json.dumps(settings, sort_keys=True)
+    place = pathlib.Path(folder) / f"labels-{size}px-{zlib.crc32(text.encode()):08x}"
+    found = _stored(place, settings, vocabulary)
+    if found is None:
+        _build(dataset, preprocess, chosen, place, settings, threads)
+        found = _stored(place, settings, vocabulary)
+    return found
+
+
+def spread(count: int, wanted: int) -> np.ndarray:
+    """At most `wanted` of the numbers 0..count-1 at even distances; all of them for 0."""
+    if not wanted or wanted >= count:
+        return np.arange(count)
+    return np.arange(wanted) * count // wanted
+
+
+def _concept_names(dataset):
+    names = tuple(getattr(dataset, "concept_names", ()))
+    if not names:
+        raise ValueError(
+            "the data set has no masks: its examples need concepts and it needs concept_names"
+        )
+    return names
+
+
+def _fingerprint(dataset, chosen) -> int:
+    """A checksum of up to eight examples: a data set whose files were replaced is another one."""
+    check = 0
+    for index in chosen[spread(len(chosen), 8)]:
+        example = dataset[int(index)]
+        for key in ("image", "concepts"):
+            check = zlib.crc32(np.ascontiguousarray(example.get(key, ())), check)
+    return check
+
+
+def _stored(place, settings, vocabulary) -> LabelMaps | None:
+    """The label maps in a folder, or None where they are not there or of other settings."""
+    path = place / "settings.json"
+    if not path.is_file():
+        return None
+    stored = json.loads(path.read_text())
+    shape = tuple(stored.pop("shape"))
+    if stored != settings:
+        return None
+    maps = np.memmap(place / "maps.uint16", np.uint16, "r", shape=shape)
+    return LabelMaps(maps, np.load(place / "images.npy"), vocabulary, settings)
+
+
+def _build(dataset, preprocess, chosen, place, settings, threads):
+    partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        kept, shape = _write_maps(dataset, preprocess, chosen, partial, settings, threads)
+        np.save(partial / "images.npy", np.array(kept))
+        stored = settings | {"shape": [len(kept), *shape]}
+        (partial / "settings.json").write_text(json.dumps(stored))
+        shutil.rmtree(place, ignore_errors=True)
+        try:
+            partial.rename(place)
+        except OSError:  # another process was quicker, with the same maps
+            if not place.is_dir():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_maps(dataset, preprocess, chosen, folder, settings, threads):
+    """Writes the maps one after the other; returns the indices that have one, and a map's shape."""
+
+    def label_map(index):
+        example = dataset[int(index)]
+        if "concepts" not in example:
+            return None
+        if example["concepts"].shape[:2] != example["image"].shape[:2]:
+            raise ValueError(
+                f"the label map of image {index} is {example['concepts'].shape[:2]}; its image is "
+                f"{example['image'].shape[:2]}"
+            )
+        _check_numbers(example["concepts"], len(settings["names"]), index)
+        seen = seen_part(example, preprocess)["concepts"]
+        rows, columns = (
+            (2 * np.arange(settings["size"]) + 1) * n // (2 * settings["size"])
+            for n in seen.shape[:2]
+        )
+        return np.ascontiguousarray(seen[rows[:, None], columns], np.uint16)
+
+    kept, shape = [], None
+    report = reporter("label maps", len(chosen))
+    with (folder / "maps.uint16").open("wb") as file:
+        maps = read_ahead(label_map, chosen, threads)
+        for number, (index, one) in enumerate(zip(chosen, maps, strict=True), 1):
+            report(number)
+            if one is None:
+                continue
+            if shape not in (None, one.shape):
+                raise ValueError(
+                    f"the label map of image {index} has {one.shape[2]} slots a pixel; those before "
+                    f"it have {shape[2]}"
+                )
+            shape = one.shape
+            kept.append(int(index))
+            file.write(one)
+    if not kept:
+        raise ValueError(f"none of the {len(chosen)} images has a mask: there is nothing to dissect")
+    return kept, shape
+
+
+def _check_numbers(numbers, count, index):
+    if not np.issubdtype(numbers.dtype, np.integer):
+        raise ValueError(f"the label map of image {index} is {numbers.dtype}, not integers")
+    low, high = int(numbers.min()), int(numbers.max())
+    if low < 0 or high >= count:
+        raise ValueError(
+            f"the label map of image {index} holds label {low if low < 0 else high}; the vocabulary "
+            f"goes from 0 to {count - 1}"
+        )

@@ -1,0 +1,153 @@
+"""What dissecting one stage of a network found."""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+import numpy as np
+
+from mixaug_jax.dissection import counting
+from mixaug_jax.dissection.concepts import Vocabulary
+
+PER = ("unit", "category")  # the two conventions of `counting.count_detectors`
+INTERVAL = (5, 95)  # percentiles of the bootstrap's replicates
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How units are measured and counted.
+
+    Attributes:
+      q: the tail share of the thresholds, P(a > T) = q.
+      over: thresholds of the "upsampled" maps or of the "raw" ones; see `thresholds.quantile`.
+      rule: "linear", "hazen" or "inverted_cdf"; see `thresholds.quantile`.
+      padding: "edge" or "zero"; see `resample`.
+      restricted: count a unit's area only on images that hold the concept's category.
+      iou: thresholds; a unit detects its best concept where IoU > threshold.
+      shuffles: label maps are shuffled against images so many times for the chance level; 0: none.
+      replicates: of the bootstrap over images; 0: none.
+      seed: of the shuffles, the bootstrap and the random network.
+    """
+
+    q: float = 0.01
+    over: str = "upsampled"
+    rule: str = "linear"
+    padding: str = "edge"
+    restricted: bool = False
+    iou: tuple[float, ...] = (0.03, 0.04, 0.05)
+    shuffles: int = 5
+    replicates: int = 20
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Dissection:
+    """The units of one stage and what they detect; U units, C concepts, G categories, T IoU
+    thresholds, S shuffles, R replicates, N images.
+
+    Counts have the axes [2, 2, T, G]: the conventions `PER` (one best label a unit; every category
+    by itself), then detectors and unique concepts. The paper's total (Won et al. 2023, Fig. 3) is
+    the sum over G. All are int64.
+
+    Attributes:
+      stage: its name.
+      names: (name, category) of each concept's number; 0 is none.
+      threshold: float32 [U], T of each unit.
+      tally: pixel counts.
+      counts: [2, 2, T, G].
+      null: [S, 2, 2, T, G], with label maps shuffled against images; S = 0 where it was not asked
+        for, or there is one image only.
+      random: [2, 2, T, G] of a network of the same architecture with random weights, thresholds its
+        own; all -1 where it was not asked for.
+      replicates: [R, 2, 2, T, G], images drawn anew (Poisson bootstrap, thresholds held). Equal
+        seeds draw equal images, so replicates of two networks are pairs.
+      top_images: int [U, 5], indices in the data set of the images with the largest activations.
+      top_activations: float32 [U, 5], those activations.
+      images: int [N], indices in the data set of the images that were looked at.
+      settings: what made this, as JSON has it.
+    """
+
+    stage: str
+    names: tuple[tuple[str, str], ...]
+    threshold: np.ndarray
+    tally: counting.Tally
+    counts: np.ndarray
+    null: np.ndarray
+    random: np.ndarray
+    replicates: np.ndarray
+    top_images: np.ndarray
+    top_activations: np.ndarray
+    images: np.ndarray
+    settings: dict
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The categories' names, [G]."""
+        return Vocabulary(self.names).categories
+
+    @property
+    def options(self) -> Options:
+        """How it was measured."""
+        return Options(**{**self.settings["options"], "iou": tuple(self.settings["options"]["iou"])})
+
+    def iou(self) -> np.ndarray:
+        """[U, C] float64; over all images, or those with the category if that was the setting."""
+        return self.tally.iou(self.options.restricted)
+
+    def top_labels(self, count: int = 5) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers [U, count] of each unit's best concepts, best first, and their IoU."""
+        return counting.top_labels(self.iou(), count)
+
+    def unique(self, per: str = "unit") -> np.ndarray:
+        """Unique concepts [T, G]."""
+        return self.counts[PER.index(per), 1]
+
+
+def save(result: Dissection, path) -> None:
+    """Writes a .npz that `load` reads; the file appears when it is whole."""
+    arrays = {
+        field.name: getattr(result, field.name)
+        for field in dataclasses.fields(result)
+        if field.name not in ("tally", "settings", "names")
+    }
+    arrays |= {f.name: getattr(result.tally, f.name) for f in dataclasses.fields(result.tally)}
+    arrays["concept_names"] = np.array([name for name, _ in result.names])
+    arrays["concept_categories"] = np.array([category for _, category in result.names])
+    arrays["category_names"] = np.array(result.categories)
+    arrays["settings"] = np.array(json.dumps(result.settings))
+    path = pathlib.Path(path)
+    whole = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with whole.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        whole.replace(path)
+    finally:
+        whole.unlink(missing_ok=True)
+
+
+def load(path) -> Dissection:
+    """What `save` wrote.
+
+    Raises:
+      ValueError: no such file, or another kind of file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        tally = {f.name: arrays.pop(f.name) for f in dataclasses.fields(counting.Tally)}
+        names = zip(
+            arrays.pop("concept_names").tolist(),
+            arrays.pop("concept_categories").tolist(),
+            strict=True,
+        )
+        del arrays["category_names"]  # it is there for other readers
+        return Dissection(
+            names=tuple(names),
+            tally=counting.Tally(**tally),
+            stage=str(arrays.pop("stage")),
+            settings=json.loads(str(arrays.pop("settings"))),
+            **arrays,
+        )
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise ValueError(f"{path} is no result of a dissection: {error}") from error
