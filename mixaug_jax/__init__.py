@@ -16,6 +16,7 @@ _PUBLIC = {
     "get_config": "config",
     "train": "training",
     "load": "checkpoint",
+    "dissect": "dissection",
 }
 
 __all__ = [*_PUBLIC]

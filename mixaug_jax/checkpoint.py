@@ -5,6 +5,7 @@ run needs besides; `config` holds the settings and the versions of the packages.
 its place and renamed when it is whole.
 """
 
+import contextlib
 import errno
 import importlib.metadata
 import json
@@ -65,42 +66,28 @@ def save(manager, step: int, *, variables: Any, train: Any, config, metrics: dic
       train: tree of global arrays.
       config: the resolved settings.
       metrics: numbers by name; without METRIC the checkpoint cannot be the best one.
-
-    Raises:
-      OSError: the disk is full.
     """
     args = ocp.args.Composite(
         variables=ocp.args.StandardSave(variables),
         train=ocp.args.StandardSave(train),
         config=ocp.args.JsonSave({"config": config.to_dict(), "versions": versions()}),
     )
-    with _full_disk(manager.directory):
-        manager.save(step, args=args, metrics=metrics if METRIC in metrics else None)
+    manager.save(step, args=args, metrics=metrics if METRIC in metrics else None)
 
 
-def wait(manager) -> None:
-    """Blocks until everything is on disk."""
-    with _full_disk(manager.directory):
-        manager.wait_until_finished()
-
-
-class _full_disk:  # noqa: N801
-    """Says "the disk is full" where the storage library buries it in a page of text."""
-
-    def __init__(self, directory):
-        self.directory = directory
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        signs = ("No space left", "Disk quota", "RESOURCE_EXHAUSTED", "File too large")
-        if error is not None and any(s in repr(error) for s in signs):
+@contextlib.contextmanager
+def full_disk(workdir):
+    """Turns whatever a full disk makes of writing files into one OSError that says so."""
+    try:
+        yield
+    except Exception as error:  # the storage library raises several kinds, from its own threads
+        if any(sign in repr(error) for sign in ("No space left", "Disk quota", "File too large")):
             raise OSError(
                 errno.ENOSPC,
-                f"the disk is full: the checkpoint in {self.directory} could not be written; earlier checkpoints are whole. "
-                "Make room and run the same command again",
+                f"the disk is full: {workdir} could not be written, its earlier checkpoints are whole; "
+                "make room and run the same command again",
             ) from error
+        raise
 
 
 def check_space(workdir, tree: Any) -> None:

@@ -101,7 +101,31 @@ def _defaults(data: str) -> ml_collections.ConfigDict:
     config.eval = ml_collections.ConfigDict()
     config.eval.batch_size = 200
     config.eval.every = 1.0  # epochs
+
+    config.dissect = _dissect()
     return config
+
+
+def _dissect() -> ml_collections.ConfigDict:
+    d = ml_collections.ConfigDict()
+    d.stages = ()  # of the network; (): the last two that give maps
+    d.split = "validation"  # whose images: "train", "validation" or "test"
+    d.images = 500  # at most so many, spread evenly over the split; 0: all
+    d.size = 0  # side of the label maps; 0: the input's, or a quarter of it above 112 pixels
+    d.q = 0.01  # a unit is on where its activation is in this upper share of all values
+    d.over = "upsampled"  # the values that q refers to: "upsampled" or "raw" maps
+    d.rule = "linear"  # of the quantile: "linear", "hazen" or "inverted_cdf"
+    d.padding = "edge"  # beyond a map's outer nodes: "edge" or "zero"
+    d.restricted = False  # a unit's area counts on images with the concept's category only
+    d.iou = (0.03, 0.04, 0.05)  # a unit detects a concept where IoU is above
+    d.shuffles = 5  # of label maps against images, for the level of chance
+    d.replicates = 20  # of the bootstrap over images, for intervals
+    d.random_baseline = True  # also count the same architecture with random weights
+    d.seed = 0  # of the shuffles, the bootstrap and the random weights
+    d.colors = "auto"  # names of pixels where the data has none: "auto", "off" or a table's file
+    d.broden = ""  # a folder in Broden's format, to use in place of the data set
+    d.cache_gb = 4.0  # GiB of activations on disk; beyond, the forward pass is repeated
+    return d
 
 
 def _scenes(config):
@@ -127,6 +151,7 @@ def _cifar(config):
     """Cutout's recipe, which SaliencyMix's code shares."""
     config.data.update(size=32, batch_size=128, validation_split="", crop="pad")
     config.data.update(mean=CIFAR_MEAN, std=CIFAR_STD)
+    config.dissect.split = "test"
     config.model.stem = "cifar"
     config.train.update(epochs=200, schedule="step", boundaries=(0.3, 0.6, 0.8), decay=0.2)
     config.train.weight_decay = 5e-4
@@ -224,6 +249,7 @@ def check(config) -> None:
         )
     if not d.train_split:
         raise ValueError("data.train_split must name a split")
+    _check_dissect(config)
     if m.name != "none":
         surplus = set(m) - {"name"} - set(mixing.options(m.name))
         if surplus:
@@ -231,6 +257,20 @@ def check(config) -> None:
                 f"mix.{min(surplus)} is not an option of {m.name}; its options: "
                 f"{', '.join(mixing.options(m.name))} (start from configs/{m.name}.py)"
             )
+
+
+def _check_dissect(config):
+    d = config.dissect
+    _one_of("dissect.split", d.split, ("train", "validation", "test"))
+    _one_of("dissect.over", d.over, ("upsampled", "raw"))
+    _one_of("dissect.rule", d.rule, ("linear", "hazen", "inverted_cdf"))
+    _one_of("dissect.padding", d.padding, ("edge", "zero"))
+    for key in ("images", "size", "shuffles", "replicates", "seed", "cache_gb"):
+        _at_least(config, f"dissect.{key}", 0)
+    if not 0 < d.q < 1:
+        raise ValueError(f"dissect.q must lie between 0 and 1, both excluded, not {d.q}")
+    if not d.iou or any(not 0 <= value < 1 for value in d.iou):
+        raise ValueError(f"dissect.iou must be thresholds from 0 up to below 1, not {d.iou}")
 
 
 def _get(config, key):

@@ -13,13 +13,16 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-STAGES = ("all", "train")
+STAGES = ("all", "train", "dissect")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Settings: FILE.py[:DATA]", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/<config>-<data>")
 _STAGE = flags.DEFINE_enum("stage", "all", STAGES, "What to do")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "latest", "What later stages read: latest, best, all, or a step's number"
+)
 _MULTIHOST = flags.DEFINE_bool("multihost", False, "Join the processes of one job first")
 
 
@@ -33,13 +36,18 @@ def main(_) -> None:
     """Runs the stages that --stage names."""
     # Imported here, after the flags: a wrong one is said at once.
     from mixaug_jax import parallel, training
+    from mixaug_jax.dissection import stage as dissection
 
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # the checkpoint library narrates every file
     if _MULTIHOST.value:
         parallel.initialize_multihost()
     try:
-        training.train(_CONFIG.value, _WORKDIR.value or default_workdir())
+        workdir, everything = _WORKDIR.value or default_workdir(), _STAGE.value == "all"
+        if everything or _STAGE.value == "train":
+            training.train(_CONFIG.value, workdir)
+        if everything or _STAGE.value == "dissect":
+            dissection.run(_CONFIG.value, workdir, which=_CHECKPOINT.value, required=not everything)
     except training.Interrupted as error:
         _end(error, 143)
     except FloatingPointError as error:

@@ -88,12 +88,12 @@ def test_rules_integrate_polynomials(rule, degree, steps):
         assert weights @ places**power == pytest.approx(1 / (power + 1), abs=1e-12)
 
 
-@pytest.mark.parametrize("of", ["logit", "prob"])
-@pytest.mark.parametrize("baseline", ["mean", "blur", "array"])
+@pytest.mark.parametrize(
+    ("of", "baseline"), [("logit", "mean"), ("prob", "blur"), ("logit", "array")]
+)
 def test_completeness(of, baseline):
     net, images = random_net()
     labels = np.asarray([2, 4])
-    # Of the names the tests trust the given array; the others are compared with it below.
     start = np.full((12, 12, 3), 0.3, np.float32) if baseline == "array" else baseline
     ours = explain(
         integrated_gradients, net, images, labels, steps=1600, baseline=start, of=of, chunk=200

@@ -257,6 +257,23 @@ def test_a_full_disk_is_said_before_anything_is_compiled(tmp_path, monkeypatch):
         mixaug_jax.train(toy.config(steps=2), tmp_path)
 
 
+def test_a_disk_that_fills_up_is_said_in_one_sentence(tmp_path, monkeypatch):
+    save = checkpoint.save
+
+    def fills_up(manager, step, **items):
+        if step == 8:  # as the storage library says it
+            raise ValueError("RESOURCE_EXHAUSTED: Failed to write: No space left on device")
+        save(manager, step, **items)
+
+    monkeypatch.setattr(checkpoint, "save", fills_up)
+    with pytest.raises(OSError, match="the disk is full"):
+        mixaug_jax.train(toy.config(steps=12), tmp_path)
+    monkeypatch.undo()
+    assert checkpoint.steps(tmp_path) == [4]
+    with pytest.raises(ValueError, match="another reason"), checkpoint.full_disk(tmp_path):
+        raise ValueError("another reason")
+
+
 def test_checkpoints_are_chosen_by_name(tmp_path):
     mixaug_jax.train(toy.config(epochs=3, keep_every=1.0), tmp_path)
     assert checkpoint.steps(tmp_path, "all") == [4, 8, 12]

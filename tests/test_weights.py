@@ -202,26 +202,29 @@ def test_unknown_model(path):
         models.import_weights(path, "alexnet")
 
 
-def test_each_network_has_its_own_preprocessing(path):
-    imagenet = importing(path, small("resnet18", stem="imagenet")).preprocess
-    assert imagenet == Preprocess(224, 256, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    cifar = importing(path, small("resnet18", stem="cifar")).preprocess
+def test_each_network_has_its_own_preprocessing():
+    def found(name, stem="imagenet", channels=3):
+        return weights.preprocessing(mapping.Architecture(name, 5, 1.0, stem, channels))
+
+    imagenet = Preprocess(224, 256, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert found("resnet50") == found("vgg16_bn") == imagenet
+    cifar = found("resnet18", "cifar")
     assert (cifar.size, cifar.resize) == (32, 32)
     np.testing.assert_allclose(255 * np.array(cifar.mean), [125.3, 123.0, 113.9])
     np.testing.assert_allclose(255 * np.array(cifar.std), [63.0, 62.1, 66.7])
-    lite = importing(path, small("efficientnet_lite3")).preprocess
+    lite = found("efficientnet_lite3")
     assert (lite.size, lite.resize, lite.order, lite.interpolation) == (280, 312, "rgb", "bicubic")
     image = np.random.default_rng(0).integers(0, 256, (400, 312, 3), np.uint8)
-    np.testing.assert_allclose(
-        lite(image), (image[60:340, 16:296].astype(float) - 127) / 128, atol=1e-6
-    )
+    expected = (image[60:340, 16:296].astype(float) - 127) / 128
+    np.testing.assert_allclose(lite(image), expected, atol=1e-6)
+    np.testing.assert_allclose(found("resnet18", channels=1).mean, [0.449])
 
 
 def test_grey_networks(path):
-    state = small("resnet18")
+    state = small("tiny")
     state["conv1.weight"] = state["conv1.weight"][:, :1]
     net = importing(path, state)
-    image = np.random.default_rng(0).integers(0, 256, (256, 300), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (32, 40), np.uint8)
     assert run(net, net.preprocess(image)[None]).shape == (1, 5)
 
 
@@ -289,8 +292,13 @@ def test_export_refuses(tmp_path, path):
         models.export_weights(foreign, tmp_path / "net.safetensors")
 
 
-def test_the_golden_tiny_network(shared, golden):
-    net = models.import_weights(shared("golden/attribution/tinynet_weights.npz"))
+def test_the_golden_tiny_network(path, golden):
+    state = dict(
+        golden("attribution/tinynet_weights.npz")
+    )  # PyTorch's names, this package's layouts
+    for key, array in state.items():
+        state[key] = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+    net = importing(path, state)
     assert net.model == MODELS["tiny"](10)
     arrays = golden("attribution/attr.npz")
     close(run(net, arrays["x"]), arrays["logits"], 1e-5)

@@ -183,9 +183,9 @@ if __name__ == "__main__":
         f"{name}_{height}x{width}": logits(filled(ResNet(name, 1000)), recipe.image(height, width))
         for name, height, width in SIZES
     }
-    # A port of the authors' TensorFlow code, on PyPI.
+    # A port of the authors' TensorFlow code, on PyPI. Without an image size its padding follows the input.
     from efficientnet_lite_pytorch import EfficientNet
 
-    net = filled(EfficientNet.from_name("efficientnet-lite0"))
+    net = filled(EfficientNet.from_name("efficientnet-lite0", image_size=None))
     arrays["efficientnet_lite0_129x98"] = logits(net, recipe.image(129, 98))
     np.savez_compressed(pathlib.Path(__file__).parent / "data/torch_logits.npz", **arrays)

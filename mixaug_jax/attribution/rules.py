@@ -230,17 +230,22 @@ def rescale_act(name, x):
 def rescale_pool(name, plain, x):
     """DeepLIFT for pooling of x [2,...] = (image, baseline).
 
-    Average pooling is linear. In max pooling the whole difference of the maximum is owed to the image's winner, which is the
-    gradient, as in the authors' code, where the baseline is constant over the window, and keeps the sum where it is not.
-    (captum's module rule gives a falling maximum to the baseline's winner: the first pixel, where the baseline is constant.)
+    Average pooling is linear. In max pooling a rise is owed to the image's winner, a fall to the baseline's, as in SHAP's and
+    captum's code; so the difference is always shared out. Where several pixels win in the baseline, the image's winner is
+    preferred (there the first one): with a constant baseline this is the gradient, as in the authors' code.
     """
     if not name.rpartition(".")[2].startswith("max"):
         return plain(x)
 
     def backward(x, r):
-        y, vjp = jax.vjp(plain, x[:1])
-        owed = vjp(r[:1] * (y - plain(x[1:])))[0]
-        slope = _ratio(owed, x[:1] - x[1:], vjp(r[:1])[0])
+        image, start, r = x[:1], x[1:], r[:1]
+        y, vjp = jax.vjp(plain, image)
+        y_start, vjp_start = jax.vjp(plain, start)
+        start_at_winner = jax.jvp(plain, (image,), (start,))[1]
+        mine = (y >= y_start) | (start_at_winner >= y_start)
+        owed = r * (y - y_start)
+        shared = vjp(jnp.where(mine, owed, 0))[0] + vjp_start(jnp.where(mine, 0, owed))[0]
+        slope = _ratio(shared, image - start, vjp(r)[0])
         return (jnp.concatenate([slope, jnp.zeros_like(slope)]),)
 
     return replaced(plain, backward, x)

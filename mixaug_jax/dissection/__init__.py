@@ -7,8 +7,19 @@ Representations", CVPR 2017.
     counts = tally(activations, thresholds, segmentation, num_concepts, categories=categories)
     labels, values = best_by_category(counts.iou(), categories)
     detectors, unique = count_detectors(labels, values)
+
+or, from a network and images with label maps to all of that and its chance levels,
+
+    results = dissect(net, dataset, ("layer4",))
 """
 
+from mixaug_jax.dissection.concepts import (
+    LabelMaps,
+    Vocabulary,
+    add_colors,
+    annotate,
+    make_label_maps,
+)
 from mixaug_jax.dissection.counting import (
     Tally,
     best_by_category,
@@ -21,17 +32,29 @@ from mixaug_jax.dissection.counting import (
     tally_orders,
     top_labels,
 )
+from mixaug_jax.dissection.network import dissect
+from mixaug_jax.dissection.result import Dissection, Options, load, save
 from mixaug_jax.dissection.thresholds import quantile
 
 __all__ = [
+    "Dissection",
+    "LabelMaps",
+    "Options",
     "Tally",
+    "Vocabulary",
+    "add_colors",
+    "annotate",
     "best_by_category",
     "best_labels",
     "bootstrap",
     "count_detectors",
     "derangements",
+    "dissect",
     "image_weights",
+    "load",
+    "make_label_maps",
     "quantile",
+    "save",
     "tally",
     "tally_orders",
     "top_labels",

@@ -135,7 +135,7 @@ class Recomputed:
 
 
 def collect(
-    forward: Forward, sizes: dict[str, tuple[int, ...]], folder, cache_gb: float
+    forward: Forward, sizes: dict[str, tuple[int, ...]], folder, cache_gb: float, title: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Runs the network once over all images.
 
@@ -145,6 +145,7 @@ def collect(
       folder: where the activations wait; it must exist.
       cache_gb: GiB that they may take. Stages past it, or past the disk's free space, are computed
         again whenever they are read, which is said.
+      title: of the lines about progress.
 
     Returns:
       {stage: [N, h, w, U] float32, a memory map or `Recomputed`}, and {stage: each unit's largest
@@ -167,7 +168,7 @@ def collect(
                 f"dissect.cache_gb={cache_gb}; the forward pass is repeated whenever they are read "
                 "(more memory, or dissect.replicates=0, would save time)"
             )
-    report, done = progress.reporter("forward", total), 0
+    report, done = progress.reporter(title, total), 0
     for batch in forward.run(0, total):
         for stage, h in batch.items():
             maxima[stage].append(h.max((1, 2)))

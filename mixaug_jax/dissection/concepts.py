@@ -33,6 +33,10 @@ VERSION = 1  # of the stored label maps
 NONE = ("none", "none")
 
 
+class NoMasksError(ValueError):
+    """There are no label maps to dissect with."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
     """The concepts behind the numbers.
@@ -117,10 +121,9 @@ def add_colors(source: Source, table: str = "") -> Source:
 
     table: path of a table for `colors.open_table`; "" takes the nearest focus.
     """
+    names = colors.nearest_names
     if table:
         names = functools.partial(colors.table_names, table=colors.open_table(table))
-    else:
-        names = colors.nearest_names
     return annotate(source, names, colors.CONCEPTS)
 
 
@@ -219,7 +222,7 @@ def spread(count: int, wanted: int) -> np.ndarray:
 def _concept_names(dataset):
     names = tuple(getattr(dataset, "concept_names", ()))
     if not names:
-        raise ValueError(
+        raise NoMasksError(
             "the data set has no masks: its examples need concepts and it needs concept_names"
         )
     return names
@@ -304,7 +307,9 @@ def _write_maps(dataset, preprocess, chosen, folder, settings, threads):
             kept.append(int(index))
             file.write(one)
     if not kept:
-        raise ValueError(f"none of the {len(chosen)} images has a mask: there is nothing to dissect")
+        raise ValueError(
+            f"none of the {len(chosen)} images has a mask: there is nothing to dissect"
+        )
     return kept, shape
 
 

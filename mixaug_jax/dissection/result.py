@@ -9,6 +9,8 @@ import numpy as np
 
 from mixaug_jax.dissection import counting
 from mixaug_jax.dissection.concepts import Vocabulary
+from mixaug_jax.dissection.resample import PADDINGS
+from mixaug_jax.dissection.thresholds import OVER, RULES
 
 PER = ("unit", "category")  # the two conventions of `counting.count_detectors`
 INTERVAL = (5, 95)  # percentiles of the bootstrap's replicates
@@ -40,6 +42,22 @@ class Options:
     replicates: int = 20
     seed: int = 0
 
+    def __post_init__(self):
+        if not 0 < self.q < 1:
+            raise ValueError(
+                f"q={self.q} is not a tail share; it must lie between 0 and 1, both excluded"
+            )
+        for name, allowed in (("over", OVER), ("rule", RULES), ("padding", PADDINGS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is not known; use one of {', '.join(allowed)}"
+                )
+        if not self.iou or any(not 0 <= value < 1 for value in self.iou):
+            raise ValueError(f"iou={self.iou} must be one or more thresholds from 0 up to below 1")
+        for name in ("shuffles", "replicates", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be 0 or more")
+
 
 @dataclasses.dataclass(frozen=True)
 class Dissection:
@@ -64,6 +82,7 @@ class Dissection:
         seeds draw equal images, so replicates of two networks are pairs.
       top_images: int [U, 5], indices in the data set of the images with the largest activations.
       top_activations: float32 [U, 5], those activations.
+      top_maps: float32 [U, 5, h, w], the unit's maps of those images.
       images: int [N], indices in the data set of the images that were looked at.
       settings: what made this, as JSON has it.
     """
@@ -78,6 +97,7 @@ class Dissection:
     replicates: np.ndarray
     top_images: np.ndarray
     top_activations: np.ndarray
+    top_maps: np.ndarray
     images: np.ndarray
     settings: dict
 
@@ -89,7 +109,9 @@ class Dissection:
     @property
     def options(self) -> Options:
         """How it was measured."""
-        return Options(**{**self.settings["options"], "iou": tuple(self.settings["options"]["iou"])})
+        return Options(
+            **{**self.settings["options"], "iou": tuple(self.settings["options"]["iou"])}
+        )
 
     def iou(self) -> np.ndarray:
         """[U, C] float64; over all images, or those with the category if that was the setting."""

