@@ -260,7 +260,12 @@ def check(config) -> None:
 
 
 def _check_dissect(config):
-    d = config.dissect
+    from mixaug_jax import models
+
+    d, m = config.dissect, config.model
+    for stage in d.stages:
+        known = models.MODELS[m.name](2, width=m.width, stem=m.stem).stages
+        _one_of("dissect.stages", stage, known)
     _one_of("dissect.split", d.split, ("train", "validation", "test"))
     _one_of("dissect.over", d.over, ("upsampled", "raw"))
     _one_of("dissect.rule", d.rule, ("linear", "hazen", "inverted_cdf"))

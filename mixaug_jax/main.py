@@ -44,6 +44,8 @@ def main(_) -> None:
         parallel.initialize_multihost()
     try:
         workdir, everything = _WORKDIR.value or default_workdir(), _STAGE.value == "all"
+        if everything:
+            dissection.check(_CONFIG.value)
         if everything or _STAGE.value == "train":
             training.train(_CONFIG.value, workdir)
         if everything or _STAGE.value == "dissect":

@@ -90,14 +90,31 @@ def test_another_checkpoint_does_not_compile_again():
     assert np.abs(ours[1] - ours[0]).max() > 0
 
 
-@pytest.mark.parametrize("name", ["gradient", "gradcam", "occlusion", "lrp"])
-def test_nan_is_not_hidden(name):
-    """A NaN where every output sees it."""
+@pytest.mark.parametrize(
+    ("name", "option"), [("smoothgrad", "samples"), ("integrated_gradients", "steps")]
+)
+def test_memory_depends_on_the_chunk_only(name, option):
     net, images = random_net()
-    ours = explain(
-        METHODS[name], net, images.at[0].set(jnp.nan), np.arange(2), **SMALL.get(name, {})
-    )
-    assert np.isnan(ours[0]).any()
+
+    def memory(number, chunk):
+        def f(net, image):
+            return METHODS[name](net, image, 0, **{option: number}, chunk=chunk)
+
+        return jax.jit(f).lower(net, images[0]).compile().memory_analysis().temp_size_in_bytes
+
+    assert memory(512, 4) < 1.2 * memory(16, 4)
+    assert memory(64, 0) > 4 * memory(64, 4)
+
+
+@pytest.mark.parametrize(
+    "name", ["gradient", "gradcam", "scorecam", "occlusion", "rise", "lrp", "deeplift", "iba"]
+)
+def test_nan_is_not_hidden(name):
+    """One bad pixel, far from most of the image, that makes the logits NaN."""
+    net, images = random_net()
+    broken = images.at[0, 11, 11, 0].set(jnp.nan)
+    ours = explain(METHODS[name], net, broken, np.arange(2), **SMALL.get(name, {}))
+    assert np.isnan(ours[0]).all()
     assert np.isfinite(ours[1]).all()
 
 
@@ -114,7 +131,7 @@ def test_a_dead_network_gives_zeros(name):
 def test_half_precision_bodies_give_float32():
     net, images = random_net()
     half = type(net)(net.model.clone(dtype=jnp.bfloat16), net.variables, net.preprocess)
-    for name in ("lrp", "deeplift", "guided_gradcam"):
+    for name in ("lrp", "deeplift"):
         full = explain(METHODS[name], net, images, np.arange(2))
         ours = explain(METHODS[name], half, images, np.arange(2))
         assert ours.dtype == np.float32

@@ -194,10 +194,10 @@ def test_too_few_images():
     ("options", "message"),
     [
         ({"stats": ()}, r"iba needs stats=\(mean, std, active\)"),
-        ({"stage": "relu4"}, r"stats mean must have the shape \[3,3,8\], got \[6,6,4\]"),
+        ({"stage": "relu4"}, r"stats mean must have the shape \[3, 3, 8\], got \[6, 6, 4\]"),
         ({"stage": "pool"}, "stage must be one of relu1, relu3, relu4"),
         ({"variant": "readout"}, "variant must be one of library, paper"),
-        ({"noise": np.zeros((9, 1, *SHAPE))}, r"noise must have the shape \[10,n,6,6,4\]"),
+        ({"noise": np.zeros((9, 1, *SHAPE))}, r"noise must have the shape \[10, n, 6, 6, 4\]"),
         ({"beta": -1.0}, "beta must not be negative"),
         ({"steps": 0}, "steps must be an integer of at least 1"),
     ],

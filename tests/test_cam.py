@@ -58,6 +58,12 @@ def test_golden_without_relu(net, arrays):
     close(ours[:, ::4, ::4], arrays["gradcam_raw"], 1e-6)
 
 
+def test_golden_gradient_times_activation(net, arrays):
+    options = {"relu": False, "resize": "nearest", "stage": "relu4"}
+    ours = explain(METHODS["hirescam"], net, arrays["x"], arrays["target"], **options)
+    close(ours[:, ::4, ::4, 0], arrays["layer_gradxact_relu4"].sum(-1), 1e-6)
+
+
 @pytest.mark.parametrize("name", PEERS)
 def test_golden_grad_cam_package(net, arrays, metrics, name):
     ours = explain(METHODS[name], net, arrays["x"], arrays["target"])
@@ -130,7 +136,7 @@ def test_maps_by_hand(name):
         ({"stage": "layer4"}, "stage must be one of relu1, relu3, relu4; got 'layer4'"),
         ({"stage": "fc"}, "stage must be one of relu1, relu3, relu4; got 'fc'"),
         ({"resize": "cubic"}, "resize must be one of bilinear, nearest"),
-        ({"masks": np.zeros((3, 12, 12))}, r"masks must have the shape \[8,12,12\]"),
+        ({"masks": np.zeros((3, 12, 12))}, r"masks must have the shape \[8, 12, 12\]"),
     ],
 )
 def test_bad_options(options, message):

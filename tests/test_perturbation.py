@@ -164,10 +164,14 @@ def test_rise_sees_the_baseline_where_the_mask_is_0():
             "stride must be a positive integer or a pair",
         ),
         (feature_ablation, {"window": 13}, "window is 13 pixels"),
-        (feature_ablation, {"masks": np.ones((2, 5, 5))}, r"masks must have the shape \[n,12,12\]"),
+        (
+            feature_ablation,
+            {"masks": np.ones((2, 5, 5))},
+            r"masks must have the shape \[n, 12, 12\]",
+        ),
         (rise, {"prob": 0.0}, "prob must be above 0 and at most 1"),
         (rise, {"cells": 0}, "cells must be an integer of at least 1"),
-        (rise, {"masks": np.ones((12, 12))}, r"masks must have the shape \[n,12,12\]"),
+        (rise, {"masks": np.ones((12, 12))}, r"masks must have the shape \[n, 12, 12\]"),
     ],
 )
 def test_bad_options(method, options, message):

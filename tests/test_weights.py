@@ -187,6 +187,10 @@ def test_another_architectures_file(path):
             {"layer1.0.conv1.weight": np.zeros((4, 4, 3, 3))},
             r"it is a ResNet of \(1, 0, 0, 0\) basic blocks; known are resnet18",
         ),
+        (
+            {"layer1.0.conv1.weight": np.zeros(3), "layer2.0.shortcut.0.weight": np.zeros(2)},
+            r"does not fit preact_resnet18",
+        ),
         ({"_conv_stem.weight": np.zeros((32, 3, 3, 3))}, "an EfficientNet of 0 blocks"),
     ],
 )
@@ -281,6 +285,14 @@ def test_exported_files_load_into_pytorch(tmp_path):
     for name, tensor in net.state_dict().items():
         if tensor.ndim:
             assert torch.equal(other.state_dict()[name], tensor)
+
+
+def test_damaged_notes(tmp_path):
+    file = tmp_path / "net.safetensors"
+    for notes in ("{", "[]", '{"stem": "", "preprocess": {"size": 3}}'):
+        weight_files.write_safetensors(file, small("tiny"), {weights.NOTES: notes})
+        with pytest.raises(ValueError, match="its notes are damaged"):
+            models.import_weights(file)
 
 
 def test_export_refuses(tmp_path, path):

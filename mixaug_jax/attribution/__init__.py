@@ -15,8 +15,8 @@ where they matter.
 * What is explained is `of`: "logit" of the label, its softmax probability "prob", or the cross-entropy "loss".
 * `stage` is one of `net.stages` with a map; `baseline` is "zero" (the mean colour), "mean", "blur" or an array.
 * A label known while tracing must be in 0..K-1 (ValueError). A traced one cannot be checked: outside, its output counts as 0.
-* NaN in an image gives NaN in the map, wherever it reaches the output; nothing replaces it. An image equal to the baseline, a
-  dead network, or CAMs with nothing positive give maps of zeros, never 0/0.
+* Where the explained output is NaN, the whole map is NaN. An image equal to the baseline, a dead network, or a CAM with
+  nothing positive give maps of zeros, never 0/0.
 
 A new method is one function of this form and one line in `METHODS`.
 """

@@ -11,7 +11,7 @@ import optax
 from mixaug_jax.attribution import checks, chunks, resampling
 from mixaug_jax.attribution.cam import outputs_from
 from mixaug_jax.attribution.gradient import as_key
-from mixaug_jax.attribution.target import conv_stage
+from mixaug_jax.attribution.target import conv_stage, nan_like
 
 # The released library (package IBA) and the code of the paper differ in their settings. "library": deviations of all values,
 # at least MIN_STD; cells that are almost always zero are shut. "paper": its estimator for stages after a ReLU; noise of at
@@ -120,7 +120,7 @@ def bottleneck(
     alpha = jnp.full(features.shape, START)
     start = (alpha, adam.init(alpha), jnp.zeros_like(alpha))
     (_, _, cells), losses = jax.lax.scan(step, start, jnp.arange(steps))
-    return cells, losses
+    return nan_like(losses.sum(), cells), losses
 
 
 def _masks(alpha, sigma):

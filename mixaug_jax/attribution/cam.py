@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mixaug_jax.attribution import checks, chunks, resampling
 from mixaug_jax.attribution.gradient import guided_backprop
-from mixaug_jax.attribution.target import conv_stage, outputs, select
+from mixaug_jax.attribution.target import conv_stage, nan_like, outputs, select
 
 RESIZES = ("bilinear", "nearest")
 
@@ -56,10 +56,11 @@ def _cam(combine, net, image, label, stage, relu, resize, of):
     activations = net.features(image[None], stage)
 
     def output(h):
-        return outputs_from(net, h, stage, label, of).sum()
+        return outputs_from(net, h, stage, label, of)[0]
 
-    gradients = jax.grad(output)(activations)
-    return _finish(combine(activations[0], gradients[0]), image, relu, resize)
+    value, gradients = jax.value_and_grad(output)(activations)
+    values = nan_like(value, combine(activations[0], gradients[0]))
+    return _finish(values, image, relu, resize)
 
 
 def outputs_from(net, h, stage, label, of):

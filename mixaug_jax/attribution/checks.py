@@ -57,7 +57,7 @@ def array(name, value, shape):
         w in (0, n) for n, w in zip(value.shape, shape, strict=True)
     )
     if not fits or 0 in value.shape:
-        wanted = ",".join(str(n) if n else "n" for n in shape)
+        wanted = ", ".join(str(n) if n else "n" for n in shape)
         raise ValueError(f"{name} must have the shape [{wanted}], got {list(value.shape)}.")
     return value
 

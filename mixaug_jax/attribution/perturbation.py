@@ -130,11 +130,18 @@ def rise_mask(grid, shift, size):
     return jax.lax.dynamic_slice(large, tuple(shift), size)
 
 
-def _draw_rise_mask(key, cells, prob, size):
-    which, where = jax.random.split(key)
-    limits = jnp.asarray([math.ceil(side / cells) for side in size])
-    grid = jax.random.uniform(which, (cells, cells)) < prob
-    return rise_mask(grid, jax.random.randint(where, (2,), 0, limits), size)
+def _rise_masks(key, cells, prob, size):
+    """indices [n] -> their masks [n,h,w]."""
+    checks.count("cells", cells)
+    key = as_key(key)
+    cell = jnp.asarray([math.ceil(side / cells) for side in size])
+
+    def draw(index):
+        which, where = jax.random.split(jax.random.fold_in(key, index))
+        grid = jax.random.uniform(which, (cells, cells)) < prob
+        return rise_mask(grid, jax.random.randint(where, (2,), 0, cell), size)
+
+    return jax.vmap(draw)
 
 
 def rise(
@@ -172,20 +179,14 @@ def rise(
         raise ValueError(f"prob must be above 0 and at most 1, got {prob}.")
     if checks.given(masks):
         masks = checks.array("masks", masks, (0, *size))
-        samples = len(masks)
+        draw, samples = masks.__getitem__, len(masks)
     else:
         checks.count("samples", samples)
-        checks.count("cells", cells)
-        key = as_key(key)
+        draw = _rise_masks(key, cells, prob, size)
     fill = replacement(image, baseline)
 
-    def draw(index):
-        if checks.given(masks):
-            return masks[index]
-        return _draw_rise_mask(jax.random.fold_in(key, index), cells, prob, size)
-
     def weighted(indices):
-        mask = jax.vmap(draw)(indices)[..., None]
+        mask = draw(indices)[..., None]
         seen = mask * image + (1 - mask) * fill
         return outputs(net, seen, label, of)[:, None, None, None] * mask
 

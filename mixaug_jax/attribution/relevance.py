@@ -7,20 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixaug_jax.attribution import checks, rules
-from mixaug_jax.attribution.target import outputs, replacement
+from mixaug_jax.attribution.target import nan_like, outputs, replacement
 from mixaug_jax.models.net import Net
 
+# name: (rule of the first layer, of other convolutions, of dense layers), each a key of the settings in `lrp`. The last five
+# are zennit's composites.
 RULES = {
-    # name: (of the first layer, of other convolutions, of dense layers), as functions of lrp's settings
     "epsilon": ("epsilon", "epsilon", "epsilon"),
-    "gamma": ("gamma", "gamma", "zero"),
-    "alpha_beta": ("alpha_beta", "alpha_beta", "zero"),
-    "z_plus": ("z_plus", "z_plus", "zero"),
-    "w_squared": ("w_squared", "z_plus", "zero"),
-    "flat": ("flat", "z_plus", "zero"),
-    "z_box": ("z_box", "z_plus", "zero"),
-    "epsilon_gamma_box": ("z_box", "gamma", "zero"),
-    "epsilon_alpha2_beta1_flat": ("flat", "alpha_beta", "zero"),
+    "gamma": ("gamma", "gamma", "plain"),
+    "alpha_beta": ("alpha_beta", "alpha_beta", "plain"),
+    "z_plus": ("z_plus", "z_plus", "plain"),
+    "w_squared": ("w_squared", "z_plus", "plain"),
+    "flat": ("flat", "z_plus", "plain"),
+    "z_box": ("z_box", "z_plus", "plain"),
+    "epsilon_plus": ("z_plus", "z_plus", "plain"),
+    "epsilon_plus_flat": ("flat", "z_plus", "plain"),
+    "epsilon_alpha2_beta1": ("alpha_beta", "alpha_beta", "plain"),
+    "epsilon_alpha2_beta1_flat": ("flat", "alpha_beta", "plain"),
+    "epsilon_gamma_box": ("z_box", "gamma", "plain"),
 }
 
 
@@ -39,21 +43,12 @@ def deeplift(net, image, label, *, baseline="zero"):
     image = checks.image(image)
     pair = jnp.stack([image, replacement(image, baseline)])
     ruled = net.with_rules(act=rules.rescale_act, pool=rules.rescale_pool)
-    slope = jax.grad(lambda x: outputs(ruled, x, label)[0])(pair)[0]
-    return slope * (image - pair[1])
+    logit, slope = jax.value_and_grad(lambda x: outputs(ruled, x, label)[0])(pair)
+    return nan_like(logit, slope[0] * (image - pair[1]))
 
 
 def lrp(
-    net,
-    image,
-    label,
-    *,
-    rule="z_plus",
-    epsilon=1e-6,
-    gamma=0.25,
-    alpha=2.0,
-    beta=1.0,
-    bounds=(),
+    net, image, label, *, rule="z_plus", epsilon=1e-6, gamma=0.25, alpha=2.0, beta=1.0, bounds=()
 ):
     """Layer-wise relevance propagation of the logit, signed [h,w,C] (Bach et al. 2015, PLOS ONE 10(7) e0130140).
 
@@ -68,7 +63,8 @@ def lrp(
         "epsilon": everywhere.
         "gamma", "alpha_beta", "z_plus": in convolutions; dense layers have the epsilon rule at 1e-6, here and below.
         "w_squared", "flat", "z_box": in the first layer, z+ in other convolutions (Montavon et al. 2017, arXiv 1512.02479).
-        "epsilon_gamma_box", "epsilon_alpha2_beta1_flat": zennit's composites, z-box with gamma, flat with alpha-beta.
+        "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_alpha2_beta1_flat", "epsilon_gamma_box": zennit's
+        composites of a rule for dense layers, one for convolutions and, where there is a third, one for the first layer.
       epsilon, gamma, alpha, beta: of the rules of those names.
       bounds: (low, high) of preprocessed pixels for "z_box", one number each or one a channel; () is what `net.preprocess`
         makes of black and white.
@@ -77,8 +73,14 @@ def lrp(
       ValueError: for an unknown rule or stage, or a network that normalises before its convolutions.
     """
     image = checks.image(image)
+    layers = _layers(net, image)
+    if isinstance(rule, rules.Rule):
+        return propagate(net, image, label, tuple((name, rule) for name, *_ in layers))
+    if isinstance(rule, tuple):
+        return propagate(net, image, label, _by_stage(net, layers, rule))
+    checks.choice("rule", rule, RULES)
     settings = {
-        "zero": rules.Epsilon(),
+        "plain": rules.Epsilon(),
         "epsilon": rules.Epsilon(epsilon),
         "gamma": rules.Gamma(gamma),
         "alpha_beta": rules.AlphaBeta(alpha, beta),
@@ -86,20 +88,9 @@ def lrp(
         "w_squared": rules.WSquared(),
         "flat": rules.Flat(),
     }
-    if isinstance(rule, str):
-        checks.choice("rule", rule, RULES)
-        if "z_box" in RULES[rule]:
-            settings["z_box"] = rules.ZBox(*_bounds(net, image, bounds))
-        first, conv, dense = (settings[name] for name in RULES[rule])
-    layers = _layers(net, image)
-    if isinstance(rule, rules.Rule):
-        by_layer = [(name, rule) for name, *_ in layers]
-    elif isinstance(rule, tuple):
-        by_layer = _by_stage(net, layers, rule)
-    else:
-        by_layer = [(name, dense if rank == 2 else conv) for name, _, rank in layers]
-        by_layer[0] = (by_layer[0][0], first)
-    return propagate(net, image, label, tuple(by_layer))
+    if "z_box" in RULES[rule]:
+        settings["z_box"] = rules.ZBox(*_bounds(net, image, bounds))
+    return propagate(net, image, label, _by_name(layers, [settings[k] for k in RULES[rule]]))
 
 
 def excitation_backprop(net, image, label, *, use_bias=True):
@@ -130,7 +121,7 @@ def propagate(net, image, label, by_layer):
         pool=rules.share_pool,
     )
     logit, vjp = jax.vjp(lambda x: outputs(ruled, x, label), image[None])
-    return vjp(logit)[0][0]
+    return nan_like(logit, vjp(logit)[0][0])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,6 +149,12 @@ def _layers(net: Net, image):
     return found
 
 
+def _by_name(layers, chosen):
+    first, conv, dense = chosen
+    by_layer = [(name, dense if rank == 2 else conv) for name, _, rank in layers]
+    return ((by_layer[0][0], first), *by_layer[1:])
+
+
 def _by_stage(net, layers, pairs):
     chosen = dict(pairs)
     for stage, rule in chosen.items():
@@ -169,7 +166,7 @@ def _by_stage(net, layers, pairs):
     missing = {stage for _, stage, _ in layers} - set(chosen)
     if missing:
         raise ValueError(f"rule names no rule for stage {', '.join(sorted(missing))}.")
-    return [(name, chosen[stage]) for name, stage, _ in layers]
+    return tuple((name, chosen[stage]) for name, stage, _ in layers)
 
 
 def _bounds(net, image, bounds):

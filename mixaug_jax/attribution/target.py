@@ -35,8 +35,14 @@ def select(logits, label, of):
 
 
 def input_gradient(net, x, label, of="logit"):
-    """The gradient of each image's explained number: x [n,h,w,C] -> [n,h,w,C]."""
-    return jax.grad(lambda x: outputs(net, x, label, of).sum())(x)
+    """The gradient of each image's explained number: x [n,h,w,C] -> [n,h,w,C], NaN where that number is."""
+    values, vjp = jax.vjp(lambda x: outputs(net, x, label, of), x)
+    return nan_like(values[:, None, None, None], vjp(jnp.ones_like(values))[0])
+
+
+def nan_like(value, a):
+    """`a`, or NaN where the explained number `value` is: the derivative of a ReLU makes 0 of NaN."""
+    return jnp.where(jnp.isnan(value), jnp.nan, a)
 
 
 def replacement(image, baseline):

@@ -13,6 +13,8 @@ or, from a network and images with label maps to all of that and its chance leve
     results = dissect(net, dataset, ("layer4",))
 """
 
+from mixaug_jax.dissection.broden import open_broden
+from mixaug_jax.dissection.comparison import Comparison, compare
 from mixaug_jax.dissection.concepts import (
     LabelMaps,
     Vocabulary,
@@ -37,6 +39,7 @@ from mixaug_jax.dissection.result import Dissection, Options, load, save
 from mixaug_jax.dissection.thresholds import quantile
 
 __all__ = [
+    "Comparison",
     "Dissection",
     "LabelMaps",
     "Options",
@@ -47,12 +50,14 @@ __all__ = [
     "best_by_category",
     "best_labels",
     "bootstrap",
+    "compare",
     "count_detectors",
     "derangements",
     "dissect",
     "image_weights",
     "load",
     "make_label_maps",
+    "open_broden",
     "quantile",
     "save",
     "tally",

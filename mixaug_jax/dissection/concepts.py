@@ -13,10 +13,10 @@ K numbers. Any `data.Source` whose examples hold `concepts` can be dissected:
 
 import concurrent.futures
 import dataclasses
+import fcntl
 import functools
 import itertools
 import json
-import os
 import pathlib
 import shutil
 import zlib
@@ -207,7 +207,11 @@ def make_label_maps(
     place = pathlib.Path(folder) / f"labels-{size}px-{zlib.crc32(text.encode()):08x}"
     found = _stored(place, settings, vocabulary)
     if found is None:
-        _build(dataset, preprocess, chosen, place, settings, threads)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.with_name(f"{place.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it even when its holder is killed
+            if _stored(place, settings, vocabulary) is None:
+                _build(dataset, preprocess, chosen, place, settings, threads)
         found = _stored(place, settings, vocabulary)
     return found
 
@@ -252,20 +256,16 @@ def _stored(place, settings, vocabulary) -> LabelMaps | None:
 
 
 def _build(dataset, preprocess, chosen, place, settings, threads):
-    partial = place.with_name(f"{place.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial = place.with_name(f"{place.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed: we hold the lock
+    partial.mkdir()
     try:
         kept, shape = _write_maps(dataset, preprocess, chosen, partial, settings, threads)
         np.save(partial / "images.npy", np.array(kept))
         stored = settings | {"shape": [len(kept), *shape]}
         (partial / "settings.json").write_text(json.dumps(stored))
         shutil.rmtree(place, ignore_errors=True)
-        try:
-            partial.rename(place)
-        except OSError:  # another process was quicker, with the same maps
-            if not place.is_dir():
-                raise
+        partial.rename(place)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -307,7 +307,7 @@ def _write_maps(dataset, preprocess, chosen, folder, settings, threads):
             kept.append(int(index))
             file.write(one)
     if not kept:
-        raise ValueError(
+        raise NoMasksError(
             f"none of the {len(chosen)} images has a mask: there is nothing to dissect"
         )
     return kept, shape

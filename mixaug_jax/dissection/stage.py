@@ -48,7 +48,9 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
             "another --workdir"
         )
     steps = checkpoint.steps(workdir, which)
-    dataset = _open_dataset(config, required)
+    dataset, note = _open_dataset(config, required)
+    if note:
+        log.say(f"dissect: {note}")
     if dataset is None:
         return
     _set_up_jax(config)
@@ -65,12 +67,10 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
 
 
 def _dissect_step(config, net, dataset, folder, step, required):
+    """One checkpoint: what is there already is read, the rest computed, tables and figures written."""
     d = config.dissect
     stages = tuple(d.stages) or activations.last_maps(net, dataset)
     activations.shapes(net, dataset, stages)  # a wrong name is said before any work
-    options = Options(
-        d.q, d.over, d.rule, d.padding, d.restricted, tuple(d.iou), d.shuffles, d.replicates, d.seed
-    )
     try:
         labels = concepts.make_label_maps(
             dataset,
@@ -78,7 +78,7 @@ def _dissect_step(config, net, dataset, folder, step, required):
             _cache_root(config),
             size=d.size,
             images=d.images,
-            settings={"data": config.data.to_dict(), "colors": d.colors, "broden": d.broden},
+            settings=_data_settings(config),
             threads=config.data.threads,
         )
     except concepts.NoMasksError as error:
@@ -86,43 +86,46 @@ def _dissect_step(config, net, dataset, folder, step, required):
             raise
         log.say(f"dissect: left out, because {error}")
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = folder / "cache"  # of a run that was killed: its activations are of no use
-    shutil.rmtree(scratch, ignore_errors=True)
-    found, missing = {}, []
-    for stage in stages:
-        settings = network.settings_of(net, labels, options, stage, d.random_baseline)
-        stored = _stored(folder / f"{stage}.npz", settings)
-        if stored is None:
-            missing.append(stage)
-        else:
-            found[stage] = stored
     log.say(
         f"dissecting step {step}: {', '.join(stages)}; {len(labels.images)} images, "
         f"{len(labels.vocabulary.names) - 1} concepts ({', '.join(labels.vocabulary.categories)})"
     )
+    options = Options(
+        d.q, d.over, d.rule, d.padding, d.restricted, tuple(d.iou), d.shuffles, d.replicates, d.seed
+    )
+    results = {}
+    for stage in stages:
+        settings = network.settings_of(net, labels, options, stage, d.random_baseline)
+        results[stage] = _stored(folder / f"{stage}.npz", settings)
+    missing = [stage for stage, result in results.items() if result is None]
     if missing:
-        scratch.mkdir()
-        try:
-            results = network.dissect(
-                net,
-                dataset,
-                missing,
-                **dataclasses.asdict(options),
-                random_baseline=d.random_baseline,
-                labels=labels,
-                folder=str(scratch),
-                cache_gb=d.cache_gb,
-                batch_size=config.eval.batch_size,
-                threads=config.data.threads,
-            )
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        for stage, result in results.items():
-            save(result, folder / f"{stage}.npz")
-        found |= results
-    results = {stage: found[stage] for stage in stages}
+        results |= _compute(config, net, dataset, missing, options, labels, folder)
     _write(results, dataset, net.preprocess, folder, again=bool(missing))
+
+
+def _compute(config, net, dataset, stages, options, labels, folder) -> dict[str, Dissection]:
+    """Dissects and saves."""
+    scratch = folder / "cache"
+    shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
+    scratch.mkdir(parents=True)
+    try:
+        results = network.dissect(
+            net,
+            dataset,
+            stages,
+            **dataclasses.asdict(options),
+            random_baseline=config.dissect.random_baseline,
+            labels=labels,
+            folder=str(scratch),
+            cache_gb=config.dissect.cache_gb,
+            batch_size=config.eval.batch_size,
+            threads=config.data.threads,
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    for stage, result in results.items():
+        save(result, folder / f"{stage}.npz")
+    return results
 
 
 def _stored(path, settings) -> Dissection | None:
@@ -161,8 +164,19 @@ def _write(results, dataset, preprocess, folder, again):
     )
 
 
+def check(config) -> None:
+    """Opens the data, so that what cannot work is said before a training and not after it.
+
+    Raises:
+      ValueError: settings or data that cannot work; missing masks are no error.
+    """
+    config_lib.check(config)
+    _open_dataset(config, required=False)
+
+
 def _open_dataset(config, required):
-    """The examples and their concepts, or None where there are none and none are required."""
+    """The examples and their concepts, and what is left out; None where no concepts are there and
+    none are required."""
     d = config.dissect
     if d.broden:
         dataset = broden.open_broden(d.broden, config.data.size)
@@ -173,20 +187,34 @@ def _open_dataset(config, required):
                 f"dissect.split={d.split!r}, but data.{d.split}_split is empty; name another split"
             )
         dataset = data.open_source(split, config)
-    missing = f"{config.data.name} has no masks in its {d.split} split"
-    if not dataset.concept_names and required:
-        raise ValueError(
-            f"{missing}, and a dissection needs label maps (a folder takes them from "
-            "annotations.json, dissect.broden names a folder in Broden's format)"
-        )
-    if not dataset.concept_names and d.colors == "off":
-        log.say(f"dissect: left out, because {missing} and dissect.colors is off")
-        return None
+    note = ""
     if not dataset.concept_names:
-        log.say(f"dissect: {missing}, so only the colours that are computed are looked for")
+        note = f"{config.data.name} has no masks in its {d.split} split"
+        if required:
+            raise ValueError(
+                f"{note}, and a dissection needs label maps (a folder takes them from "
+                "annotations.json; dissect.broden names a folder in Broden's format)"
+            )
+        if d.colors == "off":
+            return None, f"left out, because {note} and dissect.colors is off"
+        note += ", so only computed colours are looked for"
     if d.colors != "off" and not concepts.has_colors(dataset):
         dataset = concepts.add_colors(dataset, "" if d.colors == "auto" else d.colors)
-    return dataset
+    return dataset, note
+
+
+def _data_settings(config) -> dict:
+    """What decides the examples, besides the network's view of them."""
+    d = config.data
+    return {
+        "data": d.name,
+        "dir": d.dir,
+        "split": d[f"{config.dissect.split}_split"],
+        "pixels": d.size,
+        "scenes": d.scenes.to_dict() if d.name == "scenes" else {},
+        "colors": config.dissect.colors,
+        "broden": config.dissect.broden,
+    }
 
 
 def _cache_root(config) -> pathlib.Path:

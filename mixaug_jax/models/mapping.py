@@ -109,12 +109,20 @@ def identify(tensors: Mapping[str, Tensor], model: str = "", stem: str = "") -> 
     """
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     name = model or _name(shapes)
-    family = FAMILIES[next(f for f in FAMILIES if name.startswith(f))]
-    last = next((shapes[f"{n}.weight"] for n in family.last if f"{n}.weight" in shapes), (1000,))
-    first = shapes.get(f"{family.first}.weight", (family.base, 3, 7, 7))
-    filters = shapes.get(f"{family.filters}.weight", (family.base,))[0]
-    stem = stem or _stem(name, first, shapes)
-    return Architecture(name, last[0], filters / family.base, stem, first[1])
+    family = next((f for start, f in FAMILIES.items() if name.startswith(start)), None)
+    if family is None:
+        raise ValueError(f"no PyTorch names are known for {name}")
+    classes = _length(shapes, family.last, 0, 1000)
+    filters = _length(shapes, (family.filters,), 0, family.base)
+    channels = _length(shapes, (family.first,), 1, 3)
+    stem = stem or _stem(name, shapes, family.first)
+    return Architecture(name, classes, filters / family.base, stem, channels)
+
+
+def _length(shapes, layers, axis: int, default: int) -> int:
+    """Of the kernel of the first of these layers that is there; the default where it cannot be, which `_check` then reports."""
+    shape = next((shapes[f"{n}.weight"] for n in layers if f"{n}.weight" in shapes), ())
+    return shape[axis] if len(shape) > axis and shape[axis] > 0 else default
 
 
 def _name(shapes) -> str:
@@ -146,8 +154,8 @@ def _resnet(shapes) -> str:
 
 def _efficientnet_lite(shapes) -> str:
     blocks = _count(shapes, r"_blocks\.(\d+)\.")
-    stem = shapes["_conv_stem.weight"][0]
-    last = shapes.get(f"_blocks.{blocks - 1}._project_conv.weight", (0,))[0]
+    stem = _length(shapes, ("_conv_stem",), 0, 0)
+    last = _length(shapes, (f"_blocks.{blocks - 1}._project_conv",), 0, 0)
     for i, (wide, deep, _) in enumerate(efficientnet_lite.COEFFICIENTS):
         filters, numbers = efficientnet_lite.scaled(wide, deep)
         if sum(numbers) == blocks and filters[-1] * stem == last * efficientnet_lite.STEM:
@@ -161,12 +169,12 @@ def _count(shapes, pattern: str) -> int:
     return len({match[1] for name in shapes if (match := re.match(pattern, name))})
 
 
-def _stem(name, first, shapes) -> str:
+def _stem(name, shapes, first) -> str:
     if name.startswith("vgg"):
         return "cifar" if "classifier.weight" in shapes else "imagenet"
     if name.startswith(("efficientnet", "tiny")):
         return "imagenet"
-    return "cifar" if first[-1] == 3 else "imagenet"
+    return "cifar" if shapes.get(f"{first}.weight", ())[2:] == (3, 3) else "imagenet"
 
 
 def torch_shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -4,7 +4,6 @@ A pickle is a small program that may call any function. Here it reaches only the
 functions of this file; any other name ends the reading with a sentence that says which.
 """
 
-import collections
 import functools
 import math
 import pathlib
@@ -47,7 +46,7 @@ class Tensor(NamedTuple):
     read: Callable[[], np.ndarray]
 
 
-# What a pickle can lay hands on is a named tuple: it can set the fields of any other kind of object, frozen or not.
+# What a pickle can lay hands on is a named tuple: of other objects, frozen or not, it could set the attributes.
 class _StorageType(NamedTuple):
     name: str
 
@@ -69,6 +68,15 @@ class _Allowed(NamedTuple):
         return self.function(*args)
 
 
+class _Dict(dict):
+    """In place of an OrderedDict, whose attributes a pickle could set; PyTorch's only one, `_metadata`, is of no use here."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state):
+        pass
+
+
 class _NumberType(NamedTuple):
     dtype: str
 
@@ -79,8 +87,8 @@ class _NumberType(NamedTuple):
 
 def _tensor(storage, offset, shape, strides, *_) -> Tensor:
     """`torch._utils._rebuild_tensor` and `_v2`, whose further arguments (gradient flag, hooks) are of no use here."""
-    if not isinstance(storage, _Storage):
-        raise ValueError("a tensor without a storage")
+    if not isinstance(storage, _Storage) or len(shape) != len(strides):
+        raise ValueError("a tensor without a storage or with too few strides")
     shape, strides = tuple(map(int, shape)), tuple(map(int, strides))
     read = functools.partial(_read, storage, int(offset), shape, strides)
     return Tensor(shape, storage.dtype, read)
@@ -113,7 +121,7 @@ def _items(items=()):
 
 
 _ALLOWED = {
-    "collections.OrderedDict": collections.OrderedDict,
+    "collections.OrderedDict": _Dict,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": lambda data, *_: data,

@@ -156,10 +156,11 @@ def pool_weights(length: int, bins: int) -> np.ndarray:
 
 def part_probabilities(logits: jax.Array) -> jax.Array:
     """Logits [...,427] of the part head -> softmax within the parts of each object."""
-    _, run = np.unique(labels().owner, return_inverse=True)
+    objects, run = np.unique(labels().owner, return_inverse=True)
     logits = jnp.moveaxis(logits, -1, 0)
-    powers = jnp.exp(logits - jax.ops.segment_max(logits, run)[run])
-    return jnp.moveaxis(powers / jax.ops.segment_sum(powers, run)[run], 0, -1)
+    powers = jnp.exp(logits - jax.ops.segment_max(logits, run, len(objects))[run])
+    sums = jax.ops.segment_sum(powers, run, len(objects))
+    return jnp.moveaxis(powers / sums[run], 0, -1)
 
 
 @functools.partial(jax.jit, static_argnames=("inner", "outer"))

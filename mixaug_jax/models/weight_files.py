@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -72,7 +73,7 @@ def _read(path):
         return _read_zip(path), {}
     if head[8:9] == b"{":
         return read_safetensors(path)
-    if head.lstrip()[:1] == b"<":
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
         raise ValueError(f"{path} is a web page, not weights: the download went wrong.")
     if head[257:262] == b"ustar":
         raise ValueError(
@@ -88,7 +89,7 @@ def _read_zip(path):
         if names and all(name.endswith(".npy") for name in names):
             return read_npz(path)
         return torch_files.read_zip(path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
         raise ValueError(f"{path} is cut short or damaged ({error}).") from None
 
 
@@ -98,7 +99,9 @@ def _tensors(content, path) -> dict[str, Tensor]:
     inner = next((content[c] for c in CONTAINERS if isinstance(content.get(c), Mapping)), content)
     if not inner:
         raise ValueError(f"{path} holds no weights: its dict is empty.")
-    others = [name for name, value in inner.items() if not isinstance(value, Tensor)]
+    others = [
+        n for n, value in inner.items() if not (isinstance(n, str) and isinstance(value, Tensor))
+    ]
     if others:
         allowed = ", ".join(CONTAINERS)
         raise ValueError(
@@ -109,9 +112,8 @@ def _tensors(content, path) -> dict[str, Tensor]:
 
 
 def _listed(names) -> str:
-    return ", ".join(map(repr, names[:5])) + (
-        f" and {len(names) - 5} more names" if len(names) > 5 else ""
-    )
+    more = f" and {len(names) - 5} more names" if len(names) > 5 else ""
+    return ", ".join(map(repr, names[:5])) + more
 
 
 def read_npz(path: pathlib.Path) -> dict[str, Tensor]:
@@ -119,7 +121,7 @@ def read_npz(path: pathlib.Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             loaded = {name: arrays[name] for name in arrays.files}
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as arrays of numbers ({error}).") from None
     return {n: Tensor(a.shape, a.dtype, lambda a=a: a) for n, a in loaded.items()}
 
@@ -134,7 +136,7 @@ def read_safetensors(path: pathlib.Path) -> State:
         length = int.from_bytes(file.read(8), "little")
         try:
             header = json.loads(file.read(min(length, path.stat().st_size)))
-            metadata = header.pop("__metadata__", {})
+            metadata = dict(header.pop("__metadata__", {}))
             tensors = {name: _entry(path, 8 + length, name, **e) for name, e in header.items()}
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is cut short or no safetensors file ({error}).") from None

@@ -49,8 +49,8 @@ def import_network(path: str | pathlib.Path, model: str = "") -> tuple[Architect
     state = weight_files.read_state(path)
     tensors = mapping.canonical(state.tensors)
     try:
-        notes = json.loads(state.metadata.get(NOTES, "{}"))
-        found = mapping.identify(tensors, model, notes.get("stem", ""))
+        stem, preprocess = _notes(state.metadata)
+        found = mapping.identify(tensors, model, stem)
     except ValueError as error:
         raise ValueError(f"{path} cannot be imported: {error}.") from None
     module = models.MODELS[found.name](found.num_classes, width=found.width, stem=found.stem)
@@ -60,13 +60,21 @@ def import_network(path: str | pathlib.Path, model: str = "") -> tuple[Architect
         variables = mapping.to_variables(tensors, shapes)
     except ValueError as error:
         raise ValueError(f"{path} does not fit {found.name}: {error}.") from None
-    preprocess = _stored(notes) if "preprocess" in notes else preprocessing(found)
-    return found, Net(module, variables, preprocess)
+    return found, Net(module, variables, preprocess or preprocessing(found))
 
 
-def _stored(notes) -> Preprocess:
-    fields = notes["preprocess"]
-    return Preprocess(**fields | {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+def _notes(metadata) -> tuple[str, Preprocess | None]:
+    """The stem ("": unknown) and the preprocessing that `export_weights` wrote down."""
+    if NOTES not in metadata:
+        return "", None
+    try:
+        notes = json.loads(metadata[NOTES])
+        fields = notes.get("preprocess")
+        if fields is not None:
+            fields = Preprocess(**fields | {name: tuple(fields[name]) for name in ("mean", "std")})
+        return notes["stem"], fields
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"its notes are damaged ({error})") from None
 
 
 def preprocessing(found: Architecture) -> Preprocess:

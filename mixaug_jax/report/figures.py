@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mixaug_jax.dissection import concepts, resample
+from mixaug_jax.dissection.comparison import Comparison
 from mixaug_jax.dissection.result import INTERVAL, PER, Dissection
 from mixaug_jax.report.tables import beside
 
@@ -51,7 +52,7 @@ def save_figure(figure: Figure, path) -> list[pathlib.Path]:
 def unique_concepts(results: dict[str, Dissection], *, per: str = "unit") -> Figure:
     """Unique concepts by category, one panel for each IoU threshold: Won et al. 2023, Fig. 3.
 
-    Beside every bar stand its interval over images (line), the same count with label maps shuffled
+    Beside every bar stand its interval over resampled images (line; see `INTERVAL`), the same count with label maps shuffled
     against images (open circle at the mean, grey band over the range) and of a network with random
     weights (cross).
 
@@ -119,8 +120,38 @@ def _bars(panel, at, width, found, color, name):
         )
     if found[0]["low"] != "":
         low, high = ([f[k] for f in found] for k in ("low", "high"))
-        text = label(f"{INTERVAL[0]}-{INTERVAL[1]} % over images")
+        text = label(f"resampled images, {INTERVAL[0]}-{INTERVAL[1]} %")
         panel.vlines(at - 0.28 * width, low, high, color=_INK, linewidth=1.2, zorder=4, label=text)
+
+
+def differences(comparison: Comparison, *, per: str = "unit") -> Figure:
+    """Unique concepts of each run minus those of the first, by category, one panel for each IoU
+    threshold; lines are the paired intervals over images."""
+    first, *others = comparison.names
+    groups = np.arange(len(comparison.categories))
+    with matplotlib.rc_context(_STYLE):
+        wide = max(3.0, 0.28 * len(groups) * (1 + len(others)))
+        figure = Figure((wide * len(comparison.iou) + 0.6, 3.4), layout="constrained")
+        panels = figure.subplots(1, len(comparison.iou), sharey=True, squeeze=False)[0]
+        for t, (panel, threshold) in enumerate(zip(panels, comparison.iou, strict=True)):
+            panel.axhline(0, color=_FAINT, linewidth=1)
+            for m, name in enumerate(others):
+                at = groups + 0.8 * ((m + 0.5) / len(others) - 0.5)
+                color = PALETTE[(m + 1) % len(PALETTE)]
+                place = (m, PER.index(per), 1, t)
+                panel.scatter(at, comparison.difference[place], color=color, s=22, label=name)
+                if comparison.interval.shape[-1]:
+                    panel.vlines(at, *comparison.interval[place].T, color=color, linewidth=1.6)
+            panel.set_xticks(groups, comparison.categories)
+            panel.set_title(f"IoU > {threshold:g}", fontsize=10)
+            panel.tick_params(length=0)
+            panel.grid(axis="y", color="#e4e4e4", linewidth=0.6)
+        panels[0].set_ylabel(f"unique concepts, minus {first}")
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(
+            handles, names, loc="outside lower center", ncols=5, frameon=False, fontsize=8
+        )
+    return figure
 
 
 def unit_sheet(result: Dissection, dataset, preprocess, *, units: int = 8) -> Figure:

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from mixaug_jax.dissection.result import INTERVAL, PER, Dissection
+from mixaug_jax.dissection.comparison import Comparison
+from mixaug_jax.dissection.result import INTERVAL, PER, Dissection, with_total
 
 COUNTED = ("detectors", "unique")
 
@@ -87,11 +88,6 @@ def count_rows(result: Dissection) -> tuple[list[str], list[list]]:
 _BESIDE = ("null_mean", "null_min", "null_max", "random", "low", "high")
 
 
-def with_total(counts: np.ndarray) -> np.ndarray:
-    """Counts [..., G] with their sum as one more entry, [..., G + 1]."""
-    return np.concatenate([counts, counts.sum(-1, keepdims=True)], -1)
-
-
 def beside(result: Dissection, place: tuple[int, int, int], category: int) -> dict:
     """A count and what stands beside it, by name: count, null_mean, null_min, null_max, random, low
     and high (of the bootstrap, see `INTERVAL`); "" for what was not asked for.
@@ -107,8 +103,8 @@ def beside(result: Dissection, place: tuple[int, int, int], category: int) -> di
     if result.random.min() >= 0:
         found["random"] = int(with_total(result.random)[at])
     if len(result.replicates):
-        low, high = np.percentile(with_total(result.replicates)[at], INTERVAL)
-        found |= {"low": round(float(low), 2), "high": round(float(high), 2)}
+        ends = np.percentile(with_total(result.replicates)[at], INTERVAL, method="nearest")
+        found |= {"low": int(ends[0]), "high": int(ends[1])}
     return found
 
 
@@ -135,3 +131,21 @@ def summary(result: Dissection, per: str = "unit") -> str:
     if not result.counts.any():
         lines.append("no unit is above any of the IoU thresholds")
     return "\n".join(lines)
+
+
+def comparison_rows(comparison: Comparison) -> tuple[list[str], list[list]]:
+    """Header and a row for each other run, convention, IoU threshold and category: the difference
+    to the first run and its paired interval."""
+    header = ["run", "minus", "per", "iou_threshold", "category"]
+    for what in COUNTED:
+        header += [what, f"{what}_low", f"{what}_high"]
+    rows = []
+    first, *others = comparison.names
+    shape = (len(others), len(PER), len(comparison.iou), len(comparison.categories))
+    for m, p, t, g in np.ndindex(shape):
+        row = [others[m], first, PER[p], f"{comparison.iou[t]:g}", comparison.categories[g]]
+        for w in range(len(COUNTED)):
+            row.append(int(comparison.difference[m, p, w, t, g]))
+            row += comparison.interval[m, p, w, t, g].tolist() or ["", ""]
+        rows.append(row)
+    return header, rows

@@ -1,0 +1,284 @@
+"""The stage `dissect`: what it writes, what it skips, and what cannot work."""
+
+import csv
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import planted
+import pytest
+import toy
+
+import mixaug_jax
+from mixaug_jax import config as config_lib
+from mixaug_jax import data, dissection
+from mixaug_jax.dissection import activations, network, stage
+from mixaug_jax.report import figures
+
+ROOT = pathlib.Path(__file__).parents[1]
+TABLES = {"units.csv", "concepts.csv", "counts.csv"}
+
+
+def files_of(*stages):
+    pictures = {f"{k}_{s}.{e}" for k in ("unique", "units") for s in stages for e in ("png", "svg")}
+    return TABLES | pictures | {f"{s}.npz" for s in stages}
+
+
+def settings(**options):
+    config = toy.config(epochs=1, keep_every=0.5)
+    config.dissect.update({"images": 8, "shuffles": 2, "replicates": 2} | options)
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A working directory with checkpoints of steps 2 and 4."""
+    workdir = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "open_splits", lambda config: toy.splits())
+        config = settings()
+        config.train.update(checkpoint_every=0.5)
+        mixaug_jax.train(config, workdir)
+    return workdir
+
+
+@pytest.fixture
+def workdir(trained, tmp_path, monkeypatch):
+    """The same without results; images with masks."""
+    (tmp_path / "run").mkdir()
+    for name in ("config.json", "checkpoints"):
+        (tmp_path / "run" / name).symlink_to(trained / name)
+    monkeypatch.setenv("MIXAUG_JAX_CACHE", str(tmp_path / "cache"))
+    use(monkeypatch, planted.source(20))
+    return tmp_path / "run"
+
+
+def use(monkeypatch, source):
+    monkeypatch.setattr(data, "open_source", lambda split, config, annotations=True: source)
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_it_writes(workdir, capsys):
+    config = settings()
+    config.data.dir = str(workdir.parent / "cache")
+    stage.run(config, workdir)
+    folder = workdir / "dissection"
+    assert {path.name for path in folder.iterdir()} == files_of("relu3", "relu4")
+    result = dissection.load(folder / "relu4.npz")
+    assert result.names[:5] == planted.NAMES
+    assert result.categories == ("object", "part", "material", "color")
+    assert result.settings["options"]["shuffles"] == 2
+    assert result.images.tolist() == [0, 2, 5, 7, 10, 12, 15, 17]
+    units = rows(folder / "units.csv")
+    assert [(r["stage"], int(r["unit"])) for r in units] == [
+        *(("relu3", u) for u in range(8)),
+        *(("relu4", u) for u in range(16)),
+    ]
+    labels, values = result.top_labels()
+    for unit, row in enumerate(units[8:]):
+        assert float(row["threshold"]) == pytest.approx(result.threshold[unit], rel=1e-5)
+        assert float(row["iou_1"]) == pytest.approx(values[unit, 0], abs=1e-6)
+        if values[unit, 0]:
+            assert (row["concept_1"], row["category_1"]) == result.names[labels[unit, 0]]
+        assert int(row["image_1"]) == result.top_images[unit, 0]
+    counts = rows(folder / "counts.csv")
+    assert len(counts) == 2 * 2 * 3 * 5
+    found = [r for r in counts if (r["stage"], r["per"]) == ("relu4", "category")]
+    assert [int(r["unique"]) for r in found[:4]] == result.counts[1, 1, 0].tolist()
+    assert int(found[4]["unique"]) == result.counts[1, 1, 0].sum()
+    assert found[4]["category"] == "total"
+    assert float(found[0]["detectors_null_mean"]) == result.null[:, 1, 0, 0, 0].mean()
+    assert int(found[0]["unique_random"]) == result.random[1, 1, 0, 0]
+    present = {r["concept"] for r in rows(folder / "concepts.csv")}
+    assert {"cat", "dog", "paw", "fur"} <= present
+    said = capsys.readouterr().out
+    assert "dissecting step 4: relu3, relu4; 8 images, 15 concepts" in said
+    assert "relu4: 16 units, 8 images; unique concepts" in said
+    assert "shuffled (range)" in said
+    assert "written to" in said
+
+
+def test_the_same_again_computes_nothing_and_other_settings_do(workdir, monkeypatch, capsys):
+    config = settings(stages=("relu3",), random_baseline=False)
+    stage.run(config, workdir)
+    before = (workdir / "dissection" / "relu3.npz").stat().st_mtime_ns
+    computed = []
+    dissect = network.dissect
+
+    def counted(net, dataset, stages, **options):
+        computed.append(stages)
+        return dissect(net, dataset, stages, **options)
+
+    monkeypatch.setattr(network, "dissect", counted)
+    capsys.readouterr()
+    stage.run(config, workdir)
+    assert not computed
+    assert "already there" in capsys.readouterr().out
+    assert (workdir / "dissection" / "relu3.npz").stat().st_mtime_ns == before
+    config.dissect.stages = ("relu3", "relu4")
+    stage.run(config, workdir)
+    assert computed == [["relu4"]]
+    monkeypatch.setattr(stage, "_write", lambda *arguments, **options: None)  # it takes its time
+    for changed in ({"q": 0.02}, {"images": 7}, {"iou": (0.1,)}, {"seed": 1}, {"colors": "off"}):
+        computed.clear()
+        stage.run(settings(**{"stages": ("relu3",), "random_baseline": False} | changed), workdir)
+        assert computed == [["relu3"]], changed
+    computed.clear()
+    use(monkeypatch, planted.source(20, seed=9))
+    stage.run(config, workdir)
+    assert computed == [["relu3", "relu4"]], "other images"
+
+
+def test_an_interrupted_run_starts_cleanly(workdir, monkeypatch):
+    config = settings(stages=("relu3",), random_baseline=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(activations, "collect", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stage.run(config, workdir)
+    folder = workdir / "dissection"
+    assert not list(folder.iterdir())
+    (folder / "cache").mkdir()  # what a killed run leaves
+    (folder / "cache" / "relu3.float32").write_bytes(b"stale")
+    (folder / "relu3.npz").write_bytes(b"half a file")
+    stage.run(config, workdir)
+    assert {path.name for path in folder.iterdir()} == files_of("relu3")
+    assert dissection.load(folder / "relu3.npz").stage == "relu3"
+
+
+def interrupted(*arguments):
+    raise KeyboardInterrupt
+
+
+def test_every_checkpoint(workdir):
+    config = settings(stages=("relu4",), random_baseline=False)
+    stage.run(config, workdir, which="all")
+    found = [dissection.load(workdir / "dissection" / s / "relu4.npz") for s in ("2", "4")]
+    assert found[0].settings["weights"] != found[1].settings["weights"]
+    stage.run(config, workdir, which="2")
+    again = dissection.load(workdir / "dissection" / "relu4.npz")
+    np.testing.assert_array_equal(again.threshold, found[0].threshold)
+    with pytest.raises(ValueError, match=r"'3' is not in .*; allowed: latest, best, all, 2, 4"):
+        stage.run(config, workdir, which="3")
+
+
+def test_missing_masks(workdir, monkeypatch, capsys):
+    bare = dataclasses.replace(
+        planted.source(20),
+        read=lambda i: {"image": planted.source(20)[i]["image"]},
+        concept_names=(),
+    )
+    use(monkeypatch, bare)
+    config = settings(stages=("relu4",), random_baseline=False)
+    with pytest.raises(ValueError, match="has no masks in its validation split, and a dissection"):
+        stage.run(config, workdir)
+    stage.run(config, workdir, required=False)
+    assert "only computed colours are looked for" in capsys.readouterr().out
+    assert dissection.load(workdir / "dissection" / "relu4.npz").categories == ("color",)
+    config.dissect.colors = "off"
+    stage.check(config)
+    stage.run(config, workdir, required=False)
+    assert "left out, because scenes has no masks" in capsys.readouterr().out
+    unmasked = dataclasses.replace(bare, concept_names=planted.NAMES)
+    use(monkeypatch, unmasked)
+    with pytest.raises(ValueError, match="none of the 8 images has a mask"):
+        stage.run(config, workdir)
+    stage.run(config, workdir, required=False)
+    assert "left out, because none of the 8 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("stages", ("layer4",), "dissect.stages='layer4' is not known.*relu1, relu3, relu4, fc"),
+        ("q", 1.5, "dissect.q must lie between 0 and 1"),
+        ("split", "val", "dissect.split='val' is not known; allowed: train, validation"),
+        ("rule", "mean", "dissect.rule='mean' is not known"),
+        ("over", "", "dissect.over='' is not known"),
+        ("padding", "wrap", "dissect.padding='wrap' is not known"),
+        ("iou", (), "dissect.iou must be thresholds"),
+        ("iou", (0.5, 1.0), "dissect.iou must be thresholds"),
+        ("images", -1, "dissect.images must be at least 0"),
+        ("cache_gb", -1.0, "dissect.cache_gb must be at least 0"),
+        ("colors", "none.npy", "colour table none.npy must be"),
+        ("broden", "nowhere", "category.csv cannot be read"),
+    ],
+)
+def test_bad_settings_are_said_before_any_compile(workdir, monkeypatch, key, value, message):
+    config = settings(**{key: value})
+    for run in (lambda: stage.check(config), lambda: stage.run(config, workdir)):
+        with pytest.raises(ValueError, match=message):
+            run()
+    assert not (workdir / "dissection").exists()
+
+
+def test_a_split_that_is_not_there(workdir):
+    config = settings(split="test")
+    config.data.test_split = ""
+    with pytest.raises(ValueError, match=r"dissect\.split='test', but data\.test_split is empty"):
+        stage.check(config)
+
+
+def test_another_runs_settings_are_refused(workdir, tmp_path):
+    config = settings()
+    config.data.size = 32
+    with pytest.raises(ValueError, match=r"a run of other settings \(data.size: 16 -> 32\)"):
+        stage.run(config, workdir)
+    with pytest.raises(ValueError, match=r"it has no config\.json"):
+        stage.run(settings(), tmp_path / "nowhere")
+
+
+def test_defaults_are_the_papers():
+    d = config_lib.get_config().dissect
+    assert (d.q, tuple(d.iou), d.over, d.padding) == (0.01, (0.03, 0.04, 0.05), "upsampled", "edge")
+    assert (d.shuffles, d.replicates) == (5, 20)
+    options = dataclasses.asdict(dissection.Options())
+    assert {k: v for k, v in d.to_dict().items() if k in options} == options
+
+
+def test_command_line(tmp_path):
+    """Training and dissection of a tiny network; then the stage by name."""
+    command = [
+        *(sys.executable, "-m", "mixaug_jax.main", "--config=configs/baseline.py"),
+        *(f"--workdir={tmp_path / 'run'}", f"--config.data.dir={tmp_path / 'scenes'}"),
+        *("--config.data.size=32", "--config.data.batch_size=8", "--config.train.steps=2"),
+        *(f"--config.data.scenes.{s}=12" for s in ("train", "validation", "test")),
+        *("--config.model.name=tiny", "--config.model.width=0.5", "--config.eval.batch_size=12"),
+        *("--config.dissect.stages=('relu4',)", "--config.dissect.replicates=2"),
+        "--config.dissect.shuffles=2",
+    ]
+    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
+    quick |= {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
+    quick |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+
+    def run(*more):
+        return subprocess.run(
+            [*command, *more], cwd=ROOT, env=os.environ | quick, capture_output=True, text=True
+        )
+
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert "relu4: 8 units, 12 images; unique concepts" in done.stdout
+    folder = tmp_path / "run" / "dissection"
+    assert {path.name for path in folder.iterdir()} == files_of("relu4")
+    again = run("--stage=dissect", "--checkpoint=best")
+    assert again.returncode == 0, again.stderr
+    assert "already there" in again.stdout
+    assert "compiling the training step" not in again.stdout
+
+
+def test_figures_are_made_again_when_they_are_missing(workdir, monkeypatch):
+    config = settings(stages=("relu4",), random_baseline=False, replicates=0)
+    stage.run(config, workdir)
+    (workdir / "dissection" / "units_relu4.svg").unlink()
+    stage.run(config, workdir)
+    assert (workdir / "dissection" / "units_relu4.svg").exists()
+    monkeypatch.setattr(figures, "unit_sheet", interrupted)
+    stage.run(config, workdir)  # nothing is drawn where all is there
