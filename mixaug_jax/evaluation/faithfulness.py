@@ -206,6 +206,7 @@ def road(
     image = checks.image(image)
     checks.choice("order", order, ORDERS)
     checks.not_negative("sigma", sigma)
+    fractions = tuple(float(f) for f in fractions)
     if not fractions or any(b < a for a, b in zip((0, *fractions), (*fractions, 1), strict=True)):
         raise ValueError(f"fractions must rise within 0..1, got {fractions}.")
     heat = checked(heatmap, image.shape[:2], "image")

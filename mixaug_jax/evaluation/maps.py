@@ -32,7 +32,9 @@ def ranks(values):
     with many zeros would be removed from the top of the image downwards, which is no chance ranking.
     """
     flat = values.ravel()
-    shuffle = np.random.RandomState(0).permutation(flat.size)  # frozen by numpy's compatibility rules
+    shuffle = np.random.RandomState(0).permutation(
+        flat.size
+    )  # frozen by numpy's compatibility rules
     order = jnp.asarray(shuffle)[jnp.argsort(-flat[shuffle], stable=True)]
     places = jnp.arange(flat.size, dtype=jnp.int32)
     return jnp.zeros_like(places).at[order].set(places).reshape(values.shape)
