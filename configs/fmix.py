@@ -4,7 +4,7 @@
 
 `--config.mix.variant=released` keeps the published code's axis slip (stripes, not blobs).
 
-Expect: @@fmix@@
+Expect: not run on any set at full length.
 """
 
 from mixaug_jax import config

@@ -2,7 +2,7 @@
 
     python -m mixaug_jax.main --config=configs/gridmask.py[:scenes|cifar10|cifar100|imagenet2012|folder]
 
-Expect: @@gridmask@@
+Expect: not run on any set at full length.
 """
 
 from mixaug_jax import config

@@ -2,7 +2,7 @@
 
     python -m mixaug_jax.main --config=configs/manifold_mixup.py[:scenes|cifar10|cifar100|imagenet2012|folder]
 
-Expect: @@manifold_mixup@@
+Expect: not run on any set at full length.
 """
 
 from mixaug_jax import config

@@ -38,8 +38,33 @@ def folder(workdir) -> pathlib.Path:
     return pathlib.Path(workdir).absolute() / "checkpoints"
 
 
-def manager(workdir, *, keep_steps: int = 0) -> ocp.CheckpointManager:
-    """Keeps the latest two checkpoints, the best on validation data, and every `keep_steps`-th (0: none)."""
+def check_settings(workdir, config) -> None:
+    """Raises ValueError, naming what differs, where a working directory is that of a run of other settings."""
+    changed = config_lib.difference(config_lib.read(workdir), config)
+    if changed:
+        raise ValueError(
+            f"{workdir} holds a run of other settings ({'; '.join(changed)}); use another --workdir, or "
+            "these settings again"
+        )
+
+
+def write_settings(workdir, config) -> None:
+    """Makes a working directory with its config.json and versions.json; waits for all processes."""
+    if parallel.is_main():
+        workdir = pathlib.Path(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        for name, text in (
+            ("config.json", config_lib.to_json(config)),
+            ("versions.json", json.dumps(versions(), indent=2)),
+        ):
+            whole = workdir / f"{name}.tmp"  # a full disk must not leave half a file
+            whole.write_text(text)
+            whole.replace(workdir / name)
+    parallel.barrier("settings written")
+
+
+def manager(workdir, *, keep_steps: int = 0, scored: bool = True) -> ocp.CheckpointManager:
+    """Keeps the latest two checkpoints, the best if they are `scored` on validation data, every `keep_steps`-th (0: none)."""
     # Two, so that one is left where the newest turns out to be damaged. The union of policies: a plain "best N" would delete
     # the newest checkpoint when it is not among the best, and a killed run would start from an old one.
     policies = [
@@ -50,7 +75,7 @@ def manager(workdir, *, keep_steps: int = 0) -> ocp.CheckpointManager:
         policies.append(keep.EveryNSteps(keep_steps))
     options = ocp.CheckpointManagerOptions(
         preservation_policy=keep.AnyPreservationPolicy(policies),
-        best_fn=lambda m: m[METRIC],
+        best_fn=(lambda m: m[METRIC]) if scored else None,
         cleanup_tmp_directories=True,
     )
     return ocp.CheckpointManager(folder(workdir), options=options)
@@ -140,6 +165,8 @@ class _OtherModelError(ValueError):
 
 
 def _same_model(stored: dict, config, step: int) -> None:
+    if not stored["resolved"]["steps"]:
+        raise _OtherModelError("this --workdir holds imported weights; train in another one")
     here = json.loads(json.dumps(config.model.to_dict()))
     if stored["model"] != here:
         raise _OtherModelError(

@@ -263,7 +263,7 @@ def _check_dissect(config):
     from mixaug_jax import models
 
     d, m = config.dissect, config.model
-    for stage in d.stages:
+    for stage in () if config.weights else d.stages:  # weights bring their own network
         known = models.MODELS[m.name](2, width=m.width, stem=m.stem).stages
         _one_of("dissect.stages", stage, known)
     _one_of("dissect.split", d.split, ("train", "validation", "test"))
@@ -306,10 +306,10 @@ def resolve(config, *, train_size: int, class_names) -> ml_collections.ConfigDic
       class_names: names of the classes, in the order of their numbers.
 
     Returns:
-      A locked copy with resolved.{steps, steps_per_epoch, warmup_steps, boundaries, eval_steps, checkpoint_steps, keep_steps,
-      class_names}, all counted in steps.
+      A locked copy with resolved.{steps, steps_per_epoch, warmup_steps, boundaries, eval_steps, checkpoint_steps, keep_steps},
+      counted in steps; class_names; model, the arguments that make the network; preprocess, how it sees a picture.
     """
-    t = config.train
+    t, d, m = config.train, config.data, config.model
     per_epoch = max(1, train_size // config.data.batch_size)
     steps = int(t.steps or max(1, round(t.epochs * per_epoch)))
     with config.unlocked():
@@ -324,6 +324,13 @@ def resolve(config, *, train_size: int, class_names) -> ml_collections.ConfigDic
                 "checkpoint_steps": max(1, round(t.checkpoint_every * per_epoch)),
                 "keep_steps": round(t.keep_every * per_epoch),
                 "class_names": tuple(class_names),
+                "model": {"name": m.name, "width": m.width, "stem": m.stem},
+                "preprocess": {
+                    "size": d.size,
+                    "resize": round(d.size * d.resize),
+                    "mean": tuple(d.mean),
+                    "std": tuple(d.std),
+                },
             }
         )
     return config.lock()

@@ -2,6 +2,9 @@
 
     python -m mixaug_jax.main --config=configs/cutmix.py
     python -m mixaug_jax.main --config=configs/cutmix.py:folder --config.data.dir=PHOTOS
+    python -m mixaug_jax.main --config=configs/baseline.py --config.weights=resnet50.pth
+
+Stage "all" trains (or, where `weights` names a file, imports it) and dissects.
 
 The exit code is 0 when all went well, 2 for settings or data that cannot work, 3 when the loss was not finite, 4 when memory
 or disk ran out, and 143 after SIGTERM (everything is saved; the same command goes on).
@@ -13,7 +16,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-STAGES = ("all", "train", "dissect")
+STAGES = ("all", "train", "dissect", "import", "export")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Settings: FILE.py[:DATA]", lock_config=True
@@ -36,20 +39,13 @@ def main(_) -> None:
     """Runs the stages that --stage names."""
     # Imported here, after the flags: a wrong one is said at once.
     from mixaug_jax import parallel, training
-    from mixaug_jax.dissection import stage as dissection
 
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # the checkpoint library narrates every file
     if _MULTIHOST.value:
         parallel.initialize_multihost()
     try:
-        workdir, everything = _WORKDIR.value or default_workdir(), _STAGE.value == "all"
-        if everything:
-            dissection.check(_CONFIG.value)
-        if everything or _STAGE.value == "train":
-            training.train(_CONFIG.value, workdir)
-        if everything or _STAGE.value == "dissect":
-            dissection.run(_CONFIG.value, workdir, which=_CHECKPOINT.value, required=not everything)
+        _run_stages(_CONFIG.value, _WORKDIR.value or default_workdir(), _STAGE.value)
     except training.Interrupted as error:
         _end(error, 143)
     except FloatingPointError as error:
@@ -58,6 +54,24 @@ def main(_) -> None:
         _end(error, 4)
     except ValueError as error:
         _end(error, 2)
+
+
+def _run_stages(config, workdir: str, chosen: str) -> None:
+    from mixaug_jax import training
+    from mixaug_jax.dissection import stage as dissection
+    from mixaug_jax.models import stage as weights
+
+    everything = chosen == "all"
+    if everything:
+        dissection.check(config)  # what cannot work is said before a training, not after it
+    if chosen == "import" or (everything and config.weights):
+        weights.import_run(config, workdir)
+    elif chosen == "train" or everything:
+        training.train(config, workdir)
+    if chosen == "dissect" or everything:
+        dissection.run(config, workdir, which=_CHECKPOINT.value, required=not everything)
+    if chosen == "export":
+        weights.export_run(workdir, _CHECKPOINT.value)
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -29,6 +29,7 @@ def test_vocabulary():
     )
     assert vocabulary.categories == ("object", "color")
     assert vocabulary.category.tolist() == [0, 0, 1, 0, 0]
+    assert vocabulary.size == 3
     with pytest.raises(ValueError, match="vocabulary is empty"):
         concepts.Vocabulary((("none", "none"),))
 

@@ -9,6 +9,7 @@ import sys
 
 import jax
 import numpy as np
+import PIL.Image
 import planted
 import pytest
 import toy
@@ -233,6 +234,33 @@ def test_another_runs_settings_are_refused(workdir, tmp_path):
         stage.run(config, workdir)
     with pytest.raises(ValueError, match=r"it has no config\.json"):
         stage.run(settings(), tmp_path / "nowhere")
+
+
+def test_a_broden_folder_in_place_of_the_data_set(workdir, tmp_path, monkeypatch):
+    """Images are seen whole: nothing is cut off, whatever the network's preprocessing."""
+    draw = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    lines = ["image,split,ih,iw,sh,sw,object,scene"]
+    for i in range(6):
+        for name, size in ((f"{i}.png", (40, 20)), (f"{i}_object.png", (20, 10))):
+            pixels = draw.integers(0, 3, (*size[::-1], 3)).astype(np.uint8) * [1, 0, 0]
+            PIL.Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "images" / name)
+        lines.append(f"{i}.png,train,20,40,10,20,{i}_object.png,{3 * (i % 2) or ''}")
+    (tmp_path / "index.csv").write_text("\n".join(lines))
+    (tmp_path / "category.csv").write_text("name\nobject\nscene\n")
+    table = "number,name,category\n1,cat,object(1)\n2,dog,object(1)\n3,street-s,scene(3)\n"
+    (tmp_path / "label.csv").write_text(table)
+    options = {"stages": ("relu4",), "random_baseline": False, "colors": "off"}
+    stage.run(settings(**options, broden=str(tmp_path)), workdir)
+    result = dissection.load(workdir / "dissection" / "relu4.npz")
+    assert result.categories == ("object", "scene")
+    assert result.tally.concept[3] == 3 * 16 * 16
+    near = (2 * np.arange(16) + 1) * 10 // 32, (2 * np.arange(16) + 1) * 20 // 32
+    cats = 0
+    for i in range(6):
+        with PIL.Image.open(tmp_path / "images" / f"{i}_object.png") as image:
+            cats += (np.asarray(image)[near[0][:, None], near[1], 0] == 1).sum()
+    assert result.tally.concept[1] == cats
 
 
 def test_defaults_are_the_papers():

@@ -60,6 +60,11 @@ class Vocabulary:
         return tuple(dict.fromkeys(category for _, category in self.names if category != "none"))
 
     @property
+    def size(self) -> int:
+        """How many concepts there are, numbers that are not in use left out."""
+        return sum(category != "none" for _, category in self.names)
+
+    @property
     def category(self) -> np.ndarray:
         """[C] int, each number's index in `categories`; 0 for numbers that no pixel can have."""
         index = {name: number for number, name in enumerate(self.categories)}

@@ -41,14 +41,10 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
     """
     config_lib.check(config)
     workdir = pathlib.Path(workdir).absolute()
-    changed = config_lib.difference(config_lib.read(workdir), config)
-    if changed:
-        raise ValueError(
-            f"{workdir} holds a run of other settings ({'; '.join(changed)}); give these again, or "
-            "another --workdir"
-        )
+    checkpoint.check_settings(workdir, config)
     steps = checkpoint.steps(workdir, which)
-    dataset, note = _open_dataset(config, required)
+    side = config_lib.read(workdir).resolved.preprocess["size"]
+    dataset, note = _open_dataset(config, required, side)
     if note:
         log.say(f"dissect: {note}")
     if dataset is None:
@@ -88,7 +84,7 @@ def _dissect_step(config, net, dataset, folder, step, required):
         return
     log.say(
         f"dissecting step {step}: {', '.join(stages)}; {len(labels.images)} images, "
-        f"{len(labels.vocabulary.names) - 1} concepts ({', '.join(labels.vocabulary.categories)})"
+        f"{labels.vocabulary.size} concepts ({', '.join(labels.vocabulary.categories)})"
     )
     options = Options(
         d.q, d.over, d.rule, d.padding, d.restricted, tuple(d.iou), d.shuffles, d.replicates, d.seed
@@ -171,15 +167,15 @@ def check(config) -> None:
       ValueError: settings or data that cannot work; missing masks are no error.
     """
     config_lib.check(config)
-    _open_dataset(config, required=False)
+    _open_dataset(config, required=False, side=config.data.size)
 
 
-def _open_dataset(config, required):
+def _open_dataset(config, required, side):
     """The examples and their concepts, and what is left out; None where no concepts are there and
-    none are required."""
+    none are required. `side` is that of the network's input."""
     d = config.dissect
     if d.broden:
-        dataset = broden.open_broden(d.broden, config.data.size)
+        dataset = broden.open_broden(d.broden, side)
     else:
         split = config.data[f"{d.split}_split"]
         if not split:
@@ -187,7 +183,7 @@ def _open_dataset(config, required):
                 f"dissect.split={d.split!r}, but data.{d.split}_split is empty; name another split"
             )
         dataset = data.open_source(split, config)
-    note = ""
+    note, grey = "", len(config.data.mean) == 1
     if not dataset.concept_names:
         note = f"{config.data.name} has no masks in its {d.split} split"
         if required:
@@ -195,10 +191,11 @@ def _open_dataset(config, required):
                 f"{note}, and a dissection needs label maps (a folder takes them from "
                 "annotations.json; dissect.broden names a folder in Broden's format)"
             )
-        if d.colors == "off":
-            return None, f"left out, because {note} and dissect.colors is off"
+        if grey or d.colors == "off":
+            why = "its images are grey" if grey else "dissect.colors is off"
+            return None, f"left out, because {note} and {why}"
         note += ", so only computed colours are looked for"
-    if d.colors != "off" and not concepts.has_colors(dataset):
+    if d.colors != "off" and not grey and not concepts.has_colors(dataset):
         dataset = concepts.add_colors(dataset, "" if d.colors == "auto" else d.colors)
     return dataset, note
 

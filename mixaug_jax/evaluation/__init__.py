@@ -12,7 +12,7 @@ Every score is for one example; the caller vmaps, and passes `net` as an argumen
 * complexity, f(heatmap): `concentration`
 
 A heat map of another size than its image or mask is a ValueError. What becomes of a map of zeros or with a NaN stands in each
-of these modules: it never hits, and never scores better than chance. What needs many images or models is a plain function:
+of these modules: it never hits, and its ranking is as good as chance. What needs many images or models is a plain function:
 `pointing_accuracy`, `is_difficult`, `pooled_sensitivity_n`, `degradation_score`, `cross_model_deletion`.
 
 A new score is one function of such a form and one line in `SCORES`.

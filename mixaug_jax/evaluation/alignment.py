@@ -11,14 +11,14 @@ import numpy as np
 
 from mixaug_jax.attribution import checks
 from mixaug_jax.evaluation.components import box_iou, largest_component, tight_box
-from mixaug_jax.evaluation.maps import checked, ranks, ratio
+from mixaug_jax.evaluation.maps import checked, ranks, ratio, to_one
 
 
 def _pair(heatmap, mask):
-    if jnp.ndim(mask) != 2 or jnp.result_type(mask) != bool:
-        got = f"{jnp.result_type(mask)} {list(jnp.shape(mask))}"
-        raise ValueError(f"mask must be bool [H,W], got {got}.")
-    return checked(heatmap, jnp.shape(mask), "mask"), jnp.asarray(mask)
+    mask = jnp.asarray(mask)
+    if mask.ndim != 2 or 0 in mask.shape or jnp.issubdtype(mask.dtype, jnp.floating):
+        raise ValueError(f"mask must be bool [H,W], got {mask.dtype} {list(mask.shape)}.")
+    return checked(heatmap, mask.shape, "mask"), mask != 0
 
 
 def pointing_game(heatmap, mask, *, tolerance=15):
@@ -71,7 +71,7 @@ def mass_accuracy(heatmap, mask):
 
 
 def _share_inside(heat, mask):
-    heat = heat / jnp.maximum(heat.max(), jnp.finfo(heat.dtype).tiny)  # so that no sum overflows
+    heat = to_one(heat)
     return ratio(jnp.sum(heat, where=mask), jnp.sum(heat))
 
 
@@ -144,12 +144,11 @@ def effective_heat_ratio(heatmap, mask, *, base=0.1):
     heatmap, mask = _pair(heatmap, mask)
     if not 0 < base <= 1:
         raise ValueError(f"base must be above 0 and at most 1, got {base}.")
-    heat = jnp.maximum(heatmap, 0)
-    heat = ratio(heat, heat.max())
+    heat = to_one(jnp.maximum(heatmap, 0))
     warm = heat >= base
     quantiles = jnp.nanquantile(jnp.where(warm, heat, jnp.nan), np.linspace(0, 1, 11))
     above = warm & (heat >= jnp.minimum(quantiles, 0.99)[:, None, None])
-    ratios = ratio(jnp.sum(heat * mask, (1, 2), where=above), above.sum((1, 2)))
+    ratios = ratio((above * (heat * mask)).sum((1, 2)), above.sum((1, 2)))
     return (ratios[1:] + ratios[:-1]).mean() / 2
 
 

@@ -6,16 +6,15 @@ scores as a constant one, the worst: a dead map is not a simple explanation.
 
 import jax.numpy as jnp
 
-from mixaug_jax.evaluation.maps import checked
+from mixaug_jax.evaluation.maps import checked, to_one
 
 
 def _heat(heatmap):
     """Absolute values, flat, the largest 1; ones for a map that says nothing."""
     if jnp.ndim(heatmap) != 2 or 0 in jnp.shape(heatmap):
         raise ValueError(f"heatmap must be [H,W], got {list(jnp.shape(heatmap))}.")
-    heat = jnp.abs(checked(heatmap, jnp.shape(heatmap), "image")).ravel()
-    top = heat.max()
-    return jnp.where(top > 0, heat / jnp.where(top > 0, top, 1), 1.0)
+    heat = to_one(jnp.abs(checked(heatmap, jnp.shape(heatmap), "image"))).ravel()
+    return jnp.where(heat.max() > 0, heat, 1.0)
 
 
 def sparseness(heatmap):
@@ -48,7 +47,8 @@ def complexity(heatmap):
 def effective_complexity(heatmap, *, eps=0.1):
     """How many pixels have more than `eps` of the largest absolute value, smaller is simpler.
 
-    After Nguyen and Martinez 2020, arXiv 2007.07584, with Quantus's fixed threshold.
+    After Nguyen and Martinez 2020, arXiv 2007.07584, with Quantus's fixed threshold. Quantus takes it of the largest value in
+    the whole batch, so that an image's score depends on the others; here it is of the image's own.
 
     Args:
       heatmap: [H,W].

@@ -183,7 +183,7 @@ def infidelity(
       window: their side in pixels.
       masks: [samples,h,w] in 0..1 in place of squares.
       baseline: the replacement, see `replacement.fill`.
-      normalise: first scale phi by E[ab] / E[a^2], a and b the predicted and the true drop, as captum can (0 for a map of zeros).
+      normalise: first scale phi by E[ab] / E[a^2], a and b the predicted and the true drop, as captum can; zeros stay zeros.
       key: a random key or a seed; square i uses the key folded with i.
       of: "logit", "prob" or "loss".
       chunk: squares in memory at once; 0 is all.

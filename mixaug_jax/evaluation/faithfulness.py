@@ -207,7 +207,9 @@ def road(
     checks.choice("order", order, ORDERS)
     checks.not_negative("sigma", sigma)
     fractions = tuple(float(f) for f in fractions)
-    if not fractions or any(b < a for a, b in zip((0, *fractions), (*fractions, 1), strict=True)):
+    if not fractions or not all(
+        a <= b for a, b in zip((0, *fractions), (*fractions, 1), strict=True)
+    ):
         raise ValueError(f"fractions must rise within 0..1, got {fractions}.")
     heat = checked(heatmap, image.shape[:2], "image")
     rank = ranks(heat if order == "morf" else -heat)

@@ -25,6 +25,14 @@ def ratio(part, whole):
     return jnp.where(whole == 0, 0.0, part / jnp.where(whole == 0, 1, whole))
 
 
+def to_one(heat):
+    """Not negative values divided by their maximum, so that no sum overflows; zeros stay zeros."""
+    top = heat.max()
+    # The reciprocal of a very large number is flushed to 0, so bring it near 1 first.
+    near = jnp.where(top > 1, 2.0**-64, 2.0**64)
+    return ratio(heat * near, top * near)
+
+
 def ranks(values):
     """The rank of each value, int32 of the same shape: 0 is the largest.
 

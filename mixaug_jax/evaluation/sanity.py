@@ -2,7 +2,8 @@
 
 Each is f(explain, net, image [h,w,C] preprocessed, label) -> a float32 scalar. `explain(net, image, label) -> [h,w,C] or
 [h,w,1]` is a method with its options bound: functools.partial(METHODS["gradcam"], stage="layer4"). An explanation with a
-value that is NaN or infinite gets the worst score: infinity, or a similarity of 1 to another such one.
+value that is NaN or infinite gets the worst score: infinity, or a similarity of 1; so does a constant one where similarity is
+the score. A constant explanation is stable, though, and complete only by chance.
 """
 
 import dataclasses
@@ -76,6 +77,12 @@ def completeness(explain, net, image, label, *, baseline="zero", key=0, of="logi
     return _finite_or_worst(explain(net, image, label).sum() - (there - absent))
 
 
+def _alike(trained, other, measure):
+    """Their similarity, or 1 where there is nothing in `trained` that could have changed."""
+    says = jnp.isfinite(trained).all() & (trained.max() > trained.min())
+    return jnp.where(says, similarity(trained, other, measure), 1.0)
+
+
 def _finite_or_worst(score):
     return jnp.where(jnp.isfinite(score), score, jnp.inf)
 
@@ -100,7 +107,7 @@ def class_sensitivity(explain, net, image, label, *, other=-1, measure="pearson"
         checks.label(other, logits.size)
         least = jnp.asarray(other)
     maps = [heatmap(explain(net, image, k), reduce) for k in (label, least)]
-    return similarity(*maps, measure)
+    return _alike(*maps, measure)
 
 
 def parameter_randomisation(
@@ -152,7 +159,7 @@ def randomised_similarities(
     image = checks.image(image)
     checks.choice("mode", mode, MODES)
     fresh = net.model.init(as_key(key), image[None], train=False)
-    first = _first_stage(net, image)
+    first = _first_stage(net, image, fresh)
     levels = sorted(set(jax.tree.leaves(first)), reverse=True)
     trained = heatmap(explain(net, image, label), reduce)
 
@@ -163,13 +170,13 @@ def randomised_similarities(
 
         variables = jax.tree.map(pick, first, net.variables, fresh)
         changed = dataclasses.replace(net, variables=variables)
-        return similarity(trained, heatmap(explain(changed, image, label), reduce), measure)
+        return _alike(trained, heatmap(explain(changed, image, label), reduce), measure)
 
     return jax.lax.map(score, jnp.asarray(levels))
 
 
-def _first_stage(net, image):
-    """For every variable, the index of the first stage that needs it."""
+def _first_stage(net, image, tree):
+    """For every variable of `tree`, the index of the first stage that needs it."""
 
     def variables(stage):
         def init(x):
@@ -186,4 +193,4 @@ def _first_stage(net, image):
         name = jax.tree_util.keystr(path)
         return next(i for i, names in enumerate(known) if name in names)
 
-    return jax.tree_util.tree_map_with_path(index, net.variables)
+    return jax.tree_util.tree_map_with_path(index, tree)

@@ -10,7 +10,9 @@ import pathlib
 
 import matplotlib
 import numpy as np
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mixaug_jax.dissection import concepts, resample
 from mixaug_jax.dissection.comparison import Comparison
@@ -79,21 +81,33 @@ def unique_concepts(results: dict[str, Dissection], *, per: str = "unit") -> Fig
                 color = PALETTE[k % len(PALETTE)]
                 found = [beside(result, (PER.index(per), 1, t), g) for g in range(len(groups))]
                 _bars(panel, at, width, found, color, name)
-            panel.set_xticks(np.arange(len(groups)), groups)
-            panel.set_title(f"IoU > {threshold:g}", fontsize=10)
-            panel.tick_params(length=0)
-            panel.grid(axis="y", color="#e4e4e4", linewidth=0.6)
-            panel.set_axisbelow(True)
+            _dress(panel, groups, threshold)
         panels[0].set_ylabel("unique concepts")
         panels[0].set_ylim(bottom=0)
         if not any(result.counts[PER.index(per), 1].any() for result in results.values()):
             panels[0].set_ylim(0, 1)
             figure.text(0.5, 0.5, "no unit is above these thresholds", ha="center", color=_FAINT)
-        handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(
-            handles, names, loc="outside lower center", ncols=5, frameon=False, fontsize=8
-        )
+        _add_legend(figure, panels[0])
     return figure
+
+
+def _dress(panel, categories, threshold):
+    """What all panels of counts by category share."""
+    panel.set_xticks(np.arange(len(categories)), categories)
+    panel.set_xlim(-0.6, len(categories) - 0.4)
+    panel.set_title(f"IoU > {threshold:g}", fontsize=10)
+    panel.tick_params(length=0)
+    panel.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    panel.grid(axis="y", color="#e4e4e4", linewidth=0.6)
+    panel.set_axisbelow(True)
+
+
+def _add_legend(figure, panel):
+    """One legend below all panels, the networks first."""
+    handles, names = panel.get_legend_handles_labels()
+    order = sorted(range(len(names)), key=lambda k: not isinstance(handles[k], BarContainer))
+    entries = [handles[k] for k in order], [names[k] for k in order]
+    figure.legend(*entries, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
 
 
 def _bars(panel, at, width, found, color, name):
@@ -142,15 +156,9 @@ def differences(comparison: Comparison, *, per: str = "unit") -> Figure:
                 panel.scatter(at, comparison.difference[place], color=color, s=22, label=name)
                 if comparison.interval.shape[-1]:
                     panel.vlines(at, *comparison.interval[place].T, color=color, linewidth=1.6)
-            panel.set_xticks(groups, comparison.categories)
-            panel.set_title(f"IoU > {threshold:g}", fontsize=10)
-            panel.tick_params(length=0)
-            panel.grid(axis="y", color="#e4e4e4", linewidth=0.6)
+            _dress(panel, comparison.categories, threshold)
         panels[0].set_ylabel(f"unique concepts, minus {first}")
-        handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(
-            handles, names, loc="outside lower center", ncols=5, frameon=False, fontsize=8
-        )
+        _add_legend(figure, panels[0])
     return figure
 
 
@@ -204,7 +212,7 @@ def example_units(result: Dissection, count: int) -> np.ndarray:
 
 
 def masked(image: np.ndarray, activation: np.ndarray, threshold: float) -> np.ndarray:
-    """uint8 [H, W, 3] with what lies outside the unit's mask darkened and pale.
+    """uint8 [H, W, 3 or 1] as [H, W, 3] with what lies outside the unit's mask darkened and pale.
 
     activation: the unit's map [h, w]; a pixel is inside where its upsampled value is above
     `threshold`.
@@ -212,7 +220,8 @@ def masked(image: np.ndarray, activation: np.ndarray, threshold: float) -> np.nd
     inside = _upsampled(activation, image.shape[:2]) > threshold
     grey = image.mean(-1, keepdims=True)
     outside = 0.25 * (0.5 * image + 0.5 * grey) + 25
-    return np.where(inside[..., None], image, outside).astype(np.uint8)
+    shown = np.where(inside[..., None], image, outside).astype(np.uint8)
+    return np.broadcast_to(shown, (*image.shape[:2], 3))
 
 
 def _upsampled(activation, size):

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
 import signal
 import threading
@@ -53,13 +52,19 @@ def train(config, workdir) -> dict:
     )
     _check_devices(config)
     workdir = pathlib.Path(workdir).absolute()
-    _prepare_workdir(config, workdir)
+    if checkpoint.folder(workdir).is_dir():
+        checkpoint.check_settings(workdir, config)
+    checkpoint.write_settings(workdir, config)
     _set_up_jax(config)
     _describe(config, sources, workdir)
     try:
         with (
             checkpoint.full_disk(workdir),
-            checkpoint.manager(workdir, keep_steps=config.resolved.keep_steps) as manager,
+            checkpoint.manager(
+                workdir,
+                keep_steps=config.resolved.keep_steps,
+                scored=sources["validation"] is not None,
+            ) as manager,
         ):
             return _train(config, sources, workdir, manager)
     except jax.errors.JaxRuntimeError as error:
@@ -144,8 +149,9 @@ def _at_cadence(run, step, state, progress, stopping):
     """Logs, evaluates and saves when their time has come."""
     r = run.config.resolved
     last = step == r.steps
-    evaluating = step % r.eval_steps == 0 or last
-    saving = step % r.checkpoint_steps == 0 or last or stopping
+    saving = step % r.checkpoint_steps == 0 or last
+    evaluating = step % r.eval_steps == 0 or saving  # so that the best checkpoint can be chosen
+    saving = saving or stopping
     if evaluating or saving or step % run.config.train.log_every == 0:
         progress.report(step)
     scores = {}
@@ -249,28 +255,6 @@ def _check_devices(config):
     parallel.check_batch_size(micro, 2 if mixing else 1, "data.batch_size / train.accumulate")
     parallel.check_batch_size(config.eval.batch_size, key="eval.batch_size")
     steps.check_mixing(config)
-
-
-def _prepare_workdir(config, workdir):
-    """Makes the folder and its config.json, or refuses a folder whose checkpoints are of other settings."""
-    path = workdir / "config.json"
-    if path.exists() and checkpoint.folder(workdir).is_dir():
-        changed = config_lib.difference(config_lib.read(workdir), config)
-        if changed:
-            raise ValueError(
-                f"{workdir} holds a run of other settings ({'; '.join(changed)}); "
-                "use another --workdir, or these settings again"
-            )
-    if parallel.is_main():
-        workdir.mkdir(parents=True, exist_ok=True)
-        for name, text in (
-            ("config.json", config_lib.to_json(config)),
-            ("versions.json", json.dumps(checkpoint.versions(), indent=2)),
-        ):
-            whole = workdir / f"{name}.tmp"  # a full disk must not leave half a file
-            whole.write_text(text)
-            whole.replace(workdir / name)
-    parallel.barrier("working directory ready")
 
 
 def _set_up_jax(config):

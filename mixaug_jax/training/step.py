@@ -52,17 +52,15 @@ class EvalMetrics(clu.metrics.Collection):
 
 def build_model(config) -> nn.Module:
     """The linen module of a resolved config."""
-    m = config.model
-    model = models.MODELS[m.name](len(config.resolved.class_names), width=m.width, stem=m.stem)
+    r, m = config.resolved, config.model
+    model = models.MODELS[r.model.name](len(r.class_names), width=r.model.width, stem=r.model.stem)
     axis = parallel.AXIS if m.sync_bn else ""
     return model.clone(dtype=jnp.dtype(m.dtype), axis_name=axis, remat=m.remat)
 
 
 def build_preprocess(config) -> models.Preprocess:
     """How this run's network sees a photograph."""
-    d = config.data
-    short = round(d.size * d.resize)
-    return models.Preprocess(size=d.size, resize=short, mean=tuple(d.mean), std=tuple(d.std))
+    return models.Preprocess(**config.resolved.preprocess)
 
 
 def learning_rate(config) -> optax.Schedule:
@@ -91,8 +89,8 @@ def build_optimizer(config) -> optax.GradientTransformation:
 
 def _init(model, optimizer, config):
     def init(key) -> State:
-        side, channels = config.data.size, len(config.data.mean)
-        variables = model.init(key, jnp.zeros((1, side, side, channels)))
+        view = config.resolved.preprocess
+        variables = model.init(key, jnp.zeros((1, view.size, view.size, len(view.mean))))
         ema = variables if config.train.ema else {}
         return State(jnp.int32(0), variables, optimizer.init(variables["params"]), ema)
 
