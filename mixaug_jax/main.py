@@ -57,7 +57,7 @@ def main(_) -> None:
 
 
 def _run_stages(config, workdir: str, chosen: str) -> None:
-    from mixaug_jax import training
+    from mixaug_jax import log, training
     from mixaug_jax.dissection import stage as dissection
     from mixaug_jax.models import stage as weights
 
@@ -72,6 +72,12 @@ def _run_stages(config, workdir: str, chosen: str) -> None:
         dissection.run(config, workdir, which=_CHECKPOINT.value, required=not everything)
     if chosen == "export":
         weights.export_run(workdir, _CHECKPOINT.value)
+    if everything:
+        other = "cutmix" if config.mix.name == "none" else "baseline"
+        log.say(
+            f"next: look at the figures in {workdir}/dissection, and compare with another augmentation: "
+            f"python -m mixaug_jax.main --config=configs/{other}.py:{config.data.name}"
+        )
 
 
 def _parse(argv: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ import collections
 import functools
 import itertools
 import os
+import pathlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -105,6 +106,14 @@ def check_batch_size(batch_size: int, minimum: int = 1, key: str = "data.batch_s
             f"{key}={batch_size} leaves {batch_size // devices} images on each of {devices} devices; "
             f"this needs at least {minimum} on each, so {minimum * devices} or more"
         )
+
+
+def set_up(config) -> None:
+    """Sets the precision of matrix products, and where compiled programs are kept, for every stage alike."""
+    jax.config.update("jax_default_matmul_precision", config.precision)
+    if config.compile_cache:
+        folder = str(pathlib.Path(config.compile_cache).absolute())
+        jax.config.update("jax_compilation_cache_dir", folder)
 
 
 def initialize_multihost() -> None:

@@ -94,47 +94,43 @@ def dissect(
             )
         rows = len(devices) * -(-min(batch_size, len(labels.images)) // len(devices))
         ordered = tuple(stage for stage in net.stages if stage in stages)
-
-        def measure(net, measure_stage, title):
-            variables = parallel.replicate(jax.device_get(net.variables), devices)
-            on_devices = dataclasses.replace(net, variables=variables)
-            forward = activations_lib.Forward(
-                on_devices, dataset, labels.images, ordered, rows, threads, devices
-            )
-            with tempfile.TemporaryDirectory(dir=scratch) as place:
-                kept, maxima = activations_lib.collect(forward, sizes, place, cache_gb, title)
-                return {
-                    stage: measure_stage(kept[stage], maxima[stage], stage) for stage in ordered
-                }
-
-        def of_net(activations, maxima, stage):
+        forward = activations_lib.Forward(
+            net, dataset, labels.images, ordered, rows, threads, devices
+        )
+        found, by_chance = {}, {}
+        for stage, kept, maxima in _activations(forward, sizes, scratch, cache_gb, "forward"):
             given = (thresholds or {}).get(stage)
-            found = _measure(activations, labels, options, stage, given, devices)
-            return found | _top_images(activations, maxima, labels.images)
-
-        def of_random(activations, maxima, stage):
-            return _count_only(activations, labels, options, f"{stage}, random weights", devices)
-
-        found = measure(net, of_net, "forward")
-        unknown = np.full_like(next(iter(found.values()))["counts"], -1)
-        by_chance = dict.fromkeys(stages, unknown)
+            found[stage] = _measure(kept, labels, options, stage, given, devices)
+            found[stage] |= _top_images(kept, maxima, labels.images)
+            by_chance[stage] = np.full_like(found[stage]["counts"], -1)
         if random_baseline:
-            by_chance = measure(
-                random_net(net, dataset, seed), of_random, "forward, random weights"
-            )
-        return {
-            stage: Dissection(
-                stage=stage,
-                names=labels.vocabulary.names,
-                random=by_chance[stage],
-                images=labels.images,
-                settings=settings_of(
-                    net, labels, options, stage, random_baseline, given=thresholds
-                ),
-                **found[stage],
-            )
-            for stage in stages
-        }
+            other = dataclasses.replace(forward, net=random_net(net, dataset, seed))
+            title = "forward, random weights"
+            for stage, kept, _ in _activations(other, sizes, scratch, cache_gb, title):
+                title = f"{stage}, random weights"
+                by_chance[stage] = _count_only(kept, labels, options, title, devices)
+    return {
+        stage: Dissection(
+            stage=stage,
+            names=labels.vocabulary.names,
+            random=by_chance[stage],
+            images=labels.images,
+            settings=settings_of(net, labels, options, stage, random_baseline, given=thresholds),
+            **found[stage],
+        )
+        for stage in stages
+    }
+
+
+def _activations(forward, sizes, scratch, cache_gb, title):
+    """Yields (stage, activations, maxima) of each stage; their files live until the end."""
+    variables = parallel.replicate(jax.device_get(forward.net.variables), forward.devices)
+    net = dataclasses.replace(forward.net, variables=variables)
+    forward = dataclasses.replace(forward, net=net)
+    with tempfile.TemporaryDirectory(dir=scratch) as place:
+        kept, maxima = activations_lib.collect(forward, sizes, place, cache_gb, title)
+        for stage in forward.stages:
+            yield stage, kept[stage], maxima[stage]
 
 
 def settings_of(

@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 
+from mixaug_jax import checkpoint
 from mixaug_jax.dissection import counting
 from mixaug_jax.dissection.concepts import Vocabulary
 from mixaug_jax.dissection.resample import PADDINGS
@@ -146,6 +147,7 @@ def save(result: Dissection, path) -> None:
     arrays["concept_categories"] = np.array([category for _, category in result.names])
     arrays["category_names"] = np.array(result.categories)
     arrays["settings"] = np.array(json.dumps(result.settings))
+    arrays["versions"] = np.array(json.dumps(checkpoint.versions()))
     path = pathlib.Path(path)
     whole = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -172,7 +174,7 @@ def load(path) -> Dissection:
             arrays.pop("concept_categories").tolist(),
             strict=True,
         )
-        del arrays["category_names"]  # it is there for other readers
+        del arrays["category_names"], arrays["versions"]  # they are there for other readers
         return Dissection(
             names=tuple(names),
             tally=counting.Tally(**tally),

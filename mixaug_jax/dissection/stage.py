@@ -49,7 +49,7 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
         log.say(f"dissect: {note}")
     if dataset is None:
         return
-    _set_up_jax(config)
+    parallel.set_up(config)
     for step in steps:
         net = checkpoint.load(workdir, step)
         if config.dissect.broden:  # whose images are square already, and are seen whole
@@ -219,13 +219,6 @@ def _cache_root(config) -> pathlib.Path:
     given = config.data.dir if config.data.name == "scenes" else ""
     given = given or os.environ.get("MIXAUG_JAX_CACHE", "") or "~/.cache/mixaug_jax"
     return pathlib.Path(given).expanduser().absolute()
-
-
-def _set_up_jax(config):
-    jax.config.update("jax_default_matmul_precision", config.precision)
-    if config.compile_cache:
-        folder = str(pathlib.Path(config.compile_cache).absolute())
-        jax.config.update("jax_compilation_cache_dir", folder)
 
 
 @contextlib.contextmanager

@@ -79,13 +79,14 @@ def cross_model_deletion(
     _check(nets, maps, images, labels)
     keys = jax.vmap(functools.partial(jax.random.fold_in, as_key(key)))(jnp.arange(len(images)))
     maps = _with_controls(maps, images, keys)
-    stacked = jnp.stack([jnp.asarray(m, jnp.float32) for m in maps.values()])
     options = {"window": window, "step": step, "baseline": baseline, "of": of, "chunk": chunk}
-    areas = [
-        _areas(net, stacked, images, labels, keys, options=tuple(options.items()))
-        for net in nets.values()
-    ]
-    per_image = np.stack([np.asarray(a, np.float64) for a in areas])
+    fixed = tuple(options.items())
+
+    def areas(net, heats):
+        heats = jnp.asarray(heats, jnp.float32)
+        return np.asarray(_areas(net, heats, images, labels, keys, options=fixed), np.float64)
+
+    per_image = np.stack([[areas(net, heats) for heats in maps.values()] for net in nets.values()])
     return {
         "models": tuple(nets),
         "sources": tuple(maps),
@@ -95,14 +96,14 @@ def cross_model_deletion(
 
 
 @functools.partial(jax.jit, static_argnames="options")
-def _areas(net, maps, images, labels, keys, *, options):
-    """The area under each image's deletion curve, [S,N]; the images one after the other."""
+def _areas(net, heats, images, labels, keys, *, options):
+    """The area under each image's deletion curve, [N]; the images one after the other."""
 
     def area(example):
         heat, image, label, key = example
         return auc(deletion(heat, net, image, label, key=key, **dict(options)))
 
-    return jax.lax.map(lambda heat: jax.lax.map(area, (heat, images, labels, keys)), maps)
+    return jax.lax.map(area, (heats, images, labels, keys))
 
 
 def readings(d, models, sources):

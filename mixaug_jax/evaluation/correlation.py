@@ -21,7 +21,8 @@ def subset_sizes(units, count=16):
 
     Schulz et al. 2020, arXiv 2001.00396, whose code has some small sizes twice.
     """
-    return tuple(int(n) for n in np.unique(np.geomspace(1, max(0.8 * units, 1), count).round()))
+    last = min(0.8 * units, units - 1)
+    return tuple(int(n) for n in np.unique(np.geomspace(1, max(last, 1), count).round()))
 
 
 def subset_drops(
@@ -192,13 +193,14 @@ def infidelity(
     size = image.shape[:2]
     shape = image.shape if jnp.ndim(heatmap) == 3 else size
     phi = checked(heatmap, shape, "image").reshape(*size, -1)
-    grid(size, window)
     lost = image - fill(image, baseline, key)
     key = as_key(key)
     if checks.given(masks):
         masks = checks.array("masks", masks, (0, *size))
         samples = len(masks)
-    checks.count("samples", samples)
+    else:
+        grid(size, window)
+        checks.count("samples", samples)
 
     def draw(index):
         if checks.given(masks):

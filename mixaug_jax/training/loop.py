@@ -55,7 +55,7 @@ def train(config, workdir) -> dict:
     if checkpoint.folder(workdir).is_dir():
         checkpoint.check_settings(workdir, config)
     checkpoint.write_settings(workdir, config)
-    _set_up_jax(config)
+    parallel.set_up(config)
     _describe(config, sources, workdir)
     try:
         with (
@@ -255,14 +255,6 @@ def _check_devices(config):
     parallel.check_batch_size(micro, 2 if mixing else 1, "data.batch_size / train.accumulate")
     parallel.check_batch_size(config.eval.batch_size, key="eval.batch_size")
     steps.check_mixing(config)
-
-
-def _set_up_jax(config):
-    jax.config.update("jax_default_matmul_precision", config.precision)
-    if config.compile_cache:
-        jax.config.update(
-            "jax_compilation_cache_dir", str(pathlib.Path(config.compile_cache).absolute())
-        )
 
 
 def _describe(config, sources, workdir):
