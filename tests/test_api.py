@@ -6,11 +6,34 @@ import re
 import pytest
 
 from mixaug_jax.attribution import METHODS
+from mixaug_jax.evaluation import SCORES
 from mixaug_jax.mixing import MIXERS
+
+ALIGNMENT = (
+    "best_box_iou",
+    "box_ratio",
+    "effective_heat_ratio",
+    "energy_pointing_game",
+    "mass_accuracy",
+    "pointing_game",
+    "rank_accuracy",
+)
+STABILITY = ("class_sensitivity", "completeness", "max_sensitivity", "parameter_randomisation")
+COMPLEXITY = ("complexity", "effective_complexity", "sparseness")
+FAITHFULNESS = SCORES.keys() - {*ALIGNMENT, *STABILITY, *COMPLEXITY}
+
+
+def scores(names):
+    return {name: SCORES[name] for name in sorted(names)}
+
 
 # dict, the arguments that may be given by position, options that every entry must take.
 DICTS = {
     "METHODS": (METHODS, ("net", "image", "label"), ()),
+    "SCORES of alignment": (scores(ALIGNMENT), ("heatmap", "mask"), ()),
+    "SCORES of faithfulness": (scores(FAITHFULNESS), ("heatmap", "net", "image", "label"), ()),
+    "SCORES of stability": (scores(STABILITY), ("explain", "net", "image", "label"), ()),
+    "SCORES of complexity": (scores(COMPLEXITY), ("heatmap",), ()),
     "MIXERS": (MIXERS, ("key", "images", "targets"), ("shard", "prob", "per")),
 }
 CASES = [

@@ -95,6 +95,14 @@ def test_true_attributions_win_in_every_reading():
     near(other["D"][:, [0, 1, 3]], result["D"][:, [0, 1, 3]], 1e-6)
 
 
+def test_a_given_replacement():
+    nets, maps, images, labels = problem()
+    given = cross_model_deletion(nets, maps, images, labels, window=4, baseline=np.zeros(3))
+    named = cross_model_deletion(nets, maps, images, labels, window=4, baseline="zero")
+    for key in SHARED:
+        near(given[key], named[key], 1e-6)
+
+
 def test_cross_model_deletion_rejects():
     nets, maps, images, labels = problem()
     cases = [

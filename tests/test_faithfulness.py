@@ -237,7 +237,9 @@ def test_lerf_is_morf_of_the_negative_map():
 
 @pytest.mark.parametrize("name", CURVES)
 def test_a_nan_image_is_not_hidden(name):
-    net, image, contributions = linear_net((9, 8, 3))  # the max pool of other networks may lose a NaN
+    net, image, contributions = linear_net(
+        (9, 8, 3)
+    )  # the max pool of other networks may lose a NaN
     image[2, 3, 1] = np.nan
     options = {} if name == "road" else {"baseline": 0.5}
     ours = single(name, contributions[1].sum(-1), net, image, 1, **options)

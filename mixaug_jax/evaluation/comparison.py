@@ -49,8 +49,7 @@ def cross_model_deletion(
     the area under model m's deletion curve with pixels ranked by source s, and R[m, s] = D[m, s] / D[m, random] relates it to
     model m's own robustness, its area under random removal. Below 1 is better than chance; 0 / 0 counts as 1.
 
-    Three ways to read R, none of them a standard, for the question that Won et al. 2023, arXiv 2303.14608, raise (the paper's
-    own formula is not given here):
+    Three ways to read R for the question that Won et al. 2023, arXiv 2303.14608, raise; none is that paper's own formula:
 
     * own_vs_others [m]: the mean of R[m, s] over the other models s, less R[m, m]. One judge, so its robustness cancels:
       positive if m's own explanations are more faithful to m than other models' explanations are. NaN with a single model.
@@ -73,20 +72,16 @@ def cross_model_deletion(
       "own_vs_others" [M], "fixed_evaluators" [S], "gain_over_random" [M]; float64.
 
     Raises:
-      ValueError: without a net or an image, for a model without maps, maps of another size, or a label out of range.
+      ValueError: without a net or image, for a model without maps, maps of another size, or a label out of range.
     """
     images, labels = jnp.asarray(images, jnp.float32), jnp.asarray(labels)
     _check(nets, maps, images, labels)
     keys = jax.vmap(functools.partial(jax.random.fold_in, as_key(key)))(jnp.arange(len(images)))
     maps = _with_controls(maps, images, keys)
     options = {"window": window, "step": step, "baseline": baseline, "of": of, "chunk": chunk}
-    fixed = tuple(options.items())
-
-    def areas(net, heats):
-        heats = jnp.asarray(heats, jnp.float32)
-        return np.asarray(_areas(net, heats, images, labels, keys, options=fixed), np.float64)
-
-    per_image = np.stack([[areas(net, heats) for heats in maps.values()] for net in nets.values()])
+    areas = jax.jit(functools.partial(_areas, options=options))
+    rows = [[areas(net, m, images, labels, keys) for m in maps.values()] for net in nets.values()]
+    per_image = np.asarray(rows, np.float64)
     return {
         "models": tuple(nets),
         "sources": tuple(maps),
@@ -95,13 +90,12 @@ def cross_model_deletion(
     }
 
 
-@functools.partial(jax.jit, static_argnames="options")
 def _areas(net, heats, images, labels, keys, *, options):
     """The area under each image's deletion curve, [N]; the images one after the other."""
 
     def area(example):
         heat, image, label, key = example
-        return auc(deletion(heat, net, image, label, key=key, **dict(options)))
+        return auc(deletion(heat, net, image, label, key=key, **options))
 
     return jax.lax.map(area, (heats, images, labels, keys))
 

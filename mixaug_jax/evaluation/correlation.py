@@ -53,8 +53,7 @@ def subset_drops(
       masks: bool [sizes,samples,rows,cols], True for units removed, in place of n, samples and key.
       baseline: the replacement, see `replacement.fill`.
       key: a random key or a seed; subset i uses the key folded with i, so one key gives all images the same subsets.
-      of: "logit", "prob" or "loss".
-      chunk: subsets in memory at once; 0 is all.
+      of, chunk: as in `mixaug_jax.evaluation.faithfulness`.
 
     Returns:
       sums and drops, [sizes,samples] each.
@@ -63,22 +62,7 @@ def subset_drops(
     heat = checked(heatmap, image.shape[:2], "image")
     cells = grid(heat.shape, window)
     after = fill(image, baseline, key)
-    key = as_key(key)
-    if checks.given(masks):
-        masks = checks.array("masks", masks, (0, 0, *cells)) > 0
-        shape = masks.shape[:2]
-        masks = masks.reshape(-1, *cells)
-    else:
-        checks.count("samples", samples)
-        sizes = _sizes(n, cells[0] * cells[1])
-        shape = (len(sizes), samples)
-
-    def draw(index):
-        if checks.given(masks):
-            return masks[index]
-        order = jax.random.permutation(jax.random.fold_in(key, index), cells[0] * cells[1])
-        return (order < jnp.asarray(sizes)[index // samples]).reshape(cells)
-
+    draw, shape = _subsets(n, samples, masks, cells, as_key(key))
     sums = tile_sums(heat, window)
     clean = outputs(net, image[None], label, of)
 
@@ -92,11 +76,31 @@ def subset_drops(
     return pairs[..., 0], pairs[..., 1]
 
 
+def _subsets(n, samples, masks, cells, key):
+    """index -> bool [rows,cols], and (sizes, samples)."""
+    if checks.given(masks):
+        masks = checks.array("masks", masks, (0, 0, *cells)) > 0
+        shape = masks.shape[:2]
+        masks = masks.reshape(-1, *cells)
+        return lambda index: masks[index], shape
+    checks.count("samples", samples)
+    units = cells[0] * cells[1]
+    sizes = jnp.asarray(_sizes(n, units))
+
+    def draw(index):
+        order = jax.random.permutation(jax.random.fold_in(key, index), units)
+        return (order < sizes[index // samples]).reshape(cells)
+
+    return draw, (len(sizes), samples)
+
+
 def _sizes(n, units):
-    sizes = (n,) if isinstance(n, int) else tuple(int(k) for k in n) or subset_sizes(units)
-    if not all(0 < k < units for k in sizes):
-        raise ValueError(f"n must be from 1 to {units - 1}, fewer than all units; got {n}.")
-    return sizes
+    sizes = np.ravel(n) if np.size(n) else np.asarray(subset_sizes(units))
+    if not all(0 < k < units and k == int(k) for k in sizes):
+        raise ValueError(
+            f"n must be integers from 1 to {units - 1}, fewer than all units; got {n}."
+        )
+    return sizes.astype(np.int32)
 
 
 def sensitivity_n(
@@ -186,31 +190,14 @@ def infidelity(
       baseline: the replacement, see `replacement.fill`.
       normalise: first scale phi by E[ab] / E[a^2], a and b the predicted and the true drop, as captum can; zeros stay zeros.
       key: a random key or a seed; square i uses the key folded with i.
-      of: "logit", "prob" or "loss".
-      chunk: squares in memory at once; 0 is all.
+      of, chunk: as in `mixaug_jax.evaluation.faithfulness`.
     """
     image = checks.image(image)
     size = image.shape[:2]
     shape = image.shape if jnp.ndim(heatmap) == 3 else size
     phi = checked(heatmap, shape, "image").reshape(*size, -1)
     lost = image - fill(image, baseline, key)
-    key = as_key(key)
-    if checks.given(masks):
-        masks = checks.array("masks", masks, (0, *size))
-        samples = len(masks)
-    else:
-        grid(size, window)
-        checks.count("samples", samples)
-
-    def draw(index):
-        if checks.given(masks):
-            return masks[index]
-        last = jnp.asarray(size) - window + 1
-        corner = jax.random.randint(jax.random.fold_in(key, index), (2,), 0, last)
-        row, col = (jnp.arange(side) - start for side, start in zip(size, corner, strict=True))
-        inside = ((row >= 0) & (row < window))[:, None] & ((col >= 0) & (col < window))
-        return inside.astype(jnp.float32)
-
+    draw, samples = _squares(samples, window, masks, size, as_key(key))
     clean = outputs(net, image[None], label, of)
 
     def pair(indices):
@@ -222,3 +209,21 @@ def infidelity(
     if normalise:
         predicted *= ratio((predicted * drop).mean(), jnp.square(predicted).mean())
     return jnp.square(predicted - drop).mean()
+
+
+def _squares(samples, window, masks, size, key):
+    """index -> [h,w] in 0..1, and how many there are."""
+    if checks.given(masks):
+        masks = checks.array("masks", masks, (0, *size))
+        return lambda index: masks[index], len(masks)
+    grid(size, window)
+    checks.count("samples", samples)
+    last = jnp.asarray(size) - window + 1
+
+    def draw(index):
+        corner = jax.random.randint(jax.random.fold_in(key, index), (2,), 0, last)
+        row, col = (jnp.arange(side) - start for side, start in zip(size, corner, strict=True))
+        inside = ((row >= 0) & (row < window))[:, None] & ((col >= 0) & (col < window))
+        return inside.astype(jnp.float32)
+
+    return draw, samples

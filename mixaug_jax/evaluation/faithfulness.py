@@ -206,14 +206,9 @@ def road(
     image = checks.image(image)
     checks.choice("order", order, ORDERS)
     checks.not_negative("sigma", sigma)
-    fractions = tuple(float(f) for f in fractions)
-    if not fractions or not all(
-        a <= b for a, b in zip((0, *fractions), (*fractions, 1), strict=True)
-    ):
-        raise ValueError(f"fractions must rise within 0..1, got {fractions}.")
     heat = checked(heatmap, image.shape[:2], "image")
     rank = ranks(heat if order == "morf" else -heat)
-    counts = jnp.asarray([0, *(int(f * rank.size) for f in fractions)], jnp.int32)
+    counts = _fraction_counts(fractions, rank.size)
     key = as_key(key)
 
     def imputed(index):
@@ -225,6 +220,15 @@ def road(
         return outputs(net, jax.vmap(imputed)(index), label, of)
 
     return chunks.every(score, len(counts), chunk)
+
+
+def _fraction_counts(fractions, pixels):
+    """How many pixels are removed at each point, int32 [T+1], the first 0."""
+    fractions = [float(f) for f in fractions]
+    ends = zip([0, *fractions], [*fractions, 1], strict=True)
+    if not fractions or not all(a <= b for a, b in ends):
+        raise ValueError(f"fractions must rise within 0..1, got {fractions}.")
+    return jnp.asarray([0, *(int(f * pixels) for f in fractions)], jnp.int32)
 
 
 def auc(curve, *, at=()):

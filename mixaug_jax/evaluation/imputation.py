@@ -15,7 +15,7 @@ def _neighbours(x):
 def impute(image, gone):
     """Removed pixels such that each is the weighted mean of its neighbours, removed ones included.
 
-    Rong et al. 2022 (ROAD), arXiv 2202.00449, section 4: direct neighbours count 1/6, diagonal ones 1/12, renormalised at
+    Rong et al. 2022 (ROAD), arXiv 2202.00449: direct neighbours count 1/6, diagonal ones 1/12, renormalised at
     the border. The equations, multiplied by the weights that lie inside the image, are symmetric and positive definite;
     conjugate gradients solve them.
 

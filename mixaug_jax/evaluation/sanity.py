@@ -123,7 +123,7 @@ def parameter_randomisation(
 ):
     """How alike the explanation stays as the network's stages are re-initialised, the mean over stages, smaller is better.
 
-    Adebayo et al. 2018, arXiv 1810.03292, section 4. Quantus's average includes the network as trained, whose similarity is 1;
+    Adebayo et al. 2018, arXiv 1810.03292. Quantus's average includes the network as trained, whose similarity is 1;
     this one does not.
 
     Args:
