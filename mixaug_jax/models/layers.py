@@ -191,7 +191,9 @@ class StagedModel(nn.Module, kw_only=True):
             return self.norm(norm, y, train) if norm else y
         bias = jnp.zeros(shape[-1:]) if bias is None else bias
         if norm:
-            mean, multiplier, offset = BatchNorm(shape[-1], "", self.epsilon, name=norm)(None, False)
+            mean, multiplier, offset = BatchNorm(shape[-1], "", self.epsilon, name=norm)(
+                None, False
+            )
             kernel, bias = kernel * multiplier, (bias - mean) * multiplier + offset
         return self.affine(name, linear, x, kernel.astype(dtype), bias.astype(dtype))
 
