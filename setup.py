@@ -35,7 +35,7 @@ setuptools.setup(
         "matplotlib",
     ],
     extras_require={
-        "test": ["pytest", "ruff", "tensorboardX"],
+        "test": ["pytest", "pytest-xdist", "ruff", "tensorboardX"],
         "tensorboard": ["tensorboardX"],
         "prepare": ["tensorflow-cpu"],
         "bench": ["torch", "captum", "opencv-contrib-python-headless"],
