@@ -165,8 +165,6 @@ class _OtherModelError(ValueError):
 
 
 def _same_model(stored: dict, config, step: int) -> None:
-    if not stored["resolved"]["steps"]:
-        raise _OtherModelError("this --workdir holds imported weights; train in another one")
     here = json.loads(json.dumps(config.model.to_dict()))
     if stored["model"] != here:
         raise _OtherModelError(

@@ -249,6 +249,8 @@ def check(config) -> None:
         )
     if not d.train_split:
         raise ValueError("data.train_split must name a split")
+    if not d.validation_split and not d.test_split:
+        raise ValueError("data.validation_split and data.test_split are both empty; name one")
     _check_dissect(config)
     if m.name != "none":
         surplus = set(m) - {"name"} - set(mixing.options(m.name))

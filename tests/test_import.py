@@ -61,6 +61,7 @@ def test_other_weights_and_training_are_refused_where_weights_were_imported(
     with pytest.raises(ValueError, match="holds imported weights"):
         mixaug_jax.train(config(path), tmp_path / "run")
     assert checkpoint.steps(tmp_path / "run") == [0]
+    stage.import_run(config(path), tmp_path / "run")  # the refusals have changed nothing
     with pytest.raises(ValueError, match="weights is empty"):
         stage.import_run(mixaug_jax.get_config(), tmp_path / "new")
     assert not (tmp_path / "new").exists()

@@ -223,8 +223,10 @@ def test_another_config_is_refused_and_says_what_differs(tmp_path):
     mixaug_jax.train(toy.config(steps=2), tmp_path)
     with pytest.raises(ValueError, match=r"train.lr: 0.05 -> 0.5"):
         mixaug_jax.train(toy.config(steps=2, lr=0.5), tmp_path)
-    # How often it logs, and how long it runs, may change.
+    # How often it logs, and how long it runs, may change, but no step is taken back.
     assert mixaug_jax.train(toy.config(steps=3, log_every=7), tmp_path)["step"] == 3
+    with pytest.raises(ValueError, match="is at step 3 already"):
+        mixaug_jax.train(toy.config(steps=2), tmp_path)
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, caplog):
@@ -333,6 +335,7 @@ def test_a_loaded_network_sees_what_the_evaluation_saw():
         ({"train": {"accumulate": 3}}, "train.accumulate=3 does not divide"),
         ({"train": {"steps": 0, "epochs": 0}}, "are both 0"),
         ({"train": {"schedule": "steps"}}, "did you mean 'step'"),
+        ({"data": {"validation_split": "", "test_split": ""}}, "are both empty"),
         ({"data": {"size": 1}, "mix": {"name": "cutmix"}}, "too small for a cut"),
         ({"data": {"batch_size": 4}, "mix": {"name": "cutmix"}}, "at least 2 on each, so 8"),
     ],

@@ -54,6 +54,8 @@ def train(config, workdir) -> dict:
     workdir = pathlib.Path(workdir).absolute()
     if checkpoint.folder(workdir).is_dir():
         checkpoint.check_settings(workdir, config)
+        if not config_lib.read(workdir).resolved.steps:
+            raise ValueError(f"{workdir} holds imported weights; train in another --workdir")
     checkpoint.write_settings(workdir, config)
     parallel.set_up(config)
     _describe(config, sources, workdir)
@@ -95,6 +97,11 @@ def _train(config, sources, workdir, manager) -> dict:
     model, optimizer = steps.build_model(config), steps.build_optimizer(config)
     state = _restore_or_init(model, optimizer, config, manager)
     start = int(state.step)
+    if start > total:
+        raise ValueError(
+            f"{workdir} is at step {start} already, and the length asked for is {total} steps; "
+            "a run may only be made longer"
+        )
     scores = _finished(workdir, total) if start == total else {}
     with contextlib.closing(log.MetricLog(workdir, start)) as metric_log:
         run = _Run(config, sources, workdir, manager, metric_log, _evaluator(model, config))
