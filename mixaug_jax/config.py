@@ -7,17 +7,15 @@ Nothing here depends on another key: what does (the number of steps, say) is wor
 the size of the data set is known.
 """
 
-import difflib
 import json
-import math
 import pathlib
 
 import ml_collections
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Cutout's published code (CIFAR-10), in 0..255.
-CIFAR_MEAN = tuple(v / 255 for v in (125.3, 123.0, 113.9))
-CIFAR_STD = tuple(v / 255 for v in (63.0, 62.1, 66.7))
+from mixaug_jax import recipes
+from mixaug_jax.checks import check
+
+__all__ = ["check", "difference", "from_json", "get_config", "read", "resolve", "to_json"]
 
 
 def get_config(method: str = "baseline", data: str = "scenes") -> ml_collections.ConfigDict:
@@ -35,8 +33,8 @@ def get_config(method: str = "baseline", data: str = "scenes") -> ml_collections
       ValueError: an unknown method.
     """
     config = _defaults(data or "scenes")
-    _RECIPES.get(config.data.name, _folder)(config)
-    _set_method(config, method)
+    recipes.RECIPES.get(config.data.name, recipes.folder)(config)
+    recipes.set_method(config, method)
     return config.lock()
 
 
@@ -103,6 +101,8 @@ def _defaults(data: str) -> ml_collections.ConfigDict:
     config.eval.every = 1.0  # epochs
 
     config.dissect = _dissect()
+    config.attribute = _attribute()
+    config.anomaly = _anomaly()
     return config
 
 
@@ -128,175 +128,14 @@ def _dissect() -> ml_collections.ConfigDict:
     return d
 
 
-def _scenes(config):
-    config.data.scenes = s = ml_collections.ConfigDict()
-    s.seed = 0  # of the pictures; config.seed is that of the training
-    s.train, s.validation, s.test = 4000, 500, 1000  # pictures
-    # Shortcuts, in training and validation only: the share of pictures whose class decides ...
-    s.background, s.color, s.position = 0.0, 0.0, 0.0
-    s.label_noise = 0.0  # share of wrong labels, in training only
-    config.model.width = 0.25
-    config.train.update(epochs=20, lr=0.1, warmup=0.05, weight_decay=5e-4)
+def _attribute() -> ml_collections.ConfigDict:
+    a = ml_collections.ConfigDict()
+    return a
 
 
-def _folder(config):
-    config.data.update(size=96, batch_size=32, test_split="", resize=256 / 224)
-    config.data.update(crop="resized", crop_scale=(0.35, 1.0), jitter=0.4)
-    config.data.update(mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    config.train.update(epochs=30, lr=0.02, warmup=0.05, weight_decay=5e-4)
-    config.eval.batch_size = 64
-
-
-def _cifar(config):
-    """Cutout's recipe, which SaliencyMix's code shares."""
-    config.data.update(size=32, batch_size=128, validation_split="", crop="pad")
-    config.data.update(mean=CIFAR_MEAN, std=CIFAR_STD)
-    config.dissect.split = "test"
-    config.model.stem = "cifar"
-    config.train.update(epochs=200, schedule="step", boundaries=(0.3, 0.6, 0.8), decay=0.2)
-    config.train.weight_decay = 5e-4
-    config.eval.batch_size = 1000
-
-
-def _imagenet(config):
-    """CutMix's recipe, 300 epochs."""
-    config.data.update(size=224, batch_size=256, test_split="", resize=256 / 224)
-    config.data.update(crop="resized", jitter=0.4, lighting=0.1, threads=8)
-    config.data.update(mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    config.model.name = "resnet50"
-    config.train.update(epochs=300, schedule="step", boundaries=(0.25, 0.5, 0.75), decay=0.1)
-    config.eval.batch_size = 256
-
-
-_RECIPES = {
-    "scenes": _scenes,
-    "folder": _folder,
-    "cifar10": _cifar,
-    "cifar100": _cifar,
-    "imagenet2012": _imagenet,
-}
-
-# Where a paper, or its code, uses another value than the mixer's own default.
-_METHOD_ON_DATA = {
-    ("cutout", "cifar100"): {"length": 0.25},  # 8 of 32 pixels
-    ("cutmix", "cifar10"): {"prob": 0.5},
-    ("cutmix", "cifar100"): {"prob": 0.5},
-    ("saliencymix", "cifar10"): {"prob": 0.5},
-    ("saliencymix", "cifar100"): {"prob": 0.5},
-    ("manifold_mixup", "imagenet2012"): {"alpha": 0.2},
-}
-
-
-def _set_method(config, method: str) -> None:
-    from mixaug_jax import mixing
-
-    if method in ("baseline", "none", ""):
-        del config.mix.label  # nothing is mixed
-        return
-    if method not in mixing.MIXERS:
-        raise ValueError(f"unknown method {method!r}; known: baseline, {', '.join(mixing.MIXERS)}")
-    config.mix.name = method
-    options = mixing.options(method)
-    if "label" not in options:
-        del config.mix.label
-    config.mix.update(options)
-    config.mix.update(_METHOD_ON_DATA.get((method, config.data.name), {}))
-    # Mixup's own code trains CIFAR by another recipe than Cutout's.
-    if method in ("mixup", "manifold_mixup") and config.data.name in ("cifar10", "cifar100"):
-        config.train.update(weight_decay=1e-4, boundaries=(0.5, 0.75), decay=0.1)
-        config.train.nesterov = False
-
-
-def check(config) -> None:
-    """Raises ValueError, in one sentence, for settings that cannot work. Needs no data and compiles nothing."""
-    from mixaug_jax import mixing, models
-
-    d, t, m = config.data, config.train, config.mix
-    _one_of("model.name", config.model.name, models.MODELS)
-    _one_of("model.stem", config.model.stem, ("imagenet", "cifar"))
-    _one_of("model.dtype", config.model.dtype, ("float32", "bfloat16"))
-    _one_of("precision", config.precision, ("default", "high", "highest"))
-    _one_of("data.crop", d.crop, ("none", "pad", "resized"))
-    _one_of("data.corrupt", d.corrupt, ("error", "skip"))
-    _one_of("train.schedule", t.schedule, ("cosine", "step", "constant"))
-    _one_of("mix.name", m.name, ("none", *mixing.MIXERS))
-    for key in ("data.size", "data.batch_size", "data.threads", "data.prefetch", "eval.batch_size"):
-        _at_least(config, key, 1)
-    for key in ("train.epochs", "train.steps", "train.profile_steps", "train.keep_every", "train.lr",
-                "train.weight_decay", "data.pad", "data.jitter", "data.lighting"):  # fmt: skip
-        _at_least(config, key, 0)
-    for key in ("train.accumulate", "train.log_every", "data.resize"):
-        _at_least(config, key, 1)
-    for key in ("model.width", "train.checkpoint_every", "eval.every"):
-        _at_least(config, key, 0, strict=True)
-    for key in ("mix.prob", "train.warmup", "train.momentum", "train.label_smoothing", "train.ema"):
-        _at_least(config, key, 0)
-        if _get(config, key) > 1:
-            raise ValueError(f"{key} must lie in 0..1, not {_get(config, key)}")
-    if not 0 <= config.seed < 2**32:
-        raise ValueError(f"seed must lie in 0..2**32-1, not {config.seed}")
-    if not t.steps and not t.epochs:
-        raise ValueError("train.epochs and train.steps are both 0; set one")
-    if not (len(d.crop_scale) == 2 and 0 < d.crop_scale[0] <= d.crop_scale[1] <= 1):
-        raise ValueError(f"data.crop_scale must be (least, most) within 0..1, not {d.crop_scale}")
-    if len(d.mean) != len(d.std) or min(d.std, default=0) <= 0:
-        raise ValueError("data.mean and data.std need one value a channel, std above 0")
-    if list(t.boundaries) != sorted(t.boundaries) or any(not 0 < b < 1 for b in t.boundaries):
-        raise ValueError(f"train.boundaries must rise within 0..1, not {tuple(t.boundaries)}")
-    if d.batch_size % t.accumulate:
-        raise ValueError(
-            f"train.accumulate={t.accumulate} does not divide data.batch_size={d.batch_size}"
-        )
-    if not d.train_split:
-        raise ValueError("data.train_split must name a split")
-    if not d.validation_split and not d.test_split:
-        raise ValueError("data.validation_split and data.test_split are both empty; name one")
-    _check_dissect(config)
-    if m.name != "none":
-        surplus = set(m) - {"name"} - set(mixing.options(m.name))
-        if surplus:
-            raise ValueError(
-                f"mix.{min(surplus)} is not an option of {m.name}; its options: "
-                f"{', '.join(mixing.options(m.name))} (start from configs/{m.name}.py)"
-            )
-
-
-def _check_dissect(config):
-    from mixaug_jax import models
-
-    d, m = config.dissect, config.model
-    for stage in () if config.weights else d.stages:  # weights bring their own network
-        known = models.MODELS[m.name](2, width=m.width, stem=m.stem).stages
-        _one_of("dissect.stages", stage, known)
-    _one_of("dissect.split", d.split, ("train", "validation", "test"))
-    _one_of("dissect.over", d.over, ("upsampled", "raw"))
-    _one_of("dissect.rule", d.rule, ("linear", "hazen", "inverted_cdf"))
-    _one_of("dissect.padding", d.padding, ("edge", "zero"))
-    for key in ("images", "size", "shuffles", "replicates", "seed", "cache_gb"):
-        _at_least(config, f"dissect.{key}", 0)
-    if not 0 < d.q < 1:
-        raise ValueError(f"dissect.q must lie between 0 and 1, both excluded, not {d.q}")
-    if not d.iou or any(not 0 <= value < 1 for value in d.iou):
-        raise ValueError(f"dissect.iou must be thresholds from 0 up to below 1, not {d.iou}")
-
-
-def _get(config, key):
-    for part in key.split("."):
-        config = config[part]
-    return config
-
-
-def _one_of(key, value, allowed):
-    if value not in allowed:
-        near = difflib.get_close_matches(str(value), list(allowed), 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"{key}={value!r} is not known{hint}; allowed: {', '.join(allowed)}")
-
-
-def _at_least(config, key, least, strict=False):
-    value = _get(config, key)
-    if not math.isfinite(value) or value < least or (strict and value == least):
-        raise ValueError(f"{key} must be {'above' if strict else 'at least'} {least}, not {value}")
+def _anomaly() -> ml_collections.ConfigDict:
+    a = ml_collections.ConfigDict()
+    return a
 
 
 def resolve(config, *, train_size: int, class_names) -> ml_collections.ConfigDict:

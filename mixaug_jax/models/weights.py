@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from mixaug_jax import models
-from mixaug_jax.config import CIFAR_MEAN, CIFAR_STD
 from mixaug_jax.models import efficientnet_lite, mapping, weight_files
 from mixaug_jax.models.layers import StagedModel
 from mixaug_jax.models.mapping import Architecture
 from mixaug_jax.models.net import Net, Preprocess
+from mixaug_jax.recipes import CIFAR_MEAN, CIFAR_STD
 
 NOTES = "mixaug_jax"  # where exported files keep what their names and shapes do not tell
 
