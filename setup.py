@@ -16,7 +16,7 @@ setuptools.setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=setuptools.find_packages(include=["mixaug_jax", "mixaug_jax.*"]),
-    package_data={"mixaug_jax.models": ["*.json"]},
+    package_data={"mixaug_jax.models": ["*.json"], "mixaug_jax.report": ["*.css", "*.js"]},
     python_requires=">=3.11",
     install_requires=[
         "jax>=0.10",
@@ -29,13 +29,14 @@ setuptools.setup(
         "importlib-resources",  # tensorflow-datasets needs it to write array_record and does not say so
         "pillow",
         "numpy",
+        "scipy",
         "ml-collections>=1.1",
         "clu>=0.0.12",
         "absl-py",
         "matplotlib",
     ],
     extras_require={
-        "test": ["pytest", "pytest-xdist", "ruff", "tensorboardX"],
+        "test": ["pytest", "pytest-xdist", "ruff", "tensorboardX", "playwright", "nbclient", "ipykernel"],
         "tensorboard": ["tensorboardX"],
         "prepare": ["tensorflow-cpu"],
         "bench": ["torch", "captum", "opencv-contrib-python-headless"],

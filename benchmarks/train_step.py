@@ -9,6 +9,7 @@ same step without batch norm, whose passes over memory the operations do not cou
 """
 
 import argparse
+import collections
 import os
 
 import jax
@@ -71,7 +72,7 @@ def jax_step(model, x, y, *, train=True):
 
 
 def torch_resnet(stem, bottleneck, blocks, classes):
-    """The same network in PyTorch."""
+    """The same network in PyTorch, under torchvision's names."""
     from torch import nn
 
     class Block(nn.Module):
@@ -82,32 +83,42 @@ def torch_resnet(stem, bottleneck, blocks, classes):
             row = [(filters, 3, stride), (filters, 3, 1)]
             if bottleneck:
                 row = [(filters, 1, 1), (filters, 3, stride), (outputs, 1, 1)]
-            layers, channels = [], inputs
-            for width, size, step in row:
-                layers += [nn.Conv2d(channels, width, size, step, size // 2, bias=False)]
-                layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            self.body, channels = [], inputs
+            for i, (width, size, step) in enumerate(row, 1):
+                conv = nn.Conv2d(channels, width, size, step, size // 2, bias=False)
+                self.body += [(conv, nn.BatchNorm2d(width))]
+                self.add_module(f"conv{i}", conv)
+                self.add_module(f"bn{i}", self.body[-1][1])
                 channels = width
-            self.body = nn.Sequential(*layers[:-1])
-            self.shortcut = nn.Sequential()
+            self.downsample = nn.Sequential()
             if stride != 1 or inputs != outputs:
                 conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-                self.shortcut = nn.Sequential(conv, nn.BatchNorm2d(outputs))
+                self.downsample = nn.Sequential(conv, nn.BatchNorm2d(outputs))
             self.relu = nn.ReLU(inplace=True)
 
         def forward(self, x):
-            return self.relu(self.body(x) + self.shortcut(x))
+            y = x
+            for conv, norm in self.body[:-1]:
+                y = self.relu(norm(conv(y)))
+            conv, norm = self.body[-1]
+            return self.relu(norm(conv(y)) + self.downsample(x))
 
     size, stride = (7, 2) if stem == "imagenet" else (3, 1)
-    layers = [nn.Conv2d(3, 64, size, stride, size // 2, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    layers += [nn.MaxPool2d(3, 2, 1)] if stem == "imagenet" else []
+    layers = {
+        "conv1": nn.Conv2d(3, 64, size, stride, size // 2, bias=False),
+        "bn1": nn.BatchNorm2d(64),
+        "relu": nn.ReLU(inplace=True),
+        "maxpool": nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity(),
+    }
     channels = 64
     for layer, count in enumerate(blocks):
+        filters, made = 64 * 2**layer, []
         for i in range(count):
-            layers.append(Block(channels, 64 * 2**layer, 2 if layer and i == 0 else 1))
-            channels = 64 * 2**layer * (4 if bottleneck else 1)
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)
-    )
+            made.append(Block(channels, filters, 2 if layer and i == 0 else 1))
+            channels = filters * (4 if bottleneck else 1)
+        layers[f"layer{layer + 1}"] = nn.Sequential(*made)
+    layers |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
+    return nn.Sequential(collections.OrderedDict(layers, fc=nn.Linear(channels, classes)))
 
 
 def torch_step(model, x, y):

@@ -1,8 +1,9 @@
 """CutMix (Yun et al., arXiv 1905.04899): a box of another image is pasted, labels by area.
 
-    python -m mixaug_jax.main --config=configs/cutmix.py[:scenes|cifar10|cifar100|imagenet2012|folder]
+    python -m mixaug_jax.main --config=configs/cutmix.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech]
 
 Expect: test accuracy 0.964 on the scenes (one run, seed 0; about 3 minutes of training on 2 cores).
+speech: 0.993 on the Free Spoken Digit Dataset, official test split (300 recordings; one run, seed 0).
 imagenet2012: not run here; 21.40 % top-1 error in CutMix's table, after 300 epochs.
 The CIFAR sets: not run.
 """

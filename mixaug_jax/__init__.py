@@ -17,6 +17,10 @@ _PUBLIC = {
     "train": "training",
     "load": "checkpoint",
     "dissect": "dissection",
+    "attribute": "evaluation.run",
+    "evaluate": "evaluation.run",
+    "write_report": "report.stage",
+    "run_study": "study",
 }
 
 __all__ = [*_PUBLIC]

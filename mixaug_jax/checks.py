@@ -13,7 +13,7 @@ def check(config) -> None:
     _one_of("model.stem", config.model.stem, ("imagenet", "cifar"))
     _one_of("model.dtype", config.model.dtype, ("float32", "bfloat16"))
     _one_of("precision", config.precision, ("default", "high", "highest"))
-    _one_of("data.crop", d.crop, ("none", "pad", "resized"))
+    _one_of("data.crop", d.crop, ("none", "pad", "resized", "time"))
     _one_of("data.corrupt", d.corrupt, ("error", "skip"))
     _one_of("train.schedule", t.schedule, ("cosine", "step", "constant"))
     _one_of("mix.name", m.name, ("none", *mixing.MIXERS))
@@ -48,6 +48,8 @@ def check(config) -> None:
         raise ValueError("data.train_split must name a split")
     if not d.validation_split and not d.test_split:
         raise ValueError("data.validation_split and data.test_split are both empty; name one")
+    _check_channels(d)
+    _check_audio(config)
     _check_dissect(config)
     _check_attribute(config)
     _check_anomaly(config)
@@ -58,6 +60,45 @@ def check(config) -> None:
                 f"mix.{min(surplus)} is not an option of {m.name}; its options: "
                 f"{', '.join(mixing.options(m.name))} (start from configs/{m.name}.py)"
             )
+
+
+def _check_channels(d):
+    if len(d.mean) not in (1, 3):
+        raise ValueError(f"data.mean has {len(d.mean)} values; images have 1 channel or 3")
+    if len(d.mean) == 1 and (d.jitter or d.lighting):
+        raise ValueError("data.jitter and data.lighting are for colours; data.mean has one channel")
+
+
+def _check_audio(config):
+    from mixaug_jax.data import spectrogram
+
+    d = config.data
+    if (d.name == "speech") != ("audio" in d):
+        raise ValueError(
+            f"data.name={d.name!r} does not fit the other settings of data; name the data set where "
+            "they are chosen: configs/METHOD.py:speech"
+        )
+    if "audio" not in d:
+        if d.crop == "time":
+            raise ValueError("data.crop='time' is for recordings only (configs/METHOD.py:speech)")
+        return
+    if len(d.mean) != 1 or d.flip or d.resize != 1 or d.crop not in ("time", "none"):
+        raise ValueError(
+            "a spectrogram has one channel and no mirror image, and its bands are not resized: data.mean "
+            "needs one value, data.flip False, data.resize 1, and data.crop 'time' or 'none'"
+        )
+    for key in ("rate", "window", "hop", "span"):
+        _at_least(config, f"data.audio.{key}", 0, strict=True)
+    for key in ("low", "high", "masks", "mask_bands", "mask_frames"):
+        _at_least(config, f"data.audio.{key}", 0)
+    a = d.audio
+    if min(a.window, a.hop) * a.rate < 1:
+        raise ValueError("data.audio.window and data.audio.hop must last a sample at least")
+    if a.span > 200:
+        raise ValueError(f"data.audio.span must be at most 200 decibels, not {a.span}")
+    if max(a.mask_bands, a.mask_frames) > 1:
+        raise ValueError("data.audio.mask_bands and data.audio.mask_frames must lie in 0..1")
+    spectrogram.mel_filters(a.rate, round(a.window * a.rate), d.size, a.low, a.high)
 
 
 def _check_dissect(config):
@@ -77,14 +118,51 @@ def _check_dissect(config):
         raise ValueError(f"dissect.q must lie between 0 and 1, both excluded, not {d.q}")
     if not d.iou or any(not 0 <= value < 1 for value in d.iou):
         raise ValueError(f"dissect.iou must be thresholds from 0 up to below 1, not {d.iou}")
+    if not d.segmenter_sizes or min(d.segmenter_sizes) < 32:
+        raise ValueError(
+            f"dissect.segmenter_sizes must be sizes of 32 pixels or more, not {d.segmenter_sizes}"
+        )
 
 
 def _check_attribute(config):
-    del config
+    from mixaug_jax import attribution, evaluation, models
+    from mixaug_jax.evaluation import examples, options, regions
+
+    a, m = config.attribute, config.model
+    for method in a.methods:
+        _one_of("attribute.methods", method, attribution.METHODS)
+    for score in a.scores:
+        _one_of("attribute.scores", score, evaluation.SCORES)
+    if a.stage and not config.weights:
+        known = models.MODELS[m.name](2, width=m.width, stem=m.stem).stages
+        _one_of("attribute.stage", a.stage, known)
+    _one_of("attribute.split", a.split, ("train", "validation", "test"))
+    _one_of("attribute.label", a.label, examples.LABELS)
+    _one_of("attribute.region", a.region, ("auto", *regions.KINDS))
+    _one_of("attribute.reduce", a.reduce, options.REDUCES)
+    for key in ("images", "replicates", "seed", "memory_gb"):
+        _at_least(config, f"attribute.{key}", 0)
+    _at_least(config, "attribute.reference", 2)
 
 
 def _check_anomaly(config):
-    del config
+    from mixaug_jax.evaluation import anomaly_grid
+
+    a = config.anomaly
+    try:
+        anomaly_grid.from_config(a)
+    except ValueError as error:  # a sentence that begins with the key
+        raise ValueError(f"anomaly.{error}") from error
+    _one_of("anomaly.split", a.split, ("", "train", "validation", "test"))
+    named = {"true", "predicted"}
+    if not a.labels or not all(v in named or str(v).isdigit() for v in a.labels):
+        raise ValueError(
+            f"anomaly.labels must be 'true', 'predicted' or numbers of classes, not {a.labels}"
+        )
+    for key in ("images", "light", "seed"):
+        _at_least(config, f"anomaly.{key}", 0)
+    for key in ("replicates", "batch"):
+        _at_least(config, f"anomaly.{key}", 1)
 
 
 def _get(config, key):

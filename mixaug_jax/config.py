@@ -15,7 +15,7 @@ import ml_collections
 from mixaug_jax import recipes
 from mixaug_jax.checks import check
 
-__all__ = ["check", "difference", "from_json", "get_config", "read", "resolve", "to_json"]
+__all__ = ["check", "difference", "flatten", "from_json", "get_config", "read", "resolve", "to_json"]
 
 
 def get_config(method: str = "baseline", data: str = "scenes") -> ml_collections.ConfigDict:
@@ -23,8 +23,8 @@ def get_config(method: str = "baseline", data: str = "scenes") -> ml_collections
 
     Args:
       method: "baseline" or a name in `mixaug_jax.mixing.MIXERS`.
-      data: "scenes", "folder", "cifar10", "cifar100", "imagenet2012"; any other name is read as a prepared TFDS set, with the
-        folder's recipe.
+      data: "scenes", "folder", "speech", "cifar10", "cifar100", "imagenet2012"; any other name is read as a prepared TFDS set,
+        with the folder's recipe.
 
     Returns:
       A ConfigDict whose keys are fixed; `config.unlocked()` adds to them.
@@ -47,13 +47,13 @@ def _defaults(data: str) -> ml_collections.ConfigDict:
 
     config.data = d = ml_collections.ConfigDict()
     d.name = data
-    d.dir = ""  # folder: the images; TFDS: its data_dir; scenes: the cache. "": the usual place
+    d.dir = ""  # folder, speech: the files; TFDS: its data_dir; scenes: the cache. "": the usual place
     d.size = 64  # side of the network's input, pixels
     d.batch_size = 64  # images a step, over all devices
     d.train_split, d.validation_split, d.test_split = "train", "validation", "test"  # "": none
-    d.crop = "none"  # "none", "pad" (pad, then crop) or "resized" (random resized crop)
+    d.crop = "none"  # "none", "pad" (pad, then crop), "resized" (random resized crop) or "time"
     d.crop_scale = (0.08, 1.0)  # smallest and largest share of the area, for crop="resized"
-    d.pad = 4  # pixels on each side, for crop="pad"
+    d.pad = 4  # pixels on each side, for crop="pad"; frames before and after, for crop="time"
     d.flip = True  # mirror left and right, half of the time
     d.jitter = 0.0  # strength of brightness, contrast and saturation changes
     d.lighting = 0.0  # strength of PCA lighting
@@ -124,17 +124,53 @@ def _dissect() -> ml_collections.ConfigDict:
     d.seed = 0  # of the shuffles, the bootstrap and the random weights
     d.colors = "auto"  # names of pixels where the data has none: "auto", "off" or a table's file
     d.broden = ""  # a folder in Broden's format, to use in place of the data set
+    d.segmenter = ""  # weights of UPerNet, to find concepts: a folder, or ENCODER,DECODER
+    d.segmenter_sizes = (256,)  # of the segmenter's input, pixels; probabilities are averaged
     d.cache_gb = 4.0  # GiB of activations on disk; beyond, the forward pass is repeated
     return d
 
 
 def _attribute() -> ml_collections.ConfigDict:
+    from mixaug_jax.evaluation import options
+
     a = ml_collections.ConfigDict()
+    # Names in attribution.METHODS and evaluation.SCORES. The controls random, center and sobel are always added.
+    a.methods = ("gradient", "integrated_gradients", "guided_backprop", "gradcam")
+    a.scores = ("pointing_game", "energy_pointing_game", "mass_accuracy", "deletion", "insertion",
+                "sparseness")  # fmt: skip
+    a.split = "validation"  # whose images: "train", "validation" or "test"
+    a.images = 64  # at most so many, spread evenly over the split; 0: all
+    a.label = "true"  # the class explained: "true", "predicted" or "mapped" (ImageNet's, by objects' names)
+    a.region = "auto"  # to point at: "class_masks", "class_boxes", "boxes", "masks"; "auto": the first there is
+    a.boxes = ""  # a CSV of boxes for the images, as ImageNet's LOC_val_solution.csv
+    a.stage = ""  # for CAMs and the bottleneck; "": CAMs the last with 4 x 4 nodes, the bottleneck its own
+    a.reduce = "auto"  # over channels: "sum", "abs_sum", "abs_max", "positive"; "auto": as suits the method
+    a.reference = 100  # training images, for expected_gradients' baselines and iba's statistics
+    a.replicates = 200  # of the bootstrap over images, for intervals
+    a.seed = 0  # of all draws
+    a.memory_gb = 2.0  # GiB of memory, on a CPU in all; decides how much is done at once. 0: no bound
+    # What each method and score can be told, e.g. options.occlusion.window; their docstrings explain it.
+    a.options = ml_collections.ConfigDict(options.all_options())
+    a.options.deletion.window = a.options.insertion.window = 2  # pixels; half the steps of single ones
+    a.options.pointing_game.tolerance = 0  # pixels; 0: 15 in proportion to an input of 224
     return a
 
 
 def _anomaly() -> ml_collections.ConfigDict:
     a = ml_collections.ConfigDict()
+    a.grid = "default"  # what is removed: "default" (180 cells) or "full" (2688), unless named here:
+    a.scores, a.selections, a.shares, a.values = (), (), (), ()  # see evaluation.anomaly.Grid
+    a.window = (1, 1)  # rows and columns of a unit, pixels (bands and frames of a spectrogram)
+    a.channels = "sum"  # a unit has the "sum" of all channels, or "each" is one
+    a.labels = ("true", "predicted")  # whose loss ranks: these two, or a class's number
+    a.split = ""  # "train", "validation" or "test"; "": test where there is one, else validation
+    a.images = 200  # at most so many, spread evenly over the split; 0: all
+    a.light = 50  # images as a part of --stage=all; 0: no part of it
+    a.steps = 50  # gradients of integrated_gradients
+    a.samples = 50  # noisy copies of smoothgrad
+    a.seed = 0  # of random removals, noise and the bootstrap
+    a.replicates = 1000  # of the bootstrap over images, for intervals
+    a.batch = 50  # images in memory at once, over all devices
     return a
 
 
@@ -201,16 +237,17 @@ _FREE = ("train.epochs", "train.steps", "train.log_every", "train.checkpoint_eve
 
 def difference(old, new) -> list[str]:
     """Settings in which two runs differ and that a resumed run may not change, as "key: old -> new"."""
-    old, new = _flat(json.loads(to_json(old))), _flat(json.loads(to_json(new)))
+    old, new = (flatten(json.loads(to_json(config))) for config in (old, new))
     keys = [k for k in {**old, **new} if not k.startswith(_FREE)]
     return [f"{k}: {old.get(k)} -> {new.get(k)}" for k in keys if old.get(k) != new.get(k)]
 
 
-def _flat(tree, prefix=""):
+def flatten(tree: dict, prefix: str = "") -> dict:
+    """A tree of dicts as one, with keys "data.size"."""
     flat = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

@@ -3,6 +3,7 @@
     python -m mixaug_jax.main --config=configs/cutmix.py
     python -m mixaug_jax.main --config=configs/cutmix.py:folder --config.data.dir=PHOTOS
     python -m mixaug_jax.main --config=configs/baseline.py --config.weights=resnet50.pth
+    python -m mixaug_jax.main --config=configs/released.py --config.released.dir=CHECKPOINTS ...
 
 Stage "all" trains (or, where `weights` names a file, imports it) and dissects.
 
@@ -16,7 +17,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-STAGES = ("all", "train", "dissect", "import", "export")
+STAGES = ("all", "train", "dissect", "attribute", "anomaly", "report", "import", "export")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Settings: FILE.py[:DATA]", lock_config=True
@@ -57,25 +58,43 @@ def main(_) -> None:
 
 
 def _run_stages(config, workdir: str, chosen: str) -> None:
-    from mixaug_jax import log, training
+    from mixaug_jax import log, parallel, released, training
     from mixaug_jax.dissection import stage as dissection
+    from mixaug_jax.evaluation import anomaly_stage as anomaly
+    from mixaug_jax.evaluation import stage as attribution
     from mixaug_jax.models import stage as weights
+    from mixaug_jax.report import stage as report
 
     everything = chosen == "all"
+    if "released" in config:  # configs/released.py: several networks, one table
+        if not everything:
+            raise ValueError(
+                f"--config=configs/released.py is done as a whole: leave out --stage={chosen}"
+            )
+        released.run(config, workdir)
+        return
     if everything:
         dissection.check(config)  # what cannot work is said before a training, not after it
+        attribution.check(config)
+        anomaly.check(config)
     if chosen == "import" or (everything and config.weights):
         weights.import_run(config, workdir)
     elif chosen == "train" or everything:
         training.train(config, workdir)
     if chosen == "dissect" or everything:
         dissection.run(config, workdir, which=_CHECKPOINT.value, required=not everything)
+    if chosen == "attribute" or everything:
+        attribution.run(config, workdir, which=_CHECKPOINT.value, required=not everything)
+    if chosen == "anomaly" or everything:
+        anomaly.run(config, workdir, which=_CHECKPOINT.value, required=not everything)
+    if (chosen == "report" or everything) and parallel.is_main():
+        report.write_report(workdir)
     if chosen == "export":
         weights.export_run(workdir, _CHECKPOINT.value)
     if everything:
         other = "cutmix" if config.mix.name == "none" else "baseline"
         log.say(
-            f"next: look at the figures in {workdir}/dissection, and compare with another augmentation: "
+            f"next: open {workdir}/report/report.html, and compare with another augmentation: "
             f"python -m mixaug_jax.main --config=configs/{other}.py:{config.data.name}"
         )
 

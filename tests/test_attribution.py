@@ -7,6 +7,7 @@ import pytest
 from attribution_cases import close, explain, random_net
 
 from mixaug_jax.attribution import METHODS, heatmap
+from mixaug_jax.evaluation import memory
 
 # What each method cannot do without, or what keeps it small.
 SMALL = {
@@ -91,19 +92,57 @@ def test_another_checkpoint_does_not_compile_again():
 
 
 @pytest.mark.parametrize(
-    ("name", "option"), [("smoothgrad", "samples"), ("integrated_gradients", "steps")]
+    ("name", "options"),
+    [("scorecam", {"stage": "relu3"}), ("smoothgrad_squared", {"samples": 7, "key": 5})],
+)
+def test_chunks_agree(name, options):
+    """The other methods' chunks are tested where the methods are."""
+    net, images = random_net()
+    whole = explain(METHODS[name], net, images, np.arange(2), chunk=0, **options)
+    for chunk in (1, 3):
+        ours = explain(METHODS[name], net, images, np.arange(2), chunk=chunk, **options)
+        close(ours, whole, 1e-6)
+
+
+def reserved(name, net, image, **options):
+    """Bytes that the compiled method needs besides its arguments and its result; nothing runs."""
+
+    def f(net, image):
+        return METHODS[name](net, image, 0, **SMALL.get(name, {}) | options)
+
+    return jax.jit(f).lower(net, image).compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("expected_gradients", "samples"),
+        ("iba", "samples"),
+        ("integrated_gradients", "steps"),
+        ("rise", "samples"),
+        ("smoothgrad", "samples"),
+        ("vargrad", "samples"),
+    ],
 )
 def test_memory_depends_on_the_chunk_only(name, option):
     net, images = random_net()
 
-    def memory(number, chunk):
-        def f(net, image):
-            return METHODS[name](net, image, 0, **{option: number}, chunk=chunk)
+    def needed(number, chunk):
+        return reserved(name, net, images[0], chunk=chunk, **{option: number})
 
-        return jax.jit(f).lower(net, images[0]).compile().memory_analysis().temp_size_in_bytes
+    assert needed(512, 4) < 1.2 * needed(16, 4)
+    assert needed(64, 0) > 4 * needed(64, 4)
 
-    assert memory(512, 4) < 1.2 * memory(16, 4)
-    assert memory(64, 0) > 4 * memory(64, 4)
+
+@pytest.mark.parametrize("name", ["integrated_gradients", "vargrad", "occlusion", "scorecam"])
+def test_an_evaluation_needs_no_more_than_its_bound(name):
+    """The stage divides its memory by this bound."""
+    net, images = random_net(side=16, width=2.0)
+    bound = memory.evaluation_bytes(net, images.shape[1:])
+    numbers = {"integrated_gradients": {"steps": 32}, "vargrad": {"samples": 32}}
+    options = numbers.get(name, {"window": 2, "stride": 2} if name == "occlusion" else {})
+    small, large = (reserved(name, net, images[0], chunk=c, **options) for c in (4, 8))
+    assert 0 < large - small < 4 * bound
 
 
 @pytest.mark.parametrize(

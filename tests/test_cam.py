@@ -52,10 +52,11 @@ def test_golden(net, arrays, name, method, options):
     )
 
 
-def test_golden_without_relu(net, arrays):
-    options = {"relu": False, "resize": "nearest", "stage": "relu4"}
+@pytest.mark.parametrize(("name", "relu"), [("gradcam_raw", False), ("gradcam_relu", True)])
+def test_golden_of_the_stages_size(net, arrays, name, relu):
+    options = {"relu": relu, "resize": "nearest", "stage": "relu4"}
     ours = explain(METHODS["gradcam"], net, arrays["x"], arrays["target"], **options)
-    close(ours[:, ::4, ::4], arrays["gradcam_raw"], 1e-6)
+    close(ours[:, ::4, ::4], arrays[name], 1e-6)
 
 
 def test_golden_gradient_times_activation(net, arrays):

@@ -8,7 +8,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import mixing
 from mixaug_jax.config import get_config
 
-DATA = ("scenes", "folder", "cifar10", "cifar100", "imagenet2012")
+DATA = ("scenes", "folder", "speech", "cifar10", "cifar100", "imagenet2012")
 
 
 def resolved(config, size=1000):
@@ -23,7 +23,7 @@ def test_every_method_on_every_data_set_is_valid(method, data):
     assert config.data.name == data
     assert config.mix.name == ("none" if method == "baseline" else method)
     assert config_lib.from_json(config_lib.to_json(config)) == config
-    assert None not in config_lib._flat(config.to_dict()).values()
+    assert None not in config_lib.flatten(config.to_dict()).values()
 
 
 def test_published_recipes():

@@ -83,8 +83,10 @@ def test_a_linear_model_scores_1_at_every_n():
         near(score, np.float32(1), 1e-5)
     near(SCORES["sensitivity_n"](heat, net, image, 2, window=2), np.float32(1), 1e-5)
     near(SCORES["sensitivity_n"](-3 * heat, net, image, 2, n=5), np.float32(-1), 1e-5)
-    sums, drops = subset_drops(heat, net, image, 2, n=(3, 9), samples=20)
+    sums, drops = subset_drops(heat, net, image, 2, n=tuple(range(1, 42)), samples=20)
     near(sums, drops, 1e-4)
+    near(correlation(sums, drops), np.ones(41, np.float32), 1e-5)
+    sums, drops = sums[:2], drops[:2]
     pooled = pooled_sensitivity_n(np.stack([sums, sums]), np.stack([drops, drops]))
     near(pooled, np.ones(2, np.float32), 1e-5)
 

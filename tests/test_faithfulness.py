@@ -73,6 +73,11 @@ def test_golden_degradation(net, arrays, metrics, name, window):
         near(ours[settled], reference[settled], 1e-6)
 
 
+def test_golden_degradation_baseline(arrays, metrics):
+    for image, colour in zip(arrays["x"], metrics["iba_degradation_baseline"], strict=True):
+        near(fill(image, "mean"), np.broadcast_to(colour, image.shape), 1e-6)
+
+
 @pytest.mark.parametrize("order", ["morf", "lerf"])
 def test_golden_road(net, arrays, metrics, order):
     fractions = tuple(metrics["road_fractions"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mixaug_jax import parallel
-from mixaug_jax.models import MODELS, convolution, layers
+from mixaug_jax.models import MODELS, convolution, layers, pooling
 from mixaug_jax.models.convolution import conv, plain_conv
 
 
@@ -264,3 +264,39 @@ def test_parameters_are_named_by_their_layer(small):
     assert set(variables["params"]["layer2.0.downsample.1"]) == {"scale", "bias"}
     assert set(variables["batch_stats"]["layer2.0.downsample.1"]) == {"mean", "var"}
     assert issubclass(type(MODELS["tiny"](2)), nn.Module)
+
+
+POOLS = [(3, 2, 1), (2, 2, 0), (2, 1, 0), (3, 3, 1), (5, 2, 2)]
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), POOLS)
+@pytest.mark.parametrize(("height", "width"), [(7, 12), (8, 5)])
+def test_max_pool_and_its_gradient_are_xlas_to_the_bit(height, width, size, stride, padding):
+    """Small integers, so that there are many ties; more than one window wins at most pixels."""
+    x = np.round(normal(0, 3, height, width, 2))
+
+    def pull_back(f):
+        y, vjp = jax.vjp(lambda x: f(x, size, stride, padding), x)
+        return y, vjp(normal(1, *y.shape))[0]
+
+    found, expected = (
+        jax.jit(pull_back, static_argnums=0)(f) for f in (pooling.max_pool, pooling.plain_max_pool)
+    )
+    for ours, xlas in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, xlas)
+
+
+def test_max_pool_vmaps_and_differentiates_twice():
+    x = normal(0, 3, 2, 6, 6, 2)
+
+    def energy(x):
+        return jnp.square(pooling.max_pool(x, 3, 2, 1)).sum()
+
+    def gradient_twice(x):
+        # Between ties the energy is quadratic in x, as in the test of `conv`.
+        gradient, pull_back = jax.vjp(jax.grad(energy), x)
+        return gradient, pull_back(x)[0]
+
+    gradient, again = jax.jit(jax.vmap(gradient_twice))(x)
+    assert np.abs(gradient).max() > 0
+    np.testing.assert_allclose(gradient, again, rtol=1e-6)

@@ -109,7 +109,9 @@ def close(actual, expected, tolerance=1e-5):
 
 
 def test_logits(net, arrays):
-    close(jax.jit(Net.logits)(net, arrays["x"]), arrays["logits"], 1e-6)
+    ours = jax.jit(Net.logits)(net, arrays["x"])
+    close(ours, arrays["logits"], 1e-6)
+    close(ours[:2], arrays["f64_logits"], 1e-6)
 
 
 @pytest.mark.parametrize("stage", ["relu1", "relu3", "relu4"])
@@ -121,6 +123,27 @@ def test_activations(net, arrays, stage):
 
 def test_flattened_features(net, arrays):
     close(features(net, arrays["x"], "relu4").mean((1, 2)), arrays["act_flat"], 1e-6)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inside:
+    """An act or an add rule that keeps what it is given."""
+
+    seen: dict
+
+    def __call__(self, name, *inputs):
+        self.seen[name] = inputs
+        return jnp.add(*inputs) if len(inputs) > 1 else jax.nn.relu(*inputs)
+
+
+def test_activations_inside_stages(net, arrays):
+    seen = {}
+    net.with_rules(act=Inside(seen), add=Inside(seen)).logits(arrays["x"][:2])
+    assert list(seen) == ["relu1", "relu2", "add", "relu3", "relu4"]
+    (bn1,), (bn3, pool1), (add,), (bn4,) = (seen[k] for k in ("relu1", "add", "relu3", "relu4"))
+    found = {"bn1": bn1, "pool1": pool1, "bn3": bn3, "add": add, "bn4": bn4}
+    for name, ours in found.items():
+        close(ours, arrays[f"act_{name}"], 1e-6)
 
 
 def test_gradient(net, arrays):

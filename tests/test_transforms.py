@@ -207,7 +207,7 @@ def test_train_geometry_of_every_crop():
     f = transforms.train_geometry(data_config(flip=True))
     flipped = [not np.array_equal(f(rng, old)["image"], old["image"]) for _ in range(400)]
     assert 150 < sum(flipped) < 250
-    with pytest.raises(ValueError, match=r"data\.crop is 'centre'.*resized, pad, none"):
+    with pytest.raises(ValueError, match=r"data\.crop is 'centre'.*resized, pad, time, none"):
         transforms.train_geometry(data_config(crop="centre"))
 
 

@@ -4,6 +4,8 @@ import collections
 import dataclasses
 import json
 import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,8 @@ import recipe
 from mixaug_jax import models
 from mixaug_jax.models import MODELS, Net, Preprocess, mapping, weight_files, weights
 
-LOGITS = np.load(pathlib.Path(__file__).parent / "data/torch_logits.npz")
+ROOT = pathlib.Path(__file__).parents[1]
+LOGITS = np.load(ROOT / "tests/data/torch_logits.npz")
 run = jax.jit(Net.logits)
 
 
@@ -302,6 +305,30 @@ def test_export_refuses(tmp_path, path):
     foreign = dataclasses.replace(net, model=object())
     with pytest.raises(ValueError, match="object has no PyTorch names"):
         models.export_weights(foreign, tmp_path / "net.safetensors")
+
+
+def test_a_resnet50_takes_at_most_twice_its_size_in_memory(tmp_path):
+    """Measured in a process of its own: what resident memory grows by, the file's own pages included."""
+    if not pathlib.Path("/proc/self/status").exists():
+        pytest.skip("the system does not tell a process's peak memory")
+    file = tmp_path / "net.safetensors"
+    named = mapping.torch_shapes(shapes("resnet50"))
+    arrays = {key: np.ones(shape, np.float32) for key, shape in named.items()}
+    weight_files.write_safetensors(file, arrays, {})
+    program = """
+import pathlib, re, sys
+import jax, jax.numpy as jnp
+from mixaug_jax import models
+jnp.zeros(3).block_until_ready()
+def peak():  # not getrusage's, which begins with that of the process before
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+before = peak()
+jax.block_until_ready(models.import_weights(sys.argv[1]).variables)
+print(peak() - before)
+"""
+    command = [sys.executable, "-c", program, str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 0.9 * file.stat().st_size <= int(done.stdout) <= 2 * file.stat().st_size
 
 
 def test_the_golden_tiny_network(path, golden):

@@ -241,7 +241,7 @@ def rescale_pool(name, plain, x):
         image, start, r = x[:1], x[1:], r[:1]
         y, vjp = jax.vjp(plain, image)
         y_start, vjp_start = jax.vjp(plain, start)
-        start_at_winner = jax.jvp(plain, (image,), (start,))[1]
+        start_at_winner = jax.linear_transpose(vjp, y)((start,))[0]
         mine = (y >= y_start) | (start_at_winner >= y_start)
         owed = r * (y - y_start)
         shared = vjp(jnp.where(mine, owed, 0))[0] + vjp_start(jnp.where(mine, 0, owed))[0]

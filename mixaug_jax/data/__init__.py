@@ -36,7 +36,8 @@ def batches(source: Source, config, *, train: bool, start: int = 0) -> Iterator[
 
     Yields:
       image uint8 [B, size, size, C], label int32 [B], seed uint32 [B]: what the random photometrics
-      of each example are drawn from on the device (0 in evaluation, which draws nothing).
+      of each example are drawn from on the device (0 in evaluation, which draws nothing); of
+      recordings also valid bool [B, size], which frames are not padding.
 
     Raises:
       ValueError: an empty source, a batch that the processes do not divide, an unknown crop.
@@ -85,9 +86,8 @@ def _training_example(config):
     geometry = transforms.train_geometry(config)
 
     def transform(example, rng):
-        # The annotations stay behind: a batch is dense, and training has no use for them.
-        image = geometry(rng, {"image": example["image"]})["image"]
-        return _row(image, example["label"], rng.integers(2**32, dtype=np.uint32))
+        view = geometry(rng, _input(example))
+        return _row(view, example["label"], rng.integers(2**32, dtype=np.uint32))
 
     return transform
 
@@ -96,15 +96,19 @@ def _evaluation_example(config):
     from mixaug_jax.data import transforms
 
     def transform(example):
-        image = {"image": example["image"]}
-        image = transforms.evaluation(image, config.data.size, config.data.resize)["image"]
-        return _row(image, example["label"], 0)
+        view = transforms.evaluation(_input(example), config.data.size, config.data.resize)
+        return _row(view, example["label"], 0)
 
     return transform
 
 
-def _row(image, label, seed):
-    return {"image": image, "label": np.int32(label), "seed": np.uint32(seed)}
+def _input(example):
+    """Without the annotations: a batch is dense, and training has no use for them."""
+    return {name: example[name] for name in ("image", "valid") if name in example}
+
+
+def _row(view, label, seed):
+    return view | {"label": np.int32(label), "seed": np.uint32(seed)}
 
 
 def _then_empty(iterator, number, example):
@@ -155,6 +159,12 @@ def _folder(split, config, *, annotations=True):
     return folder.open_folder(split, config, annotations=annotations)
 
 
+def _speech(split, config, *, annotations=True):
+    from mixaug_jax.data import audio
+
+    return audio.open_speech(split, config, annotations=annotations)
+
+
 def _tfds(split, config, *, annotations=True):
     from mixaug_jax.data import tfds
 
@@ -165,6 +175,7 @@ def _tfds(split, config, *, annotations=True):
 SOURCES = {
     "scenes": _scenes,
     "folder": _folder,
+    "speech": _speech,
     "cifar10": _tfds,
     "cifar100": _tfds,
     "imagenet2012": _tfds,

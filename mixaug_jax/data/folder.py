@@ -24,11 +24,10 @@ import PIL.Image
 from absl import logging
 
 from mixaug_jax.data.images import decode_rgb, skip_unreadable
+from mixaug_jax.data.layout import class_files
 from mixaug_jax.data.source import Source
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-FOLDERS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
-_LAYOUT = "data.dir must hold train/<class>/<image>.jpg, and val/ and test/ likewise"
 # What a complete file ends with. These bytes cannot occur inside a JPEG's compressed data.
 _LAST_BYTES = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
 
@@ -52,13 +51,10 @@ def open_folder(split: str, config, *, annotations: bool = True) -> Source:
         train/ does not have; a class or split without images; damaged images; annotations that do
         not fit.
     """
-    if not config.data.dir:
-        raise ValueError(f"data.dir is empty, and data.name is folder: {_LAYOUT}")
-    root = pathlib.Path(config.data.dir).expanduser()
-    class_names = _classes(_split_folder(root, "train"))
-    files = _files(_split_folder(root, split), class_names, root / "train")
+    files, class_names = class_files(config.data.dir, split, SUFFIXES, "image")
     files = _complete(files, config.data.corrupt, config.data.threads)
     if annotations:
+        root = pathlib.Path(config.data.dir).expanduser()
         annotate, concept_names, box_names = _annotations(root, class_names)
     else:
         annotate, concept_names, box_names = None, (), ()
@@ -73,52 +69,10 @@ def open_folder(split: str, config, *, annotations: bool = True) -> Source:
         example = {"image": image, "label": label}
         return example | annotate(path, image.shape[:2]) if annotate else example
 
-    return Source(read, len(files), class_names, concept_names, box_names)
+    def file_name(index):
+        return files[index][0].name
 
-
-def _split_folder(root, split):
-    if split not in FOLDERS:
-        raise ValueError(f"a folder has no split {split!r}: it must be one of {', '.join(FOLDERS)}")
-    if not root.is_dir():
-        raise ValueError(f"data.dir={root} is no folder: {_LAYOUT}")
-    found = [root / name for name in FOLDERS[split] if (root / name).is_dir()]
-    if not found:
-        raise ValueError(
-            f"data.dir={root} has no folder {' or '.join(FOLDERS[split])}: {_LAYOUT}"
-            + (f'; or set data.{split}_split=""' if split != "train" else "")
-        )
-    return found[0]
-
-
-def _entries(folder):
-    """What is in the folder, sorted by name, hidden entries left out."""
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be read: {error.strerror}") from error
-
-
-def _classes(folder):
-    names = tuple(path.name for path in _entries(folder) if path.is_dir())
-    if not names:
-        raise ValueError(f"{folder} has no class folders: {_LAYOUT}")
-    return names
-
-
-def _files(folder, class_names, train):
-    """[(path, label)] of a split, in the order of the classes and of the names in each."""
-    files, ignored = [], 0
-    for name in _classes(folder):
-        if name not in class_names:
-            raise ValueError(f"{folder / name} is a class that {train} does not have")
-        entries = _entries(folder / name)
-        images = [path for path in entries if path.suffix.lower() in SUFFIXES]
-        if not images:
-            raise ValueError(f"{folder / name} has no images ({', '.join(SUFFIXES)}): {_LAYOUT}")
-        files += [(path, class_names.index(name)) for path in images]
-        ignored += len(entries) - len(images)
-    logging.info("%s: %d images; %d other entries ignored", folder, len(files), ignored)
-    return files
+    return Source(read, len(files), class_names, concept_names, box_names, file_name)
 
 
 def _complete(files, corrupt, threads):

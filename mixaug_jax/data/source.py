@@ -5,17 +5,22 @@ import operator
 from collections.abc import Callable
 
 
+def _nameless(index: int) -> str:
+    return ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """A split of a data set: `len(source)`, `source[i]`, and the names behind its numbers.
 
     An example is a dict of
-      image: uint8 [H, W, 3], RGB; sides may differ from example to example;
+      image: uint8 [H, W, 3], RGB, or [H, W, 1]; sides may differ from example to example;
       label: int, an index of `class_names`;
       boxes: float32 [n, 4] (row0, col0, row1, col1) in pixels, ends exclusive, and
       box_labels: int32 [n], indices of `box_names`: where the set has boxes;
       concepts: uint8 or uint16 [H, W, K], indices of `concept_names`, 0 = none: where the set
-        has segmentations; K is how many concepts a pixel may have at once.
+        has segmentations; K is how many concepts a pixel may have at once;
+      valid: bool [W], the columns of a spectrogram that are not padding: where these are recordings.
 
     Attributes:
       read: the function from an index in 0..size-1 to the example; it is called from several
@@ -25,6 +30,7 @@ class Source:
       concept_names: (name, category) of every concept; entry 0 is ("none", "none"). Empty where
         the set has no segmentations.
       box_names: the names of the boxes' classes; empty where there are no boxes.
+      file_name: the function from an index to the name of the image's file, "" where it has none.
     """
 
     read: Callable[[int], dict]
@@ -32,6 +38,7 @@ class Source:
     class_names: tuple[str, ...]
     concept_names: tuple[tuple[str, str], ...] = ()
     box_names: tuple[str, ...] = ()
+    file_name: Callable[[int], str] = _nameless
 
     @property
     def num_classes(self) -> int:

@@ -63,7 +63,11 @@ def open_tfds(split: str, config, *, annotations: bool = True) -> Source:
         example = {"image": image, "label": int(record["label"])}
         return example | boxes(record, image.shape) if boxes else example
 
-    return Source(read, len(records), tuple(label.names), box_names=box_names)
+    def file_name(index):
+        name = records[index].get("file_name", "")
+        return name.decode() if isinstance(name, bytes) else name
+
+    return Source(read, len(records), tuple(label.names), (), box_names, file_name)
 
 
 def _prepared(name, data_dir):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
-CROPS = ("resized", "pad", "none")
+CROPS = ("resized", "pad", "time", "none")
 
 # The principal components of ImageNet's RGB pixels (0..1): Krizhevsky et al. 2012, section 4.1; the
 # numbers are those of Facebook's fb.resnet.torch, which CutMix's code has taken over.
@@ -32,7 +32,8 @@ def train_geometry(config) -> Callable[[np.random.Generator, dict], dict]:
     """`f(rng, example) -> example`, the random geometry that config.data asks for.
 
     data.crop: "resized" (a random resized crop of area share data.crop_scale), "pad" (the
-    evaluation's crop, data.pad black pixels around it, a random crop of these) or "none" (the
+    evaluation's crop, data.pad black pixels around it, a random crop of these), "time" (data.pad
+    silent frames before and after a spectrogram, a random crop of these) or "none" (the
     evaluation's crop); then, with data.flip, a mirror image half of the time.
 
     Raises:
@@ -47,6 +48,8 @@ def train_geometry(config) -> Callable[[np.random.Generator, dict], dict]:
     def geometry(rng, example):
         if data.crop == "resized":
             example = random_resized_crop(rng, example, size, scale=scale)
+        elif data.crop == "time":
+            example = time_crop(rng, example, size, pad)
         else:
             example = evaluation(example, size, resize)
         if data.crop == "pad":
@@ -129,6 +132,23 @@ def pad_crop(rng: np.random.Generator, example: dict, pad: int) -> dict:
     return _crop(padded, row, col, height, width)
 
 
+def time_crop(rng: np.random.Generator, example: dict, size: int, pad: int) -> dict:
+    """`size` successive frames (columns) from a random place, `pad` silent ones on both sides added.
+
+    Args:
+      rng: what the place is drawn from.
+      example: with image uint8 [H, W, C], W at least size, and valid bool [W].
+      size: frames of the result.
+      pad: the most silent frames it may begin or end with that the example has not.
+    """
+    height, width, channels = example["image"].shape
+    image = np.zeros((height, width + 2 * pad, channels), np.uint8)
+    image[:, pad : pad + width] = example["image"]
+    valid = np.pad(example["valid"], pad)
+    col = int(rng.integers(width + 2 * pad - size + 1))
+    return _crop(dict(example, image=image, valid=valid), 0, col, height, size)
+
+
 def _pad(image, pad):
     """Zeros around; numpy's own pad takes six times as long on a small image."""
     height, width, channels = image.shape
@@ -158,6 +178,8 @@ def _crop(example, row, col, rows, cols):
     cropped = dict(example, image=np.ascontiguousarray(example["image"][window]))
     if "concepts" in example:
         cropped["concepts"] = np.ascontiguousarray(example["concepts"][window])
+    if "valid" in example:  # of the frames of a recording, which are the columns
+        cropped["valid"] = example["valid"][col : col + cols]
     if "boxes" in example:
         boxes = example["boxes"] - np.array([row, col, row, col], np.float32)
         boxes = np.clip(boxes, 0, np.array([rows, cols, rows, cols], np.float32))

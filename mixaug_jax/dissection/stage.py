@@ -10,7 +10,7 @@ import jax
 
 from mixaug_jax import checkpoint, data, log, parallel
 from mixaug_jax import config as config_lib
-from mixaug_jax.dissection import activations, broden, concepts, network
+from mixaug_jax.dissection import activations, broden, colors, concepts, network, segmenter
 from mixaug_jax.dissection.result import Dissection, Options, load, save
 from mixaug_jax.report import figures, tables
 
@@ -68,13 +68,14 @@ def _dissect_step(config, net, dataset, folder, step, required):
     stages = tuple(d.stages) or activations.last_maps(net, dataset)
     activations.shapes(net, dataset, stages)  # a wrong name is said before any work
     try:
+        labelled, view, settings = _labelled(config, dataset, net.preprocess)
         labels = concepts.make_label_maps(
-            dataset,
-            net.preprocess,
+            labelled,
+            view,
             _cache_root(config),
             size=d.size,
             images=d.images,
-            settings=_data_settings(config),
+            settings=_data_settings(config) | settings,
             threads=config.data.threads,
         )
     except concepts.NoMasksError as error:
@@ -184,12 +185,16 @@ def _open_dataset(config, required, side):
             )
         dataset = data.open_source(split, config)
     note, grey = "", len(config.data.mean) == 1
+    if d.segmenter:
+        _check_segmenter(config, grey)
+        return dataset, ""
     if not dataset.concept_names:
         note = f"{config.data.name} has no masks in its {d.split} split"
         if required:
             raise ValueError(
                 f"{note}, and a dissection needs label maps (a folder takes them from "
-                "annotations.json; dissect.broden names a folder in Broden's format)"
+                "annotations.json; dissect.broden names a folder in Broden's format, dissect.segmenter "
+                "a network that finds concepts in photos)"
             )
         if grey or d.colors == "off":
             why = "its images are grey" if grey else "dissect.colors is off"
@@ -198,6 +203,38 @@ def _open_dataset(config, required, side):
     if d.colors != "off" and not grey and not concepts.has_colors(dataset):
         dataset = concepts.add_colors(dataset, "" if d.colors == "auto" else d.colors)
     return dataset, note
+
+
+def _check_segmenter(config, grey):
+    """Raises for what would fail after the first compile otherwise."""
+    segmenter.find_files(config.dissect.segmenter)
+    if config.dissect.colors not in ("auto", "off"):
+        colors.open_table(config.dissect.colors)
+    if grey:
+        raise ValueError("dissect.segmenter needs images in colour, and data.mean has one channel")
+    if config.dissect.broden:
+        raise ValueError("dissect.segmenter and dissect.broden both give concepts; set one to ''")
+
+
+def _labelled(config, dataset, preprocess):
+    """(examples with concepts, how they are seen, what else decides these): those of `dataset` where
+    it has concepts; where a segmenter finds them, what the network sees of the images."""
+    d = config.dissect
+    if not d.segmenter:
+        return dataset, preprocess, {}
+    label_map = segmenter.open_segmenter(
+        d.segmenter, _cache_root(config), sizes=tuple(d.segmenter_sizes), side=preprocess.size
+    )
+    seen = segmenter.view(dataset, preprocess)
+    seen = concepts.annotate(seen, label_map, segmenter.NAMES)
+    if d.colors != "off":
+        seen = concepts.add_colors(seen, "" if d.colors == "auto" else d.colors)
+    settings = {
+        "segmenter": segmenter.checksum(d.segmenter),
+        "sizes": list(d.segmenter_sizes),
+        "seen": repr(preprocess),
+    }
+    return seen, dataclasses.replace(preprocess, resize=0), settings
 
 
 def _data_settings(config) -> dict:

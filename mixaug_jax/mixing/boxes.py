@@ -131,7 +131,8 @@ def saliencymix(
 
     Args:
       key: the step's key, equal on all devices.
-      images: [B,H,W,3] floating point, normalised RGB, at most 256 x 256 pixels.
+      images: [B,H,W,3] floating point, normalised RGB, at most 256 x 256 pixels; for "intended" also
+        [B,H,W,1], whose map is that of the grey picture.
       targets: [B,K] rows summing to 1.
       shard: index of this device along the data axis.
       prob: probability of mixing; published as 1 for ImageNet, 0.5 for CIFAR.
@@ -139,7 +140,7 @@ def saliencymix(
       label: what becomes of the labels, see `mix_targets`.
       alpha: 1 as published.
       variant: "intended" or "released".
-      mean, std: three numbers each, what the images were normalised with, in units of the full
+      mean, std: one number a channel, what the images were normalised with, in units of the full
         range 0..1. Bytes are rebuilt as clip(round(255 (x std + mean)), 0, 255). "released" needs
         neither.
 
@@ -155,14 +156,17 @@ def saliencymix(
     checks.choice("variant", variant, ("intended", "released"))
     checks.positive("alpha", alpha)
     checks.large_enough(images, 2, "a cut")
-    checks.normalised(images, mean, std)
+    checks.normalised(images, mean, std, channels=(1, 3) if variant == "intended" else (3,))
     height, width = images.shape[1:3]
     permutation, (amount, whether) = draws.streams(key, shard, per, 2)
     shape = draws.shape(per, images)
     lam = jnp.where(draws.coin(whether, prob, shape), draws.lam(amount, alpha, shape), 1)
     partner = jax.random.permutation(permutation, images.shape[0])
     if variant == "intended":
-        maps = fine_grained_saliency(to_bytes(images, mean, std))[partner]
+        seen = to_bytes(images, mean, std)
+        # Three equal channels have their own value for luminance, to the bit.
+        seen = jnp.broadcast_to(seen, (*seen.shape[:3], 3))
+        maps = fine_grained_saliency(seen)[partner]
     else:
         maps = misread_saliency(images[partner[0]].astype(jnp.float32))[None]
     box = cut_box(peak(maps), lam, height, width)
@@ -174,7 +178,7 @@ def saliencymix(
 
 
 def to_bytes(images, mean, std):
-    """uint8 [B,H,W,3] that `images`, normalised by `mean` and `std`, came from."""
+    """uint8 [B,H,W,C] that `images`, normalised by `mean` and `std`, came from."""
     images = images.astype(jnp.float32) * jnp.asarray(std) + jnp.asarray(mean)
     return jnp.clip(jnp.rint(255 * images), 0, 255).astype(jnp.uint8)
 

@@ -70,9 +70,13 @@ def large_enough(images, smallest, what):
         )
 
 
-def normalised(images, mean, std):
-    """Raises ValueError unless `images` are RGB and `mean` and `std` fit, with std > 0."""
-    if images.shape[3] != 3:
-        raise ValueError(f"images must have 3 channels (RGB), got {images.shape[3]}.")
-    if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
-        raise ValueError(f"mean and std must be 3 numbers each, std above 0, got {mean} and {std}.")
+def normalised(images, mean, std, channels):
+    """Raises ValueError unless `images` have one of `channels` and `mean`, `std` > 0 fit."""
+    count = images.shape[3]
+    if count not in channels:
+        allowed = " or ".join(f"{n}" for n in channels)
+        raise ValueError(f"images must have {allowed} channels, got {count}.")
+    if len(mean) != count or len(std) != count or not all(value > 0 for value in std):
+        raise ValueError(
+            f"mean and std must be {count} numbers each, std above 0, got {mean} and {std}."
+        )

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mixaug_jax.models.convolution import conv
+from mixaug_jax.models.pooling import max_pool
 
 EPSILON = 1e-5  # PyTorch's, which every released checkpoint was trained with
 MOMENTUM = 0.9  # of the running statistics; PyTorch calls this 0.1
@@ -213,8 +214,7 @@ class StagedModel(nn.Module, kw_only=True):
         """PyTorch's max pooling: the border is padded with minus infinity."""
 
         def plain(x):
-            pads = ((padding, padding), (padding, padding))
-            return nn.max_pool(x, (size, size), (stride, stride), pads)
+            return max_pool(x, size, stride, padding)
 
         return plain(x) if self.pool is None else self.pool(name, plain, x)
 

@@ -20,14 +20,14 @@ from mixaug_jax.dissection.result import INTERVAL, PER, Dissection
 from mixaug_jax.report.tables import beside
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-_INK, _FAINT = "#222222", "#8a8a8a"
-_STYLE = {
+INK, FAINT = "#222222", "#8a8a8a"
+STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "text.color": INK,
     "svg.hashsalt": "mixaug_jax",  # equal figures are equal files
     "svg.fonttype": "none",  # text stays text
 }
@@ -38,7 +38,7 @@ def save_figure(figure: Figure, path) -> list[pathlib.Path]:
     written = []
     for ending, dated in ((".png", "Software"), (".svg", "Date")):
         buffer = io.BytesIO()
-        with matplotlib.rc_context(_STYLE):
+        with matplotlib.rc_context(STYLE):
             figure.savefig(buffer, format=ending[1:], dpi=150, metadata={dated: None})
         target = pathlib.Path(path).with_name(pathlib.Path(path).name + ending)
         whole = target.with_name(f"{target.name}.{os.getpid()}.tmp")
@@ -71,7 +71,7 @@ def unique_concepts(results: dict[str, Dissection], *, per: str = "unit") -> Fig
             )
     thresholds, groups = one.options.iou, (*one.categories, "total")
     wide = max(3.0, 0.55 * len(groups) * max(1.4, 0.6 * len(results)))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure((wide * len(thresholds) + 0.6, 3.4), layout="constrained")
         panels = figure.subplots(1, len(thresholds), sharey=True, squeeze=False)[0]
         for t, (panel, threshold) in enumerate(zip(panels, thresholds, strict=True)):
@@ -86,8 +86,8 @@ def unique_concepts(results: dict[str, Dissection], *, per: str = "unit") -> Fig
         panels[0].set_ylim(bottom=0)
         if not any(result.counts[PER.index(per), 1].any() for result in results.values()):
             panels[0].set_ylim(0, 1)
-            figure.text(0.5, 0.5, "no unit is above these thresholds", ha="center", color=_FAINT)
-        _add_legend(figure, panels[0])
+            figure.text(0.5, 0.5, "no unit is above these thresholds", ha="center", color=FAINT)
+        add_legend(figure, panels[0])
     return figure
 
 
@@ -102,12 +102,12 @@ def _dress(panel, categories, threshold):
     panel.set_axisbelow(True)
 
 
-def _add_legend(figure, panel):
+def add_legend(figure, panel):
     """One legend below all panels, the networks first."""
     handles, names = panel.get_legend_handles_labels()
     order = sorted(range(len(names)), key=lambda k: not isinstance(handles[k], BarContainer))
     entries = [handles[k] for k in order], [names[k] for k in order]
-    figure.legend(*entries, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    figure.legend(*entries, loc="outside lower left", ncols=5, frameon=False, fontsize=8)
 
 
 def _bars(panel, at, width, found, color, name):
@@ -123,7 +123,7 @@ def _bars(panel, at, width, found, color, name):
         mean, low, high = ([f[k] for f in found] for k in ("null_mean", "null_min", "null_max"))
         spread = np.subtract(high, low)
         panel.bar(at, spread, 0.5 * width, bottom=low, color="#bbbbbb", linewidth=0, zorder=3)
-        style = {"facecolor": "white", "edgecolor": _INK, "linewidth": 1, "s": 18}
+        style = {"facecolor": "white", "edgecolor": INK, "linewidth": 1, "s": 18}
         panel.scatter(at, mean, **style, zorder=5, clip_on=False, label=label("shuffled labels"))
     if found[0]["random"] != "":
         random = [f["random"] for f in found]
@@ -135,7 +135,7 @@ def _bars(panel, at, width, found, color, name):
     if found[0]["low"] != "":
         low, high = ([f[k] for f in found] for k in ("low", "high"))
         text = label(f"resampled images, {INTERVAL[0]}-{INTERVAL[1]} %")
-        panel.vlines(at - 0.28 * width, low, high, color=_INK, linewidth=1.2, zorder=4, label=text)
+        panel.vlines(at - 0.28 * width, low, high, color=INK, linewidth=1.2, zorder=4, label=text)
 
 
 def differences(comparison: Comparison, *, per: str = "unit") -> Figure:
@@ -143,12 +143,12 @@ def differences(comparison: Comparison, *, per: str = "unit") -> Figure:
     threshold; lines are the paired intervals over images."""
     first, *others = comparison.names
     groups = np.arange(len(comparison.categories))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         wide = max(3.0, 0.28 * len(groups) * (1 + len(others)))
         figure = Figure((wide * len(comparison.iou) + 0.6, 3.4), layout="constrained")
         panels = figure.subplots(1, len(comparison.iou), sharey=True, squeeze=False)[0]
         for t, (panel, threshold) in enumerate(zip(panels, comparison.iou, strict=True)):
-            panel.axhline(0, color=_FAINT, linewidth=1)
+            panel.axhline(0, color=FAINT, linewidth=1)
             for m, name in enumerate(others):
                 at = groups + 0.8 * ((m + 0.5) / len(others) - 0.5)
                 color = PALETTE[(m + 1) % len(PALETTE)]
@@ -158,7 +158,7 @@ def differences(comparison: Comparison, *, per: str = "unit") -> Figure:
                     panel.vlines(at, *comparison.interval[place].T, color=color, linewidth=1.6)
             _dress(panel, comparison.categories, threshold)
         panels[0].set_ylabel(f"unique concepts, minus {first}")
-        _add_legend(figure, panels[0])
+        add_legend(figure, panels[0])
     return figure
 
 
@@ -177,11 +177,11 @@ def unit_sheet(result: Dissection, dataset, preprocess, *, units: int = 8) -> Fi
     shown = example_units(result, units)
     labels, values = result.top_labels(1)
     count = result.top_images.shape[1]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure((1.25 * count + 1.7, 1.3 * max(1, len(shown)) + 0.2), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
         if not len(shown):
-            figure.text(0.5, 0.5, "no unit is above the IoU thresholds", ha="center", color=_FAINT)
+            figure.text(0.5, 0.5, "no unit is above the IoU thresholds", ha="center", color=FAINT)
             return figure
         grid = figure.subplots(
             len(shown), count + 1, squeeze=False, width_ratios=[1.3] + [1] * count

@@ -29,6 +29,23 @@ def write_csv(path, header: Iterable[str], rows: Iterable[Iterable]) -> None:
         whole.unlink(missing_ok=True)
 
 
+def read_csv(path: pathlib.Path) -> list[dict]:
+    """The rows of a table; numbers become int or float. Empty where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{k: _number(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def _number(text: str) -> str | int | float:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def unit_rows(result: Dissection) -> tuple[list[str], list[list]]:
     """Header and a row for each unit: its threshold, its area as a share of all pixels, its five
     best concepts and its top images."""

@@ -17,7 +17,7 @@ import optax
 from flax import linen as nn
 
 from mixaug_jax import mixing, models, parallel
-from mixaug_jax.data import transforms
+from mixaug_jax.data import spectrogram, transforms
 
 
 @flax.struct.dataclass
@@ -161,6 +161,15 @@ def loss_fn(params, batch_stats, batch, key, *, model, config, shard):
     images = transforms.device_transform(
         batch["image"], batch["seed"], jitter=d.jitter, lighting=d.lighting, mean=d.mean, std=d.std
     )
+    if "audio" in d and d.audio.masks:
+        images = spectrogram.mask_bands_and_frames(
+            images,
+            batch["seed"],
+            batch["valid"],
+            masks=d.audio.masks,
+            bands=d.audio.mask_bands,
+            frames=d.audio.mask_frames,
+        )
     targets = jax.nn.one_hot(batch["label"], len(config.resolved.class_names))
     targets = optax.smooth_labels(targets, config.train.label_smoothing)
     mix_key, dropout_key = jax.random.split(key)
@@ -183,7 +192,7 @@ def train_step(state: State, batch: dict, *, model, optimizer, config) -> tuple[
 
     Args:
       state: replicated; its buffers may be donated.
-      batch: image uint8 [B,h,w,C], label int32 [B], seed uint32 [B].
+      batch: image uint8 [B,h,w,C], label int32 [B], seed uint32 [B]; of recordings also valid bool [B,w].
       model: linen module.
       optimizer: optax transformation.
       config: resolved settings.

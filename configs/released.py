@@ -1,0 +1,30 @@
+"""The paper's own protocol (Won et al. 2023): unique concepts of five released ResNet-50s, beside the paper's numbers.
+
+    python -m mixaug_jax.main --config=configs/released.py[:folder|imagenet2012] \
+        --config.released.dir=CHECKPOINTS --config.data.dir=PHOTOS --config.dissect.segmenter=SEGMENTER
+
+CHECKPOINTS holds baseline.pth.tar, cutout.pth.tar, mixup.pth.tar, cutmix.pth.tar and saliencymix.pth.tar (any ending of weights
+will do, and so will folders of these names with one file each); SEGMENTER holds the encoder and the decoder of UPerNet. What is
+missing is said with where its authors published it. The table goes to the console, to released.csv and to released.png.
+
+Expect: not run here on the released files, which are not on this machine; the paper's numbers are in mixaug_jax/released.py.
+"""
+
+import ml_collections
+
+from mixaug_jax import config
+
+
+def get_config(data="folder"):
+    settings = config.get_config("baseline", data)
+    settings.model.name = "resnet50"  # the files decide; this is what they are expected to hold
+    settings.data.size = 224
+    settings.dissect.stages = ("layer4",)  # after its last ReLU
+    settings.dissect.images = 0  # all
+    settings.dissect.random_baseline = False
+    with settings.unlocked():
+        settings.released = ml_collections.ConfigDict()
+        settings.released.dir = ""  # the folder of released weights
+        # Or some of them.
+        settings.released.models = ("baseline", "cutout", "mixup", "cutmix", "saliencymix")
+    return settings

@@ -1,0 +1,212 @@
+"""The occlusion anomaly: is a network better on images that parts have been removed from?
+
+Subramanian et al. 2022, arXiv 2207.07769: where parts of an input are removed in the order of a
+gradient of the loss, a network can do better on the whole test set than with complete inputs. The
+paper's lists of scores, shares and values are not public; those of `Grid` are this package's.
+
+    swept = sweep(net, dataset, range(200))
+    found = outcome(swept)      # changes with intervals, and what of them the label gives away
+
+One gradient an image ranks its units (integrated gradients and SmoothGrad take more). Every removal
+is then evaluated with the ranking held, and those that coincide are evaluated once.
+"""
+
+import dataclasses
+import functools
+import itertools
+import json
+import math
+import zlib
+
+import jax
+import numpy as np
+
+from mixaug_jax import parallel
+from mixaug_jax.attribution import checks
+from mixaug_jax.dissection.concepts import read_ahead, spread
+from mixaug_jax.dissection.progress import reporter
+from mixaug_jax.dissection.streaming import pad_rows
+from mixaug_jax.evaluation.anomaly_grid import FULL, Grid, plan
+from mixaug_jax.evaluation.anomaly_removal import remove
+from mixaug_jax.evaluation.anomaly_result import Sweep, compare, load, outcome, save
+from mixaug_jax.evaluation.examples import num_classes, on_devices
+
+__all__ = ["FULL", "Grid", "Sweep", "compare", "load", "outcome", "remove", "save", "sweep"]
+
+
+def sweep(
+    net,
+    dataset,
+    images,
+    *,
+    grid: Grid = Grid(),  # noqa: B008 (it is frozen)
+    labels: tuple = ("true", "predicted"),
+    seed: int = 0,
+    batch_size: int = 50,
+    threads: int = 4,
+    devices=None,
+) -> Sweep:
+    """Removes parts of images in every way of a grid, and says what becomes of the loss.
+
+    Runs on devices of this process; in a job of several processes, call it in one of them.
+
+    Args:
+      net: `models.Net`.
+      dataset: examples with image and label, as `data.Source`; `net.preprocess` makes the network's
+        input of an image.
+      images: int [N], the examples' indices. What is random is drawn from the index, so it depends
+        neither on the other images nor on batches or devices.
+      grid: what is removed, see `Grid`.
+      labels: whose loss ranks the units: "true", "predicted", or a class's number for all images.
+        The loss that is measured is always that of the true label.
+      seed: of random removals, noise and SmoothGrad.
+      batch_size: images in memory at once, over all devices.
+      threads: that read images.
+      devices: default all of this process.
+
+    Raises:
+      ValueError: no images, an unknown label, a label that the network has not, a window larger
+        than the image.
+    """
+    images = np.asarray(list(images), np.int64)
+    devices = tuple(jax.local_devices() if devices is None else devices)
+    settings = settings_of(net, dataset, images, grid, labels, seed)
+    truth = np.array([dataset[int(i)]["label"] for i in images], np.int64)
+    _check(net, dataset, grid, labels, truth)
+    net = on_devices(net, devices)
+
+    def batches(chosen):
+        return _batches(net.preprocess, dataset, images[chosen], batch_size, threads, devices)
+
+    predicted, mean = _clean(net, batches(np.arange(len(images))), devices)
+    ranked_by = np.stack([_ranked_by(label, truth, predicted) for label in labels])
+    chosen, by, job = _jobs(ranked_by, truth)
+    program, found = _program(grid, devices), []
+    report = reporter("anomaly", len(chosen))
+    for start, count, batch in batches(chosen):
+        here = slice(start, start + count)
+        columns = {"index": images[chosen][here], "label": truth[chosen][here], "by": by[here]}
+        rows = len(batch)
+        columns = {k: pad_rows(v.astype(np.int32), rows) for k, v in columns.items()}
+        given = parallel.shard_batch({"image": batch, **columns}, devices)
+        made = program(net, given, mean, np.uint32(seed))
+        found.append([np.asarray(a)[:count] for a in made])
+        report(start + count)
+    loss, correct, first_order = (np.concatenate(part) for part in zip(*found, strict=True))
+    index = plan(grid, tuple(settings["shape"])).index
+    labels = tuple(map(str, labels))
+    return Sweep(labels, loss, correct, first_order, job, index, images, truth, predicted, settings)
+
+
+def settings_of(net, dataset, images, grid, labels, seed) -> dict:
+    """All that decides a sweep, as JSON has it; `weights` and `data` are checksums, the latter of
+    eight of the images."""
+    images = np.asarray(images, np.int64)
+    if not len(images):
+        raise ValueError("there are no images: a sweep needs at least one.")
+    weights, data = 0, 0
+    for leaf in jax.tree.leaves(jax.device_get(net.variables)):
+        weights = zlib.crc32(np.ascontiguousarray(leaf), weights)
+    for i in images[spread(len(images), 8)]:
+        example = dataset[int(i)]
+        image = np.ascontiguousarray(net.preprocess(example["image"]))
+        data = zlib.crc32(np.int64(example["label"]).tobytes(), zlib.crc32(image, data))
+    settings = {
+        "model": type(net.model).__name__,
+        "weights": weights,
+        "data": data,
+        "images": zlib.crc32(images),
+        "shape": image.shape,
+        "grid": dataclasses.asdict(grid),
+        "labels": tuple(map(str, labels)),
+        "seed": seed,
+    }
+    return json.loads(json.dumps(settings))
+
+
+def _check(net, dataset, grid, labels, truth):
+    grid.units(net.preprocess(dataset[0]["image"]).shape)
+    classes = num_classes(net, dataset)
+    known = ("true", "predicted")
+    numbers = [int(label) for label in labels if label not in known and str(label).isdigit()]
+    wrong = [label for label in labels if label not in known and not str(label).isdigit()]
+    if not labels or wrong:
+        raise ValueError(
+            f"labels must be 'true', 'predicted' or numbers of classes, not {tuple(labels)}."
+        )
+    for label in (*truth, *numbers):
+        checks.label(int(label), classes)
+
+
+def _ranked_by(label, truth, predicted):
+    """The class whose loss ranks each image's units, int [N]."""
+    given = {"true": truth, "predicted": predicted}
+    return given[label] if label in given else np.full_like(truth, int(label))
+
+
+def _jobs(ranked_by, truth):
+    """The different pairs of an image and a label to rank by, those with the true label first.
+
+    Args:
+      ranked_by: int [L, N].
+      truth: int [N].
+
+    Returns:
+      image [J] and label [J] of each pair, and the pair [L, N] of each entry of `ranked_by`.
+    """
+    image = np.broadcast_to(np.arange(len(truth)), ranked_by.shape)
+    pairs = np.stack([ranked_by != truth, image, ranked_by], -1).reshape(-1, 3)
+    pairs, job = np.unique(pairs, axis=0, return_inverse=True)
+    return pairs[:, 1], pairs[:, 2], job.reshape(ranked_by.shape).astype(np.int32)
+
+
+def _batches(preprocess, dataset, images, batch_size, threads, devices):
+    """Yields (start, count, float32 [rows, h, w, C]) of about equal counts; the rest is padding."""
+
+    def read(index):
+        return preprocess(dataset[int(index)]["image"])
+
+    steps = math.ceil(len(images) / batch_size)
+    rows = math.ceil(len(images) / steps / len(devices)) * len(devices)
+    ready = read_ahead(read, images, threads)
+    for start in range(0, len(images), rows):
+        batch = np.stack(list(itertools.islice(ready, rows)))
+        yield start, len(batch), pad_rows(batch, rows)
+
+
+def _clean(net, batches, devices):
+    """The predictions [N] for complete images, and the mean [C] of the finite ones."""
+    program = _forward(devices)
+    predicted, total, pixels = [], 0.0, 0
+    for _, count, batch in batches:
+        found = program(net, parallel.shard_batch(batch, devices))
+        predicted.append(np.asarray(found)[:count])
+        sums = batch[:count].mean((1, 2), dtype=np.float64)
+        sums = sums[np.isfinite(sums).all(1)]
+        total, pixels = total + sums.sum(0), pixels + len(sums)
+    mean = total / max(1, pixels) + np.zeros(batch.shape[-1])
+    return np.concatenate(predicted).astype(np.int64), mean.astype(np.float32)
+
+
+@functools.cache
+def _forward(devices):
+    return parallel.pmap(
+        lambda net, x: net.logits(x).argmax(-1),
+        (parallel.REPLICATED, parallel.SHARDED),
+        parallel.SHARDED,
+        devices=devices,
+    )
+
+
+@functools.cache
+def _program(grid, devices):
+    """The mapped sweep. Kept, so that a second network of the same architecture compiles nothing."""
+
+    def step(net, batch, mean, seed):
+        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(batch["index"])
+        given = (batch["image"], batch["label"], batch["by"])
+        return remove(net, *given, keys, mean, grid=grid)
+
+    rest = (parallel.REPLICATED, parallel.REPLICATED)
+    specs = (parallel.REPLICATED, parallel.SHARDED, *rest)
+    return parallel.pmap(step, specs, parallel.SHARDED, devices=devices)

@@ -1,0 +1,188 @@
+"""What the explanations of one method are worth, on many images."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import zipfile
+
+import numpy as np
+
+from mixaug_jax import checkpoint
+from mixaug_jax.dissection.counting import image_weights
+from mixaug_jax.dissection.result import INTERVAL
+from mixaug_jax.evaluation.alignment import pointing_accuracy
+from mixaug_jax.evaluation.comparison import degradation_score
+from mixaug_jax.evaluation.options import CONTROLS
+
+HEADER = ("method", "kind", "score", "mean", "low", "high", "images", "left_out")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """One method on N images.
+
+    Attributes:
+      heat: float32 [N,h,w], the heat maps, of the network's input size.
+      images: int [N], indices in the data set.
+      labels: int [N], the class that was explained.
+      predicted: int [N], the class with the largest logit.
+      scores: {name: float64 [N]}, NaN where the image was left out; of a curve, the area under it. Besides those of `SCORES`:
+        "background_attribution", 1 - energy_pointing_game, the share of the positive attribution that lies off the object; and
+        "pointing_game_difficult", the pointing game on the difficult images alone (see `is_difficult`).
+      curves: {name: float32 [N,T+1]}.
+      settings: what made this, as JSON has it.
+    """
+
+    heat: np.ndarray
+    images: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+    scores: dict[str, np.ndarray]
+    curves: dict[str, np.ndarray]
+    settings: dict
+
+    @property
+    def method(self) -> str:
+        """Its name in METHODS."""
+        return self.settings["method"]
+
+    @property
+    def empty(self) -> int:
+        """How many maps say nothing: zero everywhere, or with a value that is NaN or infinite."""
+        finite = np.isfinite(self.heat).all((1, 2))
+        return int((~finite | ~self.heat.any((1, 2))).sum())
+
+    @property
+    def kind(self) -> str:
+        """Whether it is a "method" or a "control" that knows nothing of the network."""
+        return "control" if self.method in CONTROLS else "method"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A mean over images with its bootstrap interval.
+
+    Attributes:
+      score: its name.
+      mean, low, high: over the images that count; percentiles `INTERVAL` of means over images drawn anew. All methods share
+        the draws. NaN where no image counts.
+      images: how many count.
+      left_out: how many do not: without a region, cropped away, or not in the subset.
+    """
+
+    score: str
+    mean: float
+    low: float
+    high: float
+    images: int
+    left_out: int
+
+
+def summarise(result: Evaluation, *, replicates: int = 200, seed: int = 0) -> list[Row]:
+    """A row for each score.
+
+    The pointing games have another row each, "..._class_mean", the mean over classes as TorchRay has it (see
+    `pointing_accuracy`), and where there are morf and lerf there is "degradation_score", with the predictions' own start.
+
+    Args:
+      result: of one method.
+      replicates: of the bootstrap over images; 0 leaves the intervals NaN.
+      seed: of its draws.
+    """
+    number = len(result.images)
+    draws = image_weights(number, replicates, seed).T
+    unlabelled = result.settings.get("unlabelled", 0)
+    rows = []
+
+    def add(score, counted, statistic):
+        places = np.flatnonzero(counted)
+        ends = [np.nan, np.nan]
+        again = [statistic(np.repeat(places, draw[places])) for draw in draws if draw[places].any()]
+        if again:
+            ends = np.percentile(again, INTERVAL)
+        mean = statistic(places) if len(places) else np.nan
+        left_out = number - len(places) + unlabelled
+        rows.append(Row(score, float(mean), *map(float, ends), len(places), left_out))
+
+    for name, values in result.scores.items():
+        counted = ~np.isnan(values)
+        add(name, counted, lambda places, values=values: values[places].mean())
+        if name.startswith("pointing_game"):
+
+            def by_class(places, values=values):
+                return pointing_accuracy(values[places], result.labels[places])["all"]
+
+            add(f"{name}_class_mean", counted, by_class)
+    if {"morf", "lerf"} <= result.curves.keys():
+        morf, lerf = result.curves["morf"], result.curves["lerf"]
+        if morf.shape == lerf.shape:
+            everything = np.ones(number, bool)
+            add("degradation_score", everything, lambda p: degradation_score(morf[p], lerf[p]))
+    return rows
+
+
+def table(results: dict[str, Evaluation], *, replicates: int = 200, seed: int = 0) -> list[list]:
+    """Rows under `HEADER`: every method's, then every control's."""
+    ordered = sorted(results.values(), key=lambda result: result.kind, reverse=True)
+    return [
+        [result.method, result.kind, row.score, *(f"{v:.6g}" for v in (row.mean, row.low, row.high)),
+         row.images, row.left_out]
+        for result in ordered
+        for row in summarise(result, replicates=replicates, seed=seed)
+    ]  # fmt: skip
+
+
+def summary(rows: list[list]) -> str:
+    """Lines of text: methods against scores, means over images and their intervals, from `table`."""
+    methods = list(dict.fromkeys(row[0] for row in rows))
+    scores = list(dict.fromkeys(row[2] for row in rows if not row[2].endswith("_class_mean")))
+    cells = {(row[0], row[2]): row[3:6] for row in rows}
+    wide = max(map(len, methods))
+    low, high = INTERVAL
+    lines = [f"means over images ({low}-{high} % of images drawn anew)"]
+    for score in scores:
+        lines.append(f"  {score}")
+        for method in methods:
+            if (method, score) in cells:
+                mean, least, most = map(float, cells[method, score])
+                lines.append(f"    {method:{wide}}  {mean:8.3f}  ({least:.3f} to {most:.3f})")
+    return "\n".join(lines)
+
+
+def save(result: Evaluation, path) -> None:
+    """Writes a .npz that `load` reads; the file appears when it is whole."""
+    arrays = {name: getattr(result, name) for name in ("heat", "images", "labels", "predicted")}
+    arrays |= {f"score.{name}": values for name, values in result.scores.items()}
+    arrays |= {f"curve.{name}": values for name, values in result.curves.items()}
+    arrays["settings"] = np.array(json.dumps(result.settings))
+    arrays["versions"] = np.array(json.dumps(checkpoint.versions()))
+    path = pathlib.Path(path)
+    whole = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with whole.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        whole.replace(path)
+    finally:
+        whole.unlink(missing_ok=True)
+
+
+def load(path) -> Evaluation:
+    """What `save` wrote.
+
+    Raises:
+      ValueError: no such file, or another kind of file.
+    """
+    try:
+        # Opened here: np.load would leave a damaged file open.
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = dict(file)
+        settings = json.loads(str(arrays["settings"]))
+        plain = {name: arrays[name] for name in ("heat", "images", "labels", "predicted")}
+        groups = {
+            group: {k.removeprefix(group): v for k, v in arrays.items() if k.startswith(group)}
+            for group in ("score.", "curve.")
+        }
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no result of an evaluation: {error}") from error
+    return Evaluation(**plain, scores=groups["score."], curves=groups["curve."], settings=settings)

@@ -1,0 +1,113 @@
+"""The sentences at the top of a run's page: what was measured, beside what chance would give."""
+
+import math
+
+from mixaug_jax.dissection.result import INTERVAL, PER, Dissection
+from mixaug_jax.report.tables import beside
+
+
+def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The interval of a share of `count` trials (Wilson, J. Am. Stat. Assoc. 22, 1927); z=1.96 for 95 %."""
+    middle = share + z**2 / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    scale = 1 + z**2 / count
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def accuracy(config, lines: list[dict], held_out: int) -> str:
+    """What was trained and how well it classifies.
+
+    Args:
+      config: the run's settings.
+      lines: of metrics.jsonl.
+      held_out: number of images behind test_accuracy; 0: not known.
+    """
+    network = f"{config.resolved.model['name']} (width {config.resolved.model['width']:g})"
+    if config.weights:
+        return f"{network}, imported from {config.weights}; its accuracy was not measured here."
+    method = "without mixing" if config.mix.name == "none" else f"with {config.mix.name}"
+    trained = f"{network}, trained {method} on {config.data.name} (seed {config.seed}"
+    scores = [line for line in lines if "test_accuracy" in line]
+    if not scores:
+        done = max((line["step"] for line in lines), default=0)
+        return f"{trained}), is at step {done} of {config.resolved.steps}: its training is not finished."
+    share, split = scores[-1]["test_accuracy"], "test" if config.data.test_split else "validation"
+    said = f"{trained}, {config.resolved.steps} steps), classifies {share:.1%} of "
+    if not held_out:
+        return f"{said}the {split} images right."
+    low, high = wilson(share, held_out)
+    return f"{said}{held_out} {split} images right (95 % interval {low:.1%} to {high:.1%})."
+
+
+def concepts(result: Dissection) -> str:
+    """Unique concepts of a stage at its middle IoU threshold, against shuffled label maps and random weights."""
+    thresholds = result.options.iou
+    t = len(thresholds) // 2
+    found = beside(result, (PER.index("unit"), 1, t), len(result.categories))
+    text = f"{result.stage} has {found['count']} unique concepts at IoU > {thresholds[t]:g}"
+    if found["low"] != "":
+        ends = f"{found['low']} to {found['high']}"
+        text += f" ({INTERVAL[0]} to {INTERVAL[1]} % of resampled images: {ends})"
+    if found["null_mean"] != "":
+        ends = f"{found['null_min']} to {found['null_max']}"
+        text += f"; with label maps shuffled against the images, chance gives {found['null_mean']:g} ({ends})"
+    if found["random"] != "":
+        text += f"; the same network with random weights has {found['random']}"
+    if found["null_max"] != "" and found["count"] <= found["null_max"]:
+        text += ". A number that chance reaches too says nothing about concepts"
+    return text + "."
+
+
+def pointing(scores: list[dict]) -> str:
+    """How often the first method points at the object, beside the controls; "" where it was not measured."""
+    first, controls = _rows(scores, "pointing_game")
+    if first is None:
+        return ""
+    places = {"center": "the image's centre", "random": "a random pixel"}
+    beside_it = [f"{places[name]} does in {row['mean']:.0%}" for name, row in controls.items()]
+    text = f"The peak of {first['method']} lies on the object in {first['mean']:.0%} of {first['images']:g} images"
+    text += f" (resampled images: {first['low']:.0%} to {first['high']:.0%})"
+    as_good = any(row["mean"] >= first["mean"] for row in controls.values())
+    return _sentence(text, beside_it, as_good)
+
+
+def deletion(scores: list[dict]) -> str:
+    """The area under the first method's deletion curve, beside random order; "" where it was not measured."""
+    first, controls = _rows(scores, "deletion")
+    if first is None:
+        return ""
+    orders = {"center": "from the centre outwards it is", "random": "in random order it is"}
+    beside_it = [f"{orders[name]} {row['mean']:.3f}" for name, row in controls.items()]
+    text = f"Deleting pixels in the order of {first['method']} leaves an area of {first['mean']:.3f} under the curve"
+    text += f" (resampled images: {first['low']:.3f} to {first['high']:.3f}; smaller is better)"
+    as_good = any(row["mean"] <= first["mean"] for row in controls.values())
+    return _sentence(text, beside_it, as_good)
+
+
+def rises(rows: list[dict]) -> str:
+    """How many removals of an occlusion sweep raise the accuracy, by whose loss ranks the units."""
+    said = []
+    for label in dict.fromkeys(row["label"] for row in rows):
+        removals = {row["removal"]: row for row in rows if row["label"] == label and row["removal"]}
+        rising = [row for row in removals.values() if row["rises"]]
+        said.append(f"{len(rising)} of {len(removals)} ranked by the loss of the {label} label")
+    text = f"Parts of {rows[0]['images']} images are removed as a gradient of the loss ranks them."
+    return f"{text} Removals that raise the accuracy (the interval of its change lies above 0): {'; '.join(said)}."
+
+
+def _rows(scores, name):
+    """The row of the first method with this score, and those of the two controls that are named."""
+    rows = [row for row in scores if row["score"] == name and not _missing(row["mean"])]
+    methods = [row for row in rows if row["kind"] == "method"]
+    controls = {row["method"]: row for row in rows if row["kind"] == "control"}
+    controls = {k: controls[k] for k in ("random", "center") if k in controls}
+    return (methods[0] if methods else None), controls
+
+
+def _missing(value):
+    return value == "" or math.isnan(value)
+
+
+def _sentence(text, beside_it, as_good):
+    verdict = " What knows nothing of the network does as well or better." if as_good else ""
+    return f"{'; '.join([text, *beside_it])}.{verdict}"

@@ -1,0 +1,181 @@
+"""The augmentations on the same images, as Won et al. 2023 show them in their Fig. 1.
+
+The pictures are made once from the training split and kept as `pictures.npz` beside the report, so that it can be built
+again where the data is gone.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import zipfile
+
+import jax
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from mixaug_jax import data, mixing
+from mixaug_jax.data import transforms
+from mixaug_jax.report.figures import STYLE
+
+_COUNT = 6  # images in a row
+DRAWS = 16  # of which one is shown
+_CANDIDATES = 64  # examples that are read to find so many classes
+_LONGEST = 13  # letters of a class's name under an image
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """What the report takes from the data set; R rows, n images a row.
+
+    Attributes:
+      names: of the rows; the first one is the images as they are.
+      images: uint8 [R, n, size, size, 3 or 1].
+      labels: the text under each image, [R][n].
+      held_out: number of examples behind test_accuracy.
+    """
+
+    names: tuple[str, ...]
+    images: np.ndarray
+    labels: tuple[tuple[str, ...], ...]
+    held_out: int
+
+
+def pictures(configs: dict, path) -> Pictures:
+    """The images under each config's augmentation, read from `path` or made and written there.
+
+    All share the images and the random key. For the picture prob is 1 and every image has draws of its own (per="example"),
+    so that a row shows the range of what the method does; of `DRAWS` keys the one is taken under which the most labels are
+    mixed, since an image may well meet itself. manifold_mixup is shown at the input.
+
+    Args:
+      configs: resolved settings by the name to show; the data must be that of the first.
+      path: of the .npz.
+
+    Raises:
+      ValueError, OSError: the data cannot be read.
+    """
+    path = pathlib.Path(path)
+    first = next(iter(configs.values()))
+    wanted = {name: config.mix.to_dict() for name, config in configs.items()}
+    settings = json.dumps({"mix": wanted, "data": first.data.to_dict()})
+    stored = _load(path, settings)
+    if stored is not None:
+        return stored
+    made = _make(configs, first)
+    _save(path, made, settings)
+    return made
+
+
+def _make(configs, first) -> Pictures:
+    source = data.open_source(first.data.train_split, first, annotations=False)
+    held_out = first.data.test_split or first.data.validation_split
+    count = len(data.open_source(held_out, first, annotations=False))
+    images, labels = _examples(source, first)
+    targets = np.eye(source.num_classes, dtype=np.float32)[labels]
+    mixing_ones = {name: config for name, config in configs.items() if config.mix.name != "none"}
+    mixed = {name: _mixed(config, images, targets) for name, config in mixing_ones.items()}
+    best = sum((t.max(-1) < 0.95).sum(-1) for _, t in mixed.values()).argmax() if mixed else 0
+    rows = {"images": (images, targets)} | {n: (x[best], t[best]) for n, (x, t) in mixed.items()}
+    texts = [
+        tuple(_label_text(t, source.class_names) for t in targets) for _, targets in rows.values()
+    ]
+    return Pictures(tuple(rows), np.stack([x for x, _ in rows.values()]), tuple(texts), count)
+
+
+def _examples(source, config):
+    """The first images of different classes, spread over the split, as evaluation crops them: uint8 [n,h,w,C] and labels."""
+    found = []
+    for index in np.unique(np.linspace(0, len(source) - 1, _CANDIDATES).astype(int)):
+        found.append(source[int(index)])
+        if len({example["label"] for example in found}) == min(_COUNT, source.num_classes):
+            break
+    _, new = np.unique([example["label"] for example in found], return_index=True)
+    rest = np.setdiff1d(np.arange(len(found)), new)
+    chosen = [found[i] for i in [*np.sort(new), *rest][:_COUNT]]
+    view = functools.partial(
+        transforms.evaluation, size=config.data.size, resize=config.data.resize
+    )
+    images = np.stack([view({"image": example["image"]})["image"] for example in chosen])
+    return images, np.array([example["label"] for example in chosen])
+
+
+def _mixed(config, images, targets):
+    """Images uint8 [DRAWS,n,h,w,C] and targets [DRAWS,n,K] under a config's method."""
+    mean, std = (np.asarray(v, np.float32) for v in (config.data.mean, config.data.std))
+    options = {k: v for k, v in config.mix.items() if k != "name"}
+    options |= {k: v for k, v in (("prob", 1.0), ("per", "example")) if k in options}
+    if config.mix.name == "saliencymix":
+        options |= {"mean": tuple(config.data.mean), "std": tuple(config.data.std)}
+    mixer = functools.partial(mixing.MIXERS[config.mix.name], **options)
+    keys = jax.random.split(jax.random.key(0), DRAWS)
+    normalised = (images.astype(np.float32) / 255 - mean) / std
+    mixed, targets = jax.jit(jax.vmap(mixer, (0, None, None)))(keys, normalised, targets)
+    pixels = 255 * (np.asarray(mixed) * std + mean)
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8), np.asarray(targets)
+
+
+def _label_text(target, names) -> str:
+    """ "cat 0.62" and "dog 0.38" in two lines, or one name alone."""
+    order = np.argsort(-target, kind="stable")[:2]
+    short = [
+        names[k] if len(names[k]) <= _LONGEST else names[k][: _LONGEST - 1] + "…" for k in order
+    ]
+    if target[order[1:]].sum() < 0.005:
+        return short[0]
+    return "\n".join(f"{name} {target[k]:.2f}" for name, k in zip(short, order, strict=True))
+
+
+def figure(shown: Pictures) -> Figure:
+    """A row of images for each augmentation, with the label under each image."""
+    rows, count = shown.images.shape[:2]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((1.35 * count + 1.1, 1.72 * rows), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
+        grid = figure.subplots(rows, count + 1, squeeze=False, width_ratios=[0.8] + [1] * count)
+        for row, name, images, labels in zip(
+            grid, shown.names, shown.images, shown.labels, strict=True
+        ):
+            row[0].axis("off")
+            text = name.replace("-label_", "\nlabel: ")
+            row[0].text(1, 0.5, text, ha="right", va="center", transform=row[0].transAxes)
+            for panel, image, label in zip(row[1:], images, labels, strict=True):
+                panel.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), interpolation="nearest")
+                panel.set(xticks=[], yticks=[])
+                panel.spines[:].set_visible(False)
+                panel.set_xlabel(label, fontsize=8)
+    return figure
+
+
+def _save(path, made, settings):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with whole.open("wb") as file:
+            np.savez_compressed(
+                file,
+                names=np.array(made.names),
+                images=made.images,
+                labels=np.array(made.labels),
+                held_out=made.held_out,
+                settings=settings,
+            )
+        whole.replace(path)
+    finally:
+        whole.unlink(missing_ok=True)
+
+
+def _load(path, settings) -> Pictures | None:
+    """What was stored for these settings, if it was."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            if str(file["settings"]) != settings:
+                return None
+            labels = tuple(map(tuple, file["labels"].tolist()))
+            return Pictures(
+                tuple(file["names"].tolist()), file["images"], labels, int(file["held_out"])
+            )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # an unreadable file is made again

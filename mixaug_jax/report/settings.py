@@ -1,0 +1,85 @@
+"""How a result was made: the command, the settings and the versions, as a section of a page."""
+
+import json
+import pathlib
+import shlex
+from collections.abc import Iterable
+
+from mixaug_jax import config as config_lib
+from mixaug_jax.report import page
+
+_HARMLESS = ("resolved.", "compile_cache")  # what follows from others, and a folder of this machine
+
+
+def command(config, workdir, asked: dict | None = None) -> str:
+    """The command line that makes a run again.
+
+    Args:
+      config: its settings.
+      workdir: where it went.
+      asked: settings by key, "dissect.q", of later stages that were run with others than config's.
+    """
+    flags = [f"--config=configs/{_method(config)}.py:{config.data.name}", f"--workdir={workdir}"]
+    changed = {key: value for key, value, _ in differences(config)} | (asked or {})
+    flags += [f"--config.{key}={value}" for key, value in changed.items()]
+    return shell("python -m mixaug_jax.main", flags)
+
+
+def shell(program: str, flags: Iterable[str]) -> str:
+    """A command for a shell, one flag a line."""
+    return " \\\n    ".join([program, *map(shlex.quote, flags)])
+
+
+def differences(config) -> list[tuple]:
+    """(key, value, default) of every setting of consequence that its method's config file does not have so."""
+    default = config_lib.flatten(_defaults(config).to_dict())
+    own = config_lib.flatten(config.to_dict())
+    return [
+        (key, value, default.get(key, ""))
+        for key, value in own.items()
+        if not key.startswith(_HARMLESS) and (key not in default or value != default[key])
+    ]
+
+
+def section(folder: pathlib.Path, workdir: pathlib.Path, config, asked: dict | None = None) -> str:
+    """Command, changed settings, all settings and versions of a run."""
+    changed = differences(config)
+    name = f"configs/{_method(config)}.py:{config.data.name}"
+    parts = [page.heading("Command"), page.code(command(config, workdir, asked))]
+    parts.append(page.heading("Settings"))
+    if changed:
+        rows = [(key, plain(value), plain(default)) for key, value, default in changed]
+        caption = f"Settings that differ from {name}."
+        header = ("setting", "value", "default")
+        parts.append(page.table(folder, page.Table("settings_changed", caption, header, rows)))
+    else:
+        parts.append(page.paragraph(f"Every setting is as {name} has it."))
+    rows = [(key, plain(value)) for key, value in config_lib.flatten(config.to_dict()).items()]
+    settings = page.Table("settings", "All settings.", ("setting", "value"), rows)
+    parts.append(page.folded("All settings", page.table(folder, settings), long=True))
+    parts += versions(workdir)
+    return page.section("settings", "How it was made", *parts)
+
+
+def versions(workdir: pathlib.Path) -> list[str]:
+    """The packages, as one paragraph."""
+    path = workdir / "versions.json"
+    if not path.exists():
+        return [
+            page.missing("The versions of the packages are not known: there is no versions.json.")
+        ]
+    found = json.loads(path.read_text(encoding="utf-8"))
+    text = ", ".join(f"{name} {version}" for name, version in found.items())
+    return [page.heading("Versions"), page.paragraph(text)]
+
+
+def _method(config) -> str:
+    return "baseline" if config.mix.name == "none" else config.mix.name
+
+
+def _defaults(config):
+    return config_lib.get_config(_method(config), config.data.name)
+
+
+def plain(value) -> str:
+    return repr(value) if value == "" else str(value)

@@ -1,0 +1,45 @@
+"""The stage `report`: one HTML file from the files of a run or of a study."""
+
+import functools
+import os
+import pathlib
+
+from mixaug_jax import log, study
+from mixaug_jax.report import run_page, study_page
+
+
+def write_report(workdir) -> pathlib.Path:
+    """Writes `<workdir>/report/report.html`, its figures as PNG and SVG and its tables as CSV.
+
+    The page holds everything inside it and needs no network. It is made of what the other stages have written, without a
+    checkpoint and without running the network; what is not there is said on the page.
+
+    Args:
+      workdir: a run's working directory, or a study's folder (which has a study.json).
+
+    Returns:
+      The page's path.
+
+    Raises:
+      ValueError: neither of these.
+    """
+    workdir = pathlib.Path(workdir).absolute()
+    folder = workdir / "report"
+    if (workdir / "study.json").exists():
+        make = functools.partial(study_page.make, study.gather(workdir))
+    elif (workdir / "config.json").exists():
+        make = run_page.make
+    else:
+        raise ValueError(
+            f"{workdir} is no working directory: it has neither config.json nor study.json"
+        )
+    folder.mkdir(exist_ok=True)
+    text = make(workdir, folder)
+    whole = folder / f"report.html.{os.getpid()}.tmp"
+    try:
+        whole.write_text(text, encoding="utf-8")
+        whole.replace(folder / "report.html")
+    finally:
+        whole.unlink(missing_ok=True)
+    log.say(f"report {folder / 'report.html'}")
+    return folder / "report.html"

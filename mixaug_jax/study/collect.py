@@ -1,0 +1,156 @@
+"""The numbers of one run, read from what its stages wrote."""
+
+import dataclasses
+import pathlib
+import re
+
+import numpy as np
+
+from mixaug_jax import config as config_lib
+from mixaug_jax import log
+from mixaug_jax.dissection import result as dissection
+from mixaug_jax.evaluation import anomaly_result
+from mixaug_jax.evaluation import result as evaluation
+from mixaug_jax.study import statistics
+from mixaug_jax.study.measures import AXIS_OF, BETTER, Measure
+
+# What results of different networks differ in, with the same question asked.
+_OF_THE_NETWORK = ("weights", "model", "reference")  # reference: a checksum of training images
+# Of the scenes, what changes no picture of the test split.
+_NOT_IN_TEST = ("background", "color", "position", "label_noise", "train", "validation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What one file of results gives.
+
+    Attributes:
+      title: the file, under the working directory, without its ending.
+      values: {measure: number}.
+      replicates: {measure: [R], that number with images drawn anew}; the same draws for every run with as many images.
+      settings: flat, what must be equal for numbers of two runs to be compared.
+    """
+
+    title: str
+    values: dict[Measure, float]
+    replicates: dict[Measure, np.ndarray]
+    settings: dict
+
+
+def read_run(workdir) -> tuple[list[Part], list[str]]:
+    """All parts of a run, and sentences about those that are not there.
+
+    A run whose training has not ended has no part at all.
+    """
+    workdir = pathlib.Path(workdir)
+    if not (workdir / "config.json").exists():
+        return [], ["not started"]
+    accuracy, problem = _accuracy(workdir)
+    if problem:
+        return [], [problem]
+    parts, problems = list(accuracy), []
+    readers = (("dissection", _dissection), ("attribution", _attribution), ("anomaly", _anomaly))
+    for folder, read in readers:
+        files = sorted((workdir / folder).glob("*.npz"), key=_natural)
+        if not files and folder != "anomaly":  # which is part of a run only where it is asked for
+            problems.append(f"no {folder}")
+        for path in files:
+            try:
+                parts.append(read(path))
+            except ValueError as error:
+                problems.append(str(error))
+    return parts, problems
+
+
+def _natural(path):
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.stem)]
+
+
+def _accuracy(workdir) -> tuple[list[Part], str]:
+    config = config_lib.read(workdir)
+    steps = config.resolved.steps
+    if config.weights:
+        return [], "" if (workdir / "checkpoints" / "0").exists() else "the import has not ended"
+    lines = log.read(workdir)
+    found = [x["test_accuracy"] for x in lines if x["step"] == steps and "test_accuracy" in x]
+    if not found:
+        done = max((line["step"] for line in lines), default=0)
+        return [], f"the training has not ended (step {done} of {steps})"
+    measure = Measure("accuracy", "test_accuracy", better=1)
+    return [Part("training", {measure: float(found[-1])}, {}, {})], ""
+
+
+def _dissection(path) -> Part:
+    """Without replicates: images drawn anew lift IoU over thresholds by chance, so those of unique concepts lie above the count
+    and are no interval around it."""
+    result = dissection.load(path)
+    values = {}
+    counts, null, random = map(dissection.with_total, (result.counts, result.null, result.random))
+    categories = (*result.categories, "total")
+    shape = (len(dissection.PER), len(result.options.iou), len(categories))
+    for p, t, g in np.ndindex(shape):
+        at = (..., p, 1, t, g)  # 1: unique concepts
+        place = {
+            "subject": result.stage,
+            "setting": dissection.PER[p],
+            "level": float(result.options.iou[t]),
+            "category": categories[g],
+        }
+
+        def add(name, value, place=place):
+            values[Measure("concepts", name, better=BETTER[name], **place)] = float(value)
+
+        add("unique", counts[at])
+        if len(null):
+            chance = null[at].mean()
+            add("unique_shuffled", chance)
+            add("unique_above_shuffled", counts[at] - chance)
+        if result.random.min() >= 0:
+            add("unique_random", random[at])
+    return Part(f"dissection/{result.stage}", values, {}, _comparable(result.settings))
+
+
+def _attribution(path) -> Part:
+    result = evaluation.load(path)
+    scores = {n: v for n, v in result.scores.items() if not np.isnan(v).all()}
+    again = statistics.bootstrap_means(np.stack([*scores.values()], 1)) if scores else []
+    values, replicates = {}, {}
+    for k, (name, per_image) in enumerate(scores.items()):
+        measure = Measure(
+            AXIS_OF.get(name, "other"),
+            name,
+            result.method,
+            better=BETTER.get(name, 0),
+            control=result.kind == "control",
+        )
+        values[measure] = float(np.nanmean(per_image))
+        replicates[measure] = again[:, k]
+    return Part(f"attribution/{result.method}", values, replicates, _comparable(result.settings))
+
+
+def _anomaly(path) -> Part:
+    """How the share of right predictions changes with each removal, and how many raise it for sure, beyond those by chance."""
+    swept = anomaly_result.load(path)
+    found, grid = anomaly_result.outcome(swept), swept.grid
+    values = {}
+    for k, label in enumerate(swept.labels):
+        measure = Measure("anomaly", "rising_above_chance", setting=f"{label} label", better=0)
+        values[measure] = float(found.rising[k] - np.mean(found.by_chance[k]))
+        for s, e, a, v in np.ndindex(grid.shape):
+            setting = f"{grid.selections[e]}, {grid.values[v]}, {label} label"
+            place = {"subject": grid.scores[s], "setting": setting, "level": grid.shares[a] / 100}
+            measure = Measure("anomaly", "accuracy_change", better=0, **place)
+            values[measure] = float(found.accuracy[k, s, e, a, v])
+    return Part("anomaly/sweep", values, {}, _comparable(swept.settings))
+
+
+def _comparable(settings: dict) -> dict:
+    """Settings without what belongs to the network, and without what does not reach the pictures that were looked at."""
+    flat = config_lib.flatten(settings)
+    test = any(key.rpartition(".")[2] == "split" and v == "test" for key, v in flat.items())
+
+    def counts(key):
+        planted = test and "scenes." in key and key.rpartition(".")[2] in _NOT_IN_TEST
+        return key.partition(".")[0] not in _OF_THE_NETWORK and not planted
+
+    return {key: value for key, value in flat.items() if counts(key)}

@@ -1,0 +1,108 @@
+"""From a study's folder to the study."""
+
+import pathlib
+
+from mixaug_jax import config as config_lib
+from mixaug_jax.study import collect, comparison, deletion, plan
+from mixaug_jax.study.collect import Part
+from mixaug_jax.study.results import Study
+
+
+def gather(workdir) -> Study:
+    """Reads all runs of a study and compares them. What is missing, or of other settings, is left out, and said.
+
+    Deletion across models is computed here, once (up to a minute a seed), and kept in `cross_model_deletion/`.
+
+    Args:
+      workdir: a study's folder, with `study.json`.
+
+    Raises:
+      ValueError: no `study.json`.
+    """
+    folder = pathlib.Path(workdir).expanduser().absolute()
+    asked = plan.read_asked(folder)
+    if not asked:
+        raise ValueError(f"{workdir} is not the folder of a study: it has no study.json")
+    names = sorted(asked["configs"], key=lambda name: name != plan.BASELINE)
+    parts, problems, workdirs = {}, [], {}
+    for name, seed in ((n, s) for n in names for s in asked["seeds"]):
+        if f"{name}/{seed}" not in asked["commands"]:
+            continue
+        run = folder / name / str(seed)
+        found, wrong = _read(run, asked["configs"][name], seed)
+        problems += [f"{name} seed {seed}: {text}" for text in wrong]
+        if found:
+            parts[name, seed], workdirs[name, seed] = found, str(run)
+    problems += _drop_other_settings(parts)
+    method = _method(asked, parts)
+    crossed = _cross_models(folder, parts, workdirs, method, problems)
+    return comparison.compare(
+        names, asked["seeds"], parts, method,
+        workdirs=workdirs, problems=problems, crossed=crossed, asked=asked,
+    )  # fmt: skip
+
+
+def _read(run: pathlib.Path, asked: dict, seed: int) -> tuple[list[Part], list[str]]:
+    if (run / "config.json").exists():
+        config = config_lib.read(run)
+        there = plan.trained_by(plan.settings(config)) | {"seed": config.seed}
+        changed = plan.differences(plan.trained_by(asked) | {"seed": seed}, there)
+        if changed:
+            return [], [f"left out: made with other settings than asked ({changed})"]
+    return collect.read_run(run)
+
+
+def _drop_other_settings(parts: dict) -> list[str]:
+    """Takes out what was measured otherwise than in the first run that has it; says what."""
+    first, problems = {}, []
+    for (name, seed), found in parts.items():
+        kept = []
+        for part in found:
+            owner, settings = first.setdefault(part.title, (f"{name} seed {seed}", part.settings))
+            changed = plan.differences(settings, part.settings)
+            if changed:
+                problems.append(
+                    f"{name} seed {seed}: {part.title} left out: measured with other settings or images than "
+                    f"{owner} ({changed[:300]})"
+                )
+            else:
+                kept.append(part)
+        parts[name, seed] = kept
+    return problems
+
+
+def _method(asked: dict, parts: dict) -> str:
+    """The attribution method that is judged: the first that was asked for, of those that are there; "" for none."""
+    there = [
+        measure.subject
+        for found in parts.values()
+        for part in found
+        for measure in part.values
+        if part.title.startswith("attribution/") and not measure.control
+    ]
+    wanted = next(iter(asked["configs"].values())).get("attribute.methods", [])
+    return next((method for method in [*wanted, *there] if method in there), "")
+
+
+def _cross_models(folder, parts, workdirs, method, problems) -> dict:
+    """{seed: CrossDeletion}; its readings are added to the runs' parts, and what is left out to the problems."""
+    crossed = {}
+    for seed in sorted({seed for _, seed in parts}):
+        models = {
+            name: workdirs[name, s]
+            for (name, s), found in parts.items()
+            if s == seed and any(part.title == f"attribution/{method}" for part in found)
+        }
+        if len(models) < 2:
+            continue
+        cache = folder / "cross_model_deletion" / f"{seed}.npz"
+        try:
+            crossed[seed] = deletion.cross_deletion(models, method, cache)
+        except ValueError as error:
+            problems.append(f"seed {seed}: no deletion across models: {error}")
+            continue
+        values, replicates = deletion.measures(crossed[seed])
+        for name in models:
+            title = "cross_model_deletion"
+            parts[name, seed].append(Part(title, values[name], replicates[name], {}))
+    return crossed

@@ -1,0 +1,309 @@
+"""What a study consists of: its runs, the command of each, and `study.json`, which says what was asked."""
+
+import dataclasses
+import json
+import pathlib
+import re
+import runpy
+import shlex
+from collections.abc import Mapping, Sequence
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from mixaug_jax import config as config_lib
+
+UNMIXED = "-label_majority"  # added to the name of a run whose images are mixed and labels are not
+BASELINE = "baseline"  # what the others are compared with, where there is one of this name
+
+_OWN_FOLDERS = ("configs", "cross_model_deletion", "report", "tables")
+# What says nothing about results: how often something is said or saved, how fast it goes.
+_HARMLESS = ("seed", "compile_cache", "train.log_every", "train.checkpoint_every", "train.keep_every",
+             "train.profile_steps", "eval.", "data.threads", "data.prefetch", "dissect.cache_gb",
+             "resolved.", "report.")  # fmt: skip
+# What later stages may be asked anew of networks that are trained already.
+_EVALUATION = ("dissect.", "attribute.", "anomaly.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One network: an augmentation and a seed.
+
+    Attributes:
+      name: of the augmentation: the config file's stem.
+      seed: of the training.
+      workdir: its working directory, absolute.
+      config: its settings.
+      flags: what makes it, after `python -m mixaug_jax.main`.
+    """
+
+    name: str
+    seed: int
+    workdir: pathlib.Path
+    config: ml_collections.ConfigDict
+    flags: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """ "cutmix seed 0"."""
+        return f"{self.name} seed {self.seed}"
+
+    @property
+    def command(self) -> str:
+        """For a shell."""
+        return shlex.join(("python", "-m", "mixaug_jax.main", *self.flags))
+
+
+def make_plan(
+    configs, seeds: Sequence[int], workdir, overrides: Sequence[str] = (), *, unmixed_labels=False
+) -> tuple[Run, ...]:
+    """All runs of a study, settings checked; writes nothing.
+
+    Args:
+      configs: config files, each "FILE.py" or "FILE.py:DATA", or ConfigDicts (called by their method), or {name: either}. The
+        one called "baseline", or else the first, is what the others are compared with.
+      seeds: of the trainings. Imported weights (config.weights) have one seed only.
+      workdir: the study's folder.
+      overrides: "key=value" for every config, typed by the config's own key. A key that only some configs have, as an option of
+        one method (mix.alpha), goes to those; a key that none of them has is an error.
+      unmixed_labels: add, for each config that mixes labels, one `<config>-label_majority` with mix.label=majority: the same
+        mixed images, each with the one label of which it shows more.
+
+    Returns:
+      Every augmentation with the first seed, then every one with the next: a study cut short can still be read.
+
+    Raises:
+      ValueError: no config or seed, the same one twice, an unknown key, a value of another type, settings that cannot work.
+    """
+    sources = _named(configs)
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ValueError(f"seeds must be one or more whole numbers, each once, not {list(seeds)}")
+    given = _split(overrides)
+    plain = {name: load(source, ()) for name, source in sources.items()}
+    for key in given:
+        if not any(_has(config, key) for config in plain.values()):
+            raise ValueError(
+                f"unknown key {key} in --config.{key}: no config of this study has it; every key is in "
+                "mixaug_jax/config.py"
+            )
+    changes = {
+        name: [f"{key}={value}" for key, value in given.items() if _has(config, key)]
+        for name, config in plain.items()
+    }
+    if unmixed_labels:
+        twins = [n for n, config in plain.items() if config.mix.get("label", "") == "mixed"]
+        changes |= {name + UNMIXED: [*changes[name], "mix.label=majority"] for name in twins}
+        sources |= {name + UNMIXED: sources[name] for name in twins}
+    folder = pathlib.Path(workdir).expanduser().absolute()
+    names = sorted(changes, key=lambda name: name != BASELINE)  # stable: the rest as they came
+    runs = [_run(n, sources[n], seed, folder, changes[n]) for seed in seeds for n in names]
+    _check_weights(runs)
+    return tuple(runs)
+
+
+def _named(configs) -> dict:
+    if isinstance(configs, str | ml_collections.ConfigDict):
+        raise ValueError("configs must be a list of config files or ConfigDicts, or a dict of them")
+    pairs = configs.items() if isinstance(configs, Mapping) else [(_name(c), c) for c in configs]
+    named = dict(pairs)
+    if not named:
+        raise ValueError("a study needs one config or more, e.g. --configs=configs/baseline.py")
+    if len(named) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two configs are called {twice} and would share a folder; rename one")
+    for name in named:
+        if not re.fullmatch(r"\w[\w.+-]*", name) or name in _OWN_FOLDERS or name.endswith(UNMIXED):
+            raise ValueError(
+                f"a config cannot be called {name!r}: it names a folder, by letters, digits, '_', '-', and is "
+                f"none of {', '.join(_OWN_FOLDERS)}, *{UNMIXED}"
+            )
+    return named
+
+
+def _name(source) -> str:
+    if isinstance(source, ml_collections.ConfigDict):
+        return BASELINE if source.mix.name == "none" else source.mix.name
+    return pathlib.Path(str(source).partition(":")[0]).stem
+
+
+def _split(overrides) -> dict[str, str]:
+    given = {}
+    for text in overrides:
+        key, equals, value = text.removeprefix("--config.").partition("=")
+        if not equals:
+            raise ValueError(f"{text} has no value; write --config.{key}=VALUE")
+        if key in ("seed", "mix.name"):
+            use = "--seeds" if key == "seed" else "other files in --configs"
+            raise ValueError(f"--config.{key} would make all runs the same; use {use}")
+        given[key] = value
+    return given
+
+
+def _has(config, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(config, ml_collections.ConfigDict) or part not in config:
+            return False
+        config = config[part]
+    return True
+
+
+def load(source, overrides: Sequence[str]) -> ml_collections.ConfigDict:
+    """A config file's settings, or a copy of a ConfigDict, with overrides "key=value" typed as `mixaug_jax.main` types them.
+
+    Raises:
+      ValueError: a file that cannot be read, an unknown key, a value of another type.
+    """
+    given = isinstance(source, ml_collections.ConfigDict)
+    config = source.copy_and_resolve_references() if given else _read_file(str(source))
+    argv, values = ["study", *(f"--config.{text}" for text in overrides)], flags.FlagValues()
+    config_flags.DEFINE_config_dict(
+        "config", config, flag_values=values, lock_config=True, sys_argv=argv
+    )
+    try:
+        values(argv)
+    except (AttributeError, KeyError) as error:
+        raise ValueError(f"{source}: {' '.join(str(error.args[0]).split())}") from error
+    except (flags.Error, ValueError, TypeError) as error:
+        raise ValueError(str(error).strip().splitlines()[-1].strip()) from error
+    return values.config
+
+
+def _read_file(source: str) -> ml_collections.ConfigDict:
+    path, colon, given = source.partition(":")
+    try:
+        make = runpy.run_path(path)["get_config"]
+    except OSError as error:
+        raise ValueError(f"the config {path} cannot be read: {error.strerror}") from error
+    except KeyError as error:
+        raise ValueError(f"{path} is no config: it has no function get_config") from error
+    return make(given) if colon else make()
+
+
+def _run(name, source, seed, folder, changes) -> Run:
+    changes = [*changes, f"seed={seed}"]
+    config = load(source, changes)
+    if "released" in config:
+        raise ValueError(f"{name} is a comparison by itself; start it with mixaug_jax.main")
+    try:
+        config_lib.check(config)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    workdir = folder / name / str(seed)
+    if isinstance(source, ml_collections.ConfigDict):  # see `write_asked`
+        source, changes = folder / "configs" / f"{name}.py", [f"seed={seed}"]
+    flags = [f"--config={source}", *(f"--config.{text}" for text in changes)]
+    return Run(name, seed, workdir, config, (*flags, f"--workdir={workdir}", "--stage=all"))
+
+
+def _check_weights(runs):
+    for run in runs:
+        if run.config.weights and any(r.name == run.name and r.seed != run.seed for r in runs):
+            raise ValueError(
+                f"{run.name} imports its weights, which are the same for every seed; name one seed"
+            )
+
+
+def settings(config) -> dict:
+    """What decides a run's results, but for the seed, as {key: value}; values as JSON has them."""
+    return {
+        key: value
+        for key, value in config_lib.flatten(json.loads(config_lib.to_json(config))).items()
+        if not key.startswith(_HARMLESS)
+        and not (key == "data.dir" and config.data.name == "scenes")
+    }
+
+
+def trained_by(all_settings: dict) -> dict:
+    """Those of `settings` that decide the network: what later stages are asked is left out."""
+    return {k: v for k, v in all_settings.items() if not k.startswith(_EVALUATION)}
+
+
+def differences(old: dict, new: dict) -> str:
+    """Where settings differ, as "key: old -> new; ..."; "" where they do not."""
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return "; ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys)
+
+
+def read_asked(workdir) -> dict:
+    """`study.json` of a study's folder: {"configs": {name: settings}, "seeds": [...], "overrides": [...], "commands":
+    {"name/seed": command}}; {} where there is none."""
+    path = pathlib.Path(workdir) / "study.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write_asked(runs: Sequence[Run], workdir, overrides: Sequence[str]) -> None:
+    """Adds runs to `study.json`, and writes the config files of those that were given as ConfigDicts.
+
+    A study may grow by augmentations and seeds, and its networks may be evaluated anew by other settings. What decides the
+    networks stays.
+
+    Raises:
+      ValueError: a run, or the folder, of other settings; says which.
+    """
+    asked = read_asked(workdir) or {"configs": {}, "seeds": [], "overrides": [], "commands": {}}
+    _check_overrides(asked, overrides, workdir)
+    for run in runs:
+        new = settings(run.config)
+        known = asked["configs"].get(run.name, new)
+        _refuse(f"{workdir} is a study in which {run.name} has", trained_by(known), trained_by(new))
+        if (run.workdir / "config.json").exists():
+            stored = settings(config_lib.read(run.workdir))
+            there = trained_by(stored) | {"seed": config_lib.read(run.workdir).seed}
+            _refuse(f"{run.workdir} has", there, trained_by(new) | {"seed": run.seed})
+        asked["configs"][run.name] = new
+        asked["commands"][f"{run.name}/{run.seed}"] = run.command
+    asked["seeds"] = sorted({*asked["seeds"], *(run.seed for run in runs)})
+    asked["overrides"] = list(overrides)
+    folder = pathlib.Path(workdir).expanduser()
+    for run in runs:
+        _write_config(run, folder)
+    write_json(folder / "study.json", asked)
+
+
+def _check_overrides(asked, overrides, workdir):
+    """Overrides of networks that are in the folder already hold for those that come."""
+    free = (*_HARMLESS, "data.dir")  # whether that matters depends on the data set; see `settings`
+    old, new = (
+        {k: v for k, v in trained_by(_split(texts)).items() if not k.startswith(free)}
+        for texts in (asked["overrides"], overrides)
+    )
+    if asked["configs"]:
+        _refuse(f"{workdir} is a study with", old, new)
+
+
+def _refuse(what: str, old: dict, new: dict):
+    changed = differences(old, new)
+    if changed:
+        raise ValueError(
+            f"{what} other settings ({changed}); use another --workdir, or these again"
+        )
+
+
+_FILE = '''"""Settings that a program gave; they are in {name}.json, and may be read there."""
+
+import pathlib
+
+from mixaug_jax import config
+
+
+def get_config(_=""):
+    return config.from_json(pathlib.Path(__file__).with_suffix(".json").read_text())
+'''
+
+
+def _write_config(run: Run, folder: pathlib.Path):
+    path = folder / "configs" / f"{run.name}.py"
+    if f"--config={path.absolute()}" in run.flags:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".json").write_text(config_lib.to_json(run.config))
+        path.write_text(_FILE.format(name=run.name))
+
+
+def write_json(path: pathlib.Path, value) -> None:
+    """The file appears when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_suffix(".tmp")
+    whole.write_text(json.dumps(value, indent=2) + "\n")
+    whole.replace(path)

@@ -1,0 +1,98 @@
+"""What a study found: every run's numbers, and what they say about the augmentations."""
+
+import dataclasses
+
+import numpy as np
+
+from mixaug_jax.study.deletion import CrossDeletion
+from mixaug_jax.study.measures import Measure
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Many runs compared; A augmentations, S seeds, M measures, P comparisons. Arrays are float64; NaN is "not there".
+
+    Intervals cover 95 %. Where two seeds or more are there they are t-intervals over seeds (n - 1 degrees of freedom): of the
+    mean in `interval`, of the mean difference, paired by seed, in `difference_interval`. Each holds for one comparison. With
+    one seed nothing is known of the spread between trainings: the interval is then that of images drawn anew (bootstrap,
+    percentiles 2.5 and 97.5; the same images for both sides of a difference), which says how much the number hangs on the
+    choice of test images for these very networks; NaN where a run keeps no scores of single
+    images (accuracy), or drawing them anew shifts the number (concepts). `interval_of` says which.
+
+    Attributes:
+      augmentations: names of the folders, [A]; the first is what the others are compared with.
+      seeds: [S].
+      measures: [M].
+      values: [A, S, M], one number a run.
+      image_intervals: [A, S, M, 2], of each run's number when its images are drawn anew.
+      mean: [A, M], over the seeds that are there.
+      interval: [A, M, 2].
+      n: int64 [A, M], seeds that are there.
+      interval_of: str array [A, M], what `interval` is over: "seeds", "images" or "".
+      rank: [A, M], 1 is the best (the largest, where `better` is 0): the mean over seeds of the rank among the augmentations
+        with a number; equal numbers share the mean of their ranks. Seeds that miss an augmentation are left out.
+      comparisons: [P] of (augmentation, reference): each augmentation and the first; then each with unmixed labels and the same
+        with mixed ones.
+      difference: [P, M], augmentation minus reference, mean over the seeds that both have.
+      difference_interval: [P, M, 2].
+      pairs: int64 [P, M], seeds that both have.
+      difference_of: str array [P, M], what `difference_interval` is over: "seeds", "images" or "".
+      p: [P, M], two-sided p of the paired t-test; NaN with fewer than two pairs, and where all pairs have the same difference
+        (a t-test has no spread to go by).
+      p_holm: [P, M], p after Holm's correction over the family; NaN where there is no p or the measure is no headline. A family
+        is all the comparisons with the first augmentation, or all those of labels, on all headline measures of one axis.
+      sentences: {axis: text}, what the data support and what they do not; the axes that were looked at.
+      problems: sentences about what is missing or was left out, e.g. "cutmix seed 1: no dissection".
+      workdirs: {(augmentation, seed): path of the run's working directory}, those that are there.
+      cross_deletion: {seed: CrossDeletion}.
+      asked: study.json: {"configs": {name: settings without the seed}, "seeds", "overrides", "commands"}; `commands` is
+        {"name/seed": command} that makes each run.
+    """
+
+    augmentations: tuple[str, ...]
+    seeds: tuple[int, ...]
+    measures: tuple[Measure, ...]
+    values: np.ndarray
+    image_intervals: np.ndarray
+    mean: np.ndarray
+    interval: np.ndarray
+    n: np.ndarray
+    interval_of: np.ndarray
+    rank: np.ndarray
+    comparisons: tuple[tuple[str, str], ...]
+    difference: np.ndarray
+    difference_interval: np.ndarray
+    pairs: np.ndarray
+    difference_of: np.ndarray
+    p: np.ndarray
+    p_holm: np.ndarray
+    sentences: dict[str, str]
+    problems: tuple[str, ...]
+    workdirs: dict[tuple[str, int], str]
+    cross_deletion: dict[int, CrossDeletion]
+    asked: dict
+
+    @property
+    def headlines(self) -> tuple[int, ...]:
+        """Indices of the headline measures, in the order of `measures`."""
+        return tuple(i for i, m in enumerate(self.measures) if m.headline)
+
+    def find(
+        self,
+        axis: str,
+        name: str = "",
+        *,
+        subject: str = "",
+        setting: str = "",
+        level: float = 0.0,
+        category: str = "",
+    ) -> tuple[int, ...]:
+        """Indices of the measures with all that is given; "" and 0 mean any."""
+        wanted = {"axis": axis, "name": name, "subject": subject, "setting": setting}
+        wanted |= {"level": level, "category": category}
+        wanted = {key: value for key, value in wanted.items() if value}
+        return tuple(
+            i
+            for i, measure in enumerate(self.measures)
+            if all(getattr(measure, key) == value for key, value in wanted.items())
+        )

@@ -1,0 +1,160 @@
+"""The runs of a study, one process each: a crash ends one run, and its memory is free again."""
+
+import contextlib
+import fcntl
+import functools
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+from mixaug_jax import log
+from mixaug_jax.study import plan
+
+_LOG = "log.txt"  # what a run printed, in its working directory
+_FINISHED = "finished.json"
+_SECONDS = 60.0  # between two lines about a run that goes on
+# Not log.say: it asks which process of a job this is, and so would take a TPU from the runs.
+_say = functools.partial(print, flush=True)
+
+
+class Stopped(RuntimeError):  # noqa: N818
+    """The study was asked to stop; the run that was going on is saved, and the same command goes on."""
+
+
+def run_missing(runs: Sequence[plan.Run]) -> list[str]:
+    """Makes the runs that are not finished, one after the other, and goes on after one that fails.
+
+    A run is a process of `mixaug_jax.main`, which itself skips what is there and goes on from the last checkpoint. What it
+    prints is in `log.txt` in its working directory. While it lives no other study touches that folder.
+
+    Returns:
+      A sentence for each run that failed.
+
+    Raises:
+      Stopped: SIGTERM or Ctrl-C came. After SIGTERM the run has saved a checkpoint.
+    """
+    missing = [run for run in runs if not finished(run)]
+    if len(missing) < len(runs):
+        _say(f"study: {len(runs) - len(missing)} of {len(runs)} runs are finished already")
+    failures = []
+    clock = log.Clock(0, len(missing))
+    for number, run in enumerate(missing, 1):
+        where = f"[{number} of {len(missing)}] {run.title}"
+        _say(f"{where}: {run.command}")
+        began = time.monotonic()
+        failure = _make(run)
+        took = f"{log.duration(time.monotonic() - began)}"
+        _, left = clock.tick(number)
+        if failure:
+            failures.append(f"{run.title}: {failure}")
+        _say(f"{where}: {failure or 'finished'} after {took}; ETA {left}")
+    return failures
+
+
+def _make(run: plan.Run) -> str:
+    """Makes one run; returns what went wrong, or ""."""
+    run.workdir.mkdir(parents=True, exist_ok=True)
+    with (run.workdir / "lock").open("w") as lock, (run.workdir / _LOG).open("a") as output:
+        _wait_for(lock, run)
+        if finished(run):  # by the process that was waited for
+            return ""
+        # The child holds the lock too, so it lasts even where this process is killed.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mixaug_jax.main", *run.flags],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[lock.fileno()],
+            env=os.environ | {"PYTHONPATH": _python_path()},
+        )
+        with _forwarding(process) as stopped:
+            code = _watch(process, run)
+    if stopped:
+        raise Stopped(f"stopped during {run.title}; the same command goes on from there")
+    if code == 0:
+        plan.write_json(run.workdir / _FINISHED, _fingerprint(run))
+        return ""
+    what = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
+    return f"{what} ({_last_line(run) or 'no output'}; all of it is in {run.workdir / _LOG})"
+
+
+def _wait_for(lock, run):
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _say(f"{run.title}: another process is at it; waiting until that ends")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _python_path() -> str:
+    """Where the child finds this package, installed or not."""
+    package = str(pathlib.Path(__file__).parents[2])
+    return os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
+
+
+def _watch(process, run) -> int:
+    """Waits for the end, and says now and then how far the run is."""
+    while True:
+        try:
+            return process.wait(_SECONDS)
+        except subprocess.TimeoutExpired:
+            _say(f"  {run.title}: {_last_line(run)}")
+
+
+def _last_line(run) -> str:
+    with (run.workdir / _LOG).open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))
+        lines = file.read().decode(errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
+@contextlib.contextmanager
+def _forwarding(process):
+    """Passes SIGTERM and Ctrl-C on to a process; yields a list that then holds the signal.
+
+    Signals reach the main thread only; elsewhere nothing is passed on.
+    """
+    stopped = []
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def forward(number, _):
+        stopped.append(number)
+        process.send_signal(signal.SIGTERM)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def finished(run: plan.Run) -> bool:
+    """Whether the run ended well with these settings, and what it wrote is still there."""
+    try:
+        stored = json.loads((run.workdir / _FINISHED).read_text())
+    except (OSError, ValueError):
+        return False
+    files = stored.get("files", [])
+    return stored.get("settings") == plan.settings(run.config) and all(
+        (run.workdir / name).exists() for name in files
+    )
+
+
+def _fingerprint(run: plan.Run) -> dict:
+    results = [
+        str(path.relative_to(run.workdir))
+        for folder in ("dissection", "attribution", "anomaly", "report")
+        for path in sorted((run.workdir / folder).glob("*"))
+        if path.is_file()
+    ]
+    steps = [path.name for path in (run.workdir / "checkpoints").glob("*") if path.name.isdigit()]
+    newest = [f"checkpoints/{max(steps, key=int)}"] if steps else []
+    return {"settings": plan.settings(run.config), "files": newest + results}

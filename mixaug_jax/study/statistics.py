@@ -1,0 +1,134 @@
+"""Means, paired differences, ranks and their uncertainty. NaN is a number that is not there."""
+
+import numpy as np
+from scipy import special
+
+LEVEL = 0.95  # of every interval
+ALPHA = 0.05  # below it, after Holm's correction, a difference is called supported
+REPLICATES = 1000  # of the bootstrap over images
+
+
+def mean_interval(values) -> tuple[float, float, float, int]:
+    """The mean and its t-interval (n - 1 degrees of freedom).
+
+    Args:
+      values: [S], one a seed.
+
+    Returns:
+      mean, low, high and the number n that are there; low and high are NaN where n < 2.
+    """
+    values = _there(values)
+    n = len(values)
+    mean = float(values.mean()) if n else np.nan
+    if n < 2:
+        return mean, np.nan, np.nan, n
+    half = float(special.stdtrit(n - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(n))
+    return mean, mean - half, mean + half, n
+
+
+def paired(values, reference) -> tuple[float, float, float, float, int]:
+    """The mean of values - reference, pair by pair, its t-interval, and the p of the paired t-test.
+
+    Args:
+      values, reference: [S], of the same seeds.
+
+    Returns:
+      difference, low, high, two-sided p, and the number of whole pairs. low, high and p are NaN with fewer than two; p is NaN
+      also where all pairs have the same difference but for rounding, which leaves a t-test no spread to go by.
+    """
+    values, reference = np.asarray(values, np.float64), np.asarray(reference, np.float64)
+    if values.shape != reference.shape or values.ndim != 1:
+        raise ValueError(
+            f"values {values.shape} and reference {reference.shape} must be of the same seeds"
+        )
+    differences = _there(values - reference)
+    mean, low, high, n = mean_interval(differences)
+    if n < 2:
+        return mean, low, high, np.nan, n
+    spread = differences.std(ddof=1)
+    if spread <= 1e-12 * max(np.nanmax(np.abs(values)), np.nanmax(np.abs(reference))):
+        return mean, low, high, np.nan, n
+    t = abs(mean) / (spread / np.sqrt(n))
+    return mean, low, high, float(2 * special.stdtr(n - 1, -t)), n
+
+
+def holm(p) -> np.ndarray:
+    """p after the correction of Holm 1979: the chance of one wrong rejection in the whole family is held.
+
+    Args:
+      p: [N] of one family; NaN takes no part and stays NaN.
+
+    Returns:
+      [N]: the i-th smallest of m times m - i + 1, made not to fall, at most 1.
+    """
+    p = np.asarray(p, np.float64)
+    adjusted = np.full(p.shape, np.nan)
+    there = np.flatnonzero(~np.isnan(p))
+    order = there[np.argsort(p[there], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
+    return adjusted
+
+
+def ranks(values, better: int) -> np.ndarray:
+    """Ranks from 1, the best; equal values share the mean of their ranks; NaN where there is no value.
+
+    Args:
+      values: [A].
+      better: -1 where smaller is better, else larger is.
+    """
+    values = np.asarray(values, np.float64)
+    signed = values if better < 0 else -values
+    there = ~np.isnan(values)
+    before = (signed[there][None] < signed[there][:, None]).sum(1)
+    equal = (signed[there][None] == signed[there][:, None]).sum(1)
+    found = np.full(values.shape, np.nan)
+    found[there] = before + (equal + 1) / 2
+    return found
+
+
+def mean_ranks(values, better: int) -> np.ndarray:
+    """The mean over seeds of the ranks among augmentations, [A].
+
+    Args:
+      values: [A, S]. Augmentations without any value have no rank; seeds that miss one of the others are left out, so that
+        every rank is among the same competitors; NaN where no seed is left.
+      better: as in `ranks`.
+    """
+    values = np.asarray(values, np.float64)
+    found = np.full(len(values), np.nan)
+    competing = ~np.isnan(values).all(1)
+    whole = values[competing][:, ~np.isnan(values[competing]).any(0)]
+    if whole.size:
+        found[competing] = np.mean([ranks(seed, better) for seed in whole.T], 0)
+    return found
+
+
+def bootstrap_means(scores, replicates: int = REPLICATES, seed: int = 0) -> np.ndarray:
+    """Means of images drawn anew, with replacement; [R, M].
+
+    Args:
+      scores: [N, M], M scores of N images; NaN where an image was left out of one.
+      replicates: R.
+      seed: equal seeds and N draw equal images, so replicates of two networks are pairs.
+    """
+    scores = np.asarray(scores, np.float64)
+    n = len(scores)
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=replicates)
+    there = ~np.isnan(scores)
+    with np.errstate(invalid="ignore"):  # a replicate without any image of a score is NaN
+        return (draws @ np.where(there, scores, 0)) / (draws @ there.astype(np.float64))
+
+
+def percentiles(replicates) -> tuple[float, float]:
+    """The bootstrap's interval: percentiles 2.5 and 97.5 of [R]; NaN for none."""
+    replicates = _there(replicates)
+    if not len(replicates):
+        return np.nan, np.nan
+    low, high = np.quantile(replicates, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return float(low), float(high)
+
+
+def _there(values) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    return values[~np.isnan(values)]

@@ -1,0 +1,446 @@
+"""Recordings: wav files and arrays, good and bad, to bytes; and a network trained on them."""
+
+import io
+import struct
+import wave
+
+import jax
+import numpy as np
+import pytest
+
+from mixaug_jax import checkpoint, data, training
+from mixaug_jax import config as config_lib
+from mixaug_jax.config import get_config
+from mixaug_jax.data import audio, transforms
+from mixaug_jax.data.layout import class_files
+from mixaug_jax.mixing import MIXERS
+
+FULL = {1: 127, 2: 2**15 - 1, 3: 2**23 - 1, 4: 2**31 - 1}
+
+
+def pcm(samples, width):
+    """float in -1..1 [n, channels] as the bytes of a wav's data, by Python's own integers."""
+    whole = [round(x * FULL[width]) for x in np.asarray(samples, np.float64).ravel()]
+    if width == 1:
+        return bytes(x + 128 for x in whole)
+    return b"".join(x.to_bytes(width, "little", signed=True) for x in whole)
+
+
+def write_wav(path, samples, *, rate=8000, width=2):
+    samples = np.asarray(samples, np.float64)
+    samples = samples[:, None] if samples.ndim == 1 else samples
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((samples.shape[1], width, rate, 0, "NONE", ""))
+        file.writeframes(pcm(samples, width))
+
+
+def tone(frequency, samples=1000, rate=8000):
+    return 0.5 * np.sin(2 * np.pi * frequency * np.arange(samples) / rate)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two classes told apart by pitch, lengths around one view of 16 frames."""
+    for split, count in (("train", 8), ("val", 3), ("test", 4)):
+        for name, frequency in (("high", 2500), ("low", 400)):
+            for i in range(count):
+                wave_ = tone(frequency + 40 * i, 300 + 400 * i)
+                write_wav(tmp_path / split / name / f"{i}.wav", wave_)
+    return tmp_path
+
+
+def config(place, method="baseline"):
+    config = get_config(method, "speech")
+    config.data.update(dir=str(place), size=16, batch_size=8, threads=2, pad=2)
+    config.data.audio.update(window=0.016, hop=0.01)
+    config.model.name, config.model.width = "tiny", 1.0
+    config.train.update(epochs=2, log_every=1, warmup=0.0, lr=0.05)
+    config.eval.batch_size = 4
+    return config
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_samples_of_a_wav(tmp_path, width, channels):
+    samples = np.random.default_rng(0).uniform(-1, 1, (37, channels))
+    samples[:2] = [[1.0], [-1.0]]
+    write_wav(tmp_path / "a.wav", samples, rate=11025, width=width)
+    found, rate = audio.read_wav(tmp_path / "a.wav")
+    assert (found.dtype, found.shape, rate) == (np.float32, (37, channels), 11025)
+    stored = np.rint(samples * FULL[width]) / (FULL[width] + 1)
+    np.testing.assert_allclose(found, stored, atol=1e-7)
+    assert np.abs(found).max() <= 1
+
+
+def riff(format_, data, said=None):
+    """A wav file by hand: format chunk, data chunk that says it has `said` bytes."""
+    said = len(data) if said is None else said
+    chunks = b"fmt " + struct.pack("<I", len(format_)) + format_
+    chunks += b"data" + struct.pack("<I", said) + data
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+
+
+def header(kind=1, channels=1, rate=8000, bits=16):
+    size = channels * bits // 8
+    return struct.pack("<HHIIHH", kind, channels, rate, rate * size, size, bits)
+
+
+BAD_FILES = {
+    "empty": (b"", "cut short: its header is not whole"),
+    "text": (b"this is no recording, but some words", "cannot be read as PCM wav"),
+    "header only": (riff(header(), b"")[:30], "cut short|cannot be read"),
+    "cut": (riff(header(), bytes(500), said=1000), "holds 250 of its 500 samples"),
+    "cut within a frame": (riff(header(channels=2), bytes(7), said=8), "holds 1 of its 2 samples"),
+    "no samples": (riff(header(), b""), "has no samples"),
+    "float": (riff(header(kind=3, bits=32), bytes(400)), "cannot be read as PCM wav: unknown"),
+    "mu-law": (riff(header(kind=7, bits=8), bytes(400)), "cannot be read as PCM wav: unknown"),
+    "no rate": (riff(header(rate=0), bytes(400)), "16 bits at 0 Hz"),
+    "64 bits": (riff(header(bits=64), bytes(400)), "64 bits at 8000 Hz"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_wav_is_refused_by_name_or_left_out(root, name):
+    content, sentence = BAD_FILES[name]
+    (root / "train" / "low" / "bad.wav").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"low/bad\.wav.*({sentence}).*or set data\.corrupt"):
+        data.open_splits(config(root))
+    skipping = config(root)
+    skipping.data.corrupt = "skip"
+    assert len(data.open_splits(skipping)["train"]) == 16
+
+
+def test_a_folder_in_the_place_of_a_file(root):
+    (root / "train" / "low" / "folder.wav").mkdir()
+    with pytest.raises(ValueError, match=r"folder\.wav cannot be read"):
+        data.open_splits(config(root))
+
+
+def test_examples_of_a_folder(root):
+    source = data.open_splits(config(root))["train"]
+    assert (len(source), source.class_names) == (16, ("high", "low"))
+    assert [source[i]["label"] for i in range(16)] == [0] * 8 + [1] * 8
+    for i in range(16):
+        example, samples = source[i], 300 + 400 * (i % 8)
+        frames = 1 + -(-(samples - 128) // 80)
+        columns = max(16, frames)
+        assert example["image"].shape == (16, columns, 1)
+        assert example["image"].dtype == np.uint8
+        assert example["valid"].shape == (columns,)
+        assert example["valid"].sum() == frames
+        assert example["image"].max() == 255
+        assert (example["image"][:, ~example["valid"]] == 0).all()
+        before, after = np.flatnonzero(example["valid"])[[0, -1]] - [0, columns - 1]
+        assert 0 <= -after - before <= 1  # in the middle
+    # The highest band is the first row: 2500 Hz stands above 400 Hz.
+    loudest = [source[i]["image"].max(axis=1).argmax() for i in (0, 8)]
+    assert loudest[0] < loudest[1]
+
+
+def test_stereo_is_averaged_and_other_rates_are_resampled_and_both_are_said(tmp_path, capsys):
+    rate = 44100
+    for name in ("a", "b"):
+        write_wav(tmp_path / "train" / name / "8k.wav", tone(700))
+    wide = tone(700, 5513, rate)
+    write_wav(
+        tmp_path / "train" / "b" / "44k.wav", np.stack([1.5 * wide, 0.5 * wide], 1), rate=rate
+    )
+    source = data.open_source("train", config(tmp_path))
+    said = capsys.readouterr().out
+    assert "train: 1 of 3 recordings are averaged over their channels\n" in said
+    assert "train: 1 of 3 recordings are resampled from 44100 to 8000 Hz\n" in said
+    images = [source[i]["image"].astype(float)[:, 2:-4] for i in range(3)]
+    # The same sound: only what is 50 dB below it tells the two apart.
+    audible = images[0] > 255 * 50 / 80
+    np.testing.assert_allclose(images[1][audible], images[0][audible], atol=3)
+
+
+@pytest.mark.parametrize("old", [4000, 8000, 11025, 22050, 48000, 7999])
+def test_resampled_tone(old):
+    samples = audio.resample(tone(500, 2 * old // 5, old).astype(np.float32), old, 8000)
+    assert samples.dtype == np.float32
+    assert len(samples) == -(-(2 * old // 5) * 8000 // old)
+    np.testing.assert_allclose(
+        samples[200:-200], tone(500, 3400)[200 : len(samples) - 200], atol=5e-3
+    )
+
+
+def test_what_the_new_rate_cannot_hold_does_not_fold_back():
+    samples = audio.resample(tone(6000, 8820, 44100).astype(np.float32), 44100, 8000)
+    assert np.abs(samples[50:-50]).max() < 0.005  # of 0.5; the tone's sudden start is no tone
+
+
+@pytest.mark.parametrize("samples", [1, 2, 50, 127, 128, 129, 1200, 1328, 1329, 20000])
+@pytest.mark.parametrize("kind", ["silence", "sound", "click", "faint"])
+def test_a_picture_of_any_length(samples, kind):
+    sound = {
+        "silence": np.zeros(samples),
+        "sound": tone(900, samples) + 0.1,
+        "click": np.eye(1, samples)[0],
+        "faint": 1e-7 * tone(900, samples) + 1e-8,
+    }[kind].astype(np.float32)
+    image, valid = audio.picture(sound, 16, config("").data.audio)
+    frames = 1 + -(-max(0, samples - 128) // 80)
+    assert image.shape == (16, max(16, frames), 1)
+    assert valid.sum() == frames
+    # A click on the window's very edge, where the window is 0, is no sound either.
+    assert image.max() == (0 if kind in ("silence", "click") or samples == 1 else 255)
+
+
+def arrays(**change):
+    """Four recordings of each of three classes, of which one is test and one validation data."""
+    rng = np.random.default_rng(0)
+    length = rng.integers(200, 2000, 12)
+    made = {
+        "audio": rng.integers(-9000, 9000, length.sum()).astype(np.int16),
+        "length": length,
+        "label": np.arange(12) % 3,
+        "rate": 8000,
+        "index": np.repeat([0, 5, 10, 49], 3),
+    } | change
+    return {name: value for name, value in made.items() if value is not None}
+
+
+def npz(tmp_path, **change):
+    np.savez(tmp_path / "set.npz", **arrays(**change))
+    return config(tmp_path / "set.npz")
+
+
+def test_arrays_are_the_recordings_of_a_folder(tmp_path):
+    opened = data.open_splits(npz(tmp_path, class_names=np.array(["one", "two", "six"])))
+    assert {name: len(source) for name, source in opened.items()} == {
+        "train": 6,
+        "validation": 3,
+        "test": 3,
+    }
+    assert opened["test"].class_names == ("one", "two", "six")
+    made, root = arrays(), tmp_path / "folder"
+    ends = np.cumsum(made["length"])
+    for i, (end, length) in enumerate(zip(ends, made["length"], strict=True)):
+        part = {0: "test", 5: "val"}.get(made["index"][i], "train")
+        name = ("c-one", "d-two", "e-six")[made["label"][i]]
+        samples = made["audio"][end - length : end] / FULL[2]  # what write_wav multiplies by
+        write_wav(root / part / name / f"{i:02}.wav", samples)
+    for split, source in data.open_splits(config(root)).items():
+        found = sorted(
+            (e["label"], e["image"].tobytes()) for e in map(opened[split].read, range(3))
+        )
+        same = sorted(
+            (e["label"], e["image"].tobytes()) for e in map(source.read, range(len(source)))
+        )
+        assert set(found) <= set(same)
+        assert len(source) == len(opened[split])
+
+
+def test_arrays_with_splits_floats_and_digits(tmp_path):
+    split = np.array(["train", "train", "test"] * 4)
+    label = np.arange(12) // 2 % 2
+    floats = (arrays()["audio"] / 2**15).astype(np.float64)
+    opened = npz(tmp_path, audio=floats, index=None, split=split, label=None, digit=label)
+    opened.data.validation_split = ""
+    sources = data.open_splits(opened)
+    assert (len(sources["train"]), len(sources["test"])) == (8, 4)
+    assert sources["validation"] is None
+    assert [sources["test"][i]["label"] for i in range(4)] == label[2::3].tolist()
+    whole = npz(tmp_path, index=None, split=split, label=label)
+    whole.data.validation_split = ""
+    for i in range(8):
+        image = data.open_source("train", whole)[i]["image"]
+        np.testing.assert_array_equal(sources["train"][i]["image"], image)
+
+
+LENGTH = arrays()["length"]
+BAD_ARRAYS = [
+    ({"audio": None}, r"has no array audio; it has index, label, length, rate"),
+    ({"label": None}, "has no array label"),
+    ({"index": None}, "neither split nor index"),
+    ({"audio": arrays()["audio"].astype(np.int32)}, "audio is int32; it must be int16 or"),
+    ({"audio": arrays()["audio"][:-1]}, "length adds up to others"),
+    ({"length": LENGTH - 1}, "length adds up to others"),
+    ({"label": np.arange(11)}, "one value a recording"),
+    ({"index": np.arange(11)}, "one value a recording"),
+    ({"label": np.arange(12) % 3 - 1}, "labels from 0 up"),
+    ({"label": np.arange(12) / 3}, "must be integers"),
+    ({"class_names": np.array(["a", "b"])}, "has label 2, but 2 class_names"),
+    ({"class_names": np.array(list("abcd"))}, "class 'd' has no recordings to train on"),
+    ({"label": np.where(np.arange(12) < 3, 2, 0)}, "class '1' has no recordings to train on"),
+    ({"index": np.full(12, 30)}, "no recordings for the split 'validation'; it has train"),
+    ({"rate": 0}, "rate must be one number"),
+    ({"rate": np.full(12, 8000)}, "rate must be one number"),
+    ({"audio": np.full(LENGTH.sum(), np.nan)}, "recording 6 of .*set.npz has samples that are not"),
+]
+
+
+@pytest.mark.parametrize("change", range(len(BAD_ARRAYS)))
+def test_arrays_that_are_wrong(tmp_path, change):
+    change, sentence = BAD_ARRAYS[change]
+    with pytest.raises(ValueError, match=sentence):
+        data.open_splits(npz(tmp_path, **change))
+
+
+def test_a_recording_without_samples_is_refused_or_left_out(tmp_path):
+    length = LENGTH.copy()
+    length[6], length[9] = 0, length[9] + length[6]
+    bad = npz(tmp_path, length=length)
+    with pytest.raises(ValueError, match=r"recording 6 of .*set\.npz has no samples"):
+        data.open_splits(bad)
+    bad.data.corrupt = "skip"
+    assert len(data.open_splits(bad)["train"]) == 5
+    bad = npz(tmp_path, audio=np.full(LENGTH.sum(), np.inf))
+    bad.data.corrupt = "skip"
+    with pytest.raises(ValueError, match="none of the 3 recordings for test can be read"):
+        data.open_source("test", bad)
+
+
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
+        ("", "data.dir is empty: .*<recording>.wav"),
+        ("nowhere", "nowhere is no folder"),
+        ("nowhere.npz", r"nowhere\.npz is no file"),
+        ("damaged.npz", r"damaged\.npz cannot be read as \.npz"),
+    ],
+)
+def test_no_data(tmp_path, place, sentence):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays())
+    (tmp_path / "damaged.npz").write_bytes(buffer.getvalue()[:-400])
+    with pytest.raises(ValueError, match=sentence):
+        data.open_splits(config(tmp_path / place if place else ""))
+
+
+def test_a_class_without_recordings(root):
+    for path in (root / "test" / "low").glob("*.wav"):
+        path.rename(path.with_suffix(".mp3"))
+    with pytest.raises(ValueError, match=r"test/low has no recordings \(\.wav\)"):
+        data.open_splits(config(root))
+
+
+def test_layout_of_class_folders(root):
+    files, names = class_files(str(root), "validation", (".wav",), "recording")
+    assert names == ("high", "low")
+    assert [(path.name, label) for path, label in files] == [
+        (f"{i}.wav", label) for label in (0, 1) for i in range(3)
+    ]
+
+
+def test_random_places_in_time_keep_the_mask_beside_the_sound():
+    rng = np.random.default_rng(0)
+    columns = np.arange(1, 21, dtype=np.uint8)
+    valid = (columns > 4) & (columns < 12)
+    image = np.broadcast_to((columns * valid)[None, :, None], (16, 20, 1))
+    firsts = set()
+    for _ in range(200):
+        out = transforms.time_crop(rng, {"image": image, "valid": valid}, 16, 3)
+        assert out["image"].shape == (16, 16, 1)
+        row = out["image"][0, :, 0]
+        np.testing.assert_array_equal(out["valid"], row > 0)
+        np.testing.assert_array_equal(out["image"][5, :, 0], row)
+        kept = row[row > 0]
+        np.testing.assert_array_equal(np.diff(kept), 1)
+        firsts.add((int(kept[0]), int(np.flatnonzero(row)[0])))
+    assert len(firsts) == 20 + 2 * 3 - 16 + 1  # every place that there is
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_batches_have_one_channel_and_the_mask(root, train):
+    settings = config(root)
+    source = data.open_splits(settings)["train"]
+    batch = next(iter(data.batches(source, settings, train=train)))
+    size = 8 if train else 4
+    assert batch["image"].shape == (size, 16, 16, 1)
+    assert (batch["image"].dtype, batch["valid"].dtype) == (np.uint8, bool)
+    assert batch["valid"].shape == (size, 16)
+    hidden = batch["image"].transpose(0, 2, 1, 3)[~batch["valid"]]
+    assert (hidden == 0).all()
+    again = next(iter(data.batches(source, settings, train=train)))
+    np.testing.assert_array_equal(again["image"], batch["image"])
+
+
+@pytest.mark.parametrize("name", sorted(MIXERS))
+def test_every_mixer_takes_one_channel(root, name):
+    settings = config_lib.resolve(config(root, name), train_size=16, class_names=("a", "b"))
+    training.step.check_mixing(settings)
+
+
+@pytest.mark.parametrize("name", ["cutmix", "mixup", "saliencymix"])
+def test_mixed_spectrograms(root, name):
+    settings = config(root, name)
+    source = data.open_splits(settings)["train"]
+    batch = next(iter(data.batches(source, settings, train=True)))
+    images = transforms.device_transform(
+        batch["image"], batch["seed"], jitter=0, lighting=0, mean=(0.26,), std=(0.29,)
+    )
+    targets = jax.nn.one_hot(batch["label"], 2)
+    options = {k: v for k, v in settings.mix.items() if k != "name"}
+    if name == "saliencymix":
+        options |= {"mean": (0.26,), "std": (0.29,)}
+    mixed, labels = jax.jit(lambda k: MIXERS[name](k, images, targets, **options))(
+        jax.random.key(0)
+    )
+    assert mixed.shape == images.shape
+    assert np.isfinite(mixed).all()
+    np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-6)
+
+
+def test_published_saliencymix_needs_colours(root):
+    settings = config(root, "saliencymix")
+    settings.mix.variant = "released"
+    with pytest.raises(ValueError, match="images must have 3 channels, got 1"):
+        training.train(settings, root / "run")
+    assert not (root / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("flip", True, "no mirror image"),
+        ("crop", "resized", "data.crop 'time' or 'none'"),
+        ("resize", 1.5, "data.resize 1"),
+        ("mean", (0.5,) * 3, "data.mean and data.std need one value a channel"),
+        ("jitter", 0.4, "for colours"),
+        ("lighting", 0.1, "for colours"),
+        ("name", "folder", "configs/METHOD.py:speech"),
+        ("audio.rate", 0, "data.audio.rate must be above 0"),
+        ("audio.window", 0.0, "data.audio.window must be above 0"),
+        ("audio.hop", 1e-9, "must last a sample"),
+        ("audio.span", 400.0, "at most 200 decibels"),
+        ("audio.masks", -1, "data.audio.masks must be at least 0"),
+        ("audio.mask_frames", 1.2, "must lie in 0..1"),
+        ("audio.high", 5000.0, "half the rate"),
+        ("size", 200, "200 bands .* are too narrow for windows of 128 samples"),
+    ],
+)
+def test_settings_that_do_not_fit(tmp_path, key, value, sentence):
+    settings = config(tmp_path)
+    section, _, name = key.rpartition(".")
+    (settings.data[section] if section else settings.data)[name] = value
+    with pytest.raises(ValueError, match=sentence):
+        training.train(settings, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_data_has_no_crop_in_time():
+    settings = get_config("baseline", "folder")
+    settings.data.crop = "time"
+    with pytest.raises(ValueError, match="for recordings only"):
+        training.train(settings, "nowhere")
+
+
+def test_a_network_from_wav_files_to_its_answers(root, tmp_path):
+    settings = config(root)
+    settings.train.epochs = settings.eval.every = settings.train.checkpoint_every = 12
+    result = training.train(settings, tmp_path / "run")
+    assert result["test_accuracy"] > 0.9  # two pitches
+    net = checkpoint.load(tmp_path / "run")
+    test = data.open_source("test", settings)
+    inputs = np.stack([net.preprocess(test[i]["image"]) for i in range(len(test))])
+    assert inputs.shape == (8, 16, 16, 1)
+    right = np.asarray(net.logits(inputs)).argmax(axis=1) == [
+        e["label"] for e in map(test.read, range(8))
+    ]
+    assert right.mean() == result["test_accuracy"]
+    gradient = jax.grad(lambda x: net.logits(x)[:, 0].sum())(inputs)
+    assert np.isfinite(gradient).all()
+    assert np.abs(gradient).max() > 0
