@@ -5,16 +5,20 @@
     python -m benchmarks.attribution --small                      # shows that it runs
 
 First the results of both are compared: maps within a share of their largest value. Then they take turns, and the best turn of
-each counts. "CPU" is processor time of all threads (`time.process_time`), which other programs on the machine disturb less than
-wall time. Compiling comes before and is a column of its own, as is the memory that the compiler reserves for one evaluation of
-the network beside the weights. The peers' networks lie in memory as PyTorch's do by default; what its faster order would give
-shows in the first lines, forward and input gradient alone.
+each counts. Compiling comes before and has its own line, as has the memory that the compiler reserves beside the weights, with
+what the process grew by in the first run.
+
+"CPU" is processor time of all threads (`time.process_time`), which other programs on the machine disturb less than wall time.
+PyTorch's threads wait in loops, which counts as processor time: where other programs run, compare with one thread each
+(`taskset -c 0 python -m ...`). PyTorch's network lies in memory as it does by default; what its other order gives shows in the
+first lines, for the forward pass and the input's gradient alone.
 
 Floors: an evaluation is 8.2 GFLOP forward, and as many again for its input's gradient; no program is quicker than the speed of
 one large matrix product. `floor` is that time over ours.
 """
 
 import argparse
+import copy
 import dataclasses
 import os
 import time
@@ -24,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.dissection import watched
 from benchmarks.timing import measured
 from benchmarks.train_step import forward_flops, matmul_speed, torch_resnet
 from mixaug_jax.attribution import METHODS
@@ -253,7 +258,7 @@ def difference(ours, theirs):
     return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
 
 
-def check(name, row, net, peer, run):
+def check(name, row, net, peer, result):
     """Says how far the two results are apart; stops where that is beyond the row's limit."""
     if name == "smoothgrad":
         noise, expected = captums_noise(peer, row.theirs["captum"], row.arrays[0])
@@ -262,7 +267,6 @@ def check(name, row, net, peer, run):
         result = method(net, *row.arrays, noise=noise, sigma=SIGMA, chunk=AT_ONCE)
     else:
         found = {key: theirs() for key, theirs in row.theirs.items()}
-        result = run()
     for key, theirs in found.items():
         apart = difference(result, theirs)
         print(f"  differs from {key} by {apart:.1e} of the largest value (at most {row.limit:.0e})")
@@ -281,46 +285,43 @@ def compare(name, row, net, peer, gflop, peak, repeats):
     def run():
         return compiled(net, *row.arrays)
 
-    check(name, row, net, peer, run)
+    first = []
+    grown = watched(lambda: first.append(jax.block_until_ready(run())))[-1]
+    check(name, row, net, peer, first[0])
     times = measured({"ours": run, **row.theirs}, repeats)
     for key, (wall, cpu) in times.items():
         ratio = "".join(f" {a / b:6.2f}" for a, b in zip(times["ours"], (wall, cpu), strict=True))
         print(f"  {key:18} {wall:8.2f} s wall {cpu:8.2f} s CPU; ours over it{ratio}")
     floor = row.passes * gflop / peak
     print(f"  floor {floor:.2f} s, {floor / times['ours'][0]:.2f} of ours")
-    used = compiled.memory_analysis().temp_size_in_bytes
-    print(f"  memory {used / 2**20:.0f} MiB, {used / row.held / 2**20:.1f} an evaluation")
+    used = compiled.memory_analysis().temp_size_in_bytes / 2**20
+    held = f"{row.held} evaluations at once, {used / row.held:.1f} each"
+    print(f"  memory {used:.0f} MiB ({held}); the process grew by {grown / 2**20:.0f} MiB")
 
 
 def plain_passes(net, peer, x, tx, repeats):
-    """Times of the forward pass and of the input's gradient alone, the peer's in both of its orders of memory."""
+    """Times of the forward pass and of the input's gradient alone, PyTorch's in both of its orders of memory."""
     import torch
 
-    forward = jax.jit(lambda net, x: net.logits(x))
-    gradient = jax.jit(jax.grad(lambda x, net: net.logits(x)[:, 0].sum()))
-    turned = tx.contiguous(memory_format=torch.channels_last)
+    logits = jax.jit(lambda net, x: net.logits(x))
+    slope = jax.jit(jax.grad(lambda x, net: net.logits(x)[:, 0].sum()))
+    forward, gradient = {"ours": lambda: logits(net, x)}, {"ours": lambda: slope(x, net)}
+    for order in (torch.contiguous_format, torch.channels_last):
+        other = copy.deepcopy(peer).to(memory_format=order)
+        images = tx.clone(memory_format=order).requires_grad_()
 
-    def peers(x, order):
-        def forward():
+        def run(other=other, images=images):
             with torch.no_grad():
-                return peer.to(memory_format=order)(x)
+                return other(images)
 
-        def gradient():
-            x.requires_grad_()
-            return torch.autograd.grad(peer.to(memory_format=order)(x)[:, 0].sum(), x)
+        def pull_back(other=other, images=images):
+            return torch.autograd.grad(other(images)[:, 0].sum(), images)
 
-        return forward, gradient
-
-    default = peers(tx.clone(), torch.contiguous_format)
-    last = peers(turned.clone(), torch.channels_last)
-    for k, (name, ours) in enumerate(
-        {"forward": lambda: forward(net, x), "gradient": lambda: gradient(x, net)}.items()
-    ):
-        fns = {"ours": ours, "PyTorch": default[k], "PyTorch, channels last": last[k]}
+        forward[f"{order}"], gradient[f"{order}"] = run, pull_back
+    for name, fns in {"forward": forward, "gradient": gradient}.items():
         print(f"{name} of {len(x)} images:")
         for key, (wall, cpu) in measured(fns, repeats).items():
             print(f"  {key:24} {wall:7.2f} s wall {cpu:7.2f} s CPU")
-    peer.to(memory_format=torch.contiguous_format)
 
 
 def main():

@@ -5,9 +5,12 @@
 
 CHECKPOINTS holds baseline.pth.tar, cutout.pth.tar, mixup.pth.tar, cutmix.pth.tar and saliencymix.pth.tar (any ending of weights
 will do, and so will folders of these names with one file each); SEGMENTER holds the encoder and the decoder of UPerNet. What is
-missing is said with where its authors published it. The table goes to the console, to released.csv and to released.png.
+missing is said with where its authors published it. PHOTOS holds train/<class>/ and val/<class>/, whose images are scanned
+(--config.dissect.split=train takes the others). The table goes to the console, to released.csv and to released.png. A run that
+was stopped goes on with the same command.
 
-Expect: not run here on the released files, which are not on this machine; the paper's numbers are in mixaug_jax/released.py.
+Expect: not run here on the released files, which could not be had. The paper's numbers are in mixaug_jax/released.py; it does
+not say which images it scanned.
 """
 
 import ml_collections

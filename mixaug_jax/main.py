@@ -5,7 +5,7 @@
     python -m mixaug_jax.main --config=configs/baseline.py --config.weights=resnet50.pth
     python -m mixaug_jax.main --config=configs/released.py --config.released.dir=CHECKPOINTS ...
 
-Stage "all" trains (or, where `weights` names a file, imports it) and dissects.
+Stage "all" trains (or, where `weights` names a file, imports it), dissects, explains, and writes the report.
 
 The exit code is 0 when all went well, 2 for settings or data that cannot work, 3 when the loss was not finite, 4 when memory
 or disk ran out, and 143 after SIGTERM (everything is saved; the same command goes on).

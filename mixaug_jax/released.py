@@ -251,5 +251,6 @@ def figure(results: dict[str, Dissection], cells: list[Cell]):
         panel.scatter(at, [int(c.paper) for c in given], **style)
     highest = max((int(cell.paper) for cell in numbers), default=0)
     panel.set_ylim(0, max(panel.get_ylim()[1], 1.05 * highest))  # of all panels: they share it
+    drawn.set_size_inches(15, 3.6)
     drawn.suptitle("diamonds: the paper's numbers", fontsize=9)
     return drawn

@@ -1,6 +1,7 @@
 """The occlusion experiment: removals against a closed form, and what may not change them."""
 
 import dataclasses
+import functools
 import itertools
 import math
 
@@ -13,7 +14,7 @@ from score_cases import Linear
 from mixaug_jax.data.source import Source
 from mixaug_jax.evaluation import anomaly
 from mixaug_jax.evaluation.anomaly_grid import FULL, SCORES, SELECTIONS, VALUES, Grid, plan
-from mixaug_jax.evaluation.anomaly_removal import remove
+from mixaug_jax.evaluation.anomaly_removal import evaluate, rank
 from mixaug_jax.evaluation.replacement import rise_blur
 from mixaug_jax.models import Net, Preprocess
 
@@ -43,11 +44,17 @@ def keys_of(images):
     return jax.vmap(lambda i: jax.random.fold_in(jax.random.key(5), i))(jnp.arange(images))
 
 
+@functools.partial(jax.jit, static_argnames="grid")
+def remove(net, x, labels, by, keys, mean, grid):
+    cells = plan(grid, x.shape[1:]).cells
+    return evaluate(net, rank(net, x, labels, by, keys, mean, grid=grid), cells, grid=grid)
+
+
 def run(net, x, labels, grid, ranked_by=None, mean=MEAN, keys=None):
     """(loss, correct, first_order) by the names of the grid, [B, scores, selections, shares, values]."""
     by = labels if ranked_by is None else ranked_by
     keys = keys_of(len(x)) if keys is None else keys
-    found = jax.jit(remove, static_argnames="grid")(net, x, labels, by, keys, mean, grid=grid)
+    found = remove(net, x, labels, by, keys, mean, grid)
     index = plan(grid, x.shape[1:]).index
     return [np.asarray(a)[:, index] for a in found]
 
@@ -453,7 +460,11 @@ def test_what_rises_and_what_rises_by_chance():
     copies = found.by_chance[0] - found.by_chance[0] % 41
     assert set(copies.tolist()) <= {0, 41}
     assert 0 < found.by_chance.mean() / 43 < 0.08, "about 2.5 % of the removals"
+    assert found.grid_p.tolist() == [1 / 201], "20 gained are 5 standard errors"
     assert np.isnan(found.leak_accuracy).all(), "there is no predicted label"
+    none = anomaly.outcome(made(gain[..., 1:]), flips=200)
+    assert none.grid_p[0] > 0.05, "1 gained is 1 standard error"
+    assert anomaly.outcome(made(0 * gain), flips=2).grid_p.tolist() == [1]
 
 
 def test_a_comparison_is_paired():

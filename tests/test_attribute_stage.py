@@ -161,7 +161,6 @@ def test_the_same_again_computes_nothing_and_other_settings_do(workdir, monkeypa
         assert "gradient" in computed, changed
     computed.clear()
     config = settings(methods=("gradient", "input_x_gradient"), split="test")
-    config.attribute.scores = ("sparseness",)
     config.attribute.options.input_x_gradient.of = "prob"
     stage.run(config, workdir)
     assert computed == ["input_x_gradient"]
@@ -218,7 +217,7 @@ def test_images_of_other_classes(workdir, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("methods", ("grad",), "attribute.methods='grad' is not known.*did you mean 'gradcam'"),
+        ("methods", ("grad",), "attribute.methods='grad' is not known.*allowed: center, deconvnet"),
         ("scores", ("auc",), "attribute.scores='auc' is not known.*allowed: best_box_iou"),
         ("stage", "layer4", "attribute.stage='layer4' is not known.*relu1, relu3, relu4, fc"),
         ("split", "val", "attribute.split='val' is not known; allowed: train, validation"),
@@ -241,6 +240,18 @@ def test_bad_settings_are_said_before_any_compile(workdir, key, value, message):
         with pytest.raises(ValueError, match=message):
             call()
     assert not (workdir / "attribution").exists()
+
+
+def test_options_that_do_not_fit_are_said_before_any_compile(workdir, monkeypatch):
+    monkeypatch.setattr(run, "evaluate_method", unreachable)
+    config = settings(methods=("occlusion",))
+    config.attribute.options.occlusion.window = 40
+    with pytest.raises(ValueError, match="window is 40 pixels, longer than the image's side of 16"):
+        stage.run(config, workdir)
+
+
+def unreachable(*arguments, **options):
+    raise AssertionError("computed something")
 
 
 def test_a_split_that_is_not_there(workdir):
@@ -448,9 +459,6 @@ def test_command_line(tmp_path):
     done = call("--stage=train")
     assert done.returncode == 0, done.stderr
     chosen = ("--stage=attribute", "--config.attribute.methods=('occlusion',)")
-    wrong = call(*chosen, "--config.attribute.options.occlusion.window=40")
-    assert wrong.returncode == 2
-    assert "window is 40 pixels, longer than the image's side of 32" in wrong.stderr
     done = call(
         *chosen, "--config.attribute.images=4", "--config.attribute.scores=('mass_accuracy',)"
     )

@@ -241,16 +241,16 @@ def test_a_map_of_nan_never_hits(net):
     variables = jax.tree.map(lambda x: x, net.variables)
     variables["params"]["fc"]["bias"] = np.full(CLASSES, np.nan, np.float32)
     broken = dataclasses.replace(net, variables=variables)
-    found = evaluate(broken, scores=(*ALIGNMENT, "deletion"), images=2)
+    found = evaluate(broken, scores=(*ALIGNMENT, "deletion"), images=1)
     gradient = found["gradient"]
-    assert gradient.empty == 2
+    assert gradient.empty == 1
     assert found["center"].empty == 0
     for name in ALIGNMENT:
-        assert gradient.scores[name].tolist() == [0, 0]
-    assert gradient.scores["background_attribution"].tolist() == [1, 1]
+        assert gradient.scores[name].tolist() == [0]
+    assert gradient.scores["background_attribution"].tolist() == [1]
     assert np.isnan(gradient.scores["deletion"]).all()
     row = next(r for r in result.summarise(gradient) if r.score == "deletion")
-    assert (row.images, row.left_out) == (0, 2)
+    assert (row.images, row.left_out) == (0, 1)
 
 
 @pytest.mark.parametrize(

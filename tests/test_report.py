@@ -1,6 +1,7 @@
 """The report of a run: what it says, what it leaves out, and that files alone make it."""
 
 import csv
+import dataclasses
 import math
 import pathlib
 import re
@@ -13,6 +14,7 @@ import numpy as np
 import planted
 import pytest
 import reports
+import studies
 import toy
 from absl import flags
 from ml_collections import config_flags
@@ -20,8 +22,8 @@ from ml_collections import config_flags
 import mixaug_jax
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
-from mixaug_jax.report import answers, augmentations, page, settings, stage, training_figures
-from mixaug_jax.report.page import Interval, Link, Table
+from mixaug_jax.evaluation import result as evaluation
+from mixaug_jax.report import answers, augmentations, settings, stage, training_figures
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -275,6 +277,22 @@ def test_options_of_a_later_dissection_are_in_the_command(tmp_path):
     assert "dissect.q" not in text.partition("Settings")[0]
 
 
+def test_what_was_explained_is_in_the_command(tmp_path):
+    run = reports.write_run(tmp_path / "run")
+    found = studies.explanations("gradcam", {"pointing_game": 1.0}, label="true")
+    settings_ = found.settings | {"scores": {"pointing_game": {}}, "images": 6}
+    found = dataclasses.replace(found, settings=settings_)
+    evaluation.save(found, run / "attribution" / "gradcam.npz")
+    text = reports.Page(stage.write_report(run)).text
+    for flag in (
+        "'--config.attribute.methods=(''gradcam'', ''gradient'')'".replace("''", "'\"'\"'"),
+        "--config.attribute.images=6",
+        "--config.attribute.split=test",
+    ):
+        assert flag in text
+    assert "attribute.label=" not in text
+
+
 def test_damaged_results_are_said(dissected, tmp_path):
     run = reports.write_run(tmp_path / "run", scores=())
     reports.write_dissection(run / "dissection", dissected)
@@ -331,58 +349,6 @@ def test_occlusion(tmp_path):
         changes = [float(row["accuracy change"]) for row in csv.DictReader(file)]
     assert changes == sorted(changes, reverse=True)
     assert len(changes) == 16
-
-
-def test_table(tmp_path):
-    rows = [
-        ("b", 0.5, Interval(0.25, 0.125, 0.375), Link("page", "x.html?a=1&b=2")),
-        ("a", math.nan, Interval(12.0, math.nan, math.nan), None),
-        ("", 100.25, None, Link("page", "y.html")),
-    ]
-    text = page.table(tmp_path, Table("t", "Things.", ("name", "x", "y", "z"), rows))
-    assert (tmp_path / "t.csv").read_text() == (
-        "name,x,y,y low,y high,z\nb,0.5,0.25,0.125,0.375,page\na,,12.0,,,\n,100.25,,,,page\n"
-    )
-    cells = re.findall(r"<t[dh][^>]*>(?:<[ab][^>]*>)?([^<]*)", text.partition("<tbody>")[2])
-    assert cells == [
-        "b",
-        "0.5",
-        "0.25 (0.12 to 0.38)",
-        "page",
-        "a",
-        page.MISSING,
-        "12.00",
-        page.MISSING,
-        page.MISSING,
-        "100",
-        page.MISSING,
-        "page",
-    ]
-    assert 'href="x.html?a=1&amp;b=2"' in text
-    assert "stands for what was not measured" in text
-    assert text.count('class="number"') == 2 + 6
-    short = page.table(tmp_path, Table("t", "Things.", ("name",), [["a"], ["b"]]), most=1)
-    assert "The first 1 of 2 rows." in short
-    assert (tmp_path / "t.csv").read_text() == "name\na\nb\n"
-
-
-@pytest.mark.parametrize(
-    ("values", "texts"),
-    [
-        ([0.03, 0.04], ["0.03", "0.04"]),
-        ([2.0, 0.0], ["2", "0"]),
-        ([0.12345, 1.0], ["0.123", "1.000"]),
-        ([0.00012345], ["0.000123"]),
-        ([math.inf, 1.5], ["inf", "1.5"]),
-        ([3, 2.5], ["3", "2.5"]),
-        ([12.25, 3.5], ["12.25", "3.50"]),
-        ([0.0, -1.5, 400.0], ["0", "-1.5", "400"]),
-        ([1234.5678, 3.25], ["1235", "3.25"]),
-    ],
-)
-def test_decimals_suit_the_column(values, texts, tmp_path):
-    text = page.table(tmp_path, Table("t", "", ("x",), [[v] for v in values]))
-    assert re.findall(r"<td[^>]*>([^<]*)", text) == texts
 
 
 def test_metrics_that_were_not_finite_are_gaps():

@@ -27,11 +27,13 @@ from mixaug_jax.dissection.concepts import read_ahead, spread
 from mixaug_jax.dissection.progress import reporter
 from mixaug_jax.dissection.streaming import pad_rows
 from mixaug_jax.evaluation.anomaly_grid import FULL, Grid, plan
-from mixaug_jax.evaluation.anomaly_removal import remove
+from mixaug_jax.evaluation.anomaly_removal import evaluate, rank
 from mixaug_jax.evaluation.anomaly_result import Sweep, compare, load, outcome, save
 from mixaug_jax.evaluation.examples import num_classes, on_devices
 
-__all__ = ["FULL", "Grid", "Sweep", "compare", "load", "outcome", "remove", "save", "sweep"]
+__all__ = ["FULL", "Grid", "Sweep", "compare", "load", "outcome", "save", "sweep"]
+
+_CELLS = 16  # removals of one call; between calls there is word of progress
 
 
 def sweep(
@@ -81,21 +83,30 @@ def sweep(
     predicted, mean = _clean(net, batches(np.arange(len(images))), devices)
     ranked_by = np.stack([_ranked_by(label, truth, predicted) for label in labels])
     chosen, by, job = _jobs(ranked_by, truth)
-    program, found = _program(grid, devices), []
-    report = reporter("anomaly", len(chosen))
+    made = plan(grid, tuple(settings["shape"]))
+    rank_batch, evaluate_cells = _programs(grid, devices)
+    report, found = reporter("anomaly", len(chosen)), []
     for start, count, batch in batches(chosen):
-        here = slice(start, start + count)
-        columns = {"index": images[chosen][here], "label": truth[chosen][here], "by": by[here]}
-        rows = len(batch)
-        columns = {k: pad_rows(v.astype(np.int32), rows) for k, v in columns.items()}
+        rows = chosen[start : start + count]
+        columns = {"index": images[rows], "label": truth[rows], "by": by[start : start + count]}
+        columns = {k: pad_rows(v.astype(np.int32), len(batch)) for k, v in columns.items()}
         given = parallel.shard_batch({"image": batch, **columns}, devices)
-        made = program(net, given, mean, np.uint32(seed))
-        found.append([np.asarray(a)[:count] for a in made])
+        ranking, parts = rank_batch(net, given, mean, np.uint32(seed)), []
+        for cells in _chunks(made.cells):
+            parts.append([np.asarray(a)[:count] for a in evaluate_cells(net, ranking, cells)])
+            report(start + count * len(parts) * _CELLS // (len(made.cells) + _CELLS))
+        found.append([np.concatenate(part, 1) for part in zip(*parts, strict=True)])
         report(start + count)
-    loss, correct, first_order = (np.concatenate(part) for part in zip(*found, strict=True))
-    index = plan(grid, tuple(settings["shape"])).index
-    labels = tuple(map(str, labels))
-    return Sweep(labels, loss, correct, first_order, job, index, images, truth, predicted, settings)
+    removals = len(made.cells)
+    found = [np.concatenate(part)[:, :removals] for part in zip(*found, strict=True)]
+    names = tuple(map(str, labels))
+    return Sweep(names, *found, job, made.index, images, truth, predicted, settings)
+
+
+def _chunks(cells):
+    """Rows of cells, `_CELLS` at a time; the last ones filled up with the first."""
+    cells = np.concatenate([cells, np.repeat(cells[:1], -len(cells) % _CELLS, 0)])
+    return np.split(cells, len(cells) // _CELLS)
 
 
 def settings_of(net, dataset, images, grid, labels, seed) -> dict:
@@ -199,14 +210,22 @@ def _forward(devices):
 
 
 @functools.cache
-def _program(grid, devices):
-    """The mapped sweep. Kept, so that a second network of the same architecture compiles nothing."""
+def _programs(grid, devices):
+    """The mapped `rank` and `evaluate`. Kept, so that a second network of the same architecture
+    compiles nothing."""
+    whole, split = parallel.REPLICATED, parallel.SHARDED
 
-    def step(net, batch, mean, seed):
+    def rank_batch(net, batch, mean, seed):
         keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(batch["index"])
         given = (batch["image"], batch["label"], batch["by"])
-        return remove(net, *given, keys, mean, grid=grid)
+        return rank(net, *given, keys, mean, grid=grid)
 
-    rest = (parallel.REPLICATED, parallel.REPLICATED)
-    specs = (parallel.REPLICATED, parallel.SHARDED, *rest)
-    return parallel.pmap(step, specs, parallel.SHARDED, devices=devices)
+    return (
+        parallel.pmap(rank_batch, (whole, split, whole, whole), split, devices=devices),
+        parallel.pmap(
+            functools.partial(evaluate, grid=grid),
+            (whole, split, whole),
+            split,
+            devices=devices,
+        ),
+    )

@@ -1,4 +1,6 @@
-"""The removals of a grid on a batch of images: rankings from one gradient, then a loop of forward passes."""
+"""The removals of a grid on a batch of images: `rank` by one gradient, then `evaluate`, a loop of
+forward passes. Images do not look at each other; a number that is not finite stays so in the results
+of its image."""
 
 import dataclasses
 import functools
@@ -13,13 +15,40 @@ from mixaug_jax.evaluation.anomaly_grid import plan
 from mixaug_jax.evaluation.replacement import fill
 
 _NOISE, _RANDOM, _SMOOTHGRAD = range(3)  # what an image's key is folded with for each of its draws
+_LARGEST = 0x7FFFFFFF
 
 
-def remove(net, images, labels, ranked_by, keys, mean, *, grid):
-    """All removals of a grid on a batch of images, jittable with `grid` static.
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Ranking:
+    """What it takes to evaluate any removal of a plan on B images.
 
-    Images do not look at each other. Equal scores are taken in a fixed arbitrary order. A number
-    that is not finite stays so in the results of its image.
+    Scores are kept as integers of the same order: the compiler sorts these alone five times faster
+    than floats or with their places. The units of a cut are those above a threshold, and of those
+    that equal it the first in a fixed permutation (in reading order, ties would be removed from the
+    top of the image downwards).
+
+    Attributes:
+      images: float32 [B, h, w, C].
+      labels: int [B], whose loss is measured.
+      fills: float32 [B, V, h, w, C], what takes the images' place.
+      effects: float32 [B, V, *units], g (x - r) of each unit, g the gradient for `labels`.
+      keys: int32 [B, maps, units], the scores.
+      least: int32 [B, P], the smallest key of each cut.
+      last: int32 [B, P], the last place of a cut among the units of that key.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    fills: jax.Array
+    effects: jax.Array
+    keys: jax.Array
+    least: jax.Array
+    last: jax.Array
+
+
+def rank(net, images, labels, ranked_by, keys, mean, *, grid) -> Ranking:
+    """Scores the units of images in every way of a grid, and cuts off those that go.
 
     Args:
       net: `models.Net`.
@@ -29,29 +58,48 @@ def remove(net, images, labels, ranked_by, keys, mean, *, grid):
       keys: random keys [B].
       mean: [C], the value "data_mean".
       grid: `Grid`.
-
-    Returns:
-      loss [B, D] float32, the cross-entropy; correct [B, D] bool; and first_order [B, D] float32,
-      the change of the loss to first order, - sum over removed elements of g (x - r), g the
-      gradient for `labels`. D counts the cells of `plan(grid, (h, w, C))`; cell 0 is the image.
     """
     made = plan(grid, images.shape[1:])
-    units = grid.units(images.shape[1:])
     fills = _fills(images, keys, mean, grid.values)
-    gradient, ranking = gradients(net, images, labels, ranked_by)
-    effects = _unit_sums(gradient * (images - fills), grid)  # [V, B, *units]
+    own, ranking = gradients(net, images, labels, ranked_by)
     scores = _scores(net, images, ranked_by, keys, ranking, fills, made.maps, grid)
-    orders = _orders(scores.reshape(*scores.shape[:2], -1))
-    thresholds = _thresholds(orders, made.cuts)
+    ordered = _integers(scores.reshape(*scores.shape[:2], -1))
+    return Ranking(
+        images,
+        labels,
+        fills,
+        _unit_sums(own[:, None] * (images[:, None] - fills), grid),
+        ordered,
+        *_thresholds(ordered, made.cuts),
+    )
 
-    def cell(row):
-        cut, signed, value = row
-        chosen = _chosen(orders, thresholds, made.cuts, cut, signed).reshape(-1, *units)
-        logits = net.logits(jnp.where(_on_pixels(chosen, grid, images), fills[value], images))
-        change = -jnp.where(chosen, effects[value], 0).sum((1, 2, 3))
+
+def evaluate(net, ranking: Ranking, cells, *, grid):
+    """What becomes of the loss.
+
+    Args:
+      net: `models.Net`.
+      ranking: from `rank`.
+      cells: int [c, 3], rows of `Plan.cells`.
+      grid: that of the ranking.
+
+    Returns:
+      loss [B, c] float32, the cross-entropy; correct [B, c] bool; and first_order [B, c] float32,
+      the change of the loss to first order, - sum over removed elements of g (x - r).
+    """
+    images, labels = ranking.images, ranking.labels
+    units = grid.units(images.shape[1:])
+    cuts = jnp.asarray(plan(grid, images.shape[1:]).cuts)
+
+    def one(cell):
+        cut, signed, value = cell
+        chosen = _chosen(ranking, cuts, cut, signed).reshape(-1, *units)
+        gone = _on_pixels(chosen, grid, images)
+        logits = net.logits(jnp.where(gone, ranking.fills[:, value], images))
+        change = -jnp.where(chosen, ranking.effects[:, value], 0).sum((1, 2, 3))
         return _losses(logits, labels), logits.argmax(-1) == labels, change
 
-    return jax.tree.map(jnp.transpose, jax.lax.map(cell, jnp.asarray(made.cells)))
+    return jax.tree.map(jnp.transpose, jax.lax.map(one, jnp.asarray(cells)))
 
 
 def _losses(logits, labels):
@@ -72,7 +120,7 @@ def gradients(net, images, labels, ranked_by):
 
 
 def _fills(images, keys, mean, values):
-    """What takes the place of each image for each value, [V, B, h, w, C]."""
+    """What takes the place of each image for each value, [B, V, h, w, C]."""
 
     def one(value, image, key):
         if value == "noise":
@@ -84,11 +132,11 @@ def _fills(images, keys, mean, values):
             return fill(image, mean)
         return fill(image, "mean" if value == "sample_mean" else value)
 
-    return jnp.stack([jax.vmap(functools.partial(one, value))(images, keys) for value in values])
+    return jnp.stack([jax.vmap(functools.partial(one, value))(images, keys) for value in values], 1)
 
 
 def _scores(net, images, ranked_by, keys, gradient, fills, maps, grid):
-    """The scores of every map of a plan, [maps, B, *units]."""
+    """The scores of every map of a plan, [B, maps, *units]."""
     bases = {base for base, _, _ in maps}
     chunk = len(images)
     if "integrated_gradients" in bases:
@@ -99,13 +147,19 @@ def _scores(net, images, ranked_by, keys, gradient, fills, maps, grid):
             return integrated_gradients(net, image, label, baseline=start, **options)
 
         integrals = jax.lax.map(
-            lambda starts: jax.lax.map(integrated, (images, ranked_by, starts)), fills
+            lambda starts: jax.lax.map(integrated, (images, ranked_by, starts)),
+            jnp.moveaxis(fills, 1, 0),
         )
     if "smoothgrad" in bases:
 
         def smoothed(example):
             image, label, key = example
-            options = {"samples": grid.samples, "sigma": grid.sigma, "of": "loss", "chunk": chunk}
+            options = {
+                "samples": grid.samples,
+                "sigma": grid.sigma,
+                "of": "loss",
+                "chunk": chunk,
+            }
             key = jax.random.fold_in(key, _SMOOTHGRAD)
             return smoothgrad(net, image, label, key=key, **options)
 
@@ -116,7 +170,7 @@ def _scores(net, images, ranked_by, keys, gradient, fills, maps, grid):
             return integrals[value]
         if base == "smoothgrad":
             return smooth
-        factor = images - fills[value] if base == "gradient_x_difference" else images
+        factor = images - fills[:, value] if base == "gradient_x_difference" else images
         product = gradient if base in ("gradient", "abs_gradient") else gradient * factor
         return jnp.abs(product) if base.startswith("abs_") else product
 
@@ -126,7 +180,7 @@ def _scores(net, images, ranked_by, keys, gradient, fills, maps, grid):
         found = _unit_sums(elements(base, grid.values.index(value) if value else 0), grid)
         return jnp.abs(found) if magnitude else found
 
-    return jnp.stack([scored(*one) for one in maps])
+    return jnp.stack([scored(*one) for one in maps], 1)
 
 
 def _random(keys, units):
@@ -150,50 +204,39 @@ def _on_pixels(chosen, grid, images):
     return chosen[:, : images.shape[1], : images.shape[2]]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Orders:
-    """Scores as integers of the same order, [maps, B, units], and sorted, smallest first.
-
-    The compiler sorts integers alone five times faster than floats or with their places; the places
-    of the largest follow from the threshold, and equal ones by `place` [units], a fixed permutation
-    (in reading order, ties would be removed from the top of the image downwards).
-    """
-
-    keys: jax.Array
-    ascending: jax.Array
-    place: np.ndarray
-
-
-def _orders(scores):
+def _integers(scores):
+    """Scores [..., units] as int32 of the same order; those of -s are ~ those of s, but for 0."""
     bits = jax.lax.bitcast_convert_type(jnp.where(scores == 0, 0.0, scores), jnp.int32)
-    keys = jnp.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # keys of -s are ~keys of s
-    place = np.random.RandomState(0).permutation(scores.shape[-1])  # numpy keeps it for ever
-    return _Orders(keys, jax.lax.sort(keys, is_stable=False), place.astype(np.int32))
+    return jnp.where(bits < 0, bits ^ _LARGEST, bits)
 
 
-def _thresholds(orders, cuts):
-    """For every cut and image the smallest key that is chosen, and the last place that is chosen
-    among units with that key; int32 [P, B] each. Cut 0 chooses nothing."""
-    order = np.argsort(orders.place)
+def _places(units):
+    """The fixed permutation: the place of each unit, int32 [units]; numpy keeps it for ever."""
+    return np.random.RandomState(0).permutation(units).astype(np.int32)
 
-    def threshold(row):
-        number, flipped, count = row
-        keys, ascending = orders.keys[number], orders.ascending[number]
-        least = jnp.where(flipped, ~ascending[:, count - 1], ascending[:, -count])
-        keys = jnp.where(flipped, ~keys, keys)
-        wanted = count - (keys > least[:, None]).sum(1, keepdims=True)
-        passed = jnp.cumsum((keys == least[:, None])[:, order], 1, dtype=jnp.int32)
+
+def _thresholds(keys, cuts):
+    """`Ranking.least` and `last`. Cut 0 has no units."""
+    order = np.argsort(_places(keys.shape[-1]))
+    ascending = jax.lax.sort(keys, is_stable=False)
+
+    def threshold(cut):
+        number, flipped, count = cut
+        sorted_, key = ascending[:, number], keys[:, number]
+        least = jnp.where(flipped, ~sorted_[:, count - 1], sorted_[:, -count])
+        key = jnp.where(flipped, ~key, key)
+        wanted = count - (key > least[:, None]).sum(1, keepdims=True)
+        passed = jnp.cumsum((key == least[:, None])[:, order], 1, dtype=jnp.int32)
         last = (passed < wanted).sum(1, dtype=jnp.int32)
-        nothing = count == 0
-        return jnp.where(nothing, 0x7FFFFFFF, least), jnp.where(nothing, -1, last)
+        return jnp.where(count == 0, _LARGEST, least), jnp.where(count == 0, -1, last)
 
-    return jax.lax.map(threshold, jnp.asarray(cuts))
+    return jax.tree.map(jnp.transpose, jax.lax.map(threshold, jnp.asarray(cuts)))
 
 
-def _chosen(orders, thresholds, cuts, cut, signed):
+def _chosen(ranking, cuts, cut, signed):
     """The units [B, units] of a cut; where `signed`, those above 0 (below, if it is flipped)."""
-    number, flipped, _ = jnp.asarray(cuts)[cut]
-    least, last = (t[cut][:, None] for t in thresholds)
-    keys = jnp.where(flipped, ~orders.keys[number], orders.keys[number])
-    chosen = (keys > least) | ((keys == least) & (orders.place <= last))
-    return chosen & ((keys > 0) | (signed == 0))
+    number, flipped, _ = cuts[cut]
+    least, last = ranking.least[:, cut][:, None], ranking.last[:, cut][:, None]
+    key = jnp.where(flipped, ~ranking.keys[:, number], ranking.keys[:, number])
+    chosen = (key > least) | ((key == least) & (_places(key.shape[-1]) <= last))
+    return chosen & ((key > 0) | (signed == 0))

@@ -94,8 +94,10 @@ class Outcome:
       removals: how many removals differ, the complete image not counted.
       rising: int [L], how many of them are anomalies.
       falling: int [L], how many of them lower the loss: its interval lies below 0.
-      by_chance: int [L, flips], how many would be anomalies, were there no effect on accuracy: each image's
-        changes, all with one random sign.
+      by_chance: int [L, flips], how many would be anomalies, were there no effect on accuracy: every
+        change less its mean, all of an image's with one random sign.
+      grid_p: float [L], how probable it then is that the strongest rise of all removals, in standard
+        errors, is as strong as the one that was found: the p-value of the grid as a whole.
     """
 
     images: int
@@ -116,6 +118,7 @@ class Outcome:
     rising: np.ndarray
     falling: np.ndarray
     by_chance: np.ndarray
+    grid_p: np.ndarray
 
 
 def outcome(swept: Sweep, *, replicates: int = 1000, flips: int = 100, seed: int = 0) -> Outcome:
@@ -124,7 +127,7 @@ def outcome(swept: Sweep, *, replicates: int = 1000, flips: int = 100, seed: int
     Args:
       swept: from `sweep` or `load`.
       replicates: of the bootstrap over images.
-      flips: of the signs, for the number of anomalies by chance.
+      flips: of the signs, for what is there by chance.
       seed: of both.
 
     Raises:
@@ -143,6 +146,7 @@ def outcome(swept: Sweep, *, replicates: int = 1000, flips: int = 100, seed: int
             difference = changes[name][rows[0]] - changes[name][rows[1]]
             interval = _intervals(difference, draws)
             leak[name] = difference.mean(0)[swept.index], interval[swept.index]
+    chance = [_by_chance(a, draws, flips, seed) for a in changes["accuracy"]]
     first = swept.job[0, kept]
     return Outcome(
         images=len(first),
@@ -162,7 +166,8 @@ def outcome(swept: Sweep, *, replicates: int = 1000, flips: int = 100, seed: int
         removals=swept.loss.shape[1] - 1,
         rising=rises.sum(1),
         falling=(ends["loss"][..., 1] < 0).sum(1),
-        by_chance=np.stack([_by_chance(a, draws, flips, seed) for a in changes["accuracy"]]),
+        by_chance=np.stack([counts for counts, _ in chance]),
+        grid_p=np.array([p for _, p in chance]),
     )
 
 
@@ -182,19 +187,26 @@ def _intervals(changes, draws):
 
 
 def _by_chance(changes, draws, flips, seed):
-    """How many of D changes [N, D] have an interval above 0 when every image's changes are taken
-    with a random sign, for each of `flips` draws of the signs.
+    """`Outcome.by_chance` [flips] and `grid_p` of one label, of changes [N, D].
 
-    One sign for all of an image's changes keeps what removals have in common: that of 100 removals
-    that are nearly the same, either none or many seem to help.
+    One sign for all of an image's changes keeps what removals have in common: of 100 that are nearly
+    the same, by chance either none or many seem to help.
     """
     rng = np.random.default_rng(seed)
-    counts = np.zeros(flips, np.int64)
+    centred, strongest = changes - changes.mean(0), _strength(changes).max()
+    counts, beyond = np.zeros(flips, np.int64), 0
     for k in range(flips):
-        flipped = rng.choice((-1.0, 1.0), len(changes))[:, None] * changes
+        flipped = rng.choice((-1.0, 1.0), len(changes))[:, None] * centred
         rising = flipped[:, flipped.mean(0) > 0]  # no other interval can lie above 0
         counts[k] = (_intervals(rising, draws)[:, 0] > 0).sum()
-    return counts
+        beyond += _strength(flipped).max() >= strongest
+    return counts, (1 + beyond) / (1 + flips)
+
+
+def _strength(changes):
+    """The mean of [N, D] in standard errors, [D]; 0 where nothing changes."""
+    mean, error = changes.mean(0), changes.std(0) / np.sqrt(len(changes))
+    return np.where(mean == 0, 0, mean / np.maximum(error, 1e-12))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -84,10 +84,15 @@ def load_examples(
     chosen = concepts.spread(len(dataset), images)
     devices = streaming.local(devices)
     rows = len(devices) * min(batch_size, -(-len(chosen) // len(devices)))
-    net = on_devices(net, devices)
+    net, classes = on_devices(net, devices), num_classes(net, dataset)
 
     def read(index):
         example = dataset[int(index)]
+        if label == "true" and not 0 <= example["label"] < classes:
+            raise ValueError(
+                f"image {index} has the label {example['label']}; the network's classes go from 0 to "
+                f"{classes - 1}"
+            )
         return index, net.preprocess(example["image"]), concepts.seen_part(example, net.preprocess)
 
     found, pending = [], []
@@ -103,21 +108,21 @@ def load_examples(
             "label='mapped', but none of the images has an object that is one of ImageNet's classes"
         )
     columns = [np.array(column) for column in zip(*found, strict=True)]
-    pixels, numbers, labels, predicted, masks, classes = columns
+    pixels, numbers, labels, predicted, masks, kinds = columns
     return Examples(
         images=pixels,
         numbers=numbers.astype(np.int32),
         labels=labels.astype(np.int32),
         predicted=predicted.astype(np.int32),
         masks=masks,
-        difficult=is_difficult(masks.mean((1, 2)), classes) & masks.any((1, 2)),
+        difficult=is_difficult(masks.mean((1, 2)), kinds) & masks.any((1, 2)),
         region=find.kind,
         unlabelled=len(chosen) - len(found),
     )
 
 
 def _explained(net, batch, find, label, rows, devices):
-    """[(image, index, label, predicted, mask, number of classes)] of those that have something to explain."""
+    """[(image, index, label, predicted, mask, kinds of objects)] of those that have something to explain."""
     stacked = streaming.pad_rows(np.stack([image for _, image, _ in batch]), rows)
     logits = np.asarray(_forward(devices)(net, parallel.shard_batch(stacked, devices)))
     found = []
@@ -126,19 +131,14 @@ def _explained(net, batch, find, label, rows, devices):
         target = predicted
         if label == "true":
             target = int(example["label"])
-            if not 0 <= target < len(values):
-                raise ValueError(
-                    f"image {index} has the label {target}; the network's classes go from 0 to "
-                    f"{len(values) - 1}"
-                )
         elif label == "mapped":
             candidates = find.candidates(example)
             if not candidates:
                 continue
             target = candidates[int(values[candidates].argmax())]
-        mask, classes = find(example, target)
+        mask, kinds = find(example, target)
         mask = _resized(mask, image.shape[:2])
-        found.append((image, index, target, predicted, mask, classes))
+        found.append((image, index, target, predicted, mask, kinds))
     return found
 
 

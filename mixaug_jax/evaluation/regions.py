@@ -7,11 +7,13 @@ import pathlib
 import numpy as np
 
 from mixaug_jax.data.source import Source
+from mixaug_jax.dissection.concepts import spread
 from mixaug_jax.models import imagenet
 
 # "class_*": what is called as the explained class; "masks": every concept of the category object; "boxes": every box.
 KINDS = ("class_masks", "class_boxes", "boxes", "masks")
 _OBJECT = "object"
+_PROBED = 50  # images that are looked at for what their boxes are called
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +82,7 @@ def finder(dataset, shows: dict[str, frozenset], kind: str = "auto") -> Finder:
         "boxes": Finder("boxes", of_boxes, frozenset(range(len(box_names)))),
         "masks": Finder("masks", of_concepts, frozenset(objects)),
     }
-    has = {"class_masks": any(of_concepts), "class_boxes": any(of_boxes)}
+    has = {"class_masks": any(of_concepts), "class_boxes": _called_as_class(dataset, of_boxes)}
     has |= {"boxes": bool(box_names), "masks": bool(objects)}
     there = [k for k in KINDS if has[k]]
     if kind == "auto":
@@ -92,6 +94,17 @@ def finder(dataset, shows: dict[str, frozenset], kind: str = "auto") -> Finder:
             f" {', '.join(name for name, _ in concepts[1:4]) or 'nothing'})"
         )
     return found[kind]
+
+
+def _called_as_class(dataset, of_boxes) -> bool:
+    """Whether boxes have classes' names: that these are among the names does not say that there are such boxes."""
+    if not any(of_boxes) or all(of_boxes):
+        return any(of_boxes)
+    for index in spread(len(dataset), _PROBED):
+        labels = dataset[int(index)].get("box_labels", ())
+        if any(of_boxes[label] for label in labels):
+            return True
+    return False
 
 
 def own_classes(class_names) -> dict[str, frozenset]:

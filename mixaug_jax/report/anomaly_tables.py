@@ -62,8 +62,8 @@ def summary(swept: Sweep, found: Outcome) -> str:
         chance, most = found.by_chance[k].mean(), np.percentile(found.by_chance[k], 95)
         lines.append(
             f"  ranked by the {_loss(label)}: accuracy rises in {found.rising[k]} of {found.removals} removals "
-            f"(95 % interval above 0; without any effect, by chance {chance:.1f}, at most {most:.0f} in 95 %), "
-            f"the loss falls in {found.falling[k]}"
+            f"(95 % interval above 0; without any effect, by chance {chance:.1f}, at most {most:.0f} in 95 %; "
+            f"p of the strongest {found.grid_p[k]:.2g}), the loss falls in {found.falling[k]}"
         )
         cell = np.unravel_index(found.accuracy[k].argmax(), found.accuracy[k].shape)
         low, high = 100 * found.accuracy_interval[k][cell]

@@ -1,5 +1,6 @@
 """The page of one run, from the files of its working directory."""
 
+import contextlib
 import pathlib
 import shutil
 
@@ -7,6 +8,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import log
 from mixaug_jax.dissection import result
 from mixaug_jax.dissection.result import INTERVAL
+from mixaug_jax.evaluation import result as explained
 from mixaug_jax.report import (
     answers,
     augmentations,
@@ -31,7 +33,8 @@ def make(workdir: pathlib.Path, folder: pathlib.Path) -> str:
     config, lines = config_lib.read(workdir), log.read(workdir)
     shown, problem = _pictures(workdir, config, folder)
     results, unread = _dissections(workdir)
-    scores = tables.read_csv(_latest(workdir / "attribution", "scores.csv") / "scores.csv")
+    source = _latest(workdir / "attribution", "scores.csv")
+    scores = tables.read_csv(source / "scores.csv")
     said = [answers.accuracy(config, lines, shown.held_out if shown else 0)]
     if problem:
         said.append(problem)
@@ -41,9 +44,9 @@ def make(workdir: pathlib.Path, folder: pathlib.Path) -> str:
         _augmentation(config, shown, problem, folder),
         _training(config, lines, folder),
         _concepts(workdir, folder, results, unread),
-        _explanations(workdir, folder, scores),
+        _explanations(source, folder, scores),
         _anomaly(workdir, folder),
-        settings.section(folder, workdir, config, _asked(config, results)),
+        settings.section(folder, workdir, config, _asked(config, results, source, scores)),
     ]
     title = f"{_method(config)} on {config.data.name}, seed {config.seed}"
     return page.document(title, [*map(page.paragraph, said)], [part for part in parts if part])
@@ -263,24 +266,30 @@ def _by_step(steps):
     return Table("unique_by_step", "Unique concepts in all, by training step.", header, rows)
 
 
-def _asked(config, results):
-    """What the dissection was asked for besides the run's settings."""
-    options = next(iter(results.values())).settings["options"] if results else {}
-    had = config.get("dissect", {})
-    return {
-        f"dissect.{key}": tuple(value) if isinstance(value, list) else value
-        for key, value in options.items()
-        if key in had and had[key] != (tuple(value) if isinstance(value, list) else value)
-    }
+def _asked(config, results, source, scores):
+    """What the dissection and the explanations were asked for besides the run's settings."""
+    given = {}
+    if results:
+        options = next(iter(results.values())).settings["options"]
+        given |= {f"dissect.{key}": value for key, value in options.items()}
+    methods = dict.fromkeys(row["method"] for row in scores if row["kind"] == "method")
+    for method in list(methods)[:1]:
+        with contextlib.suppress(ValueError):  # a result that is not there, or damaged
+            made = explained.load(source / f"{method}.npz").settings
+            given |= {"attribute.methods": (*methods,), "attribute.scores": (*made["scores"],)}
+            given |= {f"attribute.{key}": made[key] for key in ("images", "split", "label")}
+    had = config_lib.flatten(config.to_dict())
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
+    return {key: value for key, value in given.items() if key in had and had[key] != value}
 
 
-def _explanations(workdir, folder, scores):
+def _explanations(source, folder, scores):
     title = "Explanations"
     if not scores:
         return page.section(
             "explanations", title, page.missing("attribute: not run (--stage=attribute).")
         )
-    source, parts = _latest(workdir / "attribution", "scores.csv"), []
+    parts = []
     if copy(source, folder, "overlays"):
         caption = (
             "Explanations on images. The brighter, the larger the positive attribution. White: the outline of the "
@@ -335,16 +344,18 @@ def _anomaly(workdir, folder):
         parts.append(
             page.figure(folder, "rises", caption, alt="maps; the numbers are in the table")
         )
-    for name in sorted(file.stem for file in source.glob("curves_*.svg")):
-        if copy(source, folder, name):
-            score = _plain(name.removeprefix("curves_"))
+    drawn = []
+    for score in dict.fromkeys(row["score"] for row in rows):
+        if copy(source, folder, f"curves_{score}"):
             caption = (
-                f"Units removed in the order of {score}. Change of accuracy and loss; dotted, the loss as the gradient "
-                "predicts it."
+                f"Units removed in the order of {_plain(score)}. Change of accuracy and loss; dotted, the loss as the "
+                "gradient predicts it."
             )
-            parts.append(
-                page.figure(folder, name, caption, alt="line charts; the numbers are in the table")
-            )
+            alt = "line charts; the numbers are in the table"
+            drawn.append(page.figure(folder, f"curves_{score}", caption, alt=alt))
+    parts += drawn[:1]
+    if drawn[1:]:
+        parts.append(page.folded("The same for other scores", *drawn[1:]))
     rows = sorted(rows, key=lambda row: -row["accuracy_change"])
     columns = [column for column in rows[0] if column != "removal"]
     cells = [[row[column] for column in columns] for row in rows]
