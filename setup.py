@@ -36,7 +36,15 @@ setuptools.setup(
         "matplotlib",
     ],
     extras_require={
-        "test": ["pytest", "pytest-xdist", "ruff", "tensorboardX", "playwright", "nbclient", "ipykernel"],
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "tensorboardX",
+            "playwright",
+            "nbclient",
+            "ipykernel",
+        ],
         "tensorboard": ["tensorboardX"],
         "prepare": ["tensorflow-cpu"],
         "bench": ["torch", "captum", "opencv-contrib-python-headless"],

@@ -28,12 +28,12 @@ def test_a_linen_model_of_ones_own():
 
 
 def test_public_names():
-    used = set()
-    for block in BLOCKS:
-        for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                if node.value.id == "mixaug_jax":
-                    used.add(node.attr)
+    nodes = [node for block in BLOCKS for node in ast.walk(ast.parse(block))]
+    used = {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "mixaug_jax"
+    }
     assert used >= {*mixaug_jax.__all__} - {"attribute"}  # which its text names
     for name in used:
         assert hasattr(mixaug_jax, name), name

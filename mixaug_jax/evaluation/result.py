@@ -80,7 +80,7 @@ class Row:
 
 
 def summarise(result: Evaluation, *, replicates: int = 200, seed: int = 0) -> list[Row]:
-    """A row for each score.
+    """A row for each score, but for the difficult subset where it is empty.
 
     The pointing games have another row each, "..._class_mean", the mean over classes as TorchRay has it (see
     `pointing_accuracy`), and where there are morf and lerf there is "degradation_score", with the predictions' own start.
@@ -107,6 +107,8 @@ def summarise(result: Evaluation, *, replicates: int = 200, seed: int = 0) -> li
 
     for name, values in result.scores.items():
         counted = ~np.isnan(values)
+        if name == "pointing_game_difficult" and not counted.any():
+            continue
         add(name, counted, lambda places, values=values: values[places].mean())
         if name.startswith("pointing_game"):
 
