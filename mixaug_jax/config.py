@@ -150,7 +150,7 @@ def _attribute() -> ml_collections.ConfigDict:
     a.scores = ("pointing_game", "energy_pointing_game", "mass_accuracy", "deletion", "insertion",
                 "sparseness")  # fmt: skip
     a.split = "validation"  # whose images: "train", "validation" or "test"
-    a.images = 64  # at most so many, spread evenly over the split; 0: all
+    a.images = 50  # at most so many, spread evenly over the split; 0: all
     a.label = "true"  # the class explained: "true", "predicted" or "mapped" (ImageNet's, by objects' names)
     a.region = "auto"  # to point at: "class_masks", "class_boxes", "boxes", "masks"; "auto": the first there is
     a.boxes = ""  # a CSV of boxes for the images, as ImageNet's LOC_val_solution.csv
