@@ -96,7 +96,7 @@ def rises(swept: Sweep, found: Outcome) -> Figure:
             )
             title += f" (by chance in {found.by_chance[k].mean():.1f})"
             panel.set_title(title, fontsize=10, loc="left")
-        bar = figure.colorbar(shown, ax=panels, extend="min", shrink=0.6, pad=0.01)
+        bar = figure.colorbar(shown, ax=panels, extend="min", shrink=0.6, aspect=40, pad=0.01)
         bar.set_label("change of accuracy [points]")
         bar.outline.set_visible(False)
         text = f"dot: {INTERVAL[0]}-{INTERVAL[1]} % interval of accuracy above 0;  ring: of loss below 0"

@@ -1,0 +1,67 @@
+"""Deletion across the models of a seed: the numbers, the images, and the cache."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import studies
+import toy
+
+from mixaug_jax import checkpoint, data, evaluation, models
+from mixaug_jax.study import gather, tables
+
+
+def test_deletion_across_models(tmp_path, monkeypatch):
+    """Against the function itself, on the images that all models find; read from the cache the second time."""
+    runs = studies.asked(tmp_path, seeds=[0])
+    source = toy.source(12)
+    labels = np.array([source[i]["label"] for i in range(12)])
+    nets, heats = {}, {}
+    for k, run in enumerate(runs):
+        model = models.MODELS["tiny"](4)
+        variables = model.init(jax.random.key(k), np.zeros((1, 16, 16, 3), np.float32))
+        nets[str(run.workdir)] = models.Net(model, variables, models.Preprocess(16))
+        heats[run.name] = np.random.default_rng(k).normal(size=(12, 16, 16)).astype(np.float32)
+        studies.write_run(run, scores={})
+        found = dataclasses.replace(
+            studies.explanations("gradcam", {"pointing_game": 1.0}, images=12),
+            heat=heats[run.name],
+            labels=labels,
+            predicted=np.where(np.arange(12) == k, 99, labels),  # each misses one
+        )
+        path = run.workdir / "attribution" / "gradcam.npz"
+        studies.evaluation.save(found, path)
+    monkeypatch.setattr(data, "open_source", lambda split, config, annotations=True: source)
+    monkeypatch.setattr(checkpoint, "load", lambda workdir: nets[str(workdir)])
+    study = gather(tmp_path)
+    found = study.cross_deletion[0]
+    assert found.images.tolist() == list(range(2, 12))
+    assert found.models == ("baseline", "cutmix")
+    pixels = np.stack([models.Preprocess(16)(source[i]["image"]) for i in found.images])
+    expected = evaluation.cross_model_deletion(
+        dict(zip(found.models, nets.values(), strict=True)),
+        {name: heat[2:] for name, heat in heats.items()},
+        pixels,
+        labels[2:],
+    )
+    np.testing.assert_allclose(found.area, expected["D"], rtol=1e-6)
+    np.testing.assert_allclose(found.own_vs_others, expected["own_vs_others"], rtol=1e-5, atol=1e-7)
+    (i,) = study.find("faithfulness", "gain_over_random")
+    np.testing.assert_allclose(study.values[:, 0, i], expected["gain_over_random"], atol=1e-6)
+    assert study.difference_of[0, i] == "images"
+    low, high = study.interval[0, i]
+    assert low < study.mean[0, i] < high
+    assert len(tables.cross_rows(study)[1]) == 2 * 4
+
+    def fail(*_):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(checkpoint, "load", fail)
+    np.testing.assert_array_equal(gather(tmp_path).cross_deletion[0].area, found.area)
+    heats["cutmix"][5] += 1
+    studies.evaluation.save(
+        dataclasses.replace(studies.evaluation.load(path), heat=heats["cutmix"]), path
+    )
+    with pytest.raises(AssertionError, match="computed again"):
+        gather(tmp_path)
