@@ -15,16 +15,8 @@ import ml_collections
 from mixaug_jax import recipes
 from mixaug_jax.checks import check
 
-__all__ = [
-    "check",
-    "difference",
-    "flatten",
-    "from_json",
-    "get_config",
-    "read",
-    "resolve",
-    "to_json",
-]
+__all__ = ["check", "difference", "flatten", "from_json", "get_config", "read", "resolve"]
+__all__ += ["to_json"]
 
 
 def get_config(method: str = "baseline", data: str = "scenes") -> ml_collections.ConfigDict:
@@ -56,9 +48,7 @@ def _defaults(data: str) -> ml_collections.ConfigDict:
 
     config.data = d = ml_collections.ConfigDict()
     d.name = data
-    d.dir = (
-        ""  # folder, speech: the files; TFDS: its data_dir; scenes: the cache. "": the usual place
-    )
+    d.dir = ""  # the files; TFDS: its data_dir; scenes: the cache. "": the usual place
     d.size = 64  # side of the network's input, pixels
     d.batch_size = 64  # images a step, over all devices
     d.train_split, d.validation_split, d.test_split = "train", "validation", "test"  # "": none
@@ -159,23 +149,18 @@ def _attribute() -> ml_collections.ConfigDict:
     a.reference = 100  # training images, for expected_gradients' baselines and iba's statistics
     a.replicates = 200  # of the bootstrap over images, for intervals
     a.seed = 0  # of all draws
-    a.memory_gb = (
-        2.0  # GiB of memory, on a CPU in all; decides how much is done at once. 0: no bound
-    )
+    a.memory_gb = 2.0  # GiB, on a CPU in all; decides how much is done at once. 0: no bound
     # What each method and score can be told, e.g. options.occlusion.window; their docstrings explain it.
     a.options = ml_collections.ConfigDict(options.all_options())
-    a.options.deletion.window = a.options.insertion.window = (
-        2  # pixels; half the steps of single ones
-    )
+    a.options.deletion.window = 2  # pixels; half the steps of single ones
+    a.options.insertion.window = 2
     a.options.pointing_game.tolerance = 0  # pixels; 0: 15 in proportion to an input of 224
     return a
 
 
 def _anomaly() -> ml_collections.ConfigDict:
     a = ml_collections.ConfigDict()
-    a.grid = (
-        "default"  # what is removed: "default" (180 cells) or "full" (2688), unless named here:
-    )
+    a.grid = "default"  # removals: "default" (180 cells) or "full" (2688), unless named here:
     a.scores, a.selections, a.shares, a.values = (), (), (), ()  # see evaluation.anomaly.Grid
     a.window = (1, 1)  # rows and columns of a unit, pixels (bands and frames of a spectrogram)
     a.channels = "sum"  # a unit has the "sum" of all channels, or "each" is one

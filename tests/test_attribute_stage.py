@@ -328,12 +328,13 @@ def test_boxes_of_the_class_and_all_of_them():
 
 
 def test_names_of_coco_on_a_net_of_imagenet():
-    shows = regions.imagenet_classes(annotated(box_names=("person", "dog", "cat")))
+    given = example(boxes=np.float32([[0, 0, 2, 2], [2, 2, 4, 4]]), box_labels=np.int32([0, 1]))
+    source = Source(lambda i: given, 1, ("cat", "dog"), box_names=("person", "dog", "cat"))
+    shows = regions.imagenet_classes(source)
     assert shows["person"] == frozenset()
     assert 207 in shows["dog"]  # golden retriever
     assert 281 in shows["cat"]  # tabby
-    find = regions.finder(annotated(box_names=("person", "dog", "cat")), shows)
-    given = example(boxes=np.float32([[0, 0, 2, 2], [2, 2, 4, 4]]), box_labels=np.int32([0, 1]))
+    find = regions.finder(source, shows)
     assert find.kind == "class_boxes"
     assert set(find.candidates(given)) == shows["dog"]
     mask, classes = find(given, 207)

@@ -104,7 +104,7 @@ def _headlines(measures, method) -> set[Measure]:
     }
     judged = (
         "pointing_game",
-        "energy_pointing_game",
+        "background_attribution",
         "deletion",
         "own_vs_others",
         "gain_over_random",
