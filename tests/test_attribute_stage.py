@@ -328,8 +328,9 @@ def test_boxes_of_the_class_and_all_of_them():
 
 
 def test_names_of_coco_on_a_net_of_imagenet():
-    given = example(boxes=np.float32([[0, 0, 2, 2], [2, 2, 4, 4]]), box_labels=np.int32([0, 1]))
-    source = Source(lambda i: given, 1, ("cat", "dog"), box_names=("person", "dog", "cat"))
+    boxes = np.float32([[0, 0, 2, 2], [2, 2, 4, 4]])
+    given = example(boxes=boxes, box_labels=np.int32([0, 1]))
+    source = Source(lambda i: given, 1, ("photo",), box_names=("person", "dog", "cat"))
     shows = regions.imagenet_classes(source)
     assert shows["person"] == frozenset()
     assert 207 in shows["dog"]  # golden retriever

@@ -143,20 +143,23 @@ def test_scores_are_those_of_the_pure_functions(net):
         np.testing.assert_allclose(
             gradient.scores[name][shown], np.array(expected)[shown], rtol=1e-5
         )
-    for i in (5,):
-        net_side = net, images[i], labels[i]
-        curve = SCORES["deletion"](heat[i], *net_side, **SMALL["deletion"])
-        np.testing.assert_allclose(gradient.curves["deletion"][i], curve, atol=1e-6)
-        np.testing.assert_allclose(gradient.scores["deletion"][i], auc(curve), atol=1e-6)
-        curve = SCORES["road"](heat[i], *net_side, key=3, **SMALL["road"])
-        at = (0, *SMALL["road"]["fractions"])
-        np.testing.assert_allclose(gradient.scores["road"][i], auc(curve, at=at), atol=1e-5)
-        signed = SCORES["sensitivity_n"](raw[i].sum(-1), *net_side, key=3, **SMALL["sensitivity_n"])
-        np.testing.assert_allclose(gradient.scores["sensitivity_n"][i], signed, atol=1e-4)
-        squares = SCORES["infidelity"](raw[i], *net_side, key=3, **SMALL["infidelity"])
-        np.testing.assert_allclose(gradient.scores["infidelity"][i], squares, rtol=1e-4)
-        missing = SCORES["completeness"](METHODS["gradient"], *net_side)
-        np.testing.assert_allclose(gradient.scores["completeness"][i], abs(missing), rtol=1e-4)
+    i, seeded = 5, {"key": 3}
+
+    def pure(name, *heatmap, **given):
+        f = functools.partial(SCORES[name], *heatmap, **SMALL.get(name, {}) | given)
+        return np.asarray(jax.jit(f)(net, images[i], labels[i]))
+
+    curve = pure("deletion", heat[i])
+    np.testing.assert_allclose(gradient.curves["deletion"][i], curve, atol=1e-6)
+    np.testing.assert_allclose(gradient.scores["deletion"][i], auc(curve), atol=1e-6)
+    area = auc(pure("road", heat[i], **seeded), at=(0, *SMALL["road"]["fractions"]))
+    np.testing.assert_allclose(gradient.scores["road"][i], area, atol=1e-5)
+    signed = pure("sensitivity_n", raw[i].sum(-1), **seeded)
+    np.testing.assert_allclose(gradient.scores["sensitivity_n"][i], signed, atol=1e-4)
+    error = pure("infidelity", raw[i], **seeded)
+    np.testing.assert_allclose(gradient.scores["infidelity"][i], error, rtol=1e-4)
+    gap = abs(pure("completeness", METHODS["gradient"]))
+    np.testing.assert_allclose(gradient.scores["completeness"][i], gap, rtol=1e-4)
     np.testing.assert_allclose(
         gradient.scores["background_attribution"], 1 - gradient.scores["energy_pointing_game"]
     )

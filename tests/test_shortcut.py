@@ -59,7 +59,11 @@ def test_the_biased_network_points_at_the_background(study, score, sign):
 
 
 def test_the_study_says_so_and_does_not_take_one_seed_for_more(study):
-    (i,) = study.find("alignment", "pointing_game", subject="gradient")
     text = study.sentences["alignment"]
-    assert f"biased {study.difference[0, i]:+.3g} in pointing game (gradient)" in text
+    for score, said in (
+        ("pointing_game", "pointing game"),
+        ("background_attribution", "attribution on the background"),
+    ):
+        (i,) = study.find("alignment", score, subject="gradient")
+        assert f"biased {study.difference[0, i]:+.3g} in {said} (gradient)" in text
     assert "support no statement about augmentations" in text
