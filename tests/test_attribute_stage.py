@@ -17,7 +17,6 @@ import toy
 import mixaug_jax
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
-from mixaug_jax.data.source import Source
 from mixaug_jax.evaluation import regions, result, run, stage
 from mixaug_jax.report import explanations
 
@@ -268,111 +267,6 @@ def test_every_option_of_every_method_and_score_is_a_key():
     assert options.lerf.window == 8
     assert options.deletion.window == 2
     assert not {"key", "chunk", "noise", "masks"} & {k for group in options.values() for k in group}
-
-
-# Where regions come from.
-
-
-def example(**fields):
-    return {"image": np.zeros((4, 6, 3), np.uint8), **fields}
-
-
-def annotated(**fields):
-    return Source(lambda i: example(), 1, ("cat", "dog"), **fields)
-
-
-CONCEPTS = (("none", "none"), ("dog", "object"), ("tree", "object"), ("grass", "material"))
-
-
-def test_masks_of_the_class():
-    concepts = np.zeros((4, 6, 2), np.uint8)
-    concepts[1:3, 2:4, 0] = 1
-    concepts[0, :, 1] = 2
-    concepts[3, :, 0] = 3
-    find = regions.finder(
-        annotated(concept_names=CONCEPTS), regions.own_classes(("cat", "dog")), "auto"
-    )
-    assert find.kind == "class_masks"
-    mask, classes = find(example(concepts=concepts), 1)
-    np.testing.assert_array_equal(mask, concepts[..., 0] == 1)
-    assert classes == 2  # a dog and a tree
-    mask, classes = find(example(concepts=concepts), 0)
-    assert (mask.any(), classes) == (False, 2)
-    assert find(example(), 1)[0].shape == (4, 6)
-    everything = regions.finder(annotated(concept_names=CONCEPTS), {}, "masks")
-    mask, _ = everything(example(concepts=concepts), 0)
-    np.testing.assert_array_equal(mask, (concepts == 1).any(-1) | (concepts == 2).any(-1))
-
-
-def test_boxes_of_the_class_and_all_of_them():
-    boxes = np.float32([[0, 0, 2, 3], [1.4, 2.6, 3.6, 9.0], [0, 0, 0.3, 0.3]])
-    given = example(boxes=boxes, box_labels=np.int32([1, 0, 1]))
-    source = annotated(box_names=("cat", "dog"))
-    find = regions.finder(source, regions.own_classes(("cat", "dog")))
-    assert find.kind == "class_boxes"
-    mask, classes = find(given, 1)
-    expected = np.zeros((4, 6), bool)
-    expected[0:2, 0:3] = True  # the last box holds no pixel's centre
-    np.testing.assert_array_equal(mask, expected)
-    assert classes == 2
-    union, _ = regions.finder(source, {}, "boxes")(given, 1)
-    expected[1:4, 3:6] = True
-    np.testing.assert_array_equal(union, expected)
-    head = annotated(box_names=("cat", "dog", "head"), concept_names=CONCEPTS[:1] + CONCEPTS[2:])
-    assert regions.finder(head, {}).kind == "boxes"
-    assert regions.finder(annotated(), {}).kind == ""
-    with pytest.raises(
-        ValueError, match=r"region='class_boxes'.*it has boxes, masks .boxes are named cat"
-    ):
-        regions.finder(head, {}, "class_boxes")
-
-
-def test_names_of_coco_on_a_net_of_imagenet():
-    boxes = np.float32([[0, 0, 2, 2], [2, 2, 4, 4]])
-    given = example(boxes=boxes, box_labels=np.int32([0, 1]))
-    source = Source(lambda i: given, 1, ("photo",), box_names=("person", "dog", "cat"))
-    shows = regions.imagenet_classes(source)
-    assert shows["person"] == frozenset()
-    assert 207 in shows["dog"]  # golden retriever
-    assert 281 in shows["cat"]  # tabby
-    find = regions.finder(source, shows)
-    assert find.kind == "class_boxes"
-    assert set(find.candidates(given)) == shows["dog"]
-    mask, classes = find(given, 207)
-    assert (mask.sum(), classes) == (4, 2)
-    assert mask[2:4, 2:4].all()
-
-
-def test_boxes_of_imagenets_validation_set(tmp_path):
-    path = tmp_path / "LOC_val_solution.csv"
-    path.write_text(
-        "ImageId,PredictionString\nval_1,dog 1 0 3 2 cat 4 2 99 4 \nval_2,wolf 0 0 1 1\n"
-    )
-    names = ("val_1.JPEG", "val_2.JPEG", "val_3.JPEG")
-    source = Source(lambda i: example(label=1), 3, ("cat", "dog"), file_name=lambda i: names[i])
-    with_boxes = regions.add_boxes(source, path)
-    assert with_boxes.box_names == ("cat", "dog", "wolf")
-    first = with_boxes[0]
-    np.testing.assert_array_equal(first["boxes"], np.float32([[0, 1, 2, 3], [2, 4, 4, 6]]))
-    assert first["box_labels"].tolist() == [1, 0]
-    assert with_boxes[1]["box_labels"].tolist() == [2]
-    assert with_boxes[2]["boxes"].shape == (0, 4)
-    find = regions.finder(with_boxes, regions.own_classes(("cat", "dog")))
-    assert find(first, 1)[0].sum() == 4
-    with pytest.raises(
-        ValueError, match="by their files' names, which this data set does not have"
-    ):
-        regions.add_boxes(annotated(), path)
-    for text in (
-        "file,box\na,b\n",
-        "ImageId,PredictionString\na,dog 1 2 3\n",
-        "ImageId,PredictionString\na\n",
-    ):
-        path.write_text(text)
-        with pytest.raises(
-            ValueError, match="must be a CSV with the columns ImageId and PredictionString"
-        ):
-            regions.add_boxes(source, path)
 
 
 def test_a_folder_with_boxes_from_files(tmp_path, workdir, monkeypatch):

@@ -1,0 +1,57 @@
+"""Means over images and their intervals."""
+
+import numpy as np
+import pytest
+
+from mixaug_jax.evaluation import result
+
+
+def made_up(values, labels=(), **curves):
+    values = np.asarray(values, np.float64)
+    number = len(values)
+    empty = np.zeros((number, 2, 2), np.float32)
+    labels = np.asarray(labels or [0] * number)
+    curves = {name: np.float32(curve) for name, curve in curves.items()}
+    settings = {"method": "gradient", "unlabelled": 3}
+    scores = {"pointing_game": values}
+    return result.Evaluation(empty, np.arange(number), labels, labels, scores, curves, settings)
+
+
+def test_means_and_intervals():
+    draw = np.random.default_rng(0)
+    values = draw.normal(2, 1, 400)
+    values[:100] = np.nan
+    row, by_class = result.summarise(made_up(values, [0] * 390 + [1] * 10), replicates=400)
+    kept = values[100:]
+    assert row.score == "pointing_game"
+    assert row.mean == pytest.approx(kept.mean())
+    assert (row.images, row.left_out) == (300, 103)
+    error = kept.std() / np.sqrt(300)
+    assert row.low == pytest.approx(row.mean - 1.645 * error, abs=0.3 * error)
+    assert row.high == pytest.approx(row.mean + 1.645 * error, abs=0.3 * error)
+    assert by_class.score == "pointing_game_class_mean"
+    assert by_class.mean == pytest.approx((values[100:390].mean() + values[390:].mean()) / 2)
+    nothing, _ = result.summarise(made_up([np.nan, np.nan]))
+    assert nothing.images == 0
+    assert np.isnan([nothing.mean, nothing.low, nothing.high]).all()
+    no_intervals, _ = result.summarise(made_up([1.0, 0.0]), replicates=0)
+    assert no_intervals.mean == 0.5
+    assert np.isnan([no_intervals.low, no_intervals.high]).all()
+
+
+def test_degradation_is_that_of_the_mean_curves():
+    morf, lerf = [[1, 0.2, 0.0], [0.8, 0.4, 0.2]], [[1, 0.9, 0.0], [0.8, 0.7, 0.2]]
+    rows = {r.score: r for r in result.summarise(made_up([1, 1], morf=morf, lerf=lerf))}
+    assert rows["degradation_score"].mean == pytest.approx((0.8 - 0.3) / 2 / (0.9 - 0.1))
+
+
+def test_an_empty_difficult_subset_has_no_row():
+    values = made_up([1.0, 0.0])
+    values.scores["pointing_game_difficult"] = np.full(2, np.nan)
+    assert [row.score for row in result.summarise(values)] == [
+        "pointing_game",
+        "pointing_game_class_mean",
+    ]
+    values.scores["pointing_game_difficult"] = np.array([np.nan, 0.0])
+    rows = {row.score: row for row in result.summarise(values)}
+    assert (rows["pointing_game_difficult"].mean, rows["pointing_game_difficult"].images) == (0, 1)
