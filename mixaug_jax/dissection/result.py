@@ -2,17 +2,15 @@
 
 import dataclasses
 import json
-import os
-import pathlib
 import zipfile
 
 import numpy as np
 
-from mixaug_jax import checkpoint
 from mixaug_jax.dissection import counting
 from mixaug_jax.dissection.concepts import Vocabulary
 from mixaug_jax.dissection.resample import PADDINGS
 from mixaug_jax.dissection.thresholds import OVER, RULES
+from mixaug_jax.stored import save_npz
 
 PER = ("unit", "category")  # the two conventions of `counting.count_detectors`
 # Percentiles of the bootstrap's replicates. Drawing images anew adds noise to every IoU, which lifts
@@ -146,16 +144,7 @@ def save(result: Dissection, path) -> None:
     arrays["concept_names"] = np.array([name for name, _ in result.names])
     arrays["concept_categories"] = np.array([category for _, category in result.names])
     arrays["category_names"] = np.array(result.categories)
-    arrays["settings"] = np.array(json.dumps(result.settings))
-    arrays["versions"] = np.array(json.dumps(checkpoint.versions()))
-    path = pathlib.Path(path)
-    whole = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with whole.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        whole.replace(path)
-    finally:
-        whole.unlink(missing_ok=True)
+    save_npz(path, arrays, result.settings)
 
 
 def load(path) -> Dissection:

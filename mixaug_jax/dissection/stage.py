@@ -1,18 +1,16 @@
 """The stage `dissect` of a run: from its checkpoints to `dissection/` in the working directory."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
 import shutil
-
-import jax
 
 from mixaug_jax import checkpoint, data, log, parallel
 from mixaug_jax import config as config_lib
 from mixaug_jax.dissection import activations, broden, colors, concepts, network, segmenter
 from mixaug_jax.dissection.result import Dissection, Options, load, save
 from mixaug_jax.report import figures, tables
+from mixaug_jax.stored import load_if, out_of_memory
 
 _MEMORY_ADVICE = (
     "memory ran out; lower eval.batch_size, dissect.size or dissect.images, or name fewer "
@@ -57,7 +55,7 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
         if parallel.is_main():
             folder = workdir / "dissection"
             folder = folder / str(step) if which == "all" else folder
-            with _memory():
+            with out_of_memory(_MEMORY_ADVICE):
                 _dissect_step(config, net, dataset, folder, step, required)
     parallel.barrier("dissection")
 
@@ -93,7 +91,7 @@ def _dissect_step(config, net, dataset, folder, step, required):
     results = {}
     for stage in stages:
         settings = network.settings_of(net, labels, options, stage, d.random_baseline)
-        results[stage] = _stored(folder / f"{stage}.npz", settings)
+        results[stage] = load_if(load, folder / f"{stage}.npz", settings)
     missing = [stage for stage, result in results.items() if result is None]
     if missing:
         results |= _compute(config, net, dataset, missing, options, labels, folder)
@@ -123,17 +121,6 @@ def _compute(config, net, dataset, stages, options, labels, folder) -> dict[str,
     for stage, result in results.items():
         save(result, folder / f"{stage}.npz")
     return results
-
-
-def _stored(path, settings) -> Dissection | None:
-    """The result in a file, if it was made with these settings."""
-    if not path.exists():
-        return None
-    with contextlib.suppress(ValueError):  # an unreadable file is replaced
-        result = load(path)
-        if result.settings == settings:
-            return result
-    return None
 
 
 def _write(results, dataset, preprocess, folder, again):
@@ -256,14 +243,3 @@ def _cache_root(config) -> pathlib.Path:
     given = config.data.dir if config.data.name == "scenes" else ""
     given = given or os.environ.get("MIXAUG_JAX_CACHE", "") or "~/.cache/mixaug_jax"
     return pathlib.Path(given).expanduser().absolute()
-
-
-@contextlib.contextmanager
-def _memory():
-    """Says what to lower where the devices run out of memory."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
-            raise MemoryError(_MEMORY_ADVICE) from error
-        raise

@@ -8,13 +8,12 @@ found.accuracy[0, 2, 1, 3, 0]    # label, score, selection, share, value
 import dataclasses
 import json
 import os
-import pathlib
 import zipfile
 
 import numpy as np
 
-from mixaug_jax import checkpoint
 from mixaug_jax.evaluation.anomaly_grid import Grid
+from mixaug_jax.stored import save_npz
 
 INTERVAL = (2.5, 97.5)  # percentiles of the bootstrap
 
@@ -265,17 +264,9 @@ def compare(results: dict, *, replicates: int = 1000, seed: int = 0) -> Comparis
 def save(swept: Sweep, path) -> None:
     """Writes a .npz that `load` reads; the file appears when it is whole."""
     arrays = {field.name: getattr(swept, field.name) for field in dataclasses.fields(swept)}
-    for name in ("settings", "labels"):
-        arrays[name] = np.array(json.dumps(arrays[name]))
-    arrays["versions"] = np.array(json.dumps(checkpoint.versions()))
-    path = pathlib.Path(path)
-    whole = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with whole.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        whole.replace(path)
-    finally:
-        whole.unlink(missing_ok=True)
+    arrays["labels"] = np.array(json.dumps(swept.labels))
+    del arrays["settings"]
+    save_npz(path, arrays, swept.settings)
 
 
 def load(path) -> Sweep:

@@ -3,8 +3,6 @@
 import contextlib
 import pathlib
 
-import jax
-
 from mixaug_jax import checkpoint, data, log, parallel
 from mixaug_jax import config as config_lib
 from mixaug_jax.dissection.concepts import spread
@@ -15,6 +13,7 @@ from mixaug_jax.evaluation.examples import num_classes
 from mixaug_jax.report import anomaly_figures, anomaly_tables
 from mixaug_jax.report.figures import save_figure
 from mixaug_jax.report.tables import write_csv
+from mixaug_jax.stored import out_of_memory
 
 _MEMORY_ADVICE = "memory ran out; lower anomaly.batch"
 
@@ -52,7 +51,7 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
         if parallel.is_main():
             folder = workdir / "anomaly"
             folder = folder / str(step) if which == "all" else folder
-            with _memory():
+            with out_of_memory(_MEMORY_ADVICE):
                 _sweep_step(config, net, dataset, folder, step, required)
     parallel.barrier("anomaly")
 
@@ -158,14 +157,3 @@ def _write(config, swept, folder, again):
     log.say(anomaly_tables.summary(swept, found))
     done = "written to" if again else "already there:"
     log.say(f"{done} {folder}: sweep.npz, sweep.csv, {', '.join(drawn)} as PNG and SVG")
-
-
-@contextlib.contextmanager
-def _memory():
-    """Says what to lower where the devices run out of memory."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
-            raise MemoryError(_MEMORY_ADVICE) from error
-        raise

@@ -2,18 +2,16 @@
 
 import dataclasses
 import json
-import os
-import pathlib
 import zipfile
 
 import numpy as np
 
-from mixaug_jax import checkpoint
 from mixaug_jax.dissection.counting import image_weights
 from mixaug_jax.dissection.result import INTERVAL
 from mixaug_jax.evaluation.alignment import pointing_accuracy
 from mixaug_jax.evaluation.comparison import degradation_score
 from mixaug_jax.evaluation.options import CONTROLS
+from mixaug_jax.stored import save_npz
 
 HEADER = ("method", "kind", "score", "mean", "low", "high", "images", "left_out")
 
@@ -157,16 +155,7 @@ def save(result: Evaluation, path) -> None:
     arrays = {name: getattr(result, name) for name in ("heat", "images", "labels", "predicted")}
     arrays |= {f"score.{name}": values for name, values in result.scores.items()}
     arrays |= {f"curve.{name}": values for name, values in result.curves.items()}
-    arrays["settings"] = np.array(json.dumps(result.settings))
-    arrays["versions"] = np.array(json.dumps(checkpoint.versions()))
-    path = pathlib.Path(path)
-    whole = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with whole.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        whole.replace(path)
-    finally:
-        whole.unlink(missing_ok=True)
+    save_npz(path, arrays, result.settings)
 
 
 def load(path) -> Evaluation:

@@ -1,9 +1,6 @@
 """The stage `attribute` of a run: from its checkpoints to `attribution/` in the working directory."""
 
-import contextlib
 import pathlib
-
-import jax
 
 from mixaug_jax import checkpoint, data, log, parallel
 from mixaug_jax import config as config_lib
@@ -12,10 +9,11 @@ from mixaug_jax.evaluation import run as run_lib
 from mixaug_jax.evaluation.examples import Examples, finder, load_examples
 from mixaug_jax.evaluation.options import needs
 from mixaug_jax.evaluation.plan import make_plan, needs_reference, settings_of, with_controls
-from mixaug_jax.evaluation.result import HEADER, Evaluation, load, save, summary, table
+from mixaug_jax.evaluation.result import HEADER, load, save, summary, table
 from mixaug_jax.report import explanations
 from mixaug_jax.report.figures import save_figure
 from mixaug_jax.report.tables import write_csv
+from mixaug_jax.stored import load_if, out_of_memory
 
 _MEMORY_ADVICE = "memory ran out; lower attribute.memory_gb or attribute.images"
 
@@ -50,7 +48,7 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
         if parallel.is_main():
             folder = workdir / "attribution"
             folder = folder / str(step) if which == "all" else folder
-            with _memory():
+            with out_of_memory(_MEMORY_ADVICE):
                 _attribute_step(config, net, dataset, folder, step, required)
     parallel.barrier("attribution")
 
@@ -116,7 +114,7 @@ def _attribute_step(config, net, dataset, folder, step, required):
     for method in methods:
         path = folder / f"{method}.npz"
         settings = settings_of(net, examples, method, plan, reference, extra)
-        results[method] = _stored(path, settings)
+        results[method] = load_if(load, path, settings)
         if results[method] is None:
             again = True
             result = run_lib.evaluate_method(net, examples, method, plan, reference, extra=extra)
@@ -174,17 +172,6 @@ def _where(examples: Examples) -> str:
     )
 
 
-def _stored(path, settings) -> Evaluation | None:
-    """The result in a file, if it was made with these settings."""
-    if not path.exists():
-        return None
-    with contextlib.suppress(ValueError):  # an unreadable file is replaced
-        result = load(path)
-        if result.settings == settings:
-            return result
-    return None
-
-
 def _write(config, results, folder):
     """The table, and the summary on the console."""
     a = config.attribute
@@ -205,14 +192,3 @@ def _draw(config, results, examples, dataset, preprocess, folder, again):
         save_figure(figure, folder / "curves")
         figure = explanations.overlays(results, examples, dataset, preprocess)
         save_figure(figure, folder / "overlays")
-
-
-@contextlib.contextmanager
-def _memory():
-    """Says what to lower where the devices run out of memory."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
-            raise MemoryError(_MEMORY_ADVICE) from error
-        raise
