@@ -29,6 +29,8 @@ CONVS = [
     pytest.param(5, 7, 3, 4, 3, 1, id="3x3"),
     pytest.param(6, 5, 2, 3, 3, 2, id="3x3 stride 2"),
     pytest.param(9, 8, 3, 2, 7, 2, id="7x7 stride 2"),
+    pytest.param(2, 2, 3, 4, 3, 1, id="3x3 on 2x2"),
+    pytest.param(3, 2, 3, 4, 3, 2, id="3x3 stride 2 on 3x2"),
 ]
 
 
