@@ -17,7 +17,9 @@ from mixaug_jax import config as config_lib
 UNMIXED = "-label_majority"  # added to the name of a run whose images are mixed and labels are not
 BASELINE = "baseline"  # what the others are compared with, where there is one of this name
 
-_OWN_FOLDERS = ("configs", "cross_model_deletion", "report", "tables")
+COMPILED = "compiled"  # the folder of programs that runs share
+
+_OWN_FOLDERS = (COMPILED, "configs", "cross_model_deletion", "report", "tables")
 # What says nothing about results: how often something is said or saved, how fast it goes.
 _HARMLESS = ("seed", "compile_cache", "train.log_every", "train.checkpoint_every", "train.keep_every",
              "train.profile_steps", "eval.", "data.threads", "data.prefetch", "dissect.cache_gb",

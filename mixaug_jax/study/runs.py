@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import pathlib
+import platform
 import signal
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def _make(run: plan.Run) -> str:
             stdout=output,
             stderr=subprocess.STDOUT,
             pass_fds=[lock.fileno()],
-            env=os.environ | {"PYTHONPATH": _python_path()},
+            env=_environment(run),
         )
         with _forwarding(process) as stopped:
             code = _watch(process, run)
@@ -91,10 +92,12 @@ def _wait_for(lock, run):
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
-def _python_path() -> str:
-    """Where the child finds this package, installed or not."""
+def _environment(run) -> dict[str, str]:
+    """The child finds this package, installed or not, and what runs before it compiled on such a machine."""
     package = str(pathlib.Path(__file__).parents[2])
-    return os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
+    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
+    compiled = str(run.workdir.parents[1] / plan.COMPILED / platform.node())
+    return {"JAX_COMPILATION_CACHE_DIR": compiled} | os.environ | {"PYTHONPATH": path}
 
 
 def _watch(process, run) -> int:
