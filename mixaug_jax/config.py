@@ -16,7 +16,7 @@ from mixaug_jax import recipes
 from mixaug_jax.checks import check
 
 __all__ = ["check", "difference", "flatten", "from_json", "get_config", "read", "resolve"]
-__all__ += ["to_json"]
+__all__ += ["overview", "to_json"]
 
 
 def get_config(method: str = "baseline", data: str = "scenes") -> ml_collections.ConfigDict:
@@ -218,6 +218,21 @@ def resolve(config, *, train_size: int, class_names) -> ml_collections.ConfigDic
 def to_json(config) -> str:
     """The settings as JSON text, keys in their own order."""
     return json.dumps(config.to_dict(), indent=2)
+
+
+def overview(config) -> str:
+    """The settings for the console, a line for each section; without what single methods and scores can be told and
+    the names of the classes."""
+    sections = {"": {}}
+    for key, value in flatten(config.to_dict()).items():
+        section, _, name = key.partition(".") if "." in key else ("", "", key)
+        if not key.startswith(("attribute.options.", "resolved.class_names")):
+            sections.setdefault(section, {})[name] = value
+    lines = ["settings (all of them are in config.json):"]
+    for section, values in sections.items():
+        text = " ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
+        lines.append(f"  {section}: {text}" if section else f"  {text}")
+    return "\n".join(lines)
 
 
 def from_json(text: str) -> ml_collections.ConfigDict:

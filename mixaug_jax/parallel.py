@@ -9,6 +9,7 @@ leading device axis, so a checkpoint reads the same on one device and on a pod.
 """
 
 import collections
+import contextlib
 import functools
 import itertools
 import os
@@ -114,6 +115,17 @@ def set_up(config) -> None:
     if config.compile_cache:
         folder = str(pathlib.Path(config.compile_cache).absolute())
         jax.config.update("jax_compilation_cache_dir", folder)
+
+
+@contextlib.contextmanager
+def out_of_memory(advice: str):
+    """Turns the devices' running out of memory into a MemoryError that says what to lower."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
+            raise MemoryError(advice) from error
+        raise
 
 
 def initialize_multihost() -> None:

@@ -1,4 +1,4 @@
-"""What the stages share: results as files that carry their settings, and a sentence where memory runs out."""
+"""What the stages share: checkpoints one after the other, results as files that carry their settings."""
 
 import contextlib
 import json
@@ -6,10 +6,34 @@ import os
 import pathlib
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
-from mixaug_jax import checkpoint
+from mixaug_jax import checkpoint, parallel
+
+
+def each_checkpoint(workdir, which: str, name: str, advice: str, work: Callable) -> None:
+    """Calls `work(net, folder, step)` for checkpoints of a run.
+
+    In a job of several processes the first one works, on its own devices; the others wait.
+
+    Args:
+      workdir: the run's, a path.
+      which: "latest", "best", "all" or a step's number.
+      name: of the stage's folder in it; which="all" has one in that for each step.
+      advice: what to lower where memory runs out.
+      work: what to do.
+
+    Raises:
+      ValueError: no such checkpoint.
+      MemoryError: memory ran out.
+    """
+    for step in checkpoint.steps(workdir, which):
+        net = checkpoint.load(workdir, step)
+        if parallel.is_main():
+            folder = workdir / name / (str(step) if which == "all" else "")
+            with parallel.out_of_memory(advice):
+                work(net, folder, step)
+    parallel.barrier(name)
 
 
 def save_npz(path, arrays: dict, settings: dict) -> None:
@@ -35,14 +59,3 @@ def load_if(load: Callable, path, settings: dict):
         if result.settings == settings:
             return result
     return None
-
-
-@contextlib.contextmanager
-def out_of_memory(advice: str):
-    """Turns the devices' running out of memory into a MemoryError that says what to lower."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
-            raise MemoryError(advice) from error
-        raise

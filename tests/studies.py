@@ -78,5 +78,6 @@ def explanations(method, values, images=6, **settings):
         predicted=np.zeros(images, int),
         scores=scores,
         curves={},
+        pairs={},
         settings={"method": method, "split": "test", "weights": 1, "examples": 7} | settings,
     )

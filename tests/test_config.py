@@ -101,3 +101,19 @@ def test_difference_names_what_a_resumed_run_may_not_change():
 def test_json_is_plain():
     text = config_lib.to_json(resolved(get_config("mixup")))
     assert json.loads(text)["mix"]["name"] == "mixup"
+
+
+def test_the_console_shows_every_setting_but_those_of_single_methods():
+    config = resolved(get_config("mixup"))
+    flat = config_lib.flatten(config.to_dict())
+    lines = config_lib.overview(config).splitlines()
+    said = {
+        f"{line.split(':')[0].strip()}.{word.partition('=')[0]}"
+        for line in lines[2:]
+        for word in line.partition(": ")[2].split(" ")
+        if "=" in word
+    }
+    left_out = ("attribute.options.", "resolved.class_names")
+    assert said == {k for k in flat if "." in k and not k.startswith(left_out)}
+    assert any(line.startswith("  mix: alpha=1.0 ") for line in lines)
+    assert all(f"{key}=" in lines[1] for key in flat if "." not in key)

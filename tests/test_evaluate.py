@@ -156,6 +156,10 @@ def test_scores_are_those_of_the_pure_functions(net):
     np.testing.assert_allclose(gradient.scores["road"][i], area, atol=1e-5)
     signed = pure("sensitivity_n", raw[i].sum(-1), **seeded)
     np.testing.assert_allclose(gradient.scores["sensitivity_n"][i], signed, atol=1e-4)
+    sums, drops = gradient.pairs["sensitivity_n"][i]
+    assert sums.shape == (2, 5)
+    sizes = [np.corrcoef(s, d)[0, 1] for s, d in zip(sums, drops, strict=True)]
+    np.testing.assert_allclose(signed, np.mean(sizes), atol=1e-4)
     error = pure("infidelity", raw[i], **seeded)
     np.testing.assert_allclose(gradient.scores["infidelity"][i], error, rtol=1e-4)
     gap = abs(pure("completeness", METHODS["gradient"]))

@@ -6,7 +6,7 @@ import pytest
 from mixaug_jax.evaluation import result
 
 
-def made_up(values, labels=(), **curves):
+def made_up(values, labels=(), pairs=(), **curves):
     values = np.asarray(values, np.float64)
     number = len(values)
     empty = np.zeros((number, 2, 2), np.float32)
@@ -14,7 +14,8 @@ def made_up(values, labels=(), **curves):
     curves = {name: np.float32(curve) for name, curve in curves.items()}
     settings = {"method": "gradient", "unlabelled": 3}
     scores = {"pointing_game": values}
-    return result.Evaluation(empty, np.arange(number), labels, labels, scores, curves, settings)
+    numbers, pairs = np.arange(number), dict(pairs)
+    return result.Evaluation(empty, numbers, labels, labels, scores, curves, pairs, settings)
 
 
 def test_means_and_intervals():
@@ -43,6 +44,20 @@ def test_degradation_is_that_of_the_mean_curves():
     morf, lerf = [[1, 0.2, 0.0], [0.8, 0.4, 0.2]], [[1, 0.9, 0.0], [0.8, 0.7, 0.2]]
     rows = {r.score: r for r in result.summarise(made_up([1, 1], morf=morf, lerf=lerf))}
     assert rows["degradation_score"].mean == pytest.approx((0.8 - 0.3) / 2 / (0.9 - 0.1))
+
+
+def test_sensitivity_n_is_pooled_over_images(tmp_path):
+    draw = np.random.default_rng(1)
+    pairs = draw.normal(size=(5, 2, 3, 40)).astype(np.float32)
+    pairs[:, 1] += pairs[:, 0] * np.arange(1, 6)[:, None, None]
+    made = made_up(np.ones(5), pairs={"sensitivity_n": pairs})
+    result.save(made, tmp_path / "gradient.npz")
+    made = result.load(tmp_path / "gradient.npz")
+    row = {r.score: r for r in result.summarise(made)}["sensitivity_n_pooled"]
+    of_size = [np.corrcoef(pairs[:, 0, k].ravel(), pairs[:, 1, k].ravel())[0, 1] for k in range(3)]
+    assert row.mean == pytest.approx(np.mean(of_size), abs=1e-6)
+    assert row.low < row.mean < row.high
+    assert "sensitivity_n_pooled" not in {r.score for r in result.summarise(made_up([1.0]))}
 
 
 def test_an_empty_difficult_subset_has_no_row():

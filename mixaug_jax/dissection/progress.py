@@ -9,19 +9,24 @@ from mixaug_jax import log
 _SECONDS = 10.0  # between two lines
 
 
-def reporter(title: str, total: int) -> Callable[[int], None]:
-    """`report(done)` prints "title: done of total images, images/s, ETA", every ten seconds."""
-    clock = log.Clock(0, total)
-    last = 0.0
+def reporter(title: str, total: int, things: str = "images") -> Callable[[int], None]:
+    """`report(done)` prints "title: done of total images, images/s, ETA", every ten seconds until all are done.
+
+    The pace is that since the first call: what comes before it is compilation mostly.
+    """
+    clock, first, last = None, 0, 0.0
 
     def report(done: int) -> None:
-        nonlocal last
+        nonlocal clock, first, last
+        if clock is None:
+            clock, first = log.Clock(done, total), done
         elapsed = clock.elapsed()
-        if elapsed - last < _SECONDS:
+        if done in (first, total) or elapsed - last < _SECONDS:
             return
         last = elapsed
         _, left = clock.tick(done)
-        log.say(f"{title}: {done} of {total} images  {done / elapsed:.0f} images/s  ETA {left}")
+        pace = (done - first) / elapsed
+        log.say(f"{title}: {done} of {total} {things}  {pace:.1f} {things}/s  ETA {left}")
 
     return report
 

@@ -10,7 +10,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax.dissection import activations, broden, colors, concepts, network, segmenter
 from mixaug_jax.dissection.result import Dissection, Options, load, save
 from mixaug_jax.report import figures, tables
-from mixaug_jax.stored import load_if, out_of_memory
+from mixaug_jax.stored import each_checkpoint, load_if
 
 _MEMORY_ADVICE = (
     "memory ran out; lower eval.batch_size, dissect.size or dissect.images, or name fewer "
@@ -40,7 +40,7 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
     config_lib.check(config)
     workdir = pathlib.Path(workdir).absolute()
     checkpoint.check_settings(workdir, config)
-    steps = checkpoint.steps(workdir, which)
+    checkpoint.steps(workdir, which)  # what is not there is said before the data is opened
     side = config_lib.read(workdir).resolved.preprocess["size"]
     dataset, note = _open_dataset(config, required, side)
     if note:
@@ -48,16 +48,13 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
     if dataset is None:
         return
     parallel.set_up(config)
-    for step in steps:
-        net = checkpoint.load(workdir, step)
+
+    def work(net, folder, step):
         if config.dissect.broden:  # whose images are square already, and are seen whole
             net = dataclasses.replace(net, preprocess=dataclasses.replace(net.preprocess, resize=0))
-        if parallel.is_main():
-            folder = workdir / "dissection"
-            folder = folder / str(step) if which == "all" else folder
-            with out_of_memory(_MEMORY_ADVICE):
-                _dissect_step(config, net, dataset, folder, step, required)
-    parallel.barrier("dissection")
+        _dissect_step(config, net, dataset, folder, step, required)
+
+    each_checkpoint(workdir, which, "dissection", _MEMORY_ADVICE, work)
 
 
 def _dissect_step(config, net, dataset, folder, step, required):

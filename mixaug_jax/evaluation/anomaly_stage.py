@@ -13,7 +13,7 @@ from mixaug_jax.evaluation.examples import num_classes
 from mixaug_jax.report import anomaly_figures, anomaly_tables
 from mixaug_jax.report.figures import save_figure
 from mixaug_jax.report.tables import write_csv
-from mixaug_jax.stored import out_of_memory
+from mixaug_jax.stored import each_checkpoint
 
 _MEMORY_ADVICE = "memory ran out; lower anomaly.batch"
 
@@ -43,17 +43,14 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
         return
     workdir = pathlib.Path(workdir).absolute()
     checkpoint.check_settings(workdir, config)
-    steps = checkpoint.steps(workdir, which)
+    checkpoint.steps(workdir, which)  # what is not there is said before the data is opened
     dataset = _open_dataset(config)
     parallel.set_up(config)
-    for step in steps:
-        net = checkpoint.load(workdir, step)
-        if parallel.is_main():
-            folder = workdir / "anomaly"
-            folder = folder / str(step) if which == "all" else folder
-            with out_of_memory(_MEMORY_ADVICE):
-                _sweep_step(config, net, dataset, folder, step, required)
-    parallel.barrier("anomaly")
+
+    def work(net, folder, step):
+        _sweep_step(config, net, dataset, folder, step, required)
+
+    each_checkpoint(workdir, which, "anomaly", _MEMORY_ADVICE, work)
 
 
 def check(config) -> None:

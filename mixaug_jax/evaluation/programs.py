@@ -15,8 +15,11 @@ from mixaug_jax import parallel
 from mixaug_jax.attribution import METHODS
 from mixaug_jax.dissection import streaming
 from mixaug_jax.dissection.progress import reporter
-from mixaug_jax.evaluation import SCORES
+from mixaug_jax.evaluation import SCORES, subset_drops
 from mixaug_jax.evaluation.options import keywords, needs
+
+# What a program gives: of sensitivity_n all sums and drops, which make an image's value and the pooled one.
+_SCORES = {**SCORES, "sensitivity_n": subset_drops}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +93,8 @@ def map_task(scores: Mapping, at_once: int, devices: tuple) -> Task:
 
 
 def net_task(score: str, options: Mapping, at_once: int, devices: tuple) -> Task:
-    """A score of faithfulness on rows of map, image and label; gives a scalar or a curve [T+1]."""
+    """A score of faithfulness on rows of map, image and label; gives a scalar, a curve [T+1], or for sensitivity_n what
+    `subset_drops` does."""
     static, arrays, seed = _parted(options)
     static, rows = _chunked(score, static, at_once)
     return Task(_net_program(score, static, devices), devices, seed, arrays, rows)
@@ -187,7 +191,7 @@ def _map_program(scores, devices):
 def _net_program(score, static, devices):
     def one(net, seed, arrays, row):
         given = _seeded(score, static, arrays, seed)
-        return SCORES[score](row["map"], net, row["image"], row["label"], **given)
+        return _SCORES[score](row["map"], net, row["image"], row["label"], **given)
 
     return _mapped(one, devices)
 

@@ -4,16 +4,21 @@ import dataclasses
 import json
 import zipfile
 
+import jax
 import numpy as np
 
 from mixaug_jax.dissection.counting import image_weights
 from mixaug_jax.dissection.result import INTERVAL
 from mixaug_jax.evaluation.alignment import pointing_accuracy
 from mixaug_jax.evaluation.comparison import degradation_score
+from mixaug_jax.evaluation.correlation import pooled_sensitivity_n
 from mixaug_jax.evaluation.options import CONTROLS
 from mixaug_jax.stored import save_npz
 
 HEADER = ("method", "kind", "score", "mean", "low", "high", "images", "left_out")
+_ARRAYS = ("heat", "images", "labels", "predicted")
+_pooled = jax.jit(pooled_sensitivity_n)  # once a replicate
+_GROUPS = {"scores": "score.", "curves": "curve.", "pairs": "pair."}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Evaluation:
         "background_attribution", 1 - energy_pointing_game, the share of the positive attribution that lies off the object; and
         "pointing_game_difficult", the pointing game on the difficult images alone (see `is_difficult`).
       curves: {name: float32 [N,T+1]}.
+      pairs: {"sensitivity_n": float32 [N,2,sizes,samples]}, the sums and drops that it correlates; {} without that score.
       settings: what made this, as JSON has it.
     """
 
@@ -38,6 +44,7 @@ class Evaluation:
     predicted: np.ndarray
     scores: dict[str, np.ndarray]
     curves: dict[str, np.ndarray]
+    pairs: dict[str, np.ndarray]
     settings: dict
 
     @property
@@ -81,7 +88,8 @@ def summarise(result: Evaluation, *, replicates: int = 200, seed: int = 0) -> li
     """A row for each score, but for the difficult subset where it is empty.
 
     The pointing games have another row each, "..._class_mean", the mean over classes as TorchRay has it (see
-    `pointing_accuracy`), and where there are morf and lerf there is "degradation_score", with the predictions' own start.
+    `pointing_accuracy`). Where there are morf and lerf there is "degradation_score", with the predictions' own start; beside
+    sensitivity_n there is "sensitivity_n_pooled", the mean over sizes of `pooled_sensitivity_n`.
 
     Args:
       result: of one method.
@@ -114,10 +122,16 @@ def summarise(result: Evaluation, *, replicates: int = 200, seed: int = 0) -> li
                 return pointing_accuracy(values[places], result.labels[places])["all"]
 
             add(f"{name}_class_mean", counted, by_class)
+    everything = np.ones(number, bool)
+    for name, pairs in result.pairs.items():
+
+        def pooled(places, pairs=pairs):
+            return _pooled(*pairs[places].swapaxes(0, 1)).mean()
+
+        add(f"{name}_pooled", everything, pooled)
     if {"morf", "lerf"} <= result.curves.keys():
         morf, lerf = result.curves["morf"], result.curves["lerf"]
         if morf.shape == lerf.shape:
-            everything = np.ones(number, bool)
             add("degradation_score", everything, lambda p: degradation_score(morf[p], lerf[p]))
     return rows
 
@@ -152,9 +166,9 @@ def summary(rows: list[list]) -> str:
 
 def save(result: Evaluation, path) -> None:
     """Writes a .npz that `load` reads; the file appears when it is whole."""
-    arrays = {name: getattr(result, name) for name in ("heat", "images", "labels", "predicted")}
-    arrays |= {f"score.{name}": values for name, values in result.scores.items()}
-    arrays |= {f"curve.{name}": values for name, values in result.curves.items()}
+    arrays = {name: getattr(result, name) for name in _ARRAYS}
+    for group, prefix in _GROUPS.items():
+        arrays |= {f"{prefix}{name}": values for name, values in getattr(result, group).items()}
     save_npz(path, arrays, result.settings)
 
 
@@ -169,11 +183,11 @@ def load(path) -> Evaluation:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = dict(file)
         settings = json.loads(str(arrays["settings"]))
-        plain = {name: arrays[name] for name in ("heat", "images", "labels", "predicted")}
+        plain = {name: arrays[name] for name in _ARRAYS}
         groups = {
-            group: {k.removeprefix(group): v for k, v in arrays.items() if k.startswith(group)}
-            for group in ("score.", "curve.")
+            group: {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
+            for group, start in _GROUPS.items()
         }
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is no result of an evaluation: {error}") from error
-    return Evaluation(**plain, scores=groups["score."], curves=groups["curve."], settings=settings)
+    return Evaluation(**plain, **groups, settings=settings)

@@ -29,6 +29,7 @@ from mixaug_jax.evaluation.plan import (
     with_controls,
 )
 from mixaug_jax.evaluation.result import Evaluation
+from mixaug_jax.evaluation.similarity import correlation
 
 # What a score ranks or sums where it is not the heat map: every channel's sensitivity, or signed contributions.
 _TAKES = {"infidelity": "raw", "sensitivity_n": "sum"}
@@ -255,9 +256,13 @@ def evaluate_method(
     for score in _of_explanation(plan):
         task = _explain_task(score, method, given, plan, shape, devices)
         found[score] = task.run(net, rows, f"{method}, {score}")
-    scores, curves = _finished(found, examples, plan)
     return Evaluation(
-        heat, examples.numbers, examples.labels, examples.predicted, scores, curves, settings
+        heat,
+        examples.numbers,
+        examples.labels,
+        examples.predicted,
+        *_finished(found, examples, plan),
+        settings,
     )
 
 
@@ -318,11 +323,14 @@ def _taken(score, raw, heat):
 
 
 def _finished(found, examples, plan):
-    """Scores float64 [N], NaN where there is no region, and curves float32 [N,T+1]."""
-    scores, curves = {}, {}
+    """Scores float64 [N], NaN where there is no region, curves float32 [N,T+1], and pairs float32 [N,2,sizes,samples]."""
+    scores, curves, pairs = {}, {}, {}
     shown = examples.masks.any((1, 2))
     for name in plan.scores:
         values = np.asarray(found[name])
+        if name == "sensitivity_n":
+            pairs[name] = values.swapaxes(0, 1)
+            values = np.asarray(correlation(*values).mean(-1))
         if values.ndim == 2:
             curves[name] = values.astype(np.float32)
             values = np.asarray(auc(values, at=_places(name, plan)))
@@ -335,7 +343,7 @@ def _finished(found, examples, plan):
             scores["pointing_game_difficult"] = game
         if name == "energy_pointing_game":
             scores["background_attribution"] = 1 - scores[name]
-    return scores, curves
+    return scores, curves, pairs
 
 
 def _places(curve, plan):

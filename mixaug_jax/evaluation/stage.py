@@ -13,7 +13,7 @@ from mixaug_jax.evaluation.result import HEADER, load, save, summary, table
 from mixaug_jax.report import explanations
 from mixaug_jax.report.figures import save_figure
 from mixaug_jax.report.tables import write_csv
-from mixaug_jax.stored import load_if, out_of_memory
+from mixaug_jax.stored import each_checkpoint, load_if
 
 _MEMORY_ADVICE = "memory ran out; lower attribute.memory_gb or attribute.images"
 
@@ -40,17 +40,14 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
     config_lib.check(config)
     workdir = pathlib.Path(workdir).absolute()
     checkpoint.check_settings(workdir, config)
-    steps = checkpoint.steps(workdir, which)
+    checkpoint.steps(workdir, which)  # what is not there is said before the data is opened
     dataset = _open_dataset(config)
     parallel.set_up(config)
-    for step in steps:
-        net = checkpoint.load(workdir, step)
-        if parallel.is_main():
-            folder = workdir / "attribution"
-            folder = folder / str(step) if which == "all" else folder
-            with out_of_memory(_MEMORY_ADVICE):
-                _attribute_step(config, net, dataset, folder, step, required)
-    parallel.barrier("attribution")
+
+    def work(net, folder, step):
+        _attribute_step(config, net, dataset, folder, step, required)
+
+    each_checkpoint(workdir, which, "attribution", _MEMORY_ADVICE, work)
 
 
 def check(config) -> None:

@@ -59,20 +59,16 @@ def train(config, workdir) -> dict:
     checkpoint.write_settings(workdir, config)
     parallel.set_up(config)
     _describe(config, sources, workdir)
-    try:
-        with (
-            checkpoint.full_disk(workdir),
-            checkpoint.manager(
-                workdir,
-                keep_steps=config.resolved.keep_steps,
-                scored=sources["validation"] is not None,
-            ) as manager,
-        ):
-            return _train(config, sources, workdir, manager)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
-            raise MemoryError(_MEMORY_ADVICE) from error
-        raise
+    with (
+        parallel.out_of_memory(_MEMORY_ADVICE),
+        checkpoint.full_disk(workdir),
+        checkpoint.manager(
+            workdir,
+            keep_steps=config.resolved.keep_steps,
+            scored=sources["validation"] is not None,
+        ) as manager,
+    ):
+        return _train(config, sources, workdir, manager)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,7 +267,7 @@ def _describe(config, sources, workdir):
         f"{len(devices)} {devices[0].platform} device(s) ({devices[0].device_kind}), process "
         f"{jax.process_index() + 1} of {jax.process_count()}"
     )
-    log.say(config_lib.to_json(config))
+    log.say(config_lib.overview(config))
     sizes = ", ".join(f"{len(s)} {name}" for name, s in sources.items() if s is not None)
     r = config.resolved
     log.say(
