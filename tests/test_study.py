@@ -332,11 +332,12 @@ def test_tables_have_a_row_a_number(tmp_path, no_deletion, monkeypatch, capsys):
     full_study(tmp_path)
     written = []
     monkeypatch.setattr(report, "write_report", written.append)
-    study = conclude(tmp_path, ["cutmix seed 9: failed"])
+    (tmp_path / "cutmix" / "1" / "failed.txt").write_text("failed, planted")
+    study = conclude(tmp_path)
     assert written == [tmp_path]
     printed = capsys.readouterr().out
     assert study.sentences["accuracy"] in printed
-    assert "cutmix seed 9: failed" in printed
+    assert "cutmix seed 1: failed, planted" in printed
     rows = {name: read_table(tmp_path / "tables" / f"{name}.csv") for name in TABLES}
     assert len(rows["values"]) == np.sum(~np.isnan(study.values))
     assert len(rows["means"]) == study.mean.size

@@ -90,8 +90,11 @@ def test_a_failure_ends_one_run_only(tmp_path, fake, capsys):
     assert failures[1].startswith("cutmix seed 0: was killed by signal 9 (no output")
     assert len(failures) == 2
     assert runs.finished(made[2])
+    plan.write_asked(made, tmp_path / "study", ())
+    assert gather(tmp_path / "study").problems[0] == failures[0]
     fake()
     assert runs.run_missing(made) == []
+    assert "planted" not in "".join(gather(tmp_path / "study").problems)
     assert [times(run) for run in made] == [2, 2, 1]
 
 

@@ -6,7 +6,6 @@
 From the command line: `python -m mixaug_jax.study --help`.
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Sequence
 
@@ -60,20 +59,15 @@ def run_study(
     """
     runs = make_plan(configs, seeds, workdir, overrides, unmixed_labels=unmixed_labels)
     write_asked(runs, workdir, overrides)
-    return conclude(workdir, run_missing(runs))
+    run_missing(runs)
+    return conclude(workdir)
 
 
-def conclude(workdir, failures: Sequence[str] = ()) -> Study:
-    """Compares the runs that are there: writes tables and the page, prints a summary.
-
-    Args:
-      workdir: the study's folder.
-      failures: of runs; added to what is missing.
-    """
+def conclude(workdir) -> Study:
+    """Compares the runs that are there: writes tables and the page, prints a summary."""
     from mixaug_jax.report import stage  # reads studies itself
 
     study = gather(workdir)
-    study = dataclasses.replace(study, problems=(*failures, *study.problems))
     write_tables(study, pathlib.Path(workdir).expanduser() / "tables")
     print(summary(study), flush=True)
     stage.write_report(workdir)

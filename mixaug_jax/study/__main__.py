@@ -51,7 +51,7 @@ def _run(asked, overrides) -> int:
         return 0
     failures = runs.run_missing(share)
     if shares == 1:
-        study.conclude(asked.workdir, failures)
+        study.conclude(asked.workdir)
     for text in failures:
         print(f"error: {text}", file=sys.stderr)
     return 1 if failures else 0

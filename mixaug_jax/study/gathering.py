@@ -3,7 +3,7 @@
 import pathlib
 
 from mixaug_jax import config as config_lib
-from mixaug_jax.study import collect, comparison, deletion, plan
+from mixaug_jax.study import collect, comparison, deletion, plan, runs
 from mixaug_jax.study.collect import Part
 from mixaug_jax.study.results import Study
 
@@ -49,7 +49,9 @@ def _read(run: pathlib.Path, asked: dict, seed: int) -> tuple[list[Part], list[s
         changed = plan.differences(plan.trained_by(asked) | {"seed": seed}, there)
         if changed:
             return [], [f"left out: made with other settings than asked ({changed})"]
-    return collect.read_run(run)
+    parts, problems = collect.read_run(run)
+    failed = run / runs.FAILED
+    return parts, ([failed.read_text()] if failed.exists() else []) + problems
 
 
 def _drop_other_settings(parts: dict) -> list[str]:

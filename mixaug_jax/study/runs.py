@@ -19,6 +19,7 @@ from mixaug_jax.study import plan
 
 _LOG = "log.txt"  # what a run printed, in its working directory
 _FINISHED = "finished.json"
+FAILED = "failed.txt"  # why the last try ended, for whoever compares the runs later, elsewhere
 _SECONDS = 60.0  # between two lines about a run that goes on
 # Not log.say: it asks which process of a job this is, and so would take a TPU from the runs.
 _say = functools.partial(print, flush=True)
@@ -65,6 +66,7 @@ def _make(run: plan.Run) -> str:
         _wait_for(lock, run)
         if finished(run):  # by the process that was waited for
             return ""
+        (run.workdir / FAILED).unlink(missing_ok=True)
         # The child holds the lock too, so it lasts even where this process is killed.
         process = subprocess.Popen(
             [sys.executable, "-m", "mixaug_jax.main", *run.flags],
@@ -81,7 +83,9 @@ def _make(run: plan.Run) -> str:
         plan.write_json(run.workdir / _FINISHED, _fingerprint(run))
         return ""
     what = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
-    return f"{what} ({_last_line(run) or 'no output'}; all of it is in {run.workdir / _LOG})"
+    failure = f"{what} ({_last_line(run) or 'no output'}; all of it is in {run.workdir / _LOG})"
+    (run.workdir / FAILED).write_text(failure)
+    return failure
 
 
 def _wait_for(lock, run):
