@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import zipfile
 from collections.abc import Callable
 
 import numpy as np
@@ -48,6 +49,22 @@ def save_npz(path, arrays: dict, settings: dict) -> None:
         whole.replace(path)
     finally:
         whole.unlink(missing_ok=True)
+
+
+def load_npz(path, make: Callable, what: str):
+    """`make(arrays, settings)` of what `save_npz` wrote.
+
+    Raises:
+      ValueError: no such file, or one that is not of this kind; `what` says which kind that is.
+    """
+    try:
+        # Opened here: np.load would leave a damaged file open.
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = dict(file)
+        del arrays["versions"]  # they are there for other readers
+        return make(arrays, json.loads(str(arrays.pop("settings"))))
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no result of {what}: {error}") from error
 
 
 def load_if(load: Callable, path, settings: dict):

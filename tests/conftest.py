@@ -6,6 +6,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
+import toy
 
 # Before the first use of a device. Tests check integers, geometry and equality, not speed, so the
 # compiler's optimisations (most of a tiny test's time) are off.
@@ -37,3 +38,11 @@ def shared():
 def golden(shared):
     """`golden("mixing/saliency.npz")` holds arrays made by other people's code."""
     return lambda name: np.load(shared(f"golden/{name}"))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A working directory of `toy`'s, with checkpoints of steps 2 and 4."""
+    workdir = tmp_path_factory.mktemp("trained")
+    toy.train_run(workdir)
+    return workdir

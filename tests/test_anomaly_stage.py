@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import toy
 
-import mixaug_jax
 from mixaug_jax import config as config_lib
-from mixaug_jax import data
 from mixaug_jax.evaluation import anomaly, anomaly_grid, anomaly_stage
 from mixaug_jax.report import anomaly_figures, anomaly_tables
 
@@ -23,30 +21,11 @@ def settings(**options):
     return config
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A working directory with checkpoints of steps 2 and 4."""
-    workdir = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "open_splits", lambda config: toy.splits())
-        config = settings()
-        config.train.update(checkpoint_every=0.5)
-        mixaug_jax.train(config, workdir)
-    return workdir
-
-
 @pytest.fixture
 def workdir(trained, tmp_path, monkeypatch):
-    """The same without results."""
-    (tmp_path / "run").mkdir()
-    for name in ("config.json", "checkpoints"):
-        (tmp_path / "run" / name).symlink_to(trained / name)
-    use(monkeypatch, lambda split: toy.splits()[split])
-    return tmp_path / "run"
-
-
-def use(monkeypatch, source):
-    monkeypatch.setattr(data, "open_source", lambda split, config, annotations=True: source(split))
+    """A trained run without results."""
+    toy.use(monkeypatch, lambda split: toy.splits()[split])
+    return toy.copy_run(trained, tmp_path / "run")
 
 
 @pytest.fixture
@@ -124,7 +103,7 @@ def test_the_light_form(workdir, swept, monkeypatch, capsys):
     anomaly_stage.run(settings(seed=1), workdir, required=False)
     assert swept == [4, 10, 4]
     odd = dataclasses.replace(toy.source(), class_names=("one", "two"))
-    use(monkeypatch, lambda split: odd)
+    toy.use(monkeypatch, lambda split: odd)
     anomaly_stage.run(settings(), workdir, required=False)
     assert (
         "left out, because the network has 4 classes and the data set 2" in capsys.readouterr().out
@@ -172,7 +151,7 @@ def test_bad_settings_are_said_before_any_compile(workdir, key, value, message):
 
 def test_the_split_is_test_where_there_is_one(workdir, monkeypatch):
     opened = []
-    use(monkeypatch, lambda split: opened.append(split) or toy.splits()[split])
+    toy.use(monkeypatch, lambda split: opened.append(split) or toy.splits()[split])
     config = settings()
     anomaly_stage.check(config)
     config.data.test_split = ""

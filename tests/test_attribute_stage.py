@@ -54,30 +54,11 @@ def boxed(**fields):
     return dataclasses.replace(plain, read=read, **given)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A working directory with checkpoints of steps 2 and 4."""
-    workdir = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "open_splits", lambda config: toy.splits())
-        config = settings()
-        config.train.update(checkpoint_every=0.5)
-        mixaug_jax.train(config, workdir)
-    return workdir
-
-
 @pytest.fixture
 def workdir(trained, tmp_path, monkeypatch):
-    """The same without results; images with boxes."""
-    (tmp_path / "run").mkdir()
-    for name in ("config.json", "checkpoints"):
-        (tmp_path / "run" / name).symlink_to(trained / name)
-    use(monkeypatch, boxed())
-    return tmp_path / "run"
-
-
-def use(monkeypatch, source):
-    monkeypatch.setattr(data, "open_source", lambda split, config, annotations=True: source)
+    """A trained run without results; images with boxes."""
+    toy.use(monkeypatch, boxed())
+    return toy.copy_run(trained, tmp_path / "run")
 
 
 def rows(path):
@@ -167,7 +148,7 @@ def test_the_same_again_computes_nothing_and_other_settings_do(workdir, monkeypa
     (workdir / "attribution" / "center.npz").write_bytes(b"half a file")
     stage.run(config, workdir)
     assert computed == ["center"]
-    use(monkeypatch, dataclasses.replace(toy.source(21, seed=5), box_names=("a",)))
+    toy.use(monkeypatch, dataclasses.replace(toy.source(21, seed=5), box_names=("a",)))
     computed.clear()
     stage.run(config, workdir)
     assert computed == ["gradient", "input_x_gradient", *CONTROLS], "other images"
@@ -188,7 +169,7 @@ def test_every_checkpoint(workdir):
 
 
 def test_without_regions(workdir, monkeypatch, capsys):
-    use(monkeypatch, toy.source(21, seed=2))
+    toy.use(monkeypatch, toy.source(21, seed=2))
     config = settings(scores=("pointing_game", "sparseness"))
     with pytest.raises(
         ValueError, match=r"left out pointing_game, because scenes has no boxes and no masks"
@@ -203,7 +184,7 @@ def test_without_regions(workdir, monkeypatch, capsys):
 
 
 def test_images_of_other_classes(workdir, monkeypatch, capsys):
-    use(monkeypatch, boxed(class_names=("photo",), box_names=("photo",)))
+    toy.use(monkeypatch, boxed(class_names=("photo",), box_names=("photo",)))
     with pytest.raises(ValueError, match="the network has 4 classes and the data set 1"):
         stage.run(settings(), workdir)
     stage.run(settings(), workdir, required=False)

@@ -14,9 +14,8 @@ import planted
 import pytest
 import toy
 
-import mixaug_jax
 from mixaug_jax import config as config_lib
-from mixaug_jax import data, dissection
+from mixaug_jax import dissection
 from mixaug_jax.dissection import activations, network, stage
 from mixaug_jax.report import figures
 
@@ -35,31 +34,12 @@ def settings(**options):
     return config
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A working directory with checkpoints of steps 2 and 4."""
-    workdir = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "open_splits", lambda config: toy.splits())
-        config = settings()
-        config.train.update(checkpoint_every=0.5)
-        mixaug_jax.train(config, workdir)
-    return workdir
-
-
 @pytest.fixture
 def workdir(trained, tmp_path, monkeypatch):
-    """The same without results; images with masks."""
-    (tmp_path / "run").mkdir()
-    for name in ("config.json", "checkpoints"):
-        (tmp_path / "run" / name).symlink_to(trained / name)
+    """A trained run without results; images with masks."""
     monkeypatch.setenv("MIXAUG_JAX_CACHE", str(tmp_path / "cache"))
-    use(monkeypatch, planted.source(20))
-    return tmp_path / "run"
-
-
-def use(monkeypatch, source):
-    monkeypatch.setattr(data, "open_source", lambda split, config, annotations=True: source)
+    toy.use(monkeypatch, planted.source(20))
+    return toy.copy_run(trained, tmp_path / "run")
 
 
 def rows(path):
@@ -133,7 +113,7 @@ def test_the_same_again_computes_nothing_and_other_settings_do(workdir, monkeypa
         stage.run(settings(**{"stages": ("relu3",), "random_baseline": False} | changed), workdir)
         assert computed == [["relu3"]], changed
     computed.clear()
-    use(monkeypatch, planted.source(20, seed=9))
+    toy.use(monkeypatch, planted.source(20, seed=9))
     stage.run(config, workdir)
     assert computed == [["relu3", "relu4"]], "other images"
 
@@ -176,7 +156,7 @@ def test_missing_masks(workdir, monkeypatch, capsys):
         read=lambda i: {"image": planted.source(20)[i]["image"]},
         concept_names=(),
     )
-    use(monkeypatch, bare)
+    toy.use(monkeypatch, bare)
     config = settings(stages=("relu4",), random_baseline=False)
     with pytest.raises(ValueError, match="has no masks in its validation split, and a dissection"):
         stage.run(config, workdir)
@@ -188,7 +168,7 @@ def test_missing_masks(workdir, monkeypatch, capsys):
     stage.run(config, workdir, required=False)
     assert "left out, because scenes has no masks" in capsys.readouterr().out
     unmasked = dataclasses.replace(bare, concept_names=planted.NAMES)
-    use(monkeypatch, unmasked)
+    toy.use(monkeypatch, unmasked)
     with pytest.raises(ValueError, match="none of the 8 images has a mask"):
         stage.run(config, workdir)
     stage.run(config, workdir, required=False)

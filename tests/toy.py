@@ -1,7 +1,12 @@
 """A data set of coloured noise and a config for it: seconds of training, no files."""
 
-import numpy as np
+import pathlib
 
+import numpy as np
+import pytest
+
+import mixaug_jax
+from mixaug_jax import data
 from mixaug_jax.config import get_config
 from mixaug_jax.data.source import Source
 
@@ -36,3 +41,24 @@ def config(method="baseline", **train):
     config.eval.batch_size = 16
     config.train.update({"epochs": 2, "log_every": 1, "warmup": 0.0, "lr": 0.05} | train)
     return config
+
+
+def train_run(workdir):
+    """Makes a working directory with checkpoints of steps 2 and 4."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "open_splits", lambda config: splits())
+        mixaug_jax.train(config(epochs=1, keep_every=0.5, checkpoint_every=0.5), workdir)
+
+
+def copy_run(trained, workdir):
+    """The same without results."""
+    workdir.mkdir()
+    for name in ("config.json", "checkpoints"):
+        (workdir / name).symlink_to(pathlib.Path(trained) / name)
+    return workdir
+
+
+def use(monkeypatch, source):
+    """Puts a source, or a function of the split, in the place of the data."""
+    give = source if callable(source) else lambda split: source
+    monkeypatch.setattr(data, "open_source", lambda split, config, annotations=True: give(split))

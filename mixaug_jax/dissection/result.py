@@ -1,8 +1,6 @@
 """What dissecting one stage of a network found."""
 
 import dataclasses
-import json
-import zipfile
 
 import numpy as np
 
@@ -10,7 +8,7 @@ from mixaug_jax.dissection import counting
 from mixaug_jax.dissection.concepts import Vocabulary
 from mixaug_jax.dissection.resample import PADDINGS
 from mixaug_jax.dissection.thresholds import OVER, RULES
-from mixaug_jax.stored import save_npz
+from mixaug_jax.stored import load_npz, save_npz
 
 PER = ("unit", "category")  # the two conventions of `counting.count_detectors`
 # Percentiles of the bootstrap's replicates. Drawing images anew adds noise to every IoU, which lifts
@@ -153,23 +151,17 @@ def load(path) -> Dissection:
     Raises:
       ValueError: no such file, or another kind of file.
     """
-    try:
-        # Opened here: np.load would leave a damaged file open.
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = dict(file)
-        tally = {f.name: arrays.pop(f.name) for f in dataclasses.fields(counting.Tally)}
-        names = zip(
-            arrays.pop("concept_names").tolist(),
-            arrays.pop("concept_categories").tolist(),
-            strict=True,
-        )
-        del arrays["category_names"], arrays["versions"]  # they are there for other readers
-        return Dissection(
-            names=tuple(names),
-            tally=counting.Tally(**tally),
-            stage=str(arrays.pop("stage")),
-            settings=json.loads(str(arrays.pop("settings"))),
-            **arrays,
-        )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no result of a dissection: {error}") from error
+    return load_npz(path, _from_arrays, "a dissection")
+
+
+def _from_arrays(arrays, settings):
+    tally = {f.name: arrays.pop(f.name) for f in dataclasses.fields(counting.Tally)}
+    names, categories = (arrays.pop(f"concept_{what}").tolist() for what in ("names", "categories"))
+    del arrays["category_names"]  # they are there for other readers
+    return Dissection(
+        names=tuple(zip(names, categories, strict=True)),
+        tally=counting.Tally(**tally),
+        stage=str(arrays.pop("stage")),
+        settings=settings,
+        **arrays,
+    )

@@ -8,12 +8,11 @@ found.accuracy[0, 2, 1, 3, 0]    # label, score, selection, share, value
 import dataclasses
 import json
 import os
-import zipfile
 
 import numpy as np
 
 from mixaug_jax.evaluation.anomaly_grid import Grid
-from mixaug_jax.stored import save_npz
+from mixaug_jax.stored import load_npz, save_npz
 
 INTERVAL = (2.5, 97.5)  # percentiles of the bootstrap
 
@@ -275,12 +274,9 @@ def load(path) -> Sweep:
     Raises:
       ValueError: no such file, or another kind of file.
     """
-    try:
-        # Opened here: np.load would leave a damaged file open.
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = dict(file)
-        del arrays["versions"]  # they are there for other readers
+
+    def make(arrays, settings):
         labels = tuple(json.loads(str(arrays.pop("labels"))))
-        return Sweep(labels=labels, settings=json.loads(str(arrays.pop("settings"))), **arrays)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no result of a sweep of removals: {error}") from error
+        return Sweep(labels=labels, settings=settings, **arrays)
+
+    return load_npz(path, make, "a sweep of removals")

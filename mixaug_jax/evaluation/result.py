@@ -1,8 +1,6 @@
 """What the explanations of one method are worth, on many images."""
 
 import dataclasses
-import json
-import zipfile
 
 import jax
 import numpy as np
@@ -13,7 +11,7 @@ from mixaug_jax.evaluation.alignment import pointing_accuracy
 from mixaug_jax.evaluation.comparison import degradation_score
 from mixaug_jax.evaluation.correlation import pooled_sensitivity_n
 from mixaug_jax.evaluation.options import CONTROLS
-from mixaug_jax.stored import save_npz
+from mixaug_jax.stored import load_npz, save_npz
 
 HEADER = ("method", "kind", "score", "mean", "low", "high", "images", "left_out")
 _ARRAYS = ("heat", "images", "labels", "predicted")
@@ -178,16 +176,13 @@ def load(path) -> Evaluation:
     Raises:
       ValueError: no such file, or another kind of file.
     """
-    try:
-        # Opened here: np.load would leave a damaged file open.
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = dict(file)
-        settings = json.loads(str(arrays["settings"]))
+
+    def make(arrays, settings):
         plain = {name: arrays[name] for name in _ARRAYS}
         groups = {
             group: {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
             for group, start in _GROUPS.items()
         }
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no result of an evaluation: {error}") from error
-    return Evaluation(**plain, **groups, settings=settings)
+        return Evaluation(**plain, **groups, settings=settings)
+
+    return load_npz(path, make, "an evaluation")
