@@ -172,10 +172,15 @@ def _get(config, key):
 
 
 def _one_of(key, value, allowed):
+    check_known(f"{key}={value!r}", value, allowed)
+
+
+def check_known(what: str, value, allowed) -> None:
+    """Raises ValueError, with a list of all and the nearest, unless `value` is one of `allowed`; `what` begins the sentence."""
     if value not in allowed:
         near = difflib.get_close_matches(str(value), list(allowed), 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"{key}={value!r} is not known{hint}; allowed: {', '.join(allowed)}")
+        raise ValueError(f"{what} is not known{hint}; allowed: {', '.join(allowed)}")
 
 
 def _at_least(config, key, least, strict=False):

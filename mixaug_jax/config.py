@@ -151,7 +151,10 @@ def _attribute() -> ml_collections.ConfigDict:
     a.seed = 0  # of all draws
     a.memory_gb = 2.0  # GiB, on a CPU in all; decides how much is done at once. 0: no bound
     # What each method and score can be told, e.g. options.occlusion.window; their docstrings explain it.
-    a.options = ml_collections.ConfigDict(options.all_options())
+    given = options.all_options()
+    # A name, or pairs of a stage and a name, so its type cannot be that of the default.
+    given["lrp"]["rule"] = ml_collections.FieldReference(given["lrp"]["rule"], field_type=object)
+    a.options = ml_collections.ConfigDict(given)
     a.options.deletion.window = 2  # pixels; half the steps of single ones
     a.options.insertion.window = 2
     a.options.pointing_game.tolerance = 0  # pixels; 0: 15 in proportion to an input of 224

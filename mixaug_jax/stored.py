@@ -5,8 +5,10 @@ import json
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Callable
 
+import jax
 import numpy as np
 
 from mixaug_jax import checkpoint, parallel
@@ -35,6 +37,14 @@ def each_checkpoint(workdir, which: str, name: str, advice: str, work: Callable)
             with parallel.out_of_memory(advice):
                 work(net, folder, step)
     parallel.barrier(name)
+
+
+def checksum(tree) -> int:
+    """A CRC-32 of the bytes of all arrays in a tree, in the order of its leaves."""
+    check = 0
+    for leaf in jax.tree.leaves(jax.device_get(tree)):
+        check = zlib.crc32(np.ascontiguousarray(leaf), check)
+    return check
 
 
 def save_npz(path, arrays: dict, settings: dict) -> None:

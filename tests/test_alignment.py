@@ -107,7 +107,17 @@ def test_by_hand():
 
 @pytest.mark.parametrize(
     ("distance", "tolerance", "hit"),
-    [(15, 15, 0), (14, 15, 1), (0, 0, 0), (0, 1, 1), (1, 1, 0), (3, 3.5, 1)],
+    [
+        (15, 15, 0),
+        (14, 15, 1),
+        (0, 0, 0),
+        (0, 1, 1),
+        (1, 1, 0),
+        (3, 3.5, 1),
+        (30, 10**6, 1),
+        (30, 10**12, 1),
+        (30, float("inf"), 1),
+    ],
 )
 def test_pointing_is_strict(distance, tolerance, hit):
     heat, mask = np.zeros((40, 40)), np.zeros((40, 40), bool)
@@ -278,5 +288,8 @@ def test_pointing_accuracy():
     assert difficult.tolist() == [True, True, False, False, False]
     both = pointing_accuracy(hits, classes, difficult=difficult)
     assert both == {"all": pytest.approx(2 / 3), "difficult": pytest.approx(1 / 2)}
+    for other in ({"classes": classes[:4]}, {"classes": classes, "difficult": difficult[:4]}):
+        with pytest.raises(ValueError, match=r"hits \[5\] and (classes|difficult) \[4\]"):
+            pointing_accuracy(hits, **other)
     nothing = pointing_accuracy(hits, classes, difficult=np.zeros(5, bool))
     assert math.isnan(nothing["difficult"])

@@ -112,6 +112,24 @@ def test_the_light_form(workdir, swept, monkeypatch, capsys):
         anomaly_stage.run(settings(), workdir)
 
 
+def test_the_light_form_of_another_split_or_data_set(workdir, swept, monkeypatch):
+    """A sweep of more images takes the place of fewer of the same split only."""
+    monkeypatch.setattr(anomaly_stage, "save_figure", lambda *arguments: None)
+    monkeypatch.setattr(anomaly_stage.checkpoint, "check_settings", lambda *arguments: None)
+    anomaly_stage.run(settings(), workdir)
+    made = anomaly.load(workdir / "anomaly" / "sweep.npz").settings
+    assert (made["dataset"], made["split"]) == ("scenes", "test")
+    anomaly_stage.run(settings(split="test"), workdir, required=False)
+    assert swept == [10]
+    anomaly_stage.run(settings(split="validation"), workdir, required=False)
+    assert swept == [10, 4]
+    anomaly_stage.run(settings(), workdir)
+    other = settings()
+    other.data.name = "folder"
+    anomaly_stage.run(other, workdir, required=False)
+    assert swept == [10, 4, 10, 4]
+
+
 def test_every_checkpoint(workdir, monkeypatch):
     monkeypatch.setattr(anomaly_stage, "save_figure", lambda *arguments: None)
     anomaly_stage.run(settings(), workdir, which="all")
@@ -130,7 +148,7 @@ def test_every_checkpoint(workdir, monkeypatch):
         ("shares", (-5,), r"anomaly\.shares must lie in 0..100 percent, not -5"),
         ("scores", ("saliency",), r"anomaly\.scores must be one of gradient, .*got 'saliency'"),
         ("grid", "half", r"anomaly\.grid must be one of default, full; got 'half'"),
-        ("window", (0, 1), r"anomaly\.window must be an integer of at least 1"),
+        ("window", (0, 1), r"anomaly\.window must be a positive integer or a pair of them"),
         ("labels", ("wrong",), r"anomaly\.labels must be 'true', 'predicted' or numbers"),
         ("labels", (), r"anomaly\.labels must be"),
         ("split", "val", r"anomaly\.split='val' is not known"),

@@ -10,7 +10,7 @@ import pytest
 from anomaly_cases import linear, logits64, loss64, run, small
 
 from mixaug_jax.data.source import Source
-from mixaug_jax.evaluation import anomaly
+from mixaug_jax.evaluation import anomaly, anomaly_result
 from mixaug_jax.evaluation.anomaly_grid import Grid
 from mixaug_jax.models import Preprocess
 
@@ -169,6 +169,16 @@ def test_what_rises_and_what_rises_by_chance():
     assert anomaly.outcome(made(0 * gain), flips=2).grid_p.tolist() == [1]
 
 
+def test_chance_counts_the_intervals_above_0():
+    draw = np.random.default_rng(3)
+    changes = draw.integers(-1, 2, size=(9, 400)) + draw.choice((0.0, 0.4), 400)
+    for replicates in (1, 2, 40, 1000):
+        draws = anomaly_result._draws(9, replicates, 0)
+        low = anomaly_result._intervals(changes, draws)[:, 0]
+        np.testing.assert_array_equal(anomaly_result._certain(changes, draws), low > 0)
+        assert 0 < (low > 0).sum() < 400
+
+
 def test_a_comparison_is_paired():
     """Where both networks gain on the same images, no draw of images tells them apart."""
     rng = np.random.default_rng(0)
@@ -226,8 +236,13 @@ def test_save_and_load(swept, tmp_path):
         ({"shares": (5, 120)}, "shares must lie in 0..100 percent, not 120"),
         ({"shares": (-1,)}, "shares must lie in 0..100 percent, not -1"),
         ({"shares": (float("nan"),)}, "shares must lie in 0..100 percent, not nan"),
-        ({"window": (0, 2)}, "window must be an integer of at least 1"),
-        ({"window": (2,)}, "window must be rows and columns"),
+        ({"shares": 5}, "shares must be one or more different entries, not 5"),
+        ({"shares": ("5",)}, "shares must lie in 0..100 percent, not '5'"),
+        ({"shares": (True,)}, "shares must lie in 0..100 percent, not True"),
+        ({"scores": "gradient"}, "scores must be one or more different entries"),
+        ({"window": (0, 2)}, "window must be a positive integer or a pair of them"),
+        ({"window": (2,)}, "window must be a positive integer or a pair of them"),
+        ({"window": "2"}, "window must be a positive integer or a pair of them"),
         ({"channels": "mean"}, "channels must be one of sum, each"),
         ({"steps": 0}, "steps must be an integer of at least 1"),
     ],
@@ -237,10 +252,33 @@ def test_grids_that_cannot_be(changes, message):
         Grid(**changes)
 
 
+def test_a_grid_of_lists_arrays_and_numpy_integers(swept):
+    shares, integer = np.array([10, 60]), np.int64
+    lists = {"scores": list(WIDE.scores), "selections": list(WIDE.selections)}
+    grid = Grid(**lists, shares=shares, values=list(WIDE.values), samples=integer(2))
+    assert grid == WIDE
+    assert hash(grid) == hash(WIDE)
+    assert Grid(window=8) == Grid(window=[integer(8), 8]) == Grid(window=(8, 8))
+    given = {"grid": grid, "labels": ["true", "predicted", integer(2)], "seed": integer(0)}
+    again = anomaly.sweep(seen_net(), source(), np.arange(11), **given)
+    assert again.settings == swept.settings
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"images": ()}, "there are no images"),
+        ({"images": (99,)}, "images must lie in 0..10, not 99"),
+        ({"images": (0, -1)}, "images must lie in 0..10, not -1"),
+        ({"images": 3}, "images must be indices, integers"),
+        ({"images": (0.5,)}, "images must be indices, integers"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
+        ({"batch_size": -1}, "batch_size must be an integer of at least 1, got -1"),
+        ({"threads": 0}, "threads must be an integer of at least 1, got 0"),
+        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+        ({"seed": 2**32}, "seed must lie in 0..2"),
+        ({"labels": 3}, "labels must be a tuple, such as"),
+        ({"labels": "true"}, "labels must be a tuple, such as"),
         ({"labels": ("wrong",)}, "labels must be 'true', 'predicted' or numbers of classes"),
         ({"labels": ()}, "labels must be"),
         ({"labels": (4,)}, "label must be in 0..3, got 4"),

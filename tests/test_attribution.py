@@ -1,5 +1,8 @@
 """What holds for every attribution method; the controls; and heat maps."""
 
+import functools
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,7 +111,8 @@ def reserved(name, net, image, **options):
     """Bytes that the compiled method needs besides its arguments and its result; nothing runs."""
 
     def f(net, image):
-        return METHODS[name](net, image, 0, **SMALL.get(name, {}) | options)
+        method = functools.partial(METHODS[name], **SMALL.get(name, {}) | options)
+        return (method if image.ndim == 3 else jax.vmap(method, (None, 0, None)))(net, image, 0)
 
     return jax.jit(f).lower(net, image).compile().memory_analysis().temp_size_in_bytes
 
@@ -134,14 +138,19 @@ def test_memory_depends_on_the_chunk_only(name, option):
     assert needed(64, 0) > 4 * needed(64, 4)
 
 
-@pytest.mark.parametrize("name", ["integrated_gradients", "vargrad", "occlusion", "scorecam"])
+@pytest.mark.parametrize(
+    "name", ["integrated_gradients", "vargrad", "occlusion", "scorecam", "deeplift", "lrp"]
+)
 def test_an_evaluation_needs_no_more_than_its_bound(name):
-    """The stage divides its memory by this bound."""
+    """The stage divides its memory by this bound: into chunks, or images where a method has none."""
     net, images = random_net(side=16, width=2.0)
     bound = memory.evaluation_bytes(net, images.shape[1:])
     numbers = {"integrated_gradients": {"steps": 32}, "vargrad": {"samples": 32}}
     options = numbers.get(name, {"window": 2, "stride": 2} if name == "occlusion" else {})
-    small, large = (reserved(name, net, images[0], chunk=c, **options) for c in (4, 8))
+    if "chunk" in inspect.signature(METHODS[name]).parameters:
+        small, large = (reserved(name, net, images[0], chunk=c, **options) for c in (4, 8))
+    else:
+        small, large = (reserved(name, net, jnp.tile(images, (n, 1, 1, 1))) for n in (2, 4))
     assert 0 < large - small < 4 * bound
 
 
@@ -227,3 +236,9 @@ def test_heatmap(reduce, expected):
 def test_unknown_reduction():
     with pytest.raises(ValueError, match="reduce must be one of sum, abs_sum, abs_max, positive"):
         heatmap(jnp.zeros((2, 2, 3)), "mean")
+
+
+def test_a_heat_map_needs_channels():
+    with pytest.raises(ValueError, match=r"attributions must be \[...,h,w,C\], got \[4, 5\]"):
+        heatmap(np.ones((4, 5)))
+    assert heatmap([[[1.0, 2.0]]]).tolist() == [[3.0]]

@@ -44,6 +44,28 @@ def header(kind=1, channels=1, rate=8000, bits=16):
     return struct.pack("<HHIIHH", kind, channels, rate, rate * size, size, bits)
 
 
+def extensible(kind=1, channels=1, bits=16):
+    """A header with its format in a sub-format, as many programs write it."""
+    code = struct.pack("<H", kind) + bytes.fromhex("0000000010008000" + "00aa00389b71")
+    return header(0xFFFE, channels, 8000, bits) + struct.pack("<HHI", 22, bits, 0) + code
+
+
+@pytest.mark.parametrize(("bits", "kind"), [(16, "<i2"), (32, "<i4"), (8, "u1")])
+def test_pcm_behind_an_extensible_header(tmp_path, bits, kind):
+    samples = np.arange(3, 23).astype(kind)
+    listed = b"LIST" + struct.pack("<I", 3) + b"abc\0"  # a chunk of odd length before the format
+    for name, plain in (("plain", True), ("extensible", False)):
+        form = header(channels=2, bits=bits) if plain else extensible(channels=2, bits=bits)
+        made = riff(form, samples.tobytes())
+        content = made[:12] + listed + made[12:]
+        content = content[:4] + struct.pack("<I", len(content) - 8) + content[8:]
+        (tmp_path / f"{name}.wav").write_bytes(content)
+    found, rate = audio.read_wav(tmp_path / "extensible.wav")
+    expected, _ = audio.read_wav(tmp_path / "plain.wav")
+    assert (found.shape, rate) == ((10, 2), 8000)
+    np.testing.assert_array_equal(found, expected)
+
+
 BAD_FILES = {
     "empty": (b"", "cut short: its header is not whole"),
     "text": (b"this is no recording, but some words", "cannot be read as PCM wav"),
@@ -53,6 +75,10 @@ BAD_FILES = {
     "no samples": (riff(header(), b""), "has no samples"),
     "float": (riff(header(kind=3, bits=32), bytes(400)), "cannot be read as PCM wav: unknown"),
     "mu-law": (riff(header(kind=7, bits=8), bytes(400)), "cannot be read as PCM wav: unknown"),
+    "float, extensible": (
+        riff(extensible(kind=3, bits=32), bytes(400)),
+        "cannot be read as PCM wav: its sub-format is 0300, not that of PCM, 0100",
+    ),
     "no rate": (riff(header(rate=0), bytes(400)), "16 bits at 0 Hz"),
     "64 bits": (riff(header(bits=64), bytes(400)), "64 bits at 8000 Hz"),
 }
@@ -146,6 +172,12 @@ def test_a_picture_of_any_length(samples, kind):
     assert image.max() == (0 if kind in ("silence", "click") or samples == 1 else 255)
 
 
+@pytest.mark.parametrize("samples", [np.zeros(0), np.array([0.1, np.nan]), np.zeros((3, 1))])
+def test_samples_that_make_no_picture(samples):
+    with pytest.raises(ValueError, match="samples must be one or more finite numbers"):
+        audio.picture(samples, 16, config("").data.audio)
+
+
 def arrays(**change):
     """Four recordings of each of three classes, of which one is test and one validation data."""
     rng = np.random.default_rng(0)
@@ -228,6 +260,13 @@ BAD_ARRAYS = [
     ({"index": np.full(12, 30)}, "no recordings for the split 'validation'; it has train"),
     ({"rate": 0}, "rate must be one number"),
     ({"rate": np.full(12, 8000)}, "rate must be one number"),
+    ({"rate": "8k"}, "rate must be one number of samples a second, whole and above 0, not 8k"),
+    ({"rate": 8000.7}, r"rate must be one number .* not 8000\.7"),
+    ({"rate": np.inf}, r"rate must be one number .* not inf"),
+    (
+        {"split": np.array(["train", "val", "test"] * 4)},
+        "set.npz: split names 'val'; allowed: train, validation, test",
+    ),
     ({"audio": np.full(LENGTH.sum(), np.nan)}, "recording 6 of .*set.npz has samples that are not"),
 ]
 

@@ -73,6 +73,21 @@ def test_ends_of_the_readings():
     assert math.isnan(zero["own_vs_others"][0])
     lost = readings(np.asarray([[0.1, 0.0]]), ("a",), ("a", "random"))
     assert lost["R"].tolist() == [[math.inf, 1]]
+    assert lost["gain_over_random"].tolist() == [-math.inf]
+
+
+def test_readings_of_models_that_random_removal_leaves_nothing():
+    """Infinite R on both sides is no NaN: the difference of the areas has a sign."""
+    d = np.asarray([[0.1, 0.2, 0.3, 0], [0.2, 0.3, 0.1, 0], [0.2, 0.2, 0.2, 0], [0.1, 0.1, 0, 0.5]])
+    models = ("a", "b", "c")
+    r = readings(d[:3], models, (*models, "random"))
+    assert np.isinf(r["R"][:, :3]).all()
+    assert r["own_vs_others"].tolist() == [math.inf, -math.inf, 0]
+    assert r["gain_over_random"].tolist() == [-math.inf] * 3
+    assert r["fixed_evaluators"].tolist() == [math.inf] * 3 + [1]
+    mixed = readings(d[[0, 3, 3]], models, (*models, "random"))
+    near(mixed["own_vs_others"][1:], np.asarray([-0.1, 0.2]), 1e-12)
+    assert readings(np.zeros((2, 3)), ("a", "b"), ("a", "b", "random"))["own_vs_others"].any() == 0
 
 
 def test_true_attributions_win_in_every_reading():
@@ -101,6 +116,18 @@ def test_a_given_replacement():
     named = cross_model_deletion(nets, maps, images, labels, window=4, baseline="zero")
     for key in SHARED:
         near(given[key], named[key], 1e-6)
+
+
+def test_maps_as_lists_and_a_map_of_nan():
+    nets, maps, images, labels = problem()
+    arrays = cross_model_deletion(nets, maps, images, labels, window=4)
+    lists = {name: m.tolist() for name, m in maps.items()}
+    near(cross_model_deletion(nets, lists, images, labels, window=4)["D"], arrays["D"], 0)
+    dead, nan = maps["mixup"] * 0, maps["mixup"].copy()
+    nan[:, 3, 3] = np.nan
+    found = cross_model_deletion(nets, maps | {"dead": dead, "nan": nan}, images, labels, window=4)
+    assert found["sources"][2:4] == ("dead", "nan")
+    near(found["D"][:, 3], found["D"][:, 2], 0)
 
 
 def test_cross_model_deletion_rejects():

@@ -187,6 +187,13 @@ def test_chunks_and_batches_agree(name):
     assert whole[0] != whole[1]
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 12), (0, 3, 4)])
+def test_pooled_pairs_have_one_shape(shape):
+    sums = np.ones((2, 3, 4) if shape[0] else shape)
+    with pytest.raises(ValueError, match=r"must both be \[images,sizes,samples\], got \["):
+        pooled_sensitivity_n(sums, np.ones(shape))
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -205,6 +212,7 @@ def test_chunks_and_batches_agree(name):
             {"window": 13},
             "window is 13 pixels, longer than the image's side of 12",
         ),
+        ("sensitivity_n", {"window": 12}, "the window covers the whole image"),
         ("infidelity", {"window": 13}, "window is 13 pixels"),
         ("infidelity", {"samples": 0}, "samples must be an integer of at least 1"),
         ("infidelity", {"masks": np.ones((2, 5, 5))}, r"masks must have the shape \[n, 12, 12\]"),

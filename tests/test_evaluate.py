@@ -37,7 +37,7 @@ SMALL = {
     "road": {"fractions": (0.2, 0.6)},
 }
 ALIGNMENT = ("pointing_game", "energy_pointing_game", "mass_accuracy")
-DERIVED = ("pointing_game_difficult", "background_attribution")
+DERIVED = (*result.SUBSETS, "background_attribution")
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +185,34 @@ def test_left_out_and_controls(net):
     assert "deletion" not in rows
 
 
+def test_scores_on_the_images_that_their_papers_keep(net):
+    """Regions of 1/4, 1/3, 1/2, a little less, and all of the image; 1/3 is more than 33 %."""
+    boxes = [(0, 0, 6, 6), (0, 0, 12, 4), (0, 0, 6, 12), (0, 0, 11, 6), (0, 0, 12, 12)]
+    boxes = np.float32(boxes) + np.float32([0, 6, 0, 6])  # six columns are cut off on each side
+
+    def read(i):
+        found = {"boxes": boxes[i : i + 1], "box_labels": np.int32([i % CLASSES])}
+        none = {"boxes": np.zeros((0, 4), np.float32), "box_labels": np.zeros(0, np.int32)}
+        return source()[i] | (found if i < 5 else none)
+
+    regions = dataclasses.replace(source(), read=read)
+    found = evaluate(net, regions, scores=("box_ratio", "energy_pointing_game"))["center"]
+    for score, kept in (("box_ratio", [0]), ("energy_pointing_game", [0, 1, 3])):
+        small = found.scores[f"{score}_small"]
+        assert np.flatnonzero(~np.isnan(small)).tolist() == kept
+        np.testing.assert_array_equal(small[kept], found.scores[score][kept])
+    rows = {row.score: row for row in result.summarise(found)}
+    assert [(rows[s].images, rows[s].left_out) for s in ("box_ratio", "box_ratio_small")] == [
+        (5, 2),
+        (1, 6),
+    ]
+    assert rows["energy_pointing_game_small"].left_out == 4
+    large = dataclasses.replace(source(), read=lambda i: read(4) | {"label": 4})
+    found = evaluate(net, large, scores=("box_ratio", "energy_pointing_game"))["center"]
+    rows = {row.score for row in result.summarise(found)}
+    assert rows == {"box_ratio", "energy_pointing_game", "background_attribution"}
+
+
 def test_chunks_and_devices_do_not_matter(net):
     given = {
         "methods": ("smoothgrad",),
@@ -309,6 +337,16 @@ def test_labels_and_images_that_cannot_be_explained(net):
         mixaug_jax.attribute(net, images, labels[:3], "gradient")
     with pytest.raises(ValueError, match=r"preprocessed, floating point \[N,h,w,C\], got uint8"):
         mixaug_jax.attribute(net, images.astype(np.uint8), labels, "gradient")
+    for given, message in (
+        ({"chunk": -1}, "chunk must be an integer of at least 0, got -1"),
+        ({"memory_gb": -1}, "memory_gb must not be negative, got -1"),
+        ({"numbers": [1, 2]}, r"numbers must be integers \[7\], got int64 \[2\]"),
+        ({"numbers": np.arange(7.0)}, r"numbers must be integers \[7\], got float64 \[7\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mixaug_jax.attribute(net, images, labels, "gradient", **given)
+    with pytest.raises(ValueError, match="memory_gb must not be negative, got -1"):
+        evaluate(net, memory_gb=-1)
     with pytest.raises(ValueError, match="there is nothing to explain"):
         evaluate(net, source(0, box_names=NAMES))
     fewer = dataclasses.replace(source(), class_names=NAMES[:3])

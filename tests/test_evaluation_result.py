@@ -46,6 +46,17 @@ def test_degradation_is_that_of_the_mean_curves():
     assert rows["degradation_score"].mean == pytest.approx((0.8 - 0.3) / 2 / (0.9 - 0.1))
 
 
+def test_a_curve_of_nan_is_left_out_of_degradation():
+    whole = {"morf": [[1, 0.2, 0.0]], "lerf": [[1, 0.9, 0.0]]}
+    expected = {r.score: r for r in result.summarise(made_up([1], **whole))}["degradation_score"]
+    for broken in whole:
+        curves = {name: [*curve, [0.5, np.nan if name == broken else 0.5, 0.5]]
+                  for name, curve in whole.items()}  # fmt: skip
+        row = {r.score: r for r in result.summarise(made_up([1, 1], **curves))}["degradation_score"]
+        assert row.mean == expected.mean
+        assert (row.images, row.left_out) == (1, 4)
+
+
 def test_sensitivity_n_is_pooled_over_images(tmp_path):
     draw = np.random.default_rng(1)
     pairs = draw.normal(size=(5, 2, 3, 40)).astype(np.float32)

@@ -289,6 +289,11 @@ def test_auc():
         auc(np.ones(1))
     with pytest.raises(ValueError, match=r"at must have the shape \[4\]"):
         auc(curve, at=(0, 1))
+    for at in ((0, 0, 0, 0), (0, 0.5, 0.5, 1), (1, 0.5, 0.2, 0)):
+        with pytest.raises(ValueError, match="at must rise from point to point, got"):
+            auc(curve, at=at)
+    places = np.linspace(0, 1, 4)
+    near(jax.jit(lambda c, at: auc(c, at=at))(curve, places), auc(curve, at=places), 1e-6)
 
 
 def test_ranks():

@@ -180,6 +180,26 @@ def test_image_equal_to_its_baseline():
             {"baselines": np.zeros((1, 12, 12, 3)), "draws": (np.zeros(2, int),)},
             "draws must be a pair",
         ),
+        (
+            expected_gradients,
+            {"baselines": np.zeros((3, 12, 12, 3)), "draws": ([0, 3], [0.5, 0.5])},
+            r"index of draws must lie in 0\.\.2, got \[0, 3\]",
+        ),
+        (
+            expected_gradients,
+            {"baselines": np.zeros((3, 12, 12, 3)), "draws": ([0, -1], [0.5, 0.5])},
+            r"index of draws must lie in 0\.\.2",
+        ),
+        (
+            expected_gradients,
+            {"baselines": np.zeros((3, 12, 12, 3)), "draws": ([0, 2], [0.5, 1.5])},
+            r"alpha of draws must lie in 0\.\.1",
+        ),
+        (
+            expected_gradients,
+            {"baselines": np.zeros((3, 12, 12, 3)), "draws": ([0.0], [0.5])},
+            "index of draws must be one or more integers",
+        ),
     ],
 )
 def test_bad_options(method, options, message):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from attribution_cases import close, explain, golden_net, random_net, score
 
+from mixaug_jax import config
 from mixaug_jax.attribution import METHODS, rules
 from mixaug_jax.models import MODELS, Net, Preprocess
 
@@ -68,6 +69,33 @@ def test_rules_by_stage(net, arrays):
     pairs = (("fc", rules.Epsilon()), ("relu1", box), ("relu3", gamma), ("relu4", gamma))
     ours = explain(lrp, net, arrays["x"], arrays["target"], rule=pairs)
     close(ours, arrays["lrp_zennit_epsilon_gamma_box"], 2e-6)
+
+
+def test_names_by_stage():
+    """As objects, and as what a config holds: tuples or lists; a name means what it means in the whole network."""
+    net, images = random_net()
+    labels = np.asarray([3, 1])
+    objects = {"relu1": rules.Flat(), "relu3": rules.Gamma(0.5), "relu4": rules.ZPlus()}
+    pairs = (*objects.items(), ("fc", rules.Epsilon()))
+    expected = explain(lrp, net, images, labels, rule=pairs, gamma=0.5)
+    named = (("relu1", "flat"), ("relu3", "gamma"), ("relu4", "z_plus"), ("fc", "z_plus"))
+    for rule in (named, list(map(list, named)), (*named[:3], pairs[3])):
+        close(explain(lrp, net, images, labels, rule=rule, gamma=0.5), expected, 0)
+    composite = tuple((stage, "epsilon_gamma_box") for stage in net.stages)
+    whole = explain(lrp, net, images, labels, rule="epsilon_gamma_box")
+    close(explain(lrp, net, images, labels, rule=composite), whole, 0)
+
+
+def test_a_config_can_say_rules_by_stage():
+    """It is stored as JSON, and comes back as it was."""
+    pairs = (("relu1", "flat"), ("fc", "epsilon"))
+    options = config.get_config().attribute.options.lrp
+    assert options.rule == "z_plus"
+    options.rule = "epsilon"
+    changed = config.get_config()
+    changed.attribute.options.lrp.rule = pairs
+    again = config.from_json(config.to_json(changed.copy_and_resolve_references()))
+    assert again.attribute.options.lrp.rule == pairs
 
 
 @pytest.mark.parametrize("baseline", ["zero", "mean", "array"])
@@ -236,7 +264,9 @@ def test_equal_rules_compile_once():
             "a stage of rule must be one of relu1, relu3, relu4, fc",
         ),
         ({"rule": (("fc", rules.Flat()),)}, "rule names no rule for stage relu1, relu3, relu4"),
-        ({"rule": (("fc", "epsilon"),)}, "must come from attribution.rules"),
+        ({"rule": (("fc", "beta"),)}, "rule must be one of epsilon, gamma"),
+        ({"rule": ("fc", "epsilon")}, "rule must be pairs of a stage and its rule"),
+        ({"rule": [["fc"]]}, "rule must be pairs of a stage and its rule"),
     ],
 )
 def test_bad_options(options, message):

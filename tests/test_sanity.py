@@ -93,6 +93,11 @@ def test_similarity_rejects():
         similarity(np.ones((6, 9)), np.ones((6, 9)), "ssim")
     with pytest.raises(ValueError, match="measure must be one of spearman, pearson, ssim"):
         similarity(np.ones((6, 9)), np.ones((6, 9)), "hog")
+    shapes = [((12, 12), (6, 24)), ((12, 12), (12, 13)), ((12,), (12,)), ((0, 3), (0, 3))]
+    for one, other in shapes:
+        for measure in MEASURES:
+            with pytest.raises(ValueError, match=r"two maps \[h,w\] of one size, got \["):
+                similarity(np.ones(one), np.ones(other), measure)
 
 
 def constant(net, image, label):
@@ -119,6 +124,15 @@ def test_a_linear_model_has_a_stable_gradient_and_complete_contributions():
     change = float((contributions[2] / image * shifted).sum())
     ours = SCORES["completeness"](constant, net, image, 2, baseline="mean")
     near(ours, np.float32(-change), 1e-4)
+
+
+@pytest.mark.parametrize("baseline", ["zero", "mean", "blur", np.float32(0.3)])
+def test_a_baseline_is_the_same_on_both_sides(baseline):
+    net, images = random_net()
+    # The network has kinks, so that the error of the rule falls with the number of steps only.
+    f = functools.partial(METHODS["integrated_gradients"], baseline=baseline, steps=1000)
+    gap = jax.jit(lambda x: SCORES["completeness"](f, net, x, 1, baseline=baseline))(images[0])
+    near(gap, np.float32(0), 5e-4)
 
 
 def test_max_sensitivity_by_hand():

@@ -54,9 +54,7 @@ def test_equal_differences_are_no_evidence(step):
     reference = np.array([10.0, 12, 15])
     difference, low, high, p, n = statistics.paired(reference + step, reference)
     assert (difference, n) == (pytest.approx(step), 3)
-    assert low == pytest.approx(step)
-    assert high == pytest.approx(step)
-    assert np.isnan(p)
+    assert np.isnan([low, high, p]).all()
 
 
 def test_pairs_of_other_lengths_are_refused():

@@ -93,8 +93,14 @@ def heatmap(a, reduce="sum"):
 
     Returns:
       The map; NaN stays NaN, and a map of zeros stays one.
+
+    Raises:
+      ValueError: for another reduction, or attributions without an axis of channels.
     """
     checks.choice("reduce", reduce, REDUCTIONS)
+    a = jnp.asarray(a)
+    if a.ndim < 3:
+        raise ValueError(f"attributions must be [...,h,w,C], got {list(a.shape)}.")
     if reduce == "sum":
         return a.sum(-1)
     if reduce == "positive":

@@ -8,6 +8,7 @@ import operator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def image(value):
@@ -39,9 +40,17 @@ def choice(name, value, allowed):
 
 
 def count(name, value, smallest=1):
-    """Raises ValueError unless `value` is an integer of at least `smallest`."""
-    if not isinstance(value, int) or value < smallest:
+    """`value` as int; ValueError unless it is an integer (no bool, which is a slip) of at least `smallest`."""
+    if not _whole(value, smallest):
         raise ValueError(f"{name} must be an integer of at least {smallest}, got {value!r}.")
+    return operator.index(value)
+
+
+def _whole(value, smallest):
+    try:
+        return not isinstance(value, bool) and operator.index(value) >= smallest
+    except TypeError:
+        return False
 
 
 def not_negative(name, value):
@@ -62,6 +71,14 @@ def array(name, value, shape):
     return value
 
 
+def concrete(value):
+    """`value` as a NumPy array, or None while it is traced and nobody knows it."""
+    try:
+        return np.asarray(value)
+    except jax.errors.TracerArrayConversionError:
+        return None
+
+
 def given(value):
     """Whether an array was passed in place of the empty tuple that is the default."""
     return not (isinstance(value, tuple) and not value)
@@ -70,6 +87,6 @@ def given(value):
 def pair(name, value):
     """One positive integer, or two for rows and columns, as a pair; ValueError for anything else."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(values) != 2 or not all(isinstance(v, int) and v > 0 for v in values):
+    if len(values) != 2 or not all(_whole(v, 1) for v in values):
         raise ValueError(f"{name} must be a positive integer or a pair of them, got {value!r}.")
-    return values
+    return tuple(operator.index(v) for v in values)

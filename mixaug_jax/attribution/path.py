@@ -83,18 +83,20 @@ def expected_gradients(
       baselines: [n,h,w,C] images to draw baselines from, such as training images; required.
       key: a random key or a seed; sample i uses the key folded with i.
       samples: number of pairs (b, alpha).
-      draws: in place of random draws, (index int [samples] into baselines, alpha [samples] in 0..1).
+      draws: in place of random draws, (index int [samples] into baselines, 0..n - 1, alpha [samples] in 0..1). Traced ones
+        cannot be looked at: an index beyond the last baseline takes the last one.
       of: the output explained, "logit", "prob" or "loss".
       chunk: gradients in memory at once; 0 is all.
+
+    Raises:
+      ValueError: without baselines, for baselines of another size, or draws outside their ranges.
     """
     image = checks.image(image)
     if not checks.given(baselines):
         raise ValueError("expected_gradients needs baselines=, images [n,h,w,C] to compare with.")
     baselines = checks.array("baselines", baselines, (0, *image.shape))
     if checks.given(draws):
-        if len(draws) != 2 or jnp.shape(draws[0]) != jnp.shape(draws[1]) or jnp.ndim(draws[0]) != 1:
-            raise ValueError("draws must be a pair (index [samples], alpha [samples]).")
-        index, alpha = jnp.asarray(draws[0]), jnp.asarray(draws[1], jnp.float32)
+        index, alpha = _given(draws, len(baselines))
         samples = len(index)
     else:
         checks.count("samples", samples)
@@ -109,6 +111,21 @@ def expected_gradients(
         return way * input_gradient(net, x, label, of)
 
     return chunks.total(f, samples, chunk) / samples
+
+
+def _given(draws, count):
+    """Draws (index, alpha) as arrays; ValueError where they are known and wrong."""
+    arrays = [d if isinstance(d, jax.Array) else np.asarray(d) for d in draws]
+    if len(arrays) != 2 or arrays[0].shape != arrays[1].shape or arrays[0].ndim != 1:
+        raise ValueError("draws must be a pair (index [samples], alpha [samples]).")
+    index, alpha = arrays
+    if not index.size or not jnp.issubdtype(index.dtype, jnp.integer):
+        raise ValueError(f"the index of draws must be one or more integers, got {index}.")
+    for name, values, last in (("index", index, count - 1), ("alpha", alpha, 1)):
+        known = checks.concrete(values)
+        if known is not None and not ((known >= 0) & (known <= last)).all():
+            raise ValueError(f"the {name} of draws must lie in 0..{last}, got {known.tolist()}.")
+    return jnp.asarray(index), jnp.asarray(alpha, jnp.float32)
 
 
 def _draw(key, i, count):

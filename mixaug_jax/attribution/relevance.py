@@ -59,7 +59,8 @@ def lrp(
     Args:
       net, image, label: see `mixaug_jax.attribution`.
       rule: a name, a rule of `mixaug_jax.attribution.rules` for all layers, or pairs ((stage, rule), ...), one for each
-        stage with layers. Names:
+        stage with layers, of either: (("relu1", "z_box"), ("relu3", "gamma"), ("fc", rules.Epsilon())). A name in a pair means
+        for the stage's layers what it means for them in the whole network. Names:
         "epsilon": everywhere.
         "gamma", "alpha_beta", "z_plus": in convolutions; dense layers have the epsilon rule at 1e-6, here and below.
         "w_squared", "flat", "z_box": in the first layer, z+ in other convolutions (Montavon et al. 2017, arXiv 1512.02479).
@@ -74,11 +75,6 @@ def lrp(
     """
     image = checks.image(image)
     layers = _layers(net, image)
-    if isinstance(rule, rules.Rule):
-        return propagate(net, image, label, tuple((name, rule) for name, *_ in layers))
-    if isinstance(rule, tuple):
-        return propagate(net, image, label, _by_stage(net, layers, rule))
-    checks.choice("rule", rule, RULES)
     settings = {
         "plain": rules.Epsilon(),
         "epsilon": rules.Epsilon(epsilon),
@@ -88,9 +84,18 @@ def lrp(
         "w_squared": rules.WSquared(),
         "flat": rules.Flat(),
     }
-    if "z_box" in RULES[rule]:
-        settings["z_box"] = rules.ZBox(*_bounds(net, image, bounds))
-    return propagate(net, image, label, _by_name(layers, [settings[k] for k in RULES[rule]]))
+
+    def by_layer(rule):
+        if isinstance(rule, rules.Rule):
+            return tuple((name, rule) for name, *_ in layers)
+        checks.choice("rule", rule, tuple(RULES))
+        if "z_box" in RULES[rule]:
+            settings["z_box"] = rules.ZBox(*_bounds(net, image, bounds))
+        return _by_name(layers, [settings[k] for k in RULES[rule]])
+
+    if isinstance(rule, (tuple, list)):
+        return propagate(net, image, label, _by_stage(net, layers, rule, by_layer))
+    return propagate(net, image, label, by_layer(rule))
 
 
 def excitation_backprop(net, image, label, *, use_bias=True):
@@ -155,18 +160,16 @@ def _by_name(layers, chosen):
     return ((by_layer[0][0], first), *by_layer[1:])
 
 
-def _by_stage(net, layers, pairs):
-    chosen = dict(pairs)
-    for stage, rule in chosen.items():
+def _by_stage(net, layers, pairs, by_layer):
+    if any(not isinstance(pair, (tuple, list)) or len(pair) != 2 for pair in pairs):
+        raise ValueError(f"rule must be pairs of a stage and its rule, got {pairs!r}.")
+    for stage, _ in pairs:
         checks.choice("a stage of rule", stage, net.stages)
-        if not isinstance(rule, rules.Rule):
-            raise ValueError(
-                f"The rule of stage {stage!r} must come from attribution.rules, got {rule!r}."
-            )
+    chosen = {stage: dict(by_layer(rule)) for stage, rule in pairs}
     missing = {stage for _, stage, _ in layers} - set(chosen)
     if missing:
         raise ValueError(f"rule names no rule for stage {', '.join(sorted(missing))}.")
-    return tuple((name, chosen[stage]) for name, stage, _ in layers)
+    return tuple((name, chosen[stage][name]) for name, stage, _ in layers)
 
 
 def _bounds(net, image, bounds):

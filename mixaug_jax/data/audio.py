@@ -33,6 +33,7 @@ where they spread by 5.
 """
 
 import functools
+import io
 import math
 import pathlib
 import wave
@@ -47,6 +48,9 @@ from mixaug_jax.data.layout import class_files
 from mixaug_jax.data.source import Source
 
 _TEST, _VALIDATION = range(5), range(5, 10)  # numbers of recordings
+_SPLITS = ("train", "validation", "test")
+# Of a wav file's header: the tag of the extensible one, and its sub-format of PCM.
+_EXTENSIBLE, _PCM = b"\xfe\xff", bytes.fromhex("0100000000001000800000aa00389b71")
 
 
 def open_speech(split: str, config, *, annotations: bool = True) -> Source:
@@ -113,8 +117,14 @@ def picture(samples: np.ndarray, size: int, audio) -> tuple[np.ndarray, np.ndarr
       image uint8 [size, max(size, frames), 1] and valid bool [max(size, frames)].
 
     Raises:
-      ValueError: bands that the window cannot tell apart, or beyond half the rate.
+      ValueError: bands that the window cannot tell apart, or beyond half the rate; no samples, or ones
+        that are not finite.
     """
+    samples = np.asarray(samples)
+    if samples.ndim != 1 or not samples.size or not np.isfinite(samples).all():
+        raise ValueError(
+            f"samples must be one or more finite numbers [n], got {list(samples.shape)}"
+        )
     window, hop = round(audio.window * audio.rate), round(audio.hop * audio.rate)
     frames = spectrogram.frame_count(len(samples), window, hop)
     # Whole powers of two, so that recordings of all lengths share a few compiled programs.
@@ -161,7 +171,7 @@ def read_wav(path: pathlib.Path) -> tuple[np.ndarray, int]:
         than it says, or none.
     """
     try:
-        with wave.open(str(path), "rb") as file:
+        with wave.open(io.BytesIO(_plain(pathlib.Path(path).read_bytes())), "rb") as file:
             channels, width, rate, count = file.getparams()[:4]
             data = file.readframes(count)
     except EOFError as error:
@@ -176,6 +186,23 @@ def read_wav(path: pathlib.Path) -> tuple[np.ndarray, int]:
         held = len(data) // (channels * width)
         raise ValueError(f"{path} is cut short: it holds {held} of its {count} samples")
     return _to_float(data, width).reshape(count, channels), rate
+
+
+def _plain(content):
+    """A wav file's bytes, with the plain header of PCM in place of an extensible one, which `wave` of
+    Python 3.11 does not read."""
+    place = 12
+    while content[:4] == b"RIFF" and place < len(content):
+        name, size = content[place : place + 4], content[place + 4 : place + 8]
+        start = place + 8
+        if name == b"fmt " and content[start : start + 2] == _EXTENSIBLE:
+            kind = content[start + 24 : start + 40]
+            if kind != _PCM:
+                raise wave.Error(f"its sub-format is {kind[:2].hex()}, not that of PCM, 0100")
+            return content[:start] + _PCM[:2] + content[start + 2 :]
+        place = start + int.from_bytes(size, "little")
+        place += place % 2
+    return content
 
 
 def _to_float(data, width):
@@ -221,6 +248,11 @@ def _read_arrays(path, split):
 def _parts(path, arrays):
     """The split of each recording, str [N]."""
     if "split" in arrays:
+        wrong = set(np.unique(arrays["split"]).tolist()) - set(_SPLITS)
+        if wrong:
+            raise ValueError(
+                f"{path}: split names {min(map(repr, wrong))}; allowed: {', '.join(_SPLITS)}"
+            )
         return arrays["split"]
     if "index" not in arrays:
         raise ValueError(f"{path} has neither split nor index, which say what is test data")
@@ -253,6 +285,10 @@ def _load(path):
         raise ValueError(f"{path}: length and label must be integers, labels from 0 up")
     if length.min() < 0 or audio.shape != (length.sum(),):
         raise ValueError(f"{path}: audio has {audio.shape} samples, and length adds up to others")
-    if arrays["rate"].shape != () or arrays["rate"] < 1:
-        raise ValueError(f"{path}: rate must be one number of samples a second")
+    rate = arrays["rate"]
+    number = rate.shape == () and rate.dtype.kind in "iuf" and np.isfinite(rate)
+    if not number or rate < 1 or rate != int(rate):
+        raise ValueError(
+            f"{path}: rate must be one number of samples a second, whole and above 0, not {rate}"
+        )
     return arrays

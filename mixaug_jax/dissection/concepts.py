@@ -28,6 +28,7 @@ from mixaug_jax.data import transforms
 from mixaug_jax.data.source import Source
 from mixaug_jax.dissection import colors
 from mixaug_jax.dissection.progress import reporter
+from mixaug_jax.stored import checksum
 
 VERSION = 1  # of the stored label maps
 NONE = ("none", "none")
@@ -239,12 +240,8 @@ def _concept_names(dataset):
 
 def _fingerprint(dataset, chosen) -> int:
     """A checksum of up to eight examples: a data set whose files were replaced is another one."""
-    check = 0
-    for index in chosen[spread(len(chosen), 8)]:
-        example = dataset[int(index)]
-        for key in ("image", "concepts"):
-            check = zlib.crc32(np.ascontiguousarray(example.get(key, ())), check)
-    return check
+    probed = (dataset[int(index)] for index in chosen[spread(len(chosen), 8)])
+    return checksum([[example.get(key, ()) for key in ("image", "concepts")] for example in probed])
 
 
 def _stored(place, settings, vocabulary) -> LabelMaps | None:

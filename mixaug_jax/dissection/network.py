@@ -7,7 +7,6 @@ results["layer4"].unique()  # [IoU thresholds, categories]
 import dataclasses
 import json
 import tempfile
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ from mixaug_jax.dissection import concepts, counting, streaming
 from mixaug_jax.dissection import thresholds as thresholds_lib
 from mixaug_jax.dissection.progress import Watched
 from mixaug_jax.dissection.result import PER, Dissection, Options
+from mixaug_jax.stored import checksum
 
 _TOP = 5  # images of a unit that are kept
 
@@ -137,17 +137,14 @@ def settings_of(
     net, labels, options: Options, stage: str, random_baseline: bool, given=None
 ) -> dict:
     """All that decides a result, as JSON has it; `weights` is a checksum of the network's."""
-    check = 0
-    for leaf in jax.tree.leaves(jax.device_get(net.variables)):
-        check = zlib.crc32(np.ascontiguousarray(leaf), check)
     thresholds = np.asarray((given or {}).get(stage, ()), np.float32)
     settings = {
         "stage": stage,
         "model": type(net.model).__name__,
-        "weights": check,
+        "weights": checksum(net.variables),
         "options": dataclasses.asdict(options),
         "random_baseline": random_baseline,
-        "thresholds": zlib.crc32(thresholds),
+        "thresholds": checksum(thresholds),
         "labels": labels.settings,
     }
     return json.loads(json.dumps(settings))

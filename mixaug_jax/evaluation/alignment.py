@@ -39,7 +39,8 @@ def pointing_game(heatmap, mask, *, tolerance=15):
     height, width = mask.shape
     row, col = jnp.divmod(jnp.argmax(heatmap), width)
     square = (jnp.arange(height)[:, None] - row) ** 2 + (jnp.arange(width) - col) ** 2
-    near = (mask & (square < tolerance**2)).any()
+    reach = min(tolerance, height + width)  # no pixel is farther, and squares stay small
+    near = (mask & (square < reach**2)).any()
     points = (heatmap.max() > heatmap.min()) | (mask.all() & (heatmap != 0).any())
     return (near & points).astype(jnp.float32)
 
@@ -165,11 +166,20 @@ def pointing_accuracy(hits, classes, *, difficult=()):
 
     Returns:
       {"all": float} and, where asked for, "difficult": NaN where no pair is.
+
+    Raises:
+      ValueError: arrays of different lengths.
     """
     hits, classes = np.asarray(hits, np.float64), np.asarray(classes)
-    subsets = {"all": np.ones(len(hits), bool)}
+    subsets = {"all": np.ones(hits.shape, bool)}
     if checks.given(difficult):
         subsets["difficult"] = np.asarray(difficult, bool)
+    for name, array in {"classes": classes, **subsets}.items():
+        if hits.ndim != 1 or array.shape != hits.shape:
+            shapes = f"hits {list(hits.shape)} and {name} {list(array.shape)}"
+            raise ValueError(
+                f"every pair needs a hit, a class and a place in subsets; got {shapes}."
+            )
 
     def accuracy(kept):
         present = np.unique(classes[kept])

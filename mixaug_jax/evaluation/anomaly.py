@@ -16,7 +16,7 @@ import functools
 import itertools
 import json
 import math
-import zlib
+from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -30,6 +30,8 @@ from mixaug_jax.evaluation.anomaly_grid import FULL, Grid, plan
 from mixaug_jax.evaluation.anomaly_removal import evaluate, rank
 from mixaug_jax.evaluation.anomaly_result import Sweep, compare, load, outcome, save
 from mixaug_jax.evaluation.examples import num_classes, on_devices
+from mixaug_jax.evaluation.plan import NO_OPTIONS
+from mixaug_jax.stored import checksum
 
 __all__ = ["FULL", "Grid", "Sweep", "compare", "load", "outcome", "save", "sweep"]
 
@@ -46,6 +48,7 @@ def sweep(
     seed: int = 0,
     batch_size: int = 50,
     threads: int = 4,
+    extra: Mapping = NO_OPTIONS,
     devices=None,
 ) -> Sweep:
     """Removes parts of images in every way of a grid, and says what becomes of the loss.
@@ -56,25 +59,32 @@ def sweep(
       net: `models.Net`.
       dataset: examples with image and label, as `data.Source`; `net.preprocess` makes the network's
         input of an image.
-      images: int [N], the examples' indices. What is random is drawn from the index, so it depends
-        neither on the other images nor on batches or devices.
+      images: int [N], the examples' indices, 0..len(dataset) - 1. What is random is drawn from the
+        index, so it depends neither on the other images nor on batches or devices.
       grid: what is removed, see `Grid`.
       labels: whose loss ranks the units: "true", "predicted", or a class's number for all images.
         The loss that is measured is always that of the true label.
-      seed: of random removals, noise and SmoothGrad.
-      batch_size: images in memory at once, over all devices.
+      seed: of random removals, noise and SmoothGrad, 0..2**32 - 1.
+      batch_size: at least 1, images in memory at once, over all devices.
       threads: that read images.
+      extra: what else belongs to the settings, such as the names of the data set and its split.
       devices: default all of this process.
 
     Raises:
-      ValueError: no images, an unknown label, a label that the network has not, a window larger
-        than the image.
+      ValueError: no images, one that the data set does not have, an unknown label, a label that the
+        network has not, a window larger than the image, a seed, batch or number of threads outside
+        its range.
     """
-    images = np.asarray(list(images), np.int64)
+    images = _numbers(images, dataset)
+    checks.count("batch_size", batch_size)
+    checks.count("threads", threads)
+    classes = num_classes(net, dataset)
+    _check(net, dataset, grid, labels, seed, classes)
     devices = tuple(jax.local_devices() if devices is None else devices)
-    settings = settings_of(net, dataset, images, grid, labels, seed)
+    settings = settings_of(net, dataset, images, grid, labels, seed, extra)
     truth = np.array([dataset[int(i)]["label"] for i in images], np.int64)
-    _check(net, dataset, grid, labels, truth)
+    for label in truth:
+        checks.label(int(label), classes)
     net = on_devices(net, devices)
 
     def batches(chosen):
@@ -109,44 +119,56 @@ def _chunks(cells):
     return np.split(cells, len(cells) // _CELLS)
 
 
-def settings_of(net, dataset, images, grid, labels, seed) -> dict:
-    """All that decides a sweep, as JSON has it; `weights` and `data` are checksums, the latter of
-    eight of the images."""
-    images = np.asarray(images, np.int64)
-    if not len(images):
-        raise ValueError("there are no images: a sweep needs at least one.")
-    weights, data = 0, 0
-    for leaf in jax.tree.leaves(jax.device_get(net.variables)):
-        weights = zlib.crc32(np.ascontiguousarray(leaf), weights)
-    for i in images[spread(len(images), 8)]:
-        example = dataset[int(i)]
-        image = np.ascontiguousarray(net.preprocess(example["image"]))
-        data = zlib.crc32(np.int64(example["label"]).tobytes(), zlib.crc32(image, data))
+def settings_of(net, dataset, images, grid, labels, seed, extra=NO_OPTIONS) -> dict:
+    """All that decides a sweep, as JSON has it; `weights`, `images` and `data` are checksums, the
+    last one of eight of the images. `extra` is added."""
+    images = _numbers(images, dataset)
+    probed = [dataset[int(i)] for i in images[spread(len(images), 8)]]
+    seen = [(net.preprocess(example["image"]), np.int64(example["label"])) for example in probed]
     settings = {
         "model": type(net.model).__name__,
-        "weights": weights,
-        "data": data,
-        "images": zlib.crc32(images),
-        "shape": image.shape,
+        "weights": checksum(net.variables),
+        "data": checksum(seen),
+        "images": checksum(images),
+        "shape": seen[0][0].shape,
         "grid": dataclasses.asdict(grid),
         "labels": tuple(map(str, labels)),
-        "seed": seed,
+        "seed": int(seed),
+        **extra,
     }
     return json.loads(json.dumps(settings))
 
 
-def _check(net, dataset, grid, labels, truth):
+def _numbers(images, dataset):
+    """The examples' indices, int64 [N]."""
+    images = np.asarray(images)
+    if not images.size:
+        raise ValueError("there are no images: a sweep needs at least one.")
+    if images.ndim != 1 or images.dtype.kind not in "iu":
+        raise ValueError(
+            f"images must be indices, integers [N], not {images.dtype} {images.shape}."
+        )
+    wrong = images[(images < 0) | (images >= len(dataset))]
+    if wrong.size:
+        raise ValueError(f"images must lie in 0..{len(dataset) - 1}, not {wrong[0]}.")
+    return images.astype(np.int64)
+
+
+def _check(net, dataset, grid, labels, seed, classes):
+    if checks.count("seed", seed, 0) >= 2**32:
+        raise ValueError(f"seed must lie in 0..2**32-1, not {seed}.")
     grid.units(net.preprocess(dataset[0]["image"]).shape)
-    classes = num_classes(net, dataset)
     known = ("true", "predicted")
+    if not isinstance(labels, (tuple, list)):
+        raise ValueError(f"labels must be a tuple, such as ('true', 3), not {labels!r}.")
     numbers = [int(label) for label in labels if label not in known and str(label).isdigit()]
     wrong = [label for label in labels if label not in known and not str(label).isdigit()]
     if not labels or wrong:
         raise ValueError(
             f"labels must be 'true', 'predicted' or numbers of classes, not {tuple(labels)}."
         )
-    for label in (*truth, *numbers):
-        checks.label(int(label), classes)
+    for label in numbers:
+        checks.label(label, classes)
 
 
 def _ranked_by(label, truth, predicted):

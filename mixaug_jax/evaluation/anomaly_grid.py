@@ -8,6 +8,7 @@ its names.
 
 import dataclasses
 import math
+import numbers
 
 import numpy as np
 
@@ -56,14 +57,15 @@ class Grid:
         of the sweep; and of each image and channel "sample_mean", "minimum", "maximum" (black and
         white, or silence, as far as the image has them), "noise", uniform between these two, and
         "blur", see `replacement.rise_blur`.
-      window: rows and columns of a unit; (1, 1): single pixels.
+      window: rows and columns of a unit, or one number for both; (1, 1): single pixels.
       channels: "sum": a unit has all channels, which are removed together; "each": one channel.
       steps: gradients of integrated_gradients.
       samples: noisy copies of smoothgrad.
       sigma: of their noise, as a share of the image's range.
 
     Raises:
-      ValueError: an unknown name, an empty list, a share outside 0..100, a window without pixels.
+      ValueError: an unknown name, an empty list, a share that is no number in 0..100, a window without
+        pixels.
     """
 
     scores: tuple[str, ...] = (
@@ -85,20 +87,17 @@ class Grid:
         known = {"scores": SCORES, "selections": SELECTIONS, "values": VALUES}
         for key in ("scores", "selections", "shares", "values"):
             given = getattr(self, key)
-            if isinstance(given, str) or not given or len(set(given)) < len(given):
-                raise ValueError(f"{key} must be one or more different entries, not {given!r}.")
-            for entry in given if key in known else ():
+            listed = np.ndim(given) == 1
+            entries = tuple(_share(e) if key == "shares" else e for e in given) if listed else ()
+            for entry in entries if key in known else ():
                 checks.choice(key, entry, known[key])
-        for share in self.shares:
-            if not 0 <= share <= 100:
-                raise ValueError(f"shares must lie in 0..100 percent, not {share}.")
-        if len(self.window) != 2:
-            raise ValueError(f"window must be rows and columns, not {self.window}.")
-        for length in self.window:
-            checks.count("window", length)
+            if not entries or len(set(entries)) < len(entries):
+                raise ValueError(f"{key} must be one or more different entries, not {given!r}.")
+            object.__setattr__(self, key, entries)
+        object.__setattr__(self, "window", checks.pair("window", self.window))
         checks.choice("channels", self.channels, CHANNELS)
-        checks.count("steps", self.steps)
-        checks.count("samples", self.samples)
+        for key in ("steps", "samples"):
+            object.__setattr__(self, key, checks.count(key, getattr(self, key)))
         checks.not_negative("sigma", self.sigma)
 
     @property
@@ -116,6 +115,13 @@ class Grid:
             raise ValueError(f"window {self.window} is larger than the image's {tuple(shape[:2])}.")
         tiles = (math.ceil(side / length) for side, length in zip(shape, self.window, strict=False))
         return *tiles, shape[2] if self.channels == "each" else 1
+
+
+def _share(value):
+    """A share in percent as int or float, which JSON and a cache of programs know."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 100:
+        raise ValueError(f"shares must lie in 0..100 percent, not {value!r}.")
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 FULL = Grid(scores=SCORES, selections=SELECTIONS, shares=SHARES, values=VALUES)

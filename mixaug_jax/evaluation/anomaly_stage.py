@@ -65,7 +65,7 @@ def check(config) -> None:
 
 def _open_dataset(config):
     a, d = config.anomaly, config.data
-    name = a.split or ("test" if d.test_split else "validation")
+    name = a.split or _default_split(config)
     split = d[f"{name}_split"]
     if not split:
         raise ValueError(
@@ -83,6 +83,10 @@ def _open_dataset(config):
     return dataset
 
 
+def _default_split(config):
+    return "test" if config.data.test_split else "validation"
+
+
 def _sweep_step(config, net, dataset, folder, step, required):
     """One checkpoint: what is there already is read, the rest computed, table and figures written."""
     a, grid = config.anomaly, from_config(config.anomaly)
@@ -97,7 +101,8 @@ def _sweep_step(config, net, dataset, folder, step, required):
         log.say(f"anomaly: left out, because {sentence}")
         return
     images = spread(len(dataset), a.images if required else a.light)
-    settings = settings_of(net, dataset, images, grid, a.labels, a.seed)
+    extra = {"dataset": config.data.name, "split": a.split or _default_split(config)}
+    settings = settings_of(net, dataset, images, grid, a.labels, a.seed, extra)
     swept = _stored(folder / "sweep.npz", settings, len(images), exact=required)
     again = swept is None
     if again:
@@ -114,6 +119,7 @@ def _sweep_step(config, net, dataset, folder, step, required):
             seed=a.seed,
             batch_size=a.batch,
             threads=config.data.threads,
+            extra=extra,
         )
         folder.mkdir(parents=True, exist_ok=True)
         save(swept, folder / "sweep.npz")

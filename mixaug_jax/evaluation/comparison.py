@@ -21,7 +21,8 @@ def degradation_score(morf, lerf, *, top=0.0):
     clean images. Where removal does not lower the mean probability, t <= b, the score has no meaning and is 0.
 
     Args:
-      morf, lerf: [N,T+1], the curves of N images, ending with everything removed.
+      morf, lerf: [N,T+1], the curves of N images, ending with everything removed. One that is NaN makes the score NaN: leave
+        out such images.
       top: t, the mean probability of the clean images' most likely class; 0 takes the curves' mean start, the same where their
         label is the predicted class.
 
@@ -47,12 +48,14 @@ def cross_model_deletion(
     For comparing models that differ in how well they bear occlusion: one trained with cut boxes keeps its output longer under
     any deletion, so the areas under different models' own curves cannot be compared. Here D[m, s] is the mean over images of
     the area under model m's deletion curve with pixels ranked by source s, and R[m, s] = D[m, s] / D[m, random] relates it to
-    model m's own robustness, its area under random removal. Below 1 is better than chance; 0 / 0 counts as 1.
+    model m's own robustness, its area under random removal. Below 1 is better than chance; 0 / 0 counts as 1, and another
+    number over 0 is infinite.
 
     Three ways to read R for the question that Won et al. 2023, arXiv 2303.14608, raise; none is that paper's own formula:
 
     * own_vs_others [m]: the mean of R[m, s] over the other models s, less R[m, m]. One judge, so its robustness cancels:
-      positive if m's own explanations are more faithful to m than other models' explanations are. NaN with a single model.
+      positive if m's own explanations are more faithful to m than other models' explanations are. NaN with a single model;
+      where D[m, random] = 0 infinite with the sign of the difference of D, or 0 where there is none.
     * fixed_evaluators [s]: the mean of R[m, s] over all models m. Every source before the same judges: smaller is better, and
       1 is chance. The controls have a value, too.
     * gain_over_random [m]: 1 - R[m, m] = (D[m, random] - D[m, m]) / D[m, random], what a model's own explanations gain over
@@ -61,7 +64,7 @@ def cross_model_deletion(
     Args:
       nets: {name: Net}; their images must be preprocessed alike.
       maps: {source: [N,h,w]} with a source for every name in `nets`, and others; "random" (a ranking for each image, the same
-        for all models) and "center" are added where they are missing.
+        for all models) and "center" are added where they are missing. A map with NaN ranks like zeros.
       images: [N,h,w,C] preprocessed. Pass only those that all models classify right where that is wanted.
       labels: int [N].
       window, step, baseline, of, chunk: as `faithfulness.deletion`; one image at a time, so `chunk` bounds the memory.
@@ -75,7 +78,7 @@ def cross_model_deletion(
       ValueError: without a net or image, for a model without maps, maps of another size, or a label out of range.
     """
     images, labels = jnp.asarray(images, jnp.float32), jnp.asarray(labels)
-    _check(nets, maps, images, labels)
+    maps = _check(nets, maps, images, labels)
     keys = jax.vmap(functools.partial(jax.random.fold_in, as_key(key)))(jnp.arange(len(images)))
     maps = _with_controls(maps, images, keys)
     options = {"window": window, "step": step, "baseline": baseline, "of": of, "chunk": chunk}
@@ -111,17 +114,24 @@ def readings(d, models, sources):
       sources: the columns' names, with every model and "random" among them.
     """
     chance = d[:, [sources.index("random")]]
-    r = np.where(chance == 0, np.where(d == 0, 1, np.inf), d / np.where(chance == 0, 1, chance))
-    square = r[:, [sources.index(name) for name in models]]
-    own = np.diag(square)
-    others = (square.sum(1) - own) / (len(models) - 1) if len(models) > 1 else np.nan
+    r = _over(d, chance, 1)
+    own = [sources.index(name) for name in models]
+    square, alone = d[:, own], np.eye(len(models), dtype=bool)
+    # The difference is taken before the division: R can be infinite on both sides of it.
+    ahead = square.mean(1, where=~alone) - square[alone] if len(models) > 1 else np.nan
     return {
         "D": d,
         "R": r,
-        "own_vs_others": others - own,
+        "own_vs_others": _over(ahead, chance[:, 0], 0),
         "fixed_evaluators": r.mean(0),
-        "gain_over_random": 1 - own,
+        "gain_over_random": 1 - r[:, own][alone],
     }
+
+
+def _over(value, chance, nothing):
+    """value / chance, with `nothing` for 0 / 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((value == 0) & (chance == 0), nothing, value / chance)
 
 
 def _with_controls(maps, images, keys):
@@ -134,6 +144,7 @@ def _with_controls(maps, images, keys):
 
 
 def _check(nets, maps, images, labels):
+    """The maps as arrays."""
     if not nets:
         raise ValueError("nets is empty: cross-model deletion needs at least one model.")
     if images.ndim != 4 or 0 in images.shape:
@@ -148,8 +159,7 @@ def _check(nets, maps, images, labels):
         raise ValueError(
             f"nets has a model called {', '.join(clash)}, which is the name of a control."
         )
-    for name, m in maps.items():
-        checks.array(f"maps[{name!r}]", m, images.shape[:3])
+    maps = {k: checks.array(f"maps[{k!r}]", m, images.shape[:3]) for k, m in maps.items()}
     if labels.shape != images.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(
             f"labels must be {len(images)} integers, got {labels.dtype} {labels.shape}."
@@ -160,3 +170,4 @@ def _check(nets, maps, images, labels):
         )
         for label in (int(labels.min()), int(labels.max())):
             checks.label(label, shape.shape[-1])
+    return maps

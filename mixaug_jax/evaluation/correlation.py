@@ -95,6 +95,8 @@ def _subsets(n, samples, masks, cells, key):
 
 
 def _sizes(n, units):
+    if units < 2:
+        raise ValueError("subsets need at least 2 units, and the window covers the whole image.")
     sizes = np.ravel(n) if np.size(n) else np.asarray(subset_sizes(units))
     if not all(0 < k < units and k == int(k) for k in sizes):
         raise ValueError(
@@ -155,8 +157,15 @@ def pooled_sensitivity_n(sums, drops):
 
     Returns:
       [sizes].
+
+    Raises:
+      ValueError: for arrays of another or of different shapes.
     """
-    sums, drops = (jnp.moveaxis(jnp.asarray(x), 1, 0) for x in (sums, drops))
+    sums, drops = jnp.asarray(sums), jnp.asarray(drops)
+    if sums.shape != drops.shape or sums.ndim != 3 or 0 in sums.shape:
+        shapes = f"{list(sums.shape)} and {list(drops.shape)}"
+        raise ValueError(f"sums and drops must both be [images,sizes,samples], got {shapes}.")
+    sums, drops = (jnp.moveaxis(x, 1, 0) for x in (sums, drops))
     return correlation(sums.reshape(len(sums), -1), drops.reshape(len(drops), -1))
 
 

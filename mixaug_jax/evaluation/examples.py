@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import zlib
 
 import jax
 import numpy as np
@@ -13,6 +12,7 @@ from mixaug_jax.dissection.progress import reporter
 from mixaug_jax.evaluation import regions
 from mixaug_jax.evaluation.alignment import is_difficult
 from mixaug_jax.evaluation.options import check_name
+from mixaug_jax.stored import checksum as checksum_of
 
 LABELS = ("true", "predicted", "mapped")
 _IMAGENET = 1000
@@ -48,10 +48,7 @@ class Examples:
     @functools.cached_property
     def checksum(self) -> int:
         """Of everything that decides a result."""
-        check = 0
-        for array in (self.images, self.numbers, self.labels, self.masks, self.difficult):
-            check = zlib.crc32(np.ascontiguousarray(array), check)
-        return check
+        return checksum_of((self.images, self.numbers, self.labels, self.masks, self.difficult))
 
 
 def load_examples(

@@ -236,12 +236,19 @@ def auc(curve, *, at=()):
 
     Args:
       curve: at least two points each; NaN gives NaN.
-      at: [T+1], where the points lie; () is at equal distances from 0 to 1. The area is divided by their range.
+      at: [T+1], where the points lie, each beyond the one before; () is at equal distances from 0 to 1. The area is divided by
+        their range.
+
+    Raises:
+      ValueError: a single point, or places that do not rise.
     """
     curve = jnp.asarray(curve, jnp.float32)
     if curve.ndim < 1 or curve.shape[-1] < 2:
         raise ValueError(f"curve must have at least two points, got the shape {list(curve.shape)}.")
     points = curve.shape[-1]
-    at = checks.array("at", at if checks.given(at) else np.linspace(0, 1, points), (points,))
+    at = at if checks.given(at) else np.linspace(0, 1, points)
+    known, at = checks.concrete(at), checks.array("at", at, (points,))
+    if known is not None and not (np.diff(known) > 0).all():
+        raise ValueError(f"at must rise from point to point, got {known.tolist()}.")
     middle = (curve[..., 1:] + curve[..., :-1]) / 2
     return (middle * jnp.diff(at)).sum(-1) / (at[-1] - at[0])

@@ -5,6 +5,8 @@ import math
 import jax
 import numpy as np
 
+from mixaug_jax.attribution import checks
+
 MOST = 64  # evaluations at once on a device; more are no faster
 # What a process holds before it computes anything: the interpreter, compiled programs, the compiler's own work.
 RESIDENT = 1 << 30
@@ -47,8 +49,9 @@ def at_once(net, shape, memory_gb: float, held: int = 0) -> int:
       held: bytes of arrays that are there anyway.
 
     Raises:
-      ValueError: where not even the arrays fit.
+      ValueError: a negative bound, or where not even the arrays fit.
     """
+    checks.not_negative("memory_gb", memory_gb)
     if not memory_gb:
         return MOST
     bound = memory_gb * 2**30

@@ -1,9 +1,9 @@
 """What methods and scores can be told, and what a run fills in for them."""
 
-import difflib
 import inspect
 
 from mixaug_jax.attribution import METHODS, REDUCTIONS
+from mixaug_jax.checks import check_known
 from mixaug_jax.evaluation import SCORES
 
 # They know nothing of the network: what every method has to beat.
@@ -59,10 +59,7 @@ def reduction(method: str, reduce: str) -> str:
 
 def check_name(what: str, value, allowed) -> None:
     """Raises ValueError, with a list of all and the nearest, unless `value` is one of `allowed`."""
-    if value not in allowed:
-        near = difflib.get_close_matches(str(value), list(allowed), 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"{what} {value!r} is not known{hint}; allowed: {', '.join(allowed)}")
+    check_known(f"{what} {value!r}", value, allowed)
 
 
 def check_options(given: dict, prefix: str = "options") -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import types
-import zlib
 from collections.abc import Mapping
 
 import jax
@@ -15,6 +14,7 @@ from mixaug_jax.dissection import concepts
 from mixaug_jax.evaluation import SCORES, memory
 from mixaug_jax.evaluation import options as options_lib
 from mixaug_jax.evaluation.options import CONTROLS, keywords
+from mixaug_jax.stored import checksum
 
 NO_OPTIONS = types.MappingProxyType({})
 _HIT = 15 / 224  # TorchRay's tolerance of the pointing game, as a share of the input's side
@@ -125,14 +125,14 @@ def needs_reference(method: str) -> bool:
 def settings_of(net, examples, method: str, plan: Plan, reference=(), extra=NO_OPTIONS) -> dict:
     """All that decides a result, as JSON has it; arrays and weights by their checksums."""
     shape = examples.images.shape[1:]
-    used = {"reference": _checksum(reference)} if needs_reference(method) else {}
+    used = {"reference": checksum(reference)} if needs_reference(method) else {}
     settings = {
         "method": method,
         "options": {**options_lib.options(method), **plan.of_method(method)},
         "reduce": options_lib.reduction(method, plan.reduce),
         "scores": {s: {**options_lib.options(s), **plan.of_score(s, shape)} for s in plan.scores},
         "model": type(net.model).__name__,
-        "weights": _checksum(net.variables),
+        "weights": checksum(net.variables),
         "view": repr(net.preprocess),
         "examples": examples.checksum,
         "images": len(examples),
@@ -142,11 +142,4 @@ def settings_of(net, examples, method: str, plan: Plan, reference=(), extra=NO_O
         **used,
         **extra,
     }
-    return json.loads(json.dumps(settings, default=_checksum))
-
-
-def _checksum(tree) -> int:
-    check = 0
-    for leaf in jax.tree.leaves(jax.device_get(tree)):
-        check = zlib.crc32(np.ascontiguousarray(leaf), check)
-    return check
+    return json.loads(json.dumps(settings, default=checksum))

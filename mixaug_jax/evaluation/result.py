@@ -14,6 +14,8 @@ from mixaug_jax.evaluation.options import CONTROLS
 from mixaug_jax.stored import load_npz, save_npz
 
 HEADER = ("method", "kind", "score", "mean", "low", "high", "images", "left_out")
+# Scores on a part of the images, see `Evaluation.scores`.
+SUBSETS = ("pointing_game_difficult", "box_ratio_small", "energy_pointing_game_small")
 _ARRAYS = ("heat", "images", "labels", "predicted")
 _pooled = jax.jit(pooled_sensitivity_n)  # once a replicate
 _GROUPS = {"scores": "score.", "curves": "curve.", "pairs": "pair."}
@@ -30,7 +32,9 @@ class Evaluation:
       predicted: int [N], the class with the largest logit.
       scores: {name: float64 [N]}, NaN where the image was left out; of a curve, the area under it. Besides those of `SCORES`:
         "background_attribution", 1 - energy_pointing_game, the share of the positive attribution that lies off the object; and
-        "pointing_game_difficult", the pointing game on the difficult images alone (see `is_difficult`).
+        scores on the images alone that their papers keep: "pointing_game_difficult" (see `is_difficult`), "box_ratio_small",
+        where the region covers at most 33 % of the image (Schulz et al. 2020, arXiv 2001.00396), and
+        "energy_pointing_game_small", where it covers less than half (Wang et al. 2019, arXiv 1910.01279).
       curves: {name: float32 [N,T+1]}.
       pairs: {"sensitivity_n": float32 [N,2,sizes,samples]}, the sums and drops that it correlates; {} without that score.
       settings: what made this, as JSON has it.
@@ -83,7 +87,7 @@ class Row:
 
 
 def summarise(result: Evaluation, *, replicates: int = 200, seed: int = 0) -> list[Row]:
-    """A row for each score, but for the difficult subset where it is empty.
+    """A row for each score, but for subsets (`SUBSETS`) without an image.
 
     The pointing games have another row each, "..._class_mean", the mean over classes as TorchRay has it (see
     `pointing_accuracy`). Where there are morf and lerf there is "degradation_score", with the predictions' own start; beside
@@ -111,7 +115,7 @@ def summarise(result: Evaluation, *, replicates: int = 200, seed: int = 0) -> li
 
     for name, values in result.scores.items():
         counted = ~np.isnan(values)
-        if name == "pointing_game_difficult" and not counted.any():
+        if name in SUBSETS and not counted.any():
             continue
         add(name, counted, lambda places, values=values: values[places].mean())
         if name.startswith("pointing_game"):
@@ -130,7 +134,8 @@ def summarise(result: Evaluation, *, replicates: int = 200, seed: int = 0) -> li
     if {"morf", "lerf"} <= result.curves.keys():
         morf, lerf = result.curves["morf"], result.curves["lerf"]
         if morf.shape == lerf.shape:
-            add("degradation_score", everything, lambda p: degradation_score(morf[p], lerf[p]))
+            counted = ~np.isnan(morf + lerf).any(1)
+            add("degradation_score", counted, lambda p: degradation_score(morf[p], lerf[p]))
     return rows
 
 

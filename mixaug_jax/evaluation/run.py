@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from mixaug_jax.attribution import METHODS, heatmap, iba_statistics
+from mixaug_jax.attribution import METHODS, checks, heatmap, iba_statistics
 from mixaug_jax.attribution.bottleneck import DEPTH
 from mixaug_jax.attribution.target import conv_stage
 from mixaug_jax.dissection import concepts, streaming
@@ -33,6 +33,8 @@ from mixaug_jax.evaluation.similarity import correlation
 
 # What a score ranks or sums where it is not the heat map: every channel's sensitivity, or signed contributions.
 _TAKES = {"infidelity": "raw", "sensitivity_n": "sum"}
+# The share of the image that regions may cover in the papers of box_ratio (at most) and energy_pointing_game (less).
+_IBA, _SCORE_CAM = 0.33, 0.5
 
 
 def attribute(
@@ -65,15 +67,21 @@ def attribute(
       float32 [N,h,w,C] or [N,h,w,1], signed; see the method.
 
     Raises:
-      ValueError: an unknown method or option, labels out of range, images that are not preprocessed.
+      ValueError: an unknown method or option, labels out of range, images that are not preprocessed, numbers that are not one
+        for each image, a negative chunk or memory_gb.
     """
     options_lib.check_name("method", method, METHODS)
     options_lib.check_options({method: options})
     images, labels = np.asarray(images), np.asarray(labels)
     _check_images(net, images, labels)
+    numbers = np.asarray(numbers) if np.size(numbers) else np.arange(len(images))
+    if numbers.shape != labels.shape or numbers.dtype.kind not in "iu":
+        raise ValueError(
+            f"numbers must be integers [{len(images)}], got {numbers.dtype} {list(numbers.shape)}"
+        )
+    checks.count("chunk", chunk, 0)
     chunk = chunk or memory.at_once(net, images.shape[1:], memory_gb, 2 * images.nbytes)
     devices = streaming.local(devices)
-    numbers = np.asarray(numbers) if np.size(numbers) else np.arange(len(images))
     rows = {"image": images, "label": labels.astype(np.int32), "number": numbers.astype(np.int32)}
     task = programs.method_task(method, options, chunk, devices)
     return task.run(on_devices(net, devices), rows, method)
@@ -325,7 +333,12 @@ def _taken(score, raw, heat):
 def _finished(found, examples, plan):
     """Scores float64 [N], NaN where there is no region, curves float32 [N,T+1], and pairs float32 [N,2,sizes,samples]."""
     scores, curves, pairs = {}, {}, {}
-    shown = examples.masks.any((1, 2))
+    shown, share = examples.masks.any((1, 2)), examples.masks.mean((1, 2))
+    subsets = {
+        "pointing_game": ("pointing_game_difficult", examples.difficult),
+        "box_ratio": ("box_ratio_small", share <= _IBA),
+        "energy_pointing_game": ("energy_pointing_game_small", share < _SCORE_CAM),
+    }
     for name in plan.scores:
         values = np.asarray(found[name])
         if name == "sensitivity_n":
@@ -338,9 +351,9 @@ def _finished(found, examples, plan):
         if name == "completeness":
             values = np.abs(values)  # or images would cancel in the mean
         scores[name] = np.where(shown, values, np.nan) if "mask" in needs(name) else values
-        if name == "pointing_game":
-            game = np.where(examples.difficult, scores[name], np.nan)
-            scores["pointing_game_difficult"] = game
+        if name in subsets:
+            subset, kept = subsets[name]
+            scores[subset] = np.where(kept, scores[name], np.nan)
         if name == "energy_pointing_game":
             scores["background_attribution"] = 1 - scores[name]
     return scores, curves, pairs

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from mixaug_jax.attribution import checks, chunks, heatmap
 from mixaug_jax.attribution.gradient import as_key
-from mixaug_jax.attribution.target import outputs
+from mixaug_jax.attribution.target import BASELINES, outputs, replacement
 from mixaug_jax.evaluation.replacement import fill
 from mixaug_jax.evaluation.similarity import similarity
 
@@ -67,12 +67,15 @@ def completeness(explain, net, image, label, *, baseline="zero", key=0, of="logi
 
     Args:
       explain, net, image, label: see `mixaug_jax.evaluation.sanity`.
-      baseline: the one that the explanation has, see `replacement.fill`; "blur" there and in `attribution` differ.
+      baseline: the one that the explanation has: "zero", "mean", "blur" or an array, as in `attribution` (whose "blur" is not
+        that of `replacement.fill`), or another name of `replacement.fill`.
       key: a random key or a seed, for the baseline "noise".
       of: the output that the explanation explains, "logit", "prob" or "loss".
     """
     image = checks.image(image)
-    ends = jnp.stack([image, fill(image, baseline, key)])
+    elsewhere = isinstance(baseline, str) and baseline not in BASELINES
+    start = fill(image, baseline, key) if elsewhere else replacement(image, baseline)
+    ends = jnp.stack([image, start])
     there, absent = outputs(net, ends, label, of)
     return _finite_or_worst(explain(net, image, label).sum() - (there - absent))
 

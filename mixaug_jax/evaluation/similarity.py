@@ -15,9 +15,18 @@ def similarity(a, b, measure):
     with a value that is NaN or infinite counts as zeros.
 
     Args:
+      a, b: maps of one size.
       measure: "spearman", the correlation of ranks (equal values share their mean rank); "pearson"; or "ssim", see `ssim`.
+
+    Raises:
+      ValueError: for another measure, maps of different sizes or without pixels, or too small ones, see `ssim`.
     """
     checks.choice("measure", measure, MEASURES)
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    if a.shape != b.shape or a.ndim != 2 or not a.size:
+        raise ValueError(
+            f"similarity needs two maps [h,w] of one size, got {list(a.shape)} and {list(b.shape)}."
+        )
     a, b = (jnp.where(jnp.isfinite(x).all(), x, 0).astype(jnp.float32) for x in (a, b))
     if measure == "ssim":
         return ssim(a, b)
