@@ -11,7 +11,7 @@ from mixaug_jax.report.page import Interval, Link, Table
 
 def test_table(tmp_path):
     rows = [
-        ("b", 0.5, Interval(0.25, 0.125, 0.375), Link("page", "x.html?a=1&b=2")),
+        ("b", 0.5, Interval(0.25, 0.125, 0.375, "rank 1"), Link("page", "x.html?a=1&b=2")),
         ("a", math.nan, Interval(12.0, math.nan, math.nan), None),
         ("", 100.25, None, Link("page", "y.html")),
     ]
@@ -19,11 +19,12 @@ def test_table(tmp_path):
     assert (tmp_path / "t.csv").read_text() == (
         "name,x,y,y low,y high,z\nb,0.5,0.25,0.125,0.375,page\na,,12.0,,,\n,100.25,,,,page\n"
     )
-    cells = re.findall(r"<t[dh][^>]*>(?:<[ab][^>]*>)?([^<]*)", text.partition("<tbody>")[2])
+    body = re.sub("</?small>", "", text.partition("<tbody>")[2])
+    cells = re.findall(r"<t[dh][^>]*>(?:<[ab][^>]*>)?([^<]*)", body)
     assert cells == [
         "b",
         "0.5",
-        "0.25 (0.12 to 0.38)",
+        "0.25 (0.12 to 0.38) rank 1",
         "page",
         "a",
         page.MISSING,
@@ -34,11 +35,12 @@ def test_table(tmp_path):
         page.MISSING,
         "page",
     ]
+    assert "0.25 <small>(0.12 to 0.38)</small> <small>rank 1</small></td>" in text
     assert 'href="x.html?a=1&amp;b=2"' in text
     assert "stands for what was not measured" in text
     assert text.count('class="number"') == 2 + 6
     short = page.table(tmp_path, Table("t", "Things.", ("name",), [["a"], ["b"]]), most=1)
-    assert "The first 1 of 2 rows." in short
+    assert "The first 1 of 2 rows; t.csv has all." in short
     assert (tmp_path / "t.csv").read_text() == "name\na\nb\n"
 
 

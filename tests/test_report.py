@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import math
 import pathlib
 import re
 import shlex
@@ -23,7 +22,13 @@ import mixaug_jax
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.evaluation import result as evaluation
-from mixaug_jax.report import answers, augmentations, settings, stage, training_figures
+from mixaug_jax.report import (
+    answers,
+    augmentations,
+    settings,
+    stage,
+    training_figures,
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -314,41 +319,29 @@ def test_dissections_of_many_checkpoints(dissected, tmp_path):
     assert (run / "report" / "unique_pixels.svg").exists()
 
 
-def test_controls_that_do_as_well_are_said():
-    def row(method, kind, score, mean):
-        return {
-            "method": method,
-            "kind": kind,
-            "score": score,
-            "mean": mean,
-            "low": 0.0,
-            "high": 1.0,
-            "images": 8,
-        }
-
-    verdict = "What knows nothing of the network does as well or better."
-    for score, of, worse, better in (
-        ("pointing_game", answers.pointing, 0.1, 0.5),
-        ("deletion", answers.deletion, 0.9, 0.5),
-    ):
-        alone = [row("gradient", "method", score, 0.5), row("gradcam", "method", score, 0.0)]
-        assert verdict not in of([*alone, row("random", "control", score, worse)])
-        assert of([*alone, row("center", "control", score, better)]).endswith(verdict)
-        assert "gradient" in of(alone)
-        assert of([]) == ""
-        assert of([row("gradient", "method", score, math.nan)]) == ""
-
-
 def test_occlusion(tmp_path):
     run = reports.write_run(tmp_path / "run", scores=())
     reports.write_anomaly(run / "anomaly" / "8")  # of --checkpoint=all
     found = reports.Page(stage.write_report(run))
     assert "1 of 4 ranked by the loss of the true label; 1 of 4 ranked by" in found.text
+    assert (
+        "Top: those of the largest score, lowest: those whose score is nearest to 0." in found.text
+    )
+    assert "By chance:" not in found.text  # without sweep.npz
     assert {"figure-rises", "figure-curves_gradient"} <= {f["id"] for f in found.every("figure")}
     with (run / "report" / "sweep.csv").open(newline="") as file:
         changes = [float(row["accuracy change"]) for row in csv.DictReader(file)]
     assert changes == sorted(changes, reverse=True)
     assert len(changes) == 16
+
+
+def test_resampled_counts_are_no_interval_of_the_count(run, built):
+    assert "resampled images:" not in built.text.partition("The peak of")[0]
+    with (run / "report" / "unique.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(re.fullmatch(r"\d+ to \d+", row["resampled images"]) for row in rows)
+    assert "unique low" not in rows[0]
+    assert "tends to lie above the count and is no interval around it" in built.text
 
 
 def test_metrics_that_were_not_finite_are_gaps():

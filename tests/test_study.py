@@ -76,6 +76,7 @@ def test_what_cannot_work_is_said_before_anything_runs(tmp_path, override, sente
         (["configs/cutmix.py", "other/cutmix.py:cifar10"], [0], "two configs are called cutmix"),
         (["configs/nothing.py"], [0], "nothing.py"),
         ({"../up": "configs/cutmix.py"}, [0], "cannot be called"),
+        ({"_mine": "configs/cutmix.py"}, [0], "begins with a letter or digit"),
         ({"tables": "configs/cutmix.py"}, [0], "cannot be called"),
         ("configs/cutmix.py", [0], "must be a list"),
     ],
@@ -92,6 +93,11 @@ def test_imported_weights_have_one_seed(tmp_path):
     assert run.config.weights == "resnet18.pth"
     with pytest.raises(ValueError, match="same for every seed"):
         planned(tmp_path, configs={"released": config})
+
+
+def test_two_runs_of_the_same_weights_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"baseline and cutmix import the same weights, a\.pth"):
+        planned(tmp_path, "weights=a.pth", seeds=[0])
 
 
 def test_unmixed_labels_are_added_where_labels_are_mixed(tmp_path):
@@ -212,12 +218,18 @@ def test_numbers_intervals_and_sentences(tmp_path, no_deletion):
     assert study.difference[0, above] == 0
     assert study.rank[0, above] == pytest.approx((2 + 1 + 1.5) / 3)
 
-    assert "support, at 5% after Holm's correction over 1" in study.sentences["accuracy"]
-    assert "cutmix -0.05 in test accuracy" in study.sentences["accuracy"]
-    assert "worse" in study.sentences["accuracy"]
-    assert "support no difference to baseline" in study.sentences["concepts"]
-    assert "not the same as no difference" in study.sentences["concepts"]
-    assert study.sentences["faithfulness"] == "Faithfulness: not measured, so the data say nothing."
+    low, high = study.difference_interval[0, i]
+    assert study.sentences["accuracy"] == (
+        "Accuracy: Supported differences to baseline, at 5 % after Holm's correction over 1 comparison (3 seeds): "
+        f"cutmix -0.05 in test accuracy (95 % interval {low:+.3g} to {high:+.3g}, worse)."
+    )
+    half = np.ptp(study.difference_interval[0, above]) / 2
+    assert study.sentences["concepts"] == (
+        "Concepts: No difference to baseline is supported at 5 % after Holm's correction over 1 comparison (3 seeds). "
+        f"Differences up to about {half:.2g} in unique concepts above chance may be there unseen (half width of the "
+        "95 % interval)."
+    )
+    assert study.sentences["faithfulness"] == "Faithfulness: Not measured, so the data say nothing."
     assert study.problems == tuple(
         f"seed {s}: no deletion across models: no networks" for s in range(3)
     )
@@ -236,9 +248,11 @@ def test_one_seed_supports_nothing_and_says_so(tmp_path, no_deletion):
     assert -0.5 <= low < study.difference[0, pointing] == -0.25 < high <= 0
     assert np.isnan(study.p).all()
     for axis in ("accuracy", "concepts", "alignment"):
-        assert "support no statement about augmentations" in study.sentences[axis]
-    assert "no interval" in study.sentences["accuracy"]
-    assert "over images" in study.sentences["alignment"]
+        assert "supports no statement about augmentations" in study.sentences[axis]
+    assert "These very networks" not in study.sentences["accuracy"]
+    assert (
+        "These very networks differ in pointing game (cutmix -0.25)" in study.sentences["alignment"]
+    )
 
 
 def test_a_paired_bootstrap_is_narrower_than_two(tmp_path, no_deletion):
@@ -317,7 +331,7 @@ def test_unmixed_labels_are_compared_with_mixed_ones(tmp_path, no_deletion):
     # Two families: p times 4 at most among the first, times 2 among the last.
     assert (study.p_holm[:4, i] <= np.minimum(1, 4 * study.p[:4, i] + 1e-12)).all()
     assert (study.p_holm[4:, i] <= 2 * study.p[4:, i] + 1e-12).all()
-    assert "Unmixed labels: over 3 seeds the data support" in study.sentences["accuracy"]
+    assert "Unmixed labels: Supported differences to the same mixing" in study.sentences["accuracy"]
 
 
 TABLES = ("values", "means", "differences", "cross_model_deletion")
@@ -331,13 +345,12 @@ def read_table(path):
 def test_tables_have_a_row_a_number(tmp_path, no_deletion, monkeypatch, capsys):
     full_study(tmp_path)
     written = []
-    monkeypatch.setattr(report, "write_report", written.append)
-    (tmp_path / "cutmix" / "1" / "failed.txt").write_text("failed, planted")
+    monkeypatch.setattr(report, "write_study", lambda *given: written.append(given))
     study = conclude(tmp_path)
-    assert written == [tmp_path]
+    assert written == [(study, tmp_path)]
     printed = capsys.readouterr().out
     assert study.sentences["accuracy"] in printed
-    assert "cutmix seed 1: failed, planted" in printed
+    assert "seed 0: no deletion across models" in printed
     rows = {name: read_table(tmp_path / "tables" / f"{name}.csv") for name in TABLES}
     assert len(rows["values"]) == np.sum(~np.isnan(study.values))
     assert len(rows["means"]) == study.mean.size

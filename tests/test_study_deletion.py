@@ -54,10 +54,11 @@ def test_deletion_across_models(tmp_path, monkeypatch):
     assert low < study.mean[0, i] < high
     assert len(tables.cross_rows(study)[1]) == 2 * 4
 
-    def fail(*_):
+    def fail(*_, **__):
         raise AssertionError("computed again")
 
     monkeypatch.setattr(checkpoint, "load", fail)
+    monkeypatch.setattr(data, "open_source", fail)  # a report is made from files alone
     np.testing.assert_array_equal(gather(tmp_path).cross_deletion[0].area, found.area)
     heats["cutmix"][5] += 1
     studies.evaluation.save(
@@ -65,3 +66,11 @@ def test_deletion_across_models(tmp_path, monkeypatch):
     )
     with pytest.raises(AssertionError, match="computed again"):
         gather(tmp_path)
+
+    def gone(*_, **__):
+        raise FileNotFoundError("the data set has moved")
+
+    monkeypatch.setattr(data, "open_source", gone)
+    study = gather(tmp_path)
+    assert "seed 0: no deletion across models: the data set has moved" in study.problems
+    assert not study.cross_deletion

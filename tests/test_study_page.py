@@ -11,7 +11,14 @@ import toy
 from matplotlib.collections import PathCollection
 
 from mixaug_jax import data, study
-from mixaug_jax.report import stage, study_anomaly, study_figures, study_page
+from mixaug_jax.report import (
+    stage,
+    study_anomaly,
+    study_figures,
+    study_numbers,
+    study_page,
+)
+from mixaug_jax.study import measures
 from mixaug_jax.study.deletion import CrossDeletion
 
 
@@ -79,14 +86,45 @@ def test_numbers_are_those_of_the_study(folder, gathered):
     assert [row["comparison"] for row in found] == ["cutmix minus baseline", "mixup minus baseline"]
     np.testing.assert_allclose([float(row["difference"]) for row in found], -0.1)
     assert [row["seeds"] for row in found] == ["2", "1"]
-    chance = rows(folder, "chance")[0]
-    assert float(chance["unique concepts by chance (layer4, IoU > 0.04)"]) == 1
+    (chance,) = [r for r in rows(folder, "chance") if r["measure"].startswith("unique concepts by")]
+    assert chance["measure"] == "unique concepts by chance (layer4, IoU > 0.04)"
+    assert (chance["baseline"], chance["baseline low"]) == ("1.0", "")  # the same in all seeds
+
+
+def test_ranks_are_in_the_table_of_the_page(built, gathered):
+    (accuracy,) = gathered.find("accuracy", "test_accuracy")
+    np.testing.assert_array_equal(gathered.rank[:, accuracy], [1, 2.5, 2.5])
+    assert "Ranks: 1 is the best" in built.text
+    table = built.raw.partition('id="table-comparison"')[2].partition("</table>")[0]
+    assert table.count("<small>rank 1</small>") == 1
+    assert table.count("<small>rank 2.5</small>") == 2
+
+
+def test_long_tables_are_cut_on_the_page_alone(gathered, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_numbers, "_MOST", 3)
+    text = study_numbers.comparison(gathered, tmp_path)
+    count = len(gathered.measures)
+    assert f"The first 3 of {count} rows; measures.csv has all." in text
+    with (tmp_path / "measures.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == count
+
+
+def test_what_was_compared_is_said(built, folder):
+    assert (
+        "Augmentations compared on scenes: resnet18 (width 0.25), 2 seeds, 24 test images, 6 dissected."
+    ) in built.text
+    found = {row["setting"]: row["value"] for row in rows(folder, "settings")}
+    assert found["train.epochs"] == "3"
+    assert found["mix.name"] == "baseline: none; cutmix: cutmix; mixup: mixup"
+    assert found["mix.alpha"].startswith("cutmix: ")
+    assert "seed" not in found
 
 
 def test_runs_lead_to_their_own_pages(folder, built):
     links = {a["href"] for a in built.every("a")}
     assert "../cutmix/1/report/report.html" in links
     assert all(link.startswith("#") or (folder / "report" / link).exists() for link in links)
+    assert "are on the runs' own pages: cutmix 1." in built.text
     assert [row["page"] for row in rows(folder, "runs")] == ["", "", "", "report", ""]
 
 
@@ -99,9 +137,8 @@ def test_figures_and_command(folder, built):
         assert all((folder / "report" / f"{name}.{e}").exists() for e in ("png", "svg"))
     alt = [image["alt"] for image in built.every("img")]
     assert "rows of images: images, cutmix, mixup" in alt
-    assert (
-        "python -m mixaug_jax.study \\ --configs=configs/baseline.py,configs/cutmix.py,configs/mixup.py \\ --seeds=0,1"
-    ) in built.text
+    files = ",".join(f"{folder}/configs/{name}.py" for name in ("baseline", "cutmix", "mixup"))
+    assert f"python -m mixaug_jax.study \\ --configs={files} \\ --seeds=0,1" in built.text
     assert "--config.train.epochs=3" in built.text
     changed = {
         (r["augmentation"], r["setting"]): r["value"] for r in rows(folder, "settings_changed")
@@ -139,6 +176,8 @@ def test_deletion_across_models_is_averaged_over_whole_seeds(gathered):
     np.testing.assert_allclose(panels[0].images[0].get_array(), whole.relative + 0.1)
     assert panels[2].images[0].get_array().shape == (2, 4)
     assert panels[1].texts[0].get_text() == "0.50"
+    corners = [patch.get_xy() for patch in panels[2].patches]  # twice, white on black
+    assert corners == [(-0.5, -0.5), (-0.5, -0.5), (0.5, 0.5), (0.5, 0.5)]
     broken = dataclasses.replace(whole, relative=np.full((3, 5), np.inf))
     study_figures.cross_deletion(dataclasses.replace(gathered, cross_deletion={0: broken}))
 
@@ -147,6 +186,8 @@ def test_page_with_deletion_across_models(gathered, tmp_path):
     there = dataclasses.replace(gathered, cross_deletion={0: cross(gathered.augmentations)})
     text = study_page._cross_deletion(there, tmp_path)
     assert "in the order of another model&#x27;s gradcam" in text
+    assert "Only images that all models of the seed classify right are used: 1 (seed 0)." in text
+    assert "Tiles of 1/16 of the side are set to the mean colour." in text
     assert "figure-cross_deletion" in text
     assert (tmp_path / "cross_deletion.svg").exists()
 
@@ -165,7 +206,8 @@ def test_differences_point_by_point(gathered):
 
 def test_concepts_have_a_bar_for_each_augmentation(gathered):
     figure = study_figures.concepts(gathered, "layer4")
-    assert [p.get_ylabel() for p in figure.axes] == ["IoU > 0.03", "IoU > 0.04", "IoU > 0.05"]
+    labels = [panel.get_ylabel() for panel in figure.axes]
+    assert labels == [f"unique concepts\nat IoU > {level}" for level in (0.03, 0.04, 0.05)]
     (total,) = gathered.find("concepts", "unique", setting="unit", level=0.04, category="total")
     heights = [bars[-1].get_height() for bars in figure.axes[1].containers]
     np.testing.assert_allclose(heights, gathered.mean[:, total])
@@ -174,13 +216,26 @@ def test_concepts_have_a_bar_for_each_augmentation(gathered):
 def test_occlusion_by_augmentation(gathered, folder):
     table = rows(folder, "anomaly")
     assert [row["augmentation"] for row in table] == ["baseline", "cutmix", "mixup"]
-    assert {row["rises, ranked by the true label"] for row in table} == {"1.0"}
+    assert {row["rises, true label"] for row in table} == {"1.0"}
+    assert {row["removals"] for row in table} == {"4"}
+    assert {row["by chance, true label"] for row in table} == {""}  # without sweep.npz
     sweeps, left = study_anomaly._sweeps(gathered)
     assert not left
-    lowest = study_figures.anomaly(gathered, sweeps).axes[1]
+    assert [*sweeps["mixup"]] == [0]
+    by_name = {name: [*seeds.values()] for name, seeds in sweeps.items()}
+    lowest = study_figures.anomaly(gathered, by_name).axes[1]
     np.testing.assert_allclose(lowest.lines[1].get_ydata(), [0, 12.5])
     np.testing.assert_allclose(lowest.lines[3].get_ydata(), [12.5, 25])
     np.testing.assert_allclose(lowest.lines[3].get_xdata(), [5, 50])
+
+
+def test_what_chance_raises_is_the_rest_of_what_rises(gathered):
+    measure = measures.Measure("anomaly", "rising_above_chance", setting="true label", better=0)
+    values = np.concatenate([gathered.values, np.full((3, 2, 1), -1.5)], -1)
+    there = dataclasses.replace(gathered, measures=(*gathered.measures, measure), values=values)
+    table = study_anomaly._table(there, study_anomaly._sweeps(there)[0])
+    chance = [row[table.header.index("by chance, true label")] for row in table.rows]
+    assert chance == [2.5, 2.5, 2.5]
 
 
 def test_sweeps_of_other_grids_are_left_out(gathered, folder, tmp_path):

@@ -1,5 +1,6 @@
 """How a study makes its runs: what is done is skipped, a failure ends one run only, a kill loses little."""
 
+import concurrent.futures
 import fcntl
 import json
 import os
@@ -13,10 +14,12 @@ import time
 import jax
 import numpy as np
 import pytest
+import studies
 
 import mixaug_jax
 from mixaug_jax import config as config_lib
 from mixaug_jax.study import Stopped, gather, plan, runs
+from mixaug_jax.study import __main__ as study_command
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -133,6 +136,56 @@ def test_a_signal_reaches_the_run(tmp_path, fake, number):
     assert (made[0].workdir / "saved").exists()
     assert not (made[1].workdir / "ran").exists()
     assert signal.getsignal(number) is before
+
+
+def test_shares_that_begin_together_all_are_in_the_study(tmp_path):
+    made = [planned(tmp_path, seeds=(seed,)) for seed in range(6)]
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda part: plan.write_asked(part, tmp_path / "study", ()), made))
+    asked = plan.read_asked(tmp_path / "study")
+    assert asked["seeds"] == list(range(6))
+    assert len(asked["commands"]) == 18
+
+
+def test_the_last_call_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    """`--gather` ends well only where every run has something to show and none failed last."""
+    monkeypatch.setattr("mixaug_jax.report.stage.write_study", lambda *_: None)
+    flags = ["--gather", f"--workdir={tmp_path}"]
+    one, two = studies.asked(tmp_path, seeds=[0])
+    scores = {"gradcam": {"sparseness": 0.5}}
+    studies.write_run(one, scores=scores)
+    assert study_command.main(flags) == 1
+    assert "error: cutmix seed 0: not started" in capsys.readouterr().err
+    studies.write_run(two, scores=scores)
+    (two.workdir / "failed.txt").write_text("failed before its own command made all of it")
+    assert study_command.main(flags) == 0
+    assert "failed before" not in capsys.readouterr().out
+    (two.workdir / "config.json").write_text("{")
+    assert study_command.main(flags) == 1
+    assert f"{two.workdir / 'config.json'} is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--unmixed_labels", "--config.train.epochs=3"]])
+def test_the_command_that_makes_a_study_again(tmp_path, capsys, more):
+    where = f"--workdir={tmp_path}"
+    configs = "--configs=configs/baseline.py:cifar10,configs/cutmix.py:cifar10"
+    assert study_command.main([configs, "--seeds=0,2", where, "--list", *more]) == 0
+    listed = capsys.readouterr().out
+    again = plan.flags_of(plan.read_asked(tmp_path), tmp_path)
+    assert {configs, "--seeds=0,2", where, *more} == set(again)
+    assert study_command.main([*again, "--list"]) == 0
+    assert capsys.readouterr().out == listed
+
+
+def test_a_study_of_given_settings_is_made_again_from_its_own_files(tmp_path):
+    configs = {name: config_lib.get_config(name) for name in ("baseline", "cutmix")}
+    for name, named in (("study", configs), ("other", {"mine": "configs/cutmix.py"})):
+        made = plan.make_plan(named, [0], tmp_path / name)
+        plan.write_asked(made, tmp_path / name, ())
+    flags = plan.flags_of(plan.read_asked(tmp_path / "study"), tmp_path / "study")
+    files = [f"{tmp_path}/study/configs/{name}.py" for name in configs]
+    assert flags[0] == f"--configs={','.join(files)}"
+    assert plan.flags_of(plan.read_asked(tmp_path / "other"), tmp_path / "other") == []
 
 
 def command(*flags, **options):

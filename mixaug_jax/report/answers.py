@@ -2,8 +2,28 @@
 
 import math
 
-from mixaug_jax.dissection.result import INTERVAL, PER, Dissection
+from mixaug_jax.dissection.result import PER, Dissection
 from mixaug_jax.report.tables import beside
+
+OCCLUSION = "Occlusion anomaly"  # the part of a page
+_SELECTED = {
+    "top": "those of the largest score",
+    "bottom": "those of the smallest score",
+    "lowest": "those whose score is nearest to 0",
+    "positive": "the largest scores above 0",
+    "negative": "the smallest scores below 0",
+    "random": "any, whatever the score",
+}
+_PUT = {
+    "zero": "0 after normalisation, the colour that it takes for the mean",
+    "data_mean": "the mean colour of the images",
+    "sample_mean": "the image's own mean",
+    "minimum": "the image's darkest value",
+    "maximum": "the image's brightest value",
+    "noise": "noise",
+    "blur": "the blurred image",
+}
+CHANCE = "By chance: on average, if no removal had any effect. Most do harm, so that a count below it says nothing."
 
 
 def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
@@ -45,9 +65,6 @@ def concepts(result: Dissection) -> str:
     t = len(thresholds) // 2
     found = beside(result, (PER.index("unit"), 1, t), len(result.categories))
     text = f"{result.stage} has {found['count']} unique concepts at IoU > {thresholds[t]:g}"
-    if found["low"] != "":
-        ends = f"{found['low']} to {found['high']}"
-        text += f" ({INTERVAL[0]} to {INTERVAL[1]} % of resampled images: {ends})"
     if found["null_mean"] != "":
         ends = f"{found['null_min']} to {found['null_max']}"
         text += f"; with label maps shuffled against the images, chance gives {found['null_mean']:g} ({ends})"
@@ -84,15 +101,41 @@ def deletion(scores: list[dict]) -> str:
     return _sentence(text, beside_it, as_good)
 
 
-def rises(rows: list[dict]) -> str:
-    """How many removals of an occlusion sweep raise the accuracy, by whose loss ranks the units."""
+def rising(rows: list[dict], label: str) -> tuple[int, int]:
+    """How many different removals of a sweep raise the accuracy, of how many, ranked by the loss of `label`."""
+    removals = {row["removal"]: row for row in rows if row["label"] == label and row["removal"]}
+    return sum(bool(row["rises"]) for row in removals.values()), len(removals)
+
+
+def words(rows: list[dict]) -> str:
+    """What the names in a sweep mean, in one line."""
+
+    def explained(key, known):
+        names = dict.fromkeys(row[key] for row in rows)
+        return ", ".join(
+            f"{name.replace('_', ' ')}: {known[name]}" for name in names if name in known
+        )
+
+    selected, put = explained("selection", _SELECTED), explained("value", _PUT)
+    text = "Units are pixels, or windows of them, scored by a gradient of the loss."
+    return f"{text} {selected.capitalize()}. In their place {put}."
+
+
+def rises(rows: list[dict], by_chance: dict[str, float]) -> str:
+    """How many removals of an occlusion sweep raise the accuracy, by whose loss ranks the units.
+
+    Args:
+      rows: of the sweep's table.
+      by_chance: how many would if no removal had an effect, by label, where that is known.
+    """
     said = []
     for label in dict.fromkeys(row["label"] for row in rows):
-        removals = {row["removal"]: row for row in rows if row["label"] == label and row["removal"]}
-        rising = [row for row in removals.values() if row["rises"]]
-        said.append(f"{len(rising)} of {len(removals)} ranked by the loss of the {label} label")
+        found, removals = rising(rows, label)
+        chance = f" (by chance {by_chance[label]:.1f})" if label in by_chance else ""
+        said.append(f"{found} of {removals}{chance} ranked by the loss of the {label} label")
     text = f"Parts of {rows[0]['images']} images are removed as a gradient of the loss ranks them."
-    return f"{text} Removals that raise the accuracy (the interval of its change lies above 0): {'; '.join(said)}."
+    text += f" Removals that raise the accuracy (the interval of its change lies above 0): {'; '.join(said)}."
+    return f"{text} {CHANCE}" if by_chance else text
 
 
 def _rows(scores, name):

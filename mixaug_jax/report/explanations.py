@@ -1,4 +1,4 @@
-"""Figures of explanations: curves of faithfulness, and heat maps over their images."""
+"""Figures of explanations: curves of faithfulness, and heat maps over their images; of one network, or of many."""
 
 import matplotlib
 import numpy as np
@@ -48,20 +48,34 @@ def faithfulness(results: dict[str, Evaluation], *, replicates: int = 200, seed:
 
 
 def _curves(panel, name, results, draws):
-    better = _BETTER.get(name, "lower")
     settings = next(iter(results.values())).settings["scores"][name]
     for method, style in _styles(results).items():
         result = results[method]
         curves = result.curves[name]
-        at = np.linspace(0, 1, curves.shape[1])
-        if name == "road":
-            at = np.array([0, *settings["fractions"]])
-        label = f"{method}  {result.scores[name].mean():.3f}"
-        panel.plot(at, curves.mean(0), label=label, **style)
+        at = _shares(name, curves, settings)
+        panel.plot(at, curves.mean(0), label=_area(method, result, name), **style)
         if result.kind == "method" and len(draws):
             again = draws @ curves / draws.sum(1, keepdims=True)
             band = np.percentile(again, INTERVAL, axis=0)
             panel.fill_between(at, *band, color=style["color"], alpha=0.15, linewidth=0)
+    _dress(panel, name, settings)
+
+
+def _shares(name, curves, settings):
+    """Where a curve's points lie."""
+    return np.array(
+        [0, *settings["fractions"]] if name == "road" else np.linspace(0, 1, curves.shape[1])
+    )
+
+
+def _area(label, result, name):
+    """An entry of the legend, which `_dress` sorts by the number at its end."""
+    return f"{label}  {result.scores[name].mean():.3f}"
+
+
+def _dress(panel, name, settings):
+    """Title, axes and legend of a panel of curves."""
+    better = _BETTER.get(name, "lower")
     panel.set_title(f"{name}: {better} is better", fontsize=10)
     panel.set_xlabel(_AXIS.get(name, "share of the pixels removed"))
     panel.set_ylabel(f"{_OUTPUT[settings['of']]} of the class")
@@ -76,6 +90,38 @@ def _curves(panel, name, results, draws):
         loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8, title_fontsize=8,
         alignment="left",
     )  # fmt: skip
+
+
+def compared_curves(
+    results: dict[str, Evaluation], random: dict[str, Evaluation], colors: dict[str, str]
+) -> Figure:
+    """Mean curves of one method, a line for each network; thin and dashed, pixels in random order.
+
+    Args:
+      results: of one method on the same images, by the network's name; the kinds of curves that all have are drawn.
+      random: of the control of that name, for those networks that have it.
+      colors: of the networks.
+    """
+    first = next(iter(results.values()))
+    names = [name for name in first.curves if all(name in r.curves for r in results.values())]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((4.7 * max(1, len(names)), 3.0), layout="constrained")
+        if not names:
+            figure.text(0.5, 0.5, "no curves were asked for", ha="center", color=FAINT)
+            return figure
+        panels = figure.subplots(1, len(names), squeeze=False)[0]
+        for panel, name in zip(panels, names, strict=True):
+            settings = first.settings["scores"][name]
+            at = _shares(name, first.curves[name], settings)
+            for network, result in results.items():
+                style = {"color": colors[network], "label": _area(network, result, name)}
+                panel.plot(at, result.curves[name].mean(0), linewidth=1.6, **style)
+            for network in random.keys() & results.keys():
+                if name in random[network].curves:
+                    style = {"color": colors[network], "linewidth": 0.8, "dashes": (3, 2)}
+                    panel.plot(at, random[network].curves[name].mean(0), zorder=1.5, **style)
+            _dress(panel, name, settings)
+    return figure
 
 
 def _styles(results):
@@ -114,20 +160,35 @@ def overlays(
     shown = shown if len(shown) else np.arange(len(examples))
     shown = shown[concepts.spread(len(shown), images)]
     names, unknown = list(results), np.full(len(examples), np.nan)
+    pixels = [
+        concepts.seen_part({"image": dataset[int(number)]["image"]}, preprocess)["image"]
+        for number in examples.numbers[shown]
+    ]
+    heats = {name: results[name].heat[shown] for name in names}
+    hits = {name: results[name].scores.get("pointing_game", unknown)[shown] for name in names}
+    return sheet(pixels, examples.masks[shown], heats, hits)
+
+
+def sheet(images, masks: np.ndarray, heats: dict, hits: dict) -> Figure:
+    """Heat maps over their images: an image a row, a name a column, each map scaled and marked as in `overlays`.
+
+    Args:
+      images: uint8 [n][h,w,3 or 1].
+      masks: bool [n,h,w], the regions whose outline is drawn.
+      heats: {name: [n,h,w]}.
+      hits: {name: [n]}, whether the largest value lies in the region; not marked where it is NaN.
+    """
     with matplotlib.rc_context(STYLE):
-        figure = Figure((1.25 * (len(names) + 1), 1.25 * len(shown) + 0.35), layout="constrained")
+        figure = Figure((1.25 * (len(heats) + 1), 1.25 * len(images) + 0.35), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
-        grid = figure.subplots(len(shown), len(names) + 1, squeeze=False)
-        for panels, number in zip(grid, shown, strict=True):
-            image = dataset[int(examples.numbers[number])]["image"]
-            image = concepts.seen_part({"image": image}, preprocess)["image"]
+        grid = figure.subplots(len(images), len(heats) + 1, squeeze=False)
+        for k, (panels, image) in enumerate(zip(grid, images, strict=True)):
             image = np.broadcast_to(image, (*image.shape[:2], 3))
             panels[0].imshow(image)
-            _outline(panels[0], examples.masks[number])
-            for panel, name in zip(panels[1:], names, strict=True):
-                hit = results[name].scores.get("pointing_game", unknown)[number]
-                _overlay(panel, image, results[name].heat[number], examples.masks[number], hit)
-        for panel, title in zip(grid[0], ["image", *names], strict=True):
+            _outline(panels[0], masks[k])
+            for panel, name in zip(panels[1:], heats, strict=True):
+                _overlay(panel, image, heats[name][k], masks[k], hits[name][k])
+        for panel, title in zip(grid[0], ["image", *heats], strict=True):
             panel.set_title(title.replace("_", "\n", 1), fontsize=8)
         for panel in grid.flat:
             panel.set_axis_off()

@@ -28,6 +28,7 @@ STYLE = {
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "text.color": INK,
+    "text.parse_math": False,  # a dollar in a class's name is a dollar
     "svg.hashsalt": "mixaug_jax",  # equal figures are equal files
     "svg.fonttype": "none",  # text stays text
 }

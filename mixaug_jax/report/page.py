@@ -24,11 +24,12 @@ _LARGEST_PNG = 200_000  # bytes; a larger sheet is embedded as WebP, its PNG sta
 
 
 class Interval(NamedTuple):
-    """A number and the ends of its interval; sorted by the number."""
+    """A number, the ends of its interval and a remark, on a smaller line below it; sorted by the number."""
 
     value: float
     low: float
     high: float
+    note: str = ""  # of the page; a CSV file has the numbers alone
 
 
 class Link(NamedTuple):
@@ -84,6 +85,12 @@ def missing_list(texts: Iterable[str]) -> str:
     return f'<ul class="note missing">{items}</ul>'
 
 
+def links(text: str, found: Iterable[Link]) -> str:
+    """A sentence that ends in places to go to."""
+    listed = ", ".join(f'<a href="{escape(a)}">{escape(name)}</a>' for name, a in found)
+    return f'<p class="note">{escape(text)} {listed}.</p>'
+
+
 def heading(text: str) -> str:
     """A heading within a section."""
     return f"<h3>{escape(text)}</h3>"
@@ -124,7 +131,9 @@ def table(folder: pathlib.Path, content: Table, *, most: int = 0) -> str:
     )
     notes = []
     if len(rows) < len(content.rows):
-        notes.append(f"The first {len(rows)} of {len(content.rows)} rows.")
+        notes.append(
+            f"The first {len(rows)} of {len(content.rows)} rows; {content.name}.csv has all."
+        )
     if any(_absent(cell) for row in rows for cell in row):
         notes.append(f"{MISSING} stands for what was not measured.")
     caption = escape(content.caption) + "".join(f" {escape(note)}" for note in notes)
@@ -146,11 +155,16 @@ def _head(name, numeric):
 
 def _cell(column, text, cell, numeric):
     inner = escape(text)
+    if isinstance(cell, Interval):
+        value, _, rest = text.removesuffix(cell.note).partition(" ")
+        smaller = (f" <small>{escape(line)}</small>" for line in (rest.strip(), cell.note) if line)
+        inner = escape(value) + "".join(smaller)
     if isinstance(cell, Link):
         inner = f'<a href="{escape(cell.address)}">{inner}</a>'
     data = f' data-value="{escape(_sorted_by(cell))}"'
     if column == 0 and not numeric:
-        return f'<th scope="row"{data}>{inner}</th>'
+        long = ' class="long"' if len(text) > 24 else ""
+        return f'<th scope="row"{long}{data}>{inner}</th>'
     long = ' class="long"' if len(text) > 40 else ""
     return f"<td{_number(numeric) or long}{data}>{inner}</td>"
 
@@ -179,7 +193,7 @@ def _is_numeric(column: Iterable[Cell]) -> bool:
 
 def _column(cells: Sequence[Cell]) -> list[str]:
     """The cells as text, floats with as many decimals as suit the column."""
-    numbers = [n for c in cells for n in (c if isinstance(c, Interval) else [c])]
+    numbers = [n for c in cells for n in (c[:3] if isinstance(c, Interval) else [c])]
     floats = [abs(n) for n in numbers if isinstance(n, float) and math.isfinite(n)]
     largest = max(floats, default=0)
     most = 3 if largest < 10 else 2 if largest < 100 else 1
@@ -193,7 +207,8 @@ def _column(cells: Sequence[Cell]) -> list[str]:
             return MISSING
         if isinstance(cell, Interval):
             ends = text(cell.low), text(cell.high)
-            return text(cell.value) + ("" if MISSING in ends else f" ({ends[0]} to {ends[1]})")
+            parts = ["" if MISSING in ends else f"({ends[0]} to {ends[1]})", cell.note]
+            return " ".join([text(cell.value), *filter(None, parts)])
         if isinstance(cell, float) and (largest < 0.01 or mixed):
             return f"{cell:.3g}" if abs(cell) < 1000 else f"{cell:.0f}"
         if isinstance(cell, float):
@@ -217,7 +232,7 @@ def _flat(content: Table) -> tuple[list[str], list[list]]:
         flat = []
         for cell, three in zip(row, split, strict=True):
             if three:
-                flat += cell if isinstance(cell, Interval) else [cell, None, None]
+                flat += cell[:3] if isinstance(cell, Interval) else [cell, None, None]
             else:
                 flat.append(cell.text if isinstance(cell, Link) else cell)
         rows.append(["" if _absent(cell) else cell for cell in flat])

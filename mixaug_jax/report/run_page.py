@@ -1,6 +1,7 @@
 """The page of one run, from the files of its working directory."""
 
 import contextlib
+import dataclasses
 import pathlib
 import shutil
 
@@ -8,6 +9,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import log
 from mixaug_jax.dissection import result
 from mixaug_jax.dissection.result import INTERVAL
+from mixaug_jax.evaluation import anomaly_result
 from mixaug_jax.evaluation import result as explained
 from mixaug_jax.report import (
     answers,
@@ -191,9 +193,11 @@ def _concepts(workdir, folder, results, unread):
     rows = [_count_row(row) for row in counts if row["per"] == "unit"]
     caption = (
         "Unique concepts by IoU threshold and category; beside each the mean (and range) with label maps shuffled against "
-        "the images, and the count with random weights."
+        "the images, and the count with random weights. Resampled images: the same with images drawn anew (percentiles "
+        f"{INTERVAL[0]} and {INTERVAL[1]}); a draw has fewer different images, by which more IoU pass the threshold by "
+        "chance: this tends to lie above the count and is no interval around it."
     )
-    header = ("stage", "IoU >", "category", "unique", "shuffled", "random weights", "detectors")
+    header = ("stage", "IoU >", "category", *_COUNTED, "detectors")
     parts.append(page.table(folder, Table("unique", caption, header, rows)))
     for name, key in (("concepts", "best_iou"), ("units", "iou_1")):
         rows = sorted(
@@ -248,11 +252,14 @@ def _stage_figures(source, folder, stage, found):
     yield page.figure(folder, f"units_{stage}", caption, alt=f"rows of images; {names}", sheet=True)
 
 
+_COUNTED = ("unique", "shuffled", "random weights", "resampled images")
+
+
 def _count_row(row):
-    unique = Interval(row["unique"], row["unique_low"], row["unique_high"])
     shuffled = Interval(row["unique_null_mean"], row["unique_null_min"], row["unique_null_max"])
-    return (str(row["stage"]), row["iou_threshold"], row["category"], unique, shuffled,
-            row["unique_random"], row["detectors"])  # fmt: skip
+    resampled = f"{row['unique_low']} to {row['unique_high']}" if row["unique_low"] != "" else ""
+    return (str(row["stage"]), row["iou_threshold"], row["category"], row["unique"], shuffled,
+            row["unique_random"], resampled, row["detectors"])  # fmt: skip
 
 
 def _by_step(steps):
@@ -261,8 +268,8 @@ def _by_step(steps):
     for step, folder in steps.items():
         for row in tables.read_csv(folder / "counts.csv"):
             if (row["per"], row["category"]) == ("unit", "total"):
-                rows.append((step, *_count_row(row)[:2], *_count_row(row)[3:6]))
-    header = ("step", "stage", "IoU >", "unique", "shuffled", "random weights")
+                rows.append((step, *_count_row(row)[:2], *_count_row(row)[3:7]))
+    header = ("step", "stage", "IoU >", *_COUNTED)
     return Table("unique_by_step", "Unique concepts in all, by training step.", header, rows)
 
 
@@ -307,8 +314,18 @@ def _explanations(source, folder, scores):
                 folder, "curves", caption, alt="line charts; the areas are in the table of scores"
             )
         )
-    parts.append(page.table(folder, score_table(scores)))
+    chief = [row for row in scores if _is_chief(row["score"])]
+    parts.append(page.table(folder, score_table(chief or scores)))
+    if 0 < len(chief) < len(scores):
+        every = dataclasses.replace(score_table(scores), name="scores_all")
+        parts.append(page.folded("Every score", page.table(folder, every), long=True))
     return page.section("explanations", title, *parts)
+
+
+def _is_chief(score):
+    """Not another view of a score that is there: means over classes, a part of the images, and 1 - background_attribution."""
+    views = (*explained.SUBSETS, "energy_pointing_game")
+    return score not in views and not score.endswith("_class_mean")
 
 
 def score_table(scores: list[dict]) -> Table:
@@ -330,12 +347,23 @@ def _plain(name):
     return name.replace("_", " ")
 
 
+def _by_chance(source):
+    """How many removals raise the accuracy if none has an effect, by label; {} where the sweep cannot be read."""
+    try:
+        swept = anomaly_result.load(source / "sweep.npz")
+    except ValueError:
+        return {}
+    means = anomaly_result.outcome(swept).by_chance.mean(1)
+    return dict(zip(swept.labels, map(float, means), strict=True))
+
+
 def _anomaly(workdir, folder):
-    title, source = "Occlusion", _latest(workdir / "anomaly", "sweep.csv")
+    title, source = answers.OCCLUSION, _latest(workdir / "anomaly", "sweep.csv")
     rows = tables.read_csv(source / "sweep.csv")
     if not rows:
         return page.section("anomaly", title, page.missing("anomaly: not run (--stage=anomaly)."))
-    parts = [page.paragraph(answers.rises(rows), kind="note")]
+    said = (answers.rises(rows, _by_chance(source)), answers.words(rows))
+    parts = [page.paragraph(text, kind="note") for text in said]
     if copy(source, folder, "rises"):
         caption = (
             "Where accuracy rises when parts of the images are removed. Dots: the interval lies above 0; rings: the loss falls "

@@ -41,6 +41,18 @@ def differences(config) -> list[tuple]:
     ]
 
 
+def together(configs: dict) -> list[tuple[str, str]]:
+    """(setting, value) of many configs by name, the seed left out; where they differ, "name: value; name: value"."""
+    flat = {name: config_lib.flatten(config.to_dict()) for name, config in configs.items()}
+    rows = []
+    for key in dict.fromkeys(key for one in flat.values() for key in one if key != "seed"):
+        values = {name: plain(one[key]) for name, one in flat.items() if key in one}
+        same = len(values) == len(flat) and len(set(values.values())) == 1
+        text = "; ".join(f"{name}: {value}" for name, value in values.items())
+        rows.append((key, next(iter(values.values())) if same else text))
+    return rows
+
+
 def section(folder: pathlib.Path, workdir: pathlib.Path, config, asked: dict | None = None) -> str:
     """Command, changed settings, all settings and versions of a run."""
     changed = differences(config)

@@ -24,15 +24,22 @@ def write_report(workdir) -> pathlib.Path:
       ValueError: neither of these.
     """
     workdir = pathlib.Path(workdir).absolute()
-    folder = workdir / "report"
     if (workdir / "study.json").exists():
-        make = functools.partial(study_page.make, study.gather(workdir))
-    elif (workdir / "config.json").exists():
-        make = run_page.make
-    else:
-        raise ValueError(
-            f"{workdir} is no working directory: it has neither config.json nor study.json"
-        )
+        return write_study(study.gather(workdir), workdir)
+    if (workdir / "config.json").exists():
+        return _write(run_page.make, workdir)
+    raise ValueError(
+        f"{workdir} is no working directory: it has neither config.json nor study.json"
+    )
+
+
+def write_study(found: study.Study, workdir) -> pathlib.Path:
+    """`write_report` of a study that is gathered already."""
+    return _write(functools.partial(study_page.make, found), pathlib.Path(workdir).absolute())
+
+
+def _write(make, workdir) -> pathlib.Path:
+    folder = workdir / "report"
     folder.mkdir(exist_ok=True)
     text = make(workdir, folder)
     whole = folder / f"report.html.{os.getpid()}.tmp"

@@ -2,7 +2,9 @@
 
 import pathlib
 
-from mixaug_jax.report import figures, page, study_figures, tables
+import numpy as np
+
+from mixaug_jax.report import answers, figures, page, study_figures, tables
 from mixaug_jax.report.page import Table
 from mixaug_jax.study.results import Study
 
@@ -11,19 +13,21 @@ _GRID = ("label", "score", "selection", "share", "value", "images")  # what make
 
 def section(study: Study, folder: pathlib.Path) -> str:
     """Changes of accuracy by augmentation, from each run's `anomaly/sweep.csv`."""
-    title = "Occlusion"
+    title = answers.OCCLUSION
     sweeps, left = _sweeps(study)
     if not sweeps:
         return page.section("anomaly", title, page.missing("anomaly: no run has a sweep."))
-    figures.save_figure(study_figures.anomaly(study, sweeps), folder / "anomaly")
-    first = next(iter(sweeps.values()))[0][0]
+    by_name = {name: [*seeds.values()] for name, seeds in sweeps.items()}
+    figures.save_figure(study_figures.anomaly(study, by_name), folder / "anomaly")
+    rows = next(iter(by_name.values()))[0]
+    first = rows[0]
     caption = (
         f"Accuracy when parts are removed. In the order of {first['score']} of the {first['label']} label's loss, replaced by "
-        f"{first['value']}; lines are means over seeds, bands reach over the seeds."
+        f"{first['value']}; lines are means over seeds, bands reach over the seeds. {answers.words(rows)}"
     )
     alt = "line charts, a line for each augmentation"
     parts = [page.figure(folder, "anomaly", caption, alt=alt)]
-    parts.append(page.table(folder, _table(sweeps)))
+    parts.append(page.table(folder, _table(study, sweeps)))
     if left:
         text = f"Left out, because of other removals or images: {', '.join(left)}."
         parts.append(page.missing(text))
@@ -31,36 +35,47 @@ def section(study: Study, folder: pathlib.Path) -> str:
 
 
 def _sweeps(study):
-    """The rows of the sweeps by augmentation, and the runs whose grid or images are not those of the first."""
+    """The rows of the sweeps by augmentation and seed, and the runs whose grid or images are not those of the first."""
     sweeps, left, first = {}, [], None
     for (name, seed), where in study.workdirs.items():
         rows = tables.read_csv(pathlib.Path(where) / "anomaly" / "sweep.csv")
         grid = [[row[key] for key in _GRID] for row in rows]
         first = first or grid
         if rows and grid == first:
-            sweeps.setdefault(name, []).append(rows)
+            sweeps.setdefault(name, {})[seed] = rows
         elif rows:
             left.append(f"{name} seed {seed}")
     return sweeps, left
 
 
-def _table(sweeps) -> Table:
-    labels = dict.fromkeys(row["label"] for row in next(iter(sweeps.values()))[0])
-    rows = [
-        (
-            name,
-            len(seeds),
-            *(sum(_rising(rows, label) for rows in seeds) / len(seeds) for label in labels),
-        )
-        for name, seeds in sweeps.items()
-    ]
-    header = ("augmentation", "seeds", *(f"rises, ranked by the {label} label" for label in labels))
+def _table(study, sweeps) -> Table:
+    one = next(iter(next(iter(sweeps.values())).values()))
+    labels = dict.fromkeys(row["label"] for row in one)
+    rows = []
+    for name, seeds in sweeps.items():
+        cells = [name, len(seeds), answers.rising(one, next(iter(labels)))[1]]
+        for label in labels:
+            found = [answers.rising(rows, label)[0] for rows in seeds.values()]
+            chance = [
+                _by_chance(study, name, seed, label, n)
+                for seed, n in zip(seeds, found, strict=True)
+            ]
+            cells += [round(float(np.mean(numbers)), 1) for numbers in (found, chance)]
+        rows.append(cells)
+    header = ["augmentation", "seeds", "removals"]
+    for label in labels:
+        header += [f"rises, {label} label", f"by chance, {label} label"]
     caption = (
-        "Removals that raise the accuracy (its interval over images lies above 0), mean over seeds."
+        "How many of the removals raise the accuracy (its interval over images lies above 0), by whose loss ranks the units; "
+        f"means over seeds. {answers.CHANCE}"
     )
     return Table("anomaly", caption, header, rows)
 
 
-def _rising(rows, label) -> int:
-    """How many different removals raise the accuracy."""
-    return len({row["removal"] for row in rows if row["rises"] and row["label"] == label})
+def _by_chance(study, name, seed, label, found) -> float:
+    """How many removals would raise the accuracy if none had an effect; NaN where the study does not know."""
+    place = {"name": "rising_above_chance", "setting": f"{label} label"}
+    for m in study.find("anomaly", **place):
+        above = study.values[study.augmentations.index(name), study.seeds.index(seed), m]
+        return max(0.0, float(found - above))
+    return np.nan

@@ -6,6 +6,7 @@ import textwrap
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from mixaug_jax.report.figures import FAINT, INK, PALETTE, STYLE, add_legend
@@ -96,7 +97,7 @@ def concepts(study: Study, stage: str) -> Figure:
                 _bars(panel, study, stage, level, groups, at, name)
             panel.set_xticks(range(len(groups)), groups)
             panel.set_xlim(-0.6, len(groups) - 0.4)
-            panel.set_ylabel(f"IoU > {level:g}")
+            panel.set_ylabel(f"unique concepts\nat IoU > {level:g}")
             panel.tick_params(axis="x", length=0)
             panel.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             panel.grid(axis="y", **_GRID)
@@ -158,6 +159,7 @@ def cross_deletion(study: Study) -> Figure:
         for panel, (name, models, sources, matrix) in zip(panels, shown, strict=False):
             picture = panel.imshow(matrix, cmap="cividis", aspect="auto", **ends)
             _numbers(panel, matrix, ends)
+            _frame_own(panel, models, sources)
             panel.set_title(name, fontsize=9)
             panel.set_xticks(range(len(sources)), sources, rotation=45, ha="right", fontsize=8)
             panel.set_yticks(range(len(models)), models, fontsize=8)
@@ -168,6 +170,14 @@ def cross_deletion(study: Study) -> Figure:
             panel.set_axis_off()
         figure.colorbar(picture, ax=panels, shrink=0.8, label="area, 1 is random order")
     return figure
+
+
+def _frame_own(panel, models, sources):
+    """White on black, which shows on every colour."""
+    for row, name in enumerate(models):
+        corner = (sources.index(name) - 0.5, row - 0.5)
+        for shade, width in (("black", 3.0), ("white", 1.4)):
+            panel.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=shade, linewidth=width))
 
 
 def _numbers(panel, matrix, ends):

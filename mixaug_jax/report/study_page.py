@@ -1,47 +1,88 @@
 """The page of a study, from its runs' files and what `mixaug_jax.study` makes of them."""
 
+import contextlib
 import json
 import os
 import pathlib
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import log
+from mixaug_jax.dissection import result as dissection
 from mixaug_jax.report import (
     augmentations,
     figures,
     page,
     settings,
     study_anomaly,
+    study_explanations,
+    study_numbers,
     training_figures,
 )
 from mixaug_jax.report import study_figures as drawn
-from mixaug_jax.report.page import Interval, Link, Table
+from mixaug_jax.report.page import Link, Table
+from mixaug_jax.study import plan
+from mixaug_jax.study.deletion import TILES
 from mixaug_jax.study.measures import READINGS
-from mixaug_jax.study.plan import UNMIXED
 from mixaug_jax.study.results import Study
-from mixaug_jax.study.sentences import title
 
 
 def make(study: Study, workdir: pathlib.Path, folder: pathlib.Path) -> str:
     """The page's HTML; figures and tables are written to `folder`."""
-    said = [page.labelled(*text.partition(": ")[::2]) for text in study.sentences.values()]
+    configs = _configs(study)
+    shown, problem = _pictures(configs, folder)
+    said = [page.paragraph(_what(study, configs, shown), kind="note")]
+    said += [page.labelled(*text.partition(": ")[::2]) for text in study.sentences.values()]
     if study.problems:
         text = f"{_count(len(study.problems), 'result')}, listed under {_MISSING}."
         said.append(page.labelled("Missing or left out", text))
     parts = [
-        _comparison(study, folder),
-        _differences(study, folder),
+        study_numbers.comparison(study, folder),
+        study_numbers.differences(study, folder),
         _concepts(study, folder),
+        study_explanations.section(study, folder),
         _cross_deletion(study, folder),
         study_anomaly.section(study, folder),
-        _augmentations(study, folder),
+        _augmentations(shown, problem, folder),
         _training(study, folder),
         _runs(study, folder),
         _problems(study),
-        _made(study, workdir, folder),
+        _made(study, configs, workdir, folder),
     ]
     name = f"{', '.join(study.augmentations)}: {_count(len(study.seeds), 'seed')}"
     return page.document(name, said, [part for part in parts if part])
+
+
+def _what(study, configs, shown) -> str:
+    """Data set, network and how much was looked at, in one line."""
+    found = list(configs.values())
+    if not found:
+        return "No run has any result yet."
+
+    def several(name):
+        return ", ".join(dict.fromkeys(map(name, found)))
+
+    sets = several(lambda config: config.data.name)
+    networks = several(
+        lambda c: f"{c.resolved.model['name']} (width {c.resolved.model['width']:g})"
+    )
+    parts = [networks, _count(len(study.seeds), "seed")]
+    if shown:
+        split = "test" if found[0].data.test_split else "validation"
+        parts.append(f"{shown.held_out} {split} images")
+    _, explained = study_explanations.results(study)
+    parts += [f"{len(one.images)} explained" for one in list(explained.values())[:1]]
+    dissected = _dissected(study)
+    parts += [f"{dissected} dissected"] if dissected else []
+    return f"Augmentations compared on {sets}: {', '.join(parts)}."
+
+
+def _dissected(study) -> int:
+    """How many images were dissected, of the first run that was."""
+    for where in study.workdirs.values():
+        for path in sorted(pathlib.Path(where, "dissection").glob("*.npz")):
+            with contextlib.suppress(ValueError):  # a damaged one is listed as missing
+                return len(dissection.load(path).images)
+    return 0
 
 
 def _count(number, what):
@@ -55,107 +96,6 @@ def _problems(study):
 
 
 _MISSING = "What is missing"
-
-
-def _mean(study, a, m):
-    return Interval(float(study.mean[a, m]), *map(float, study.interval[a, m]))
-
-
-def _what_intervals_are(kinds) -> str:
-    """One sentence for a caption."""
-    said = {
-        "seeds": "95 % t-intervals over seeds",
-        "images": "95 % intervals over images drawn anew, which say nothing about other seeds",
-    }
-    found = [said[kind] for kind in said if (kinds == kind).any()]
-    return f"Intervals: {'; '.join(found)}." if found else "There are no intervals."
-
-
-def _comparison(study, folder):
-    name = "The augmentations compared"
-    chosen = study.headlines
-    if not chosen:
-        return page.section("comparison", name, page.missing("No run has any result yet."))
-    rows = [
-        (name, *(_mean(study, a, m) for m in chosen)) for a, name in enumerate(study.augmentations)
-    ]
-    smaller = [title(study.measures[m]) for m in chosen if study.measures[m].better < 0]
-    caption = "One seed." if len(study.seeds) == 1 else f"Means over {len(study.seeds)} seeds."
-    caption += f" {_what_intervals_are(study.interval_of[:, list(chosen)])}"
-    caption += f" Smaller is better for: {'; '.join(smaller)}." if smaller else ""
-    header = ("augmentation", *(title(study.measures[m]) for m in chosen))
-    parts = [page.table(folder, Table("comparison", caption, header, rows))]
-    beside = [m for k in chosen for m in _chance(study, k) if m not in chosen]
-    if beside:
-        rows = [
-            (name, *(_mean(study, a, m) for m in beside))
-            for a, name in enumerate(study.augmentations)
-        ]
-        caption = (
-            "To compare with: plain counts, counts with shuffled label maps and with random weights, and explanations that "
-            "know nothing of the network."
-        )
-        header = ("augmentation", *(title(study.measures[m]) for m in beside))
-        parts.append(page.table(folder, Table("chance", caption, header, rows)))
-    parts.append(page.folded("Every measure", page.table(folder, _everything(study)), long=True))
-    return page.section("comparison", name, *parts)
-
-
-def _chance(study, m) -> list[int]:
-    """The measures that say what chance gives for another one."""
-    one = study.measures[m]
-    if one.axis == "concepts":
-        place = {"subject": one.subject, "setting": one.setting, "level": one.level}
-        names = ("unique", "unique_shuffled", "unique_random")
-        return [i for n in names for i in study.find("concepts", n, category=one.category, **place)]
-    return [i for i in study.find(one.axis, one.name) if study.measures[i].control]
-
-
-def _everything(study):
-    header = ("axis", "measure", *study.augmentations)
-    rows = [
-        (
-            measure.axis,
-            title(measure),
-            *(_mean(study, a, m) for a in range(len(study.augmentations))),
-        )
-        for m, measure in enumerate(study.measures)
-    ]
-    return Table("measures", "Every measure, means over seeds with their intervals.", header, rows)
-
-
-def _differences(study, folder):
-    chosen = study.headlines
-    if not (chosen and study.comparisons):
-        return ""
-    figures.save_figure(drawn.differences(study, chosen), folder / "differences")
-    caption = (
-        "Differences, paired by seed. Line: the interval; small points: single seeds; filled: below 0.05 after Holm's "
-        f"correction. {_what_intervals_are(study.difference_of[:, list(chosen)])}"
-    )
-    rows = [
-        (
-            study.measures[m].axis,
-            title(study.measures[m]),
-            drawn.comparison(pair),
-            Interval(float(study.difference[p, m]), *map(float, study.difference_interval[p, m])),
-            int(study.pairs[p, m]),
-            float(study.p[p, m]),
-            float(study.p_holm[p, m]),
-        )
-        for m in chosen
-        for p, pair in enumerate(study.comparisons)
-        if study.pairs[p, m]
-    ]
-    header = ("axis", "measure", "comparison", "difference", "seeds", "p", "p after Holm")
-    return page.section(
-        "differences",
-        "Differences",
-        page.figure(
-            folder, "differences", caption, alt="dot plots; the numbers are in the table below"
-        ),
-        page.table(folder, Table("differences", "The same as a table.", header, rows)),
-    )
 
 
 def _concepts(study, folder):
@@ -179,7 +119,21 @@ def _concepts(study, folder):
         ]
         alt = f"bar charts; in all: {', '.join(said)}"
         parts.append(page.figure(folder, f"concepts_{stage}", caption, alt=alt))
+    reports = _reports(study, folder)
+    if reports:
+        text = "Unit sheets, with the images at which each unit is on most, are on the runs' own pages:"
+        parts.append(page.links(text, reports.values()))
     return page.section("concepts", "Concepts", *parts)
+
+
+def _reports(study, folder) -> dict[tuple[str, int], Link]:
+    """The runs' own pages, those that are there."""
+    found = {}
+    for (name, seed), where in study.workdirs.items():
+        report = pathlib.Path(where) / "report" / "report.html"
+        if report.exists():
+            found[name, seed] = Link(f"{name} {seed}", os.path.relpath(report, folder))
+    return found
 
 
 def _cross_deletion(study, folder):
@@ -190,9 +144,12 @@ def _cross_deletion(study, folder):
         )
     figures.save_figure(drawn.cross_deletion(study), folder / "cross_deletion")
     one = next(iter(study.cross_deletion.values()))
+    counts = [f"{len(c.images)} (seed {seed})" for seed, c in study.cross_deletion.items()]
     caption = (
         f"How fast each model's output falls when pixels are removed in the order of another model's {one.method}. Smaller is "
-        "faster; 1 is as slow as in random order, so that models that bear occlusion well have no advantage."
+        "faster; 1 is as slow as in random order, so that models that bear occlusion well have no advantage. Framed: a model's "
+        "own explanations. Only images that all models of the seed classify right are used: "
+        f"{', '.join(counts)}. Tiles of 1/{TILES} of the side are set to the mean colour."
     )
     parts = [
         page.figure(
@@ -201,12 +158,13 @@ def _cross_deletion(study, folder):
     ]
     chosen = [m for name in READINGS for m in study.find("faithfulness", name)]
     rows = [
-        (name, *(_mean(study, a, m) for m in chosen)) for a, name in enumerate(study.augmentations)
+        (name, *(study_numbers.mean(study, a, m) for m in chosen))
+        for a, name in enumerate(study.augmentations)
     ]
     caption = (
         "Three readings of it. Own vs others (larger is better): other models' rankings minus the model's own, judged by the "
         "model. Fixed evaluators (smaller is better): the model's rankings judged by all models. Gain over random (larger is "
-        f"better): what its own rankings gain over chance. {_what_intervals_are(study.interval_of[:, chosen])}"
+        f"better): what its own rankings gain over chance. {study_numbers.what_intervals_are(study.interval_of[:, chosen])}"
     )
     header = ("augmentation", *(study.measures[m].name.replace("_", " ") for m in chosen))
     if chosen:
@@ -223,16 +181,21 @@ def _configs(study):
     }
 
 
-def _augmentations(study, folder):
-    name = "The augmentations"
-    configs = {n: config for n, config in _configs(study).items() if not config.weights}
+def _pictures(configs, folder):
+    """The pictures of the augmentations, or None and why not ("": all weights were imported)."""
+    configs = {n: config for n, config in configs.items() if not config.weights}
     if not configs:
-        return ""
+        return None, ""
     try:
-        shown = augmentations.pictures(configs, folder / "pictures.npz")
+        return augmentations.pictures(configs, folder / "pictures.npz"), ""
     except (ValueError, OSError) as error:
-        text = f"The data set cannot be read here: {str(error).splitlines()[0]}"
-        return page.section("augmentations", name, page.missing(text))
+        return None, f"The data set cannot be read here: {str(error).splitlines()[0]}"
+
+
+def _augmentations(shown, problem, folder):
+    name = "The augmentations"
+    if shown is None:
+        return page.section("augmentations", name, page.missing(problem)) if problem else ""
     figures.save_figure(augmentations.figure(shown), folder / "augmentations")
     caption = (
         f"{_count(shown.images.shape[1], 'training image')} under each augmentation. Below each is the label it is trained "
@@ -266,10 +229,10 @@ def _training(study, folder):
 def _runs(study, folder):
     accuracy = study.find("accuracy", "test_accuracy")
     rows = []
-    for (name, seed), where in study.workdirs.items():
+    reports = _reports(study, folder)
+    for name, seed in study.workdirs:
         a, s = study.augmentations.index(name), study.seeds.index(seed)
-        report = pathlib.Path(where) / "report" / "report.html"
-        link = Link("report", os.path.relpath(report, folder)) if report.exists() else None
+        link = Link("report", reports[name, seed].address) if (name, seed) in reports else None
         value = float(study.values[a, s, accuracy[0]]) if accuracy else None
         rows.append((name, seed, value, link))
     header = ("augmentation", "seed", "test accuracy", "page")
@@ -277,19 +240,22 @@ def _runs(study, folder):
     return page.section("runs", "Runs", page.table(folder, Table("runs", caption, header, rows)))
 
 
-def _made(study, workdir, folder):
+def _made(study, configs, workdir, folder):
     parts = [page.heading("Command"), page.code(_command(study, workdir))]
     commands = study.asked.get("commands", {})
     listed = [page.code("\n".join(commands.values()))] if commands else []
     parts.append(page.folded(f"The commands of the {_count(len(commands), 'run')}", *listed))
     parts.append(page.heading("Settings"))
-    rows = _changed(_configs(study))
+    rows = _changed(configs)
     header = ("augmentation", "setting", "value", "default")
     if rows:
         caption = "Settings that differ from the config files."
         parts.append(page.table(folder, Table("settings_changed", caption, header, rows)))
     else:
         parts.append(page.paragraph("Every setting is as the config files have it."))
+    caption = "All settings of the first seed's runs; where they differ, each augmentation's."
+    table = Table("settings", caption, ("setting", "value"), settings.together(configs))
+    parts.append(page.folded("All settings", page.table(folder, table), long=True))
     parts += _versions(study)
     return page.section("settings", "How it was made", *parts)
 
@@ -311,15 +277,10 @@ def _changed(configs):
 
 
 def _command(study, workdir):
-    names = [name for name in study.asked.get("configs", study.augmentations)]
-    plain = [name for name in names if not name.endswith(UNMIXED)]
-    flags = [
-        f"--configs={','.join(f'configs/{name}.py' for name in plain)}",
-        f"--seeds={','.join(map(str, study.seeds))}",
-        f"--workdir={workdir}",
-    ]
-    flags += [f"--config.{text}" for text in study.asked.get("overrides", ())]
-    return settings.shell("python -m mixaug_jax.study", flags)
+    flags = plan.flags_of(study.asked, workdir)
+    if flags:
+        return settings.shell("python -m mixaug_jax.study", flags)
+    return "\n".join(study.asked["commands"].values())
 
 
 def _versions(study):

@@ -70,5 +70,5 @@ def conclude(workdir) -> Study:
     study = gather(workdir)
     write_tables(study, pathlib.Path(workdir).expanduser() / "tables")
     print(summary(study), flush=True)
-    stage.write_report(workdir)
+    stage.write_study(study, workdir)
     return study

@@ -9,8 +9,8 @@ missing, and goes on after it was killed. On many machines:
     python -m mixaug_jax.study ... --only=2/8       # or: makes the second of eight shares
     python -m mixaug_jax.study --workdir=DIR --gather       # then: compares what is there
 
-The exit code is 0 when all went well, 1 when a run failed, 2 for settings that cannot work, and 143 after SIGTERM or Ctrl-C
-(the same command goes on).
+The exit code is 0 when all went well, 1 when a run failed (with --gather: or is missing), 2 for settings that cannot work, and
+143 after SIGTERM or Ctrl-C (the same command goes on).
 """
 
 import argparse
@@ -36,8 +36,7 @@ def main(argv: list[str]) -> int:
 
 def _run(asked, overrides) -> int:
     if asked.gather:
-        study.conclude(asked.workdir)
-        return 0
+        return _failed(study.conclude(asked.workdir).failed)
     if not asked.configs or not asked.seeds:
         raise ValueError("--configs and --seeds are needed, unless with --gather")
     planned = plan.make_plan(
@@ -52,9 +51,13 @@ def _run(asked, overrides) -> int:
     failures = runs.run_missing(share)
     if shares == 1:
         study.conclude(asked.workdir)
-    for text in failures:
+    return _failed(failures)
+
+
+def _failed(sentences) -> int:
+    for text in sentences:
         print(f"error: {text}", file=sys.stderr)
-    return 1 if failures else 0
+    return 1 if sentences else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,7 +88,10 @@ def _names(text: str) -> list[str]:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",") if number]
+    numbers = [number for number in text.split(",") if number]
+    if not all(number.isdecimal() for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text} is not whole numbers with commas, like 0,1,2")
+    return [int(number) for number in numbers]
 
 
 def _share(text: str) -> tuple[int, int]:

@@ -86,7 +86,7 @@ def _table(names, seeds, measures, values):
 def _headlines(measures, method) -> set[Measure]:
     """What the sentences judge, named before any result is seen: accuracy; the total of unique concepts of the last stage above
     their shuffled null, at the middle IoU threshold; two alignment scores, and deletion with two of its readings across models,
-    of one attribution method; the anomaly."""
+    of one attribution method."""
     concepts = [
         m for m in measures
         if m.axis == "concepts" and m.setting == "unit" and m.category == "total"
@@ -110,7 +110,7 @@ def _headlines(measures, method) -> set[Measure]:
         "gain_over_random",
     )
     chosen |= {m for m in measures if m.subject == method and m.name in judged}
-    return chosen | {m for m in measures if m.name in ("test_accuracy", "rising_above_chance")}
+    return chosen | {m for m in measures if m.name == "test_accuracy"}
 
 
 def _natural(text: str):
@@ -156,7 +156,7 @@ def _differences(names, seeds, measures, values, replicates, pairs) -> dict:
         sides = [values[names.index(name), :, m] for name in pairs[k]]
         difference[k, m], *interval[k, m], p[k, m], n[k, m] = statistics.paired(*sides)
         if n[k, m] > 1:
-            over[k, m] = "seeds"
+            over[k, m] = "" if np.isnan(p[k, m]) else "seeds"
         elif n[k, m] == 1:
             seed = seeds[int(np.flatnonzero(~np.isnan(sides[0] - sides[1]))[0])]
             drawn = [replicates[name, seed].get(measures[m], np.zeros(0)) for name in pairs[k]]

@@ -10,6 +10,7 @@ import numpy as np
 from mixaug_jax import checkpoint, data, evaluation
 from mixaug_jax import config as config_lib
 from mixaug_jax.evaluation import result as results
+from mixaug_jax.stored import load_if, load_npz, save_npz
 from mixaug_jax.study.measures import BETTER, READINGS, Measure
 
 IMAGES = 100  # at most so many
@@ -66,36 +67,51 @@ def cross_deletion(workdirs: dict, method: str, cache) -> CrossDeletion:
         name: results.load(pathlib.Path(workdir, "attribution", f"{method}.npz"))
         for name, workdir in workdirs.items()
     }
+    models = {n: [f.settings, zlib.crc32(f.heat)] for n, f in found.items()}
+    settings = {"method": method, "tiles": TILES, "images": IMAGES, "models": models}
+    stored = load_if(_load, cache, json.loads(json.dumps(settings)))
+    if stored is None:
+        stored = _Stored(settings, **_compute(workdirs, found))
+        pathlib.Path(cache).parent.mkdir(parents=True, exist_ok=True)
+        names = {"models": np.array([*found]), "sources": np.array(_sources(found))}
+        arrays = {"per_image": stored.per_image, "images": stored.images}
+        save_npz(cache, arrays | names, settings)
+    return _read(tuple(found), stored.per_image, stored.images, method)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+    """What is kept: of the data set and the networks only this is needed to make the report again."""
+
+    settings: dict
+    per_image: np.ndarray
+    images: np.ndarray
+
+
+def _load(path) -> _Stored:
+    def make(arrays, settings):
+        return _Stored(settings, arrays["per_image"], arrays["images"])
+
+    return load_npz(path, make, "deletion across models")
+
+
+def _compute(workdirs, found) -> dict:
+    """Images and areas of those that all models classify right."""
     first = next(iter(found.values()))
-    source, labels = _labels(next(iter(workdirs.values())), first)
+    config = config_lib.read(next(iter(workdirs.values())))
+    split = config.data[f"{first.settings['split']}_split"]
+    source = data.open_source(split, config, annotations=False)
+    labels = np.array([source[int(i)]["label"] for i in first.images])
     right = np.all([(f.predicted == labels) & (f.labels == labels) for f in found.values()], 0)
     chosen = np.flatnonzero(right)[:IMAGES]
     if not len(chosen):
         raise ValueError("no image whose class all models find and all maps explain")
-    settings = {
-        "method": method,
-        "tiles": TILES,
-        "models": {n: [f.settings, zlib.crc32(f.heat[chosen])] for n, f in found.items()},
-    }
-    settings = json.loads(json.dumps(settings))
-    per_image = _stored(cache, settings, len(found) + 2)
-    if per_image is None:
-        heats = {name: f.heat[chosen] for name, f in found.items()}
-        per_image = _compute(workdirs, heats, source, first.images[chosen], labels[chosen])
-        _save(cache, settings, per_image, first.images[chosen], found)
-    models = tuple(found)
-    return _read(models, per_image, first.images[chosen], method)
+    heats = {name: f.heat[chosen] for name, f in found.items()}
+    images = first.images[chosen]
+    return {"images": images, "per_image": _delete(workdirs, heats, source, images, labels[chosen])}
 
 
-def _labels(workdir, first: results.Evaluation):
-    """The split that was looked at, and its images' own labels."""
-    config = config_lib.read(workdir)
-    split = config.data[f"{first.settings['split']}_split"]
-    source = data.open_source(split, config, annotations=False)
-    return source, np.array([source[int(i)]["label"] for i in first.images])
-
-
-def _compute(workdirs, heats, source, images, labels):
+def _delete(workdirs, heats, source, images, labels):
     nets = {name: checkpoint.load(workdir) for name, workdir in workdirs.items()}
     preprocess = next(iter(nets.values())).preprocess
     if any(net.preprocess != preprocess for net in nets.values()):
@@ -108,34 +124,12 @@ def _compute(workdirs, heats, source, images, labels):
     return found["per_image"]
 
 
-def _save(cache, settings, per_image, images, found):
-    cache = pathlib.Path(cache)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    whole = cache.with_suffix(".tmp")
-    with whole.open("wb") as file:
-        np.savez_compressed(
-            file,
-            per_image=per_image,
-            images=images,
-            models=np.array([*found]),
-            sources=np.array([*found, *evaluation.comparison.CONTROLS]),
-            settings=np.array(json.dumps(settings)),
-            versions=np.array(json.dumps(checkpoint.versions())),
-        )
-    whole.replace(cache)
-
-
-def _stored(cache, settings, sources):
-    try:
-        with open(cache, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            same = json.loads(str(file["settings"])) == settings
-            return file["per_image"] if same and file["per_image"].shape[1] == sources else None
-    except (OSError, ValueError, KeyError, EOFError):
-        return None
+def _sources(models) -> tuple[str, ...]:
+    return (*models, *evaluation.comparison.CONTROLS)
 
 
 def _read(models, per_image, images, method) -> CrossDeletion:
-    sources = (*models, *evaluation.comparison.CONTROLS)
+    sources = _sources(models)
     r = evaluation.readings(per_image.mean(-1), models, sources)
     return CrossDeletion(
         models, sources, r["D"], r["R"], *(r[name] for name in READINGS), per_image, images, method

@@ -1,5 +1,6 @@
 """From a study's folder to the study."""
 
+import dataclasses
 import pathlib
 
 from mixaug_jax import config as config_lib
@@ -24,34 +25,48 @@ def gather(workdir) -> Study:
     if not asked:
         raise ValueError(f"{workdir} is not the folder of a study: it has no study.json")
     names = sorted(asked["configs"], key=lambda name: name != plan.BASELINE)
-    parts, problems, workdirs = {}, [], {}
+    parts, problems, failed, workdirs = {}, [], [], {}
     for name, seed in ((n, s) for n in names for s in asked["seeds"]):
         if f"{name}/{seed}" not in asked["commands"]:
             continue
         run = folder / name / str(seed)
         found, wrong = _read(run, asked["configs"][name], seed)
-        problems += [f"{name} seed {seed}: {text}" for text in wrong]
+        sentences = [f"{name} seed {seed}: {text}" for text in wrong]
+        problems += sentences
+        if _reason(run) in wrong or not found:
+            failed.append(sentences[0])
         if found:
             parts[name, seed], workdirs[name, seed] = found, str(run)
     problems += _drop_other_settings(parts)
     method = _method(asked, parts)
     crossed = _cross_models(folder, parts, workdirs, method, problems)
-    return comparison.compare(
+    study = comparison.compare(
         names, asked["seeds"], parts, method,
         workdirs=workdirs, problems=problems, crossed=crossed, asked=asked,
     )  # fmt: skip
+    return dataclasses.replace(study, failed=tuple(failed))
+
+
+def _reason(run: pathlib.Path) -> str:
+    """Why the last try failed."""
+    path = run / runs.FAILED
+    return path.read_text() if path.exists() else ""
 
 
 def _read(run: pathlib.Path, asked: dict, seed: int) -> tuple[list[Part], list[str]]:
     if (run / "config.json").exists():
-        config = config_lib.read(run)
+        try:
+            config = config_lib.read(run)
+        except ValueError as error:  # not JSON
+            return [], [f"left out: {run / 'config.json'} is damaged: {error}"]
         there = plan.trained_by(plan.settings(config)) | {"seed": config.seed}
         changed = plan.differences(plan.trained_by(asked) | {"seed": seed}, there)
         if changed:
             return [], [f"left out: made with other settings than asked ({changed})"]
     parts, problems = collect.read_run(run)
-    failed = run / runs.FAILED
-    return parts, ([failed.read_text()] if failed.exists() else []) + problems
+    reason = _reason(run)
+    # A later call of the run's own command may have ended well: then all is there.
+    return parts, [reason, *problems] if reason and problems else problems
 
 
 def _drop_other_settings(parts: dict) -> list[str]:
@@ -100,7 +115,7 @@ def _cross_models(folder, parts, workdirs, method, problems) -> dict:
         cache = folder / "cross_model_deletion" / f"{seed}.npz"
         try:
             crossed[seed] = deletion.cross_deletion(models, method, cache)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             problems.append(f"seed {seed}: no deletion across models: {error}")
             continue
         values, replicates = deletion.measures(crossed[seed])

@@ -2,7 +2,17 @@
 
 import dataclasses
 
-AXES = ("accuracy", "concepts", "alignment", "faithfulness", "stability", "complexity", "anomaly")
+# other: scores that a user added, which are in the tables.
+AXES = (
+    "accuracy",
+    "concepts",
+    "alignment",
+    "faithfulness",
+    "stability",
+    "complexity",
+    "anomaly",
+    "other",
+)
 READINGS = ("own_vs_others", "fixed_evaluators", "gain_over_random")
 # Whether larger (1) or smaller (-1) is better; a name that is not here has no better side.
 BETTER = {
@@ -14,8 +24,10 @@ BETTER = {
     "pointing_game": 1,
     "pointing_game_difficult": 1,
     "energy_pointing_game": 1,
+    "energy_pointing_game_small": 1,
     "background_attribution": -1,
     "box_ratio": 1,
+    "box_ratio_small": 1,
     "best_box_iou": 1,
     "effective_heat_ratio": 1,
     "mass_accuracy": 1,
@@ -38,8 +50,9 @@ BETTER = {
     "gain_over_random": 1,
 }
 _SCORES = {
-    "alignment": ("pointing_game", "pointing_game_difficult", "energy_pointing_game", "background_attribution", "box_ratio",
-                  "best_box_iou", "effective_heat_ratio", "mass_accuracy", "rank_accuracy"),
+    "alignment": ("pointing_game", "pointing_game_difficult", "energy_pointing_game", "energy_pointing_game_small",
+                  "background_attribution", "box_ratio", "box_ratio_small", "best_box_iou", "effective_heat_ratio",
+                  "mass_accuracy", "rank_accuracy"),
     "faithfulness": ("deletion", "insertion", "morf", "lerf", "road", "pixel_flipping", "sensitivity_n", "infidelity"),
     "stability": ("max_sensitivity", "completeness", "parameter_randomisation", "class_sensitivity"),
     "complexity": ("sparseness", "complexity", "effective_complexity"),
@@ -58,8 +71,8 @@ class Measure:
         complexity: the score's name in `evaluation.SCORES`, its mean over images (a curve's area), and
         "background_attribution", 1 - energy_pointing_game; faithfulness also has the readings of
         `evaluation.cross_model_deletion`, "own_vs_others", "fixed_evaluators" and "gain_over_random". anomaly:
-        "accuracy_change" of each removal and "rising_above_chance", how many removals raise the accuracy beyond those that do
-        by chance.
+        "accuracy_change" of each removal and "rising_above_chance", how many removals raise the accuracy beyond those that
+        would if none had an effect.
       subject: what it is measured on: a stage of the network, an attribution method or a control.
       setting: concepts: the convention, "unit" or "category". anomaly: selection, replacement, and whose loss ranks.
       level: concepts: the IoU threshold. anomaly: the share of the input that is occluded. Else 0.

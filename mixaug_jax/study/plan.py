@@ -1,11 +1,15 @@
 """What a study consists of: its runs, the command of each, and `study.json`, which says what was asked."""
 
+import contextlib
 import dataclasses
+import fcntl
 import json
+import os
 import pathlib
 import re
 import runpy
 import shlex
+import threading
 from collections.abc import Mapping, Sequence
 
 import ml_collections
@@ -81,7 +85,7 @@ def make_plan(
     sources = _named(configs)
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise ValueError(f"seeds must be one or more whole numbers, each once, not {list(seeds)}")
-    given = _split(overrides)
+    given = _split(_plain(overrides))
     plain = {name: load(source, ()) for name, source in sources.items()}
     for key in given:
         if not any(_has(config, key) for config in plain.values()):
@@ -116,10 +120,11 @@ def _named(configs) -> dict:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two configs are called {twice} and would share a folder; rename one")
     for name in named:
-        if not re.fullmatch(r"\w[\w.+-]*", name) or name in _OWN_FOLDERS or name.endswith(UNMIXED):
+        allowed = re.fullmatch(r"[^\W_][\w.+-]*", name)
+        if not allowed or name in _OWN_FOLDERS or name.endswith(UNMIXED):
             raise ValueError(
-                f"a config cannot be called {name!r}: it names a folder, by letters, digits, '_', '-', and is "
-                f"none of {', '.join(_OWN_FOLDERS)}, *{UNMIXED}"
+                f"a config cannot be called {name!r}: it names a folder, by letters, digits, '_', '-', begins with "
+                f"a letter or digit, and is none of {', '.join(_OWN_FOLDERS)}, *{UNMIXED}"
             )
     return named
 
@@ -133,7 +138,7 @@ def _name(source) -> str:
 def _split(overrides) -> dict[str, str]:
     given = {}
     for text in overrides:
-        key, equals, value = text.removeprefix("--config.").partition("=")
+        key, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"{text} has no value; write --config.{key}=VALUE")
         if key in ("seed", "mix.name"):
@@ -200,10 +205,19 @@ def _run(name, source, seed, folder, changes) -> Run:
 
 
 def _check_weights(runs):
+    imported = {}
     for run in runs:
-        if run.config.weights and any(r.name == run.name and r.seed != run.seed for r in runs):
+        if not run.config.weights:
+            continue
+        if any(r.name == run.name and r.seed != run.seed for r in runs):
             raise ValueError(
                 f"{run.name} imports its weights, which are the same for every seed; name one seed"
+            )
+        first = imported.setdefault(run.config.weights, run.name)
+        if first != run.name:
+            raise ValueError(
+                f"{first} and {run.name} import the same weights, {run.config.weights}; write a config file for each network "
+                "that sets config.weights"
             )
 
 
@@ -244,7 +258,28 @@ def write_asked(runs: Sequence[Run], workdir, overrides: Sequence[str]) -> None:
     Raises:
       ValueError: a run, or the folder, of other settings; says which.
     """
-    asked = read_asked(workdir) or {"configs": {}, "seeds": [], "overrides": [], "commands": {}}
+    with _locked(pathlib.Path(workdir).expanduser()) as folder:
+        asked = read_asked(folder) or {"configs": {}, "seeds": [], "overrides": [], "commands": {}}
+        _add(asked, runs, workdir, _plain(overrides))
+        for run in runs:
+            _write_config(run, folder)
+        write_json(folder / "study.json", asked)
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path):
+    """The folder, while no other process adds runs to it: shares of a study may begin together."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
+def _plain(overrides) -> list[str]:
+    return [text.removeprefix("--config.") for text in overrides]
+
+
+def _add(asked, runs, workdir, overrides):
     _check_overrides(asked, overrides, workdir)
     for run in runs:
         new = settings(run.config)
@@ -257,18 +292,33 @@ def write_asked(runs: Sequence[Run], workdir, overrides: Sequence[str]) -> None:
         asked["configs"][run.name] = new
         asked["commands"][f"{run.name}/{run.seed}"] = run.command
     asked["seeds"] = sorted({*asked["seeds"], *(run.seed for run in runs)})
-    asked["overrides"] = list(overrides)
-    folder = pathlib.Path(workdir).expanduser()
-    for run in runs:
-        _write_config(run, folder)
-    write_json(folder / "study.json", asked)
+    asked["overrides"] = overrides
+
+
+def flags_of(asked: dict, workdir) -> list[str]:
+    """What makes the study that `read_asked` read, after `python -m mixaug_jax.study`; [] where configs are not called as their
+    files, so that no single command does."""
+    sources = {}
+    for run, line in asked["commands"].items():
+        flag = next(word for word in shlex.split(line) if word.startswith("--config="))
+        sources[run.rpartition("/")[0]] = flag.removeprefix("--config=")
+    plain = {name: source for name, source in sources.items() if not name.endswith(UNMIXED)}
+    if any(_name(source) != name for name, source in plain.items()):
+        return []
+    return [
+        f"--configs={','.join(plain.values())}",
+        f"--seeds={','.join(map(str, asked['seeds']))}",
+        f"--workdir={workdir}",
+        *(["--unmixed_labels"] if len(plain) < len(sources) else []),
+        *(f"--config.{text}" for text in _plain(asked["overrides"])),
+    ]
 
 
 def _check_overrides(asked, overrides, workdir):
     """Overrides of networks that are in the folder already hold for those that come."""
     free = (*_HARMLESS, "data.dir")  # whether that matters depends on the data set; see `settings`
     old, new = (
-        {k: v for k, v in trained_by(_split(texts)).items() if not k.startswith(free)}
+        {k: v for k, v in trained_by(_split(_plain(texts))).items() if not k.startswith(free)}
         for texts in (asked["overrides"], overrides)
     )
     if asked["configs"]:
@@ -306,6 +356,6 @@ def _write_config(run: Run, folder: pathlib.Path):
 def write_json(path: pathlib.Path, value) -> None:
     """The file appears when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_suffix(".tmp")
+    whole = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     whole.write_text(json.dumps(value, indent=2) + "\n")
     whole.replace(path)

@@ -16,8 +16,9 @@ class Study:
     mean in `interval`, of the mean difference, paired by seed, in `difference_interval`. Each holds for one comparison. With
     one seed nothing is known of the spread between trainings: the interval is then that of images drawn anew (bootstrap,
     percentiles 2.5 and 97.5; the same images for both sides of a difference), which says how much the number hangs on the
-    choice of test images for these very networks; NaN where a run keeps no scores of single
-    images (accuracy), or drawing them anew shifts the number (concepts). `interval_of` says which.
+    choice of test images for these very networks; NaN where a run keeps no scores of single images (accuracy), or drawing them
+    anew shifts the number (concepts). `interval_of` says which. A difference that is the same in all seeds has no interval: a
+    few equal numbers do not show how far others may lie apart.
 
     Attributes:
       augmentations: names of the folders, [A]; the first is what the others are compared with.
@@ -38,11 +39,12 @@ class Study:
       pairs: int64 [P, M], seeds that both have.
       difference_of: str array [P, M], what `difference_interval` is over: "seeds", "images" or "".
       p: [P, M], two-sided p of the paired t-test; NaN with fewer than two pairs, and where all pairs have the same difference
-        (a t-test has no spread to go by).
+        (there is no spread to go by).
       p_holm: [P, M], p after Holm's correction over the family; NaN where there is no p or the measure is no headline. A family
         is all the comparisons with the first augmentation, or all those of labels, on all headline measures of one axis.
       sentences: {axis: text}, what the data support and what they do not; the axes that were looked at.
       problems: sentences about what is missing or was left out, e.g. "cutmix seed 1: no dissection".
+      failed: those about runs that gave nothing, or whose last try failed.
       workdirs: {(augmentation, seed): path of the run's working directory}, those that are there.
       cross_deletion: {seed: CrossDeletion}.
       asked: study.json: {"configs": {name: settings without the seed}, "seeds", "overrides", "commands"}; `commands` is
@@ -71,6 +73,7 @@ class Study:
     workdirs: dict[tuple[str, int], str]
     cross_deletion: dict[int, CrossDeletion]
     asked: dict
+    failed: tuple[str, ...] = ()
 
     @property
     def headlines(self) -> tuple[int, ...]:

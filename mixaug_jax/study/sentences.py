@@ -18,10 +18,10 @@ _NAMES = {
     "background_attribution": "attribution on the background",
     "deletion": "area under the own deletion curve",
     "insertion": "area under the own insertion curve",
-    "own_vs_others": "gain of own explanations over other models' (deletion)",
-    "gain_over_random": "gain of own explanations over random removal (deletion)",
+    "own_vs_others": "gain in deletion over other models' explanations",
+    "gain_over_random": "gain in deletion over random order",
+    "fixed_evaluators": "deletion area before all models, relative to random order",
     "rising_above_chance": "removals that raise the accuracy, beyond those by chance",
-    "fixed_evaluators": "deletion area before all models, relative to random removal",
 }
 _CAUTION = {
     "alignment": " Pointing at the object is what people expect, not proof of what the network uses.",
@@ -35,22 +35,26 @@ def all_axes(study: Study) -> dict[str, str]:
     return {axis: _axis(study, axis) for axis in AXES if axis in judged or axis in ALWAYS}
 
 
+def name(measure: Measure) -> str:
+    """A measure in words, without what it is measured on."""
+    return _NAMES.get(measure.name, measure.name.replace("_", " "))
+
+
 def title(measure: Measure) -> str:
     """A measure in words, e.g. "unique concepts above chance (layer4, IoU > 0.04)"."""
-    name = _NAMES.get(measure.name, measure.name.replace("_", " "))
     if measure.axis == "concepts":
         per = "" if measure.setting == "unit" else ", by category"
         kind = "" if measure.category == "total" else f"{measure.category}, "
-        return f"{name} ({kind}{measure.subject}, IoU > {measure.level:g}{per})"
+        return f"{name(measure)} ({kind}{measure.subject}, IoU > {measure.level:g}{per})"
     details = [measure.subject, measure.setting, f"{measure.level:g}" if measure.level else ""]
     details = ", ".join(filter(None, details))
-    return f"{name} ({details})" if details else name
+    return f"{name(measure)} ({details})" if details else name(measure)
 
 
 def _axis(study, axis) -> str:
     columns = [i for i in study.headlines if study.measures[i].axis == axis]
     if not columns:
-        return f"{axis.capitalize()}: not measured, so the data say nothing."
+        return f"{axis.capitalize()}: Not measured, so the data say nothing."
     first, *others = study.augmentations
     if not others:
         return f"{axis.capitalize()}: {first} is the only augmentation, so there is nothing to compare."
@@ -68,48 +72,106 @@ def _family(study, rows, columns, what) -> str:
     """The comparisons that Holm's correction takes together."""
     cells = [(k, i) for i in columns for k in rows if study.pairs[k, i]]
     if not cells:
-        return f"no augmentation can be compared {what}: results are missing."
+        return f"No augmentation can be compared {what}: results are missing."
     most = int(max(study.pairs[cell] for cell in cells))
     if most < 2:
-        differences = "; ".join(_difference(study, *cell) for cell in cells)
-        return (
-            "with one seed nothing is known of how far two trainings of the same settings lie apart, so the data support no "
-            f"statement about augmentations. Differences {what} of these very networks: {differences}."
-        )
+        return _one_seed(study, cells)
     tested = [cell for cell in cells if not np.isnan(study.p_holm[cell])]
     supported = [cell for cell in tested if study.p_holm[cell] < statistics.ALPHA]
-    level = f"at {statistics.ALPHA:.0%} after Holm's correction over {len(tested)} comparisons"
-    if supported:
-        found = "; ".join(_difference(study, *cell) for cell in supported)
-        text = f"over {most} seeds the data support, {level}, these differences {what}: {found}."
-    else:
-        text = f"over {most} seeds the data support no difference {what} {level}."
-    return text + _unsupported(study, cells, supported)
-
-
-def _unsupported(study, cells, supported) -> str:
     parts = []
-    for i in dict.fromkeys(i for _, i in cells):
-        names = [study.comparisons[k][0] for k, j in cells if j == i and (k, j) not in supported]
-        if not names:
-            continue
-        half = [
-            np.ptp(study.difference_interval[k, j]) / 2
-            for k, j in cells
-            if j == i and study.pairs[k, j] > 1
-        ]
-        width = f"; intervals reach {np.median(half):.2g} to either side" if half else ""
-        parts.append(f"{title(study.measures[i])}: {', '.join(names)}{width}")
-    if not parts:
-        return ""
-    return f" Not supported, which is not the same as no difference: {'. '.join(parts)}."
+    if tested:
+        comparisons = "1 comparison" if len(tested) == 1 else f"{len(tested)} comparisons"
+        level = f"at {100 * statistics.ALPHA:g} % after Holm's correction over {comparisons} ({most} seeds)"
+        if supported:
+            found = "; ".join(_difference(study, *cell) for cell in supported)
+            parts.append(f"Supported differences {what}, {level}: {found}.")
+            parts += _not_supported(study, tested, supported)
+        else:
+            parts.append(f"No difference {what} is supported {level}.")
+        parts += _unseen(study, [cell for cell in tested if cell not in supported])
+    return " ".join(parts + _untested(study, cells))
+
+
+def _one_seed(study, cells) -> str:
+    """Which of these networks differ by more than the choice of images explains."""
+    said = {}
+    for k, i in cells:
+        low, high = study.difference_interval[k, i]
+        if low > 0 or high < 0:
+            text = f"{study.comparisons[k][0]} {study.difference[k, i]:+.3g}"
+            said.setdefault(i, []).append(text)
+    text = (
+        "One seed supports no statement about augmentations: how far two trainings of the same settings lie apart is not "
+        "known."
+    )
+    if said:
+        found = _listed([f"{name(study.measures[i])} ({', '.join(t)})" for i, t in said.items()])
+        text += (
+            f" These very networks differ in {found}: the 95 % intervals over images leave out 0."
+        )
+    return text
+
+
+def _not_supported(study, tested, supported) -> list[str]:
+    """Augmentations are named where others are supported."""
+    rest = {}
+    for k, i in tested:
+        if (k, i) not in supported:
+            rest.setdefault(i, []).append(study.comparisons[k][0])
+    known = {i for _, i in supported}
+    said = [
+        f"{_listed(names) if i in known else 'any'} in {name(study.measures[i])}"
+        for i, names in rest.items()
+    ]
+    return [f"Not supported, which is not the same as no difference: {_listed(said)}."] * bool(said)
+
+
+def _unseen(study, cells) -> list[str]:
+    """How large a difference may be and not be seen."""
+    half = {}
+    for k, i in cells:
+        half.setdefault(i, []).append(np.ptp(study.difference_interval[k, i]) / 2)
+    said = [f"{max(widths):.2g} in {name(study.measures[i])}" for i, widths in half.items()]
+    which = (
+        "half width of the 95 % interval"
+        if len(cells) == 1
+        else "largest half widths of the 95 % intervals"
+    )
+    text = f"Differences up to about {_listed(said)} may be there unseen ({which})."
+    return [text] * bool(said)
+
+
+def _untested(study, cells) -> list[str]:
+    """What has no p-value, and why."""
+    same, single = {}, {}
+    for k, i in cells:
+        if np.isnan(study.p_holm[k, i]):
+            found = single if study.pairs[k, i] < 2 else same
+            found.setdefault(i, []).append(study.comparisons[k][0])
+
+    def said(found):
+        return _listed([f"{_listed(n)} in {name(study.measures[i])}" for i, n in found.items()])
+
+    parts = []
+    if same:
+        parts.append(
+            f"Not tested: {said(same)}, the difference is the same in all seeds: no spread to test by."
+        )
+    if single:
+        parts.append(f"Not tested: {said(single)}, where only one seed can be compared.")
+    return parts
+
+
+def _listed(texts) -> str:
+    """ "one, two and three"."""
+    *first, last = texts or [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _difference(study, k, i) -> str:
-    """ "cutmix -0.016 in test accuracy (-0.022 to -0.010, worse)"."""
+    """ "cutmix -0.016 in test accuracy (95 % interval -0.022 to -0.010, worse)"; of a difference that was tested."""
     measure, value = study.measures[i], study.difference[k, i]
     low, high = study.difference_interval[k, i]
-    over = {"seeds": "", "images": " over images"}.get(study.difference_of[k, i])
-    interval = "no interval" if over is None else f"95 % interval {low:+.3g} to {high:+.3g}{over}"
     side = {1: ", better", -1: ", worse", 0: ""}[int(np.sign(value * measure.better))]
-    return f"{study.comparisons[k][0]} {value:+.3g} in {title(measure)} ({interval}{side})"
+    ends = f"95 % interval {low:+.3g} to {high:+.3g}"
+    return f"{study.comparisons[k][0]} {value:+.3g} in {name(measure)} ({ends}{side})"

@@ -33,8 +33,8 @@ def paired(values, reference) -> tuple[float, float, float, float, int]:
       values, reference: [S], of the same seeds.
 
     Returns:
-      difference, low, high, two-sided p, and the number of whole pairs. low, high and p are NaN with fewer than two; p is NaN
-      also where all pairs have the same difference but for rounding, which leaves a t-test no spread to go by.
+      difference, low, high, two-sided p, and the number of whole pairs. low, high and p are NaN with fewer than two, and where
+      all pairs have the same difference but for rounding, which leaves no spread to go by.
     """
     values, reference = np.asarray(values, np.float64), np.asarray(reference, np.float64)
     if values.shape != reference.shape or values.ndim != 1:
@@ -47,7 +47,7 @@ def paired(values, reference) -> tuple[float, float, float, float, int]:
         return mean, low, high, np.nan, n
     spread = differences.std(ddof=1)
     if spread <= 1e-12 * max(np.nanmax(np.abs(values)), np.nanmax(np.abs(reference))):
-        return mean, low, high, np.nan, n
+        return mean, np.nan, np.nan, np.nan, n
     t = abs(mean) / (spread / np.sqrt(n))
     return mean, low, high, float(2 * special.stdtr(n - 1, -t)), n
 
