@@ -71,10 +71,13 @@ def test_names_are_said_where_only_some_are_supported(tmp_path):
     )
 
 
-def test_the_anomaly_has_no_better_side_and_is_not_tested():
-    rising = measures.Measure("anomaly", "rising_above_chance", setting="true label", better=0)
+def test_of_the_anomaly_what_the_least_important_parts_do_is_tested():
+    names = ("rising_above_chance", "lowest_removed")
+    rising, lowest = (
+        measures.Measure("anomaly", name, setting="true label", better=0) for name in names
+    )
     accuracy = measures.Measure("accuracy", "test_accuracy")
-    assert comparison._headlines([rising, accuracy], "gradcam") == {accuracy}
+    assert comparison._headlines([rising, lowest, accuracy], "gradcam") == {accuracy, lowest}
 
 
 def test_scores_that_a_user_added_are_measured(tmp_path):

@@ -129,13 +129,18 @@ def _attribution(path) -> Part:
 
 
 def _anomaly(path) -> Part:
-    """How the share of right predictions changes with each removal, and how many raise it for sure, beyond those by chance."""
+    """How the share of right predictions changes with each removal, on the mean over those of the least important parts, and how
+    many raise it for sure, beyond those by chance."""
     swept = anomaly_result.load(path)
     found, grid = anomaly_result.outcome(swept), swept.grid
     values = {}
     for k, label in enumerate(swept.labels):
         measure = Measure("anomaly", "rising_above_chance", setting=f"{label} label", better=0)
         values[measure] = float(found.rising[k] - np.mean(found.by_chance[k]))
+        if "lowest" in grid.selections:
+            measure = Measure("anomaly", "lowest_removed", setting=f"{label} label", better=0)
+            least = grid.selections.index("lowest")
+            values[measure] = float(found.accuracy[k, :, least].mean())
         for s, e, a, v in np.ndindex(grid.shape):
             setting = f"{grid.selections[e]}, {grid.values[v]}, {label} label"
             place = {"subject": grid.scores[s], "setting": setting, "level": grid.shares[a] / 100}

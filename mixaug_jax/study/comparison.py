@@ -86,7 +86,7 @@ def _table(names, seeds, measures, values):
 def _headlines(measures, method) -> set[Measure]:
     """What the sentences judge, named before any result is seen: accuracy; the total of unique concepts of the last stage above
     their shuffled null, at the middle IoU threshold; two alignment scores, and deletion with two of its readings across models,
-    of one attribution method."""
+    of one attribution method; what happens without the parts that the true label's loss depends on least."""
     concepts = [
         m for m in measures
         if m.axis == "concepts" and m.setting == "unit" and m.category == "total"
@@ -110,6 +110,7 @@ def _headlines(measures, method) -> set[Measure]:
         "gain_over_random",
     )
     chosen |= {m for m in measures if m.subject == method and m.name in judged}
+    chosen |= {m for m in measures if m.name == "lowest_removed" and m.setting == "true label"}
     return chosen | {m for m in measures if m.name == "test_accuracy"}
 
 

@@ -71,8 +71,9 @@ class Measure:
         complexity: the score's name in `evaluation.SCORES`, its mean over images (a curve's area), and
         "background_attribution", 1 - energy_pointing_game; faithfulness also has the readings of
         `evaluation.cross_model_deletion`, "own_vs_others", "fixed_evaluators" and "gain_over_random". anomaly:
-        "accuracy_change" of each removal and "rising_above_chance", how many removals raise the accuracy beyond those that
-        would if none had an effect.
+        "accuracy_change" of each removal; "lowest_removed", its mean over scores, shares and values where the units of
+        smallest magnitude go; "rising_above_chance", how many removals raise the accuracy beyond those that would if none had
+        an effect.
       subject: what it is measured on: a stage of the network, an attribution method or a control.
       setting: concepts: the convention, "unit" or "category". anomaly: selection, replacement, and whose loss ranks.
       level: concepts: the IoU threshold. anomaly: the share of the input that is occluded. Else 0.

@@ -21,6 +21,7 @@ _NAMES = {
     "own_vs_others": "gain in deletion over other models' explanations",
     "gain_over_random": "gain in deletion over random order",
     "fixed_evaluators": "deletion area before all models, relative to random order",
+    "lowest_removed": "change of accuracy without the least important parts",
     "rising_above_chance": "removals that raise the accuracy, beyond those by chance",
 }
 _CAUTION = {
@@ -53,15 +54,16 @@ def title(measure: Measure) -> str:
 
 def _axis(study, axis) -> str:
     columns = [i for i in study.headlines if study.measures[i].axis == axis]
+    heading = "Occlusion anomaly" if axis == "anomaly" else axis.capitalize()
     if not columns:
-        return f"{axis.capitalize()}: Not measured, so the data say nothing."
+        return f"{heading}: Not measured, so the data say nothing."
     first, *others = study.augmentations
     if not others:
-        return f"{axis.capitalize()}: {first} is the only augmentation, so there is nothing to compare."
+        return f"{heading}: {first} is the only augmentation, so there is nothing to compare."
     rows = {"baseline": [], "labels": []}
     for k, (_, reference) in enumerate(study.comparisons):
         rows["baseline" if reference == first else "labels"].append(k)
-    text = f"{axis.capitalize()}: " + _family(study, rows["baseline"], columns, f"to {first}")
+    text = f"{heading}: " + _family(study, rows["baseline"], columns, f"to {first}")
     if rows["labels"]:
         what = "to the same mixing with mixed labels"
         text += " Unmixed labels: " + _family(study, rows["labels"], columns, what)
