@@ -151,7 +151,7 @@ def smoothgrad(peer, x, tx, labels, size):
         options = {"samples": size.samples, "sigma": SIGMA, "chunk": AT_ONCE}
         return METHODS["smoothgrad"](net, image, label, **options)
 
-    # At 224 pixels both are 2.3e-3 from the same in float64: what rounding does to the gradient of a network with random weights.
+    # At 224 pixels both are 2.3e-3 from the same in float64, which is what rounding does to a gradient of random weights.
     row = (x, labels[0]), {"captum": captum}, 2 * size.samples, min(size.samples, AT_ONCE), 5e-3
     return Row(ours, *row)
 

@@ -4,8 +4,9 @@ import pathlib
 
 import numpy as np
 
-from mixaug_jax.report import answers, figures, page, study_figures, tables
+from mixaug_jax.report import answers, figures, page, study_figures, study_numbers, tables
 from mixaug_jax.report.page import Table
+from mixaug_jax.study import sentences
 from mixaug_jax.study.results import Study
 
 _GRID = ("label", "score", "selection", "share", "value", "images")  # what makes sweeps comparable
@@ -51,6 +52,7 @@ def _sweeps(study):
 def _table(study, sweeps) -> Table:
     one = next(iter(next(iter(sweeps.values())).values()))
     labels = dict.fromkeys(row["label"] for row in one)
+    judged = [m for m in study.headlines if study.measures[m].axis == "anomaly"]
     rows = []
     for name, seeds in sweeps.items():
         cells = [name, len(seeds), answers.rising(one, next(iter(labels)))[1]]
@@ -61,13 +63,17 @@ def _table(study, sweeps) -> Table:
                 for seed, n in zip(seeds, found, strict=True)
             ]
             cells += [round(float(np.mean(numbers)), 1) for numbers in (found, chance)]
-        rows.append(cells)
+        a = study.augmentations.index(name)
+        rows.append([*cells, *(study_numbers.mean(study, a, m) for m in judged)])
     header = ["augmentation", "seeds", "removals"]
     for label in labels:
         header += [f"rises, {label} label", f"by chance, {label} label"]
+    header += [sentences.title(study.measures[m]) for m in judged]
     caption = (
         "How many of the removals raise the accuracy (its interval over images lies above 0), by whose loss ranks the units; "
         f"means over seeds. {answers.CHANCE}"
+        + " The last column is the mean over scores, shares and values."
+        * bool(judged)
     )
     return Table("anomaly", caption, header, rows)
 

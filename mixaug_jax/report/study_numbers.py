@@ -31,8 +31,10 @@ def what_intervals_are(kinds) -> str:
 
 
 def comparison(study: Study, folder: pathlib.Path) -> str:
-    """The headline measures of every augmentation, what chance gives for them, and all measures."""
-    heading, chosen = "The augmentations compared", list(study.headlines)
+    """The headline measures of every augmentation, but for those of the occlusion anomaly, which has a part of its own; what
+    chance gives for them; and all measures."""
+    heading = "The augmentations compared"
+    chosen = [m for m in study.headlines if study.measures[m].axis != "anomaly"]
     if not chosen:
         return page.section("comparison", heading, page.missing("No run has any result yet."))
     rows = [

@@ -129,7 +129,7 @@ def _attribution(path) -> Part:
 
 
 def _anomaly(path) -> Part:
-    """How the share of right predictions changes with each removal, on the mean over those of the least important parts, and how
+    """How the share of right predictions changes with each removal, its mean over those of the least important parts, and how
     many raise it for sure, beyond those by chance."""
     swept = anomaly_result.load(path)
     found, grid = anomaly_result.outcome(swept), swept.grid
