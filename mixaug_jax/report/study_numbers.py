@@ -128,7 +128,7 @@ def differences(study: Study, folder: pathlib.Path) -> str:
         if study.pairs[p, m]
     ]
     header = ("measure", "comparison", "difference", "seeds", "p", "p after Holm")
-    said = "The same as a table."
+    said = "What the figure shows."
     if ((study.pairs[:, list(chosen)] > 1) & np.isnan(study.p[:, list(chosen)])).any():
         said += " A difference that is the same in all seeds has no interval and no p: there is no spread to test by."
     alt = "dot plots; the numbers are in the table below"
@@ -136,5 +136,9 @@ def differences(study: Study, folder: pathlib.Path) -> str:
         "differences",
         "Differences",
         page.figure(folder, "differences", caption, alt=alt),
-        page.table(folder, Table("differences", said, header, rows)),
+        page.folded(
+            "The differences as a table",
+            page.table(folder, Table("differences", said, header, rows)),
+            long=True,
+        ),
     )
