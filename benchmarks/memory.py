@@ -64,7 +64,7 @@ def main():
         command = [sys.executable, "-m", "benchmarks.memory", "--here", method]
         command += [f"--memory_gb={given.memory_gb}", *["--small"] * given.small]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        at_once, most = map(int, done.stdout.split())
+        at_once, most = map(int, done.stdout.splitlines()[-1].split())  # after its progress
         share = most / (given.memory_gb * 2**30)
         print(
             f"{method:22} {at_once:3} at once  {most / 2**20:6.0f} MiB  {share:.2f} of the bound",

@@ -188,7 +188,7 @@ def test_run(devices, tmp_path):
     ):
         assert {id_: figures(outputs[id_]) for id_ in shown} == dict.fromkeys(shown, 1)
     assert "pointing_game" in text(second["scores"])
-    assert "Accuracy: with one seed" in third["sentences"][0].data["text/markdown"]
+    assert "Accuracy: One seed supports no statement" in third["sentences"][0].data["text/markdown"]
     assert "|cutmix|test_accuracy|" in third["table"][0].data["text/markdown"]
     for page in (first["report"][-1], third["page"][-1]):
         assert "<iframe srcdoc=" in page.data["text/html"]

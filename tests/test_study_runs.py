@@ -246,7 +246,7 @@ def test_killed_and_begun_again(tmp_path):
     again = command(*flags)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "1 of 2 runs are finished already" in again.stdout
-    assert "Accuracy: with one seed" in again.stdout
+    assert "Accuracy: One seed supports no statement" in again.stdout
     assert (folder / "report" / "report.html").exists()
     study = gather(folder)
     there = ~np.isnan(study.values[0])
