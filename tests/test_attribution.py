@@ -154,6 +154,17 @@ def test_an_evaluation_needs_no_more_than_its_bound(name):
     assert 0 < large - small < 4 * bound
 
 
+def test_memory_decides_how_much_is_done_at_once():
+    net, side = random_net(5, 12)[0], 12
+    each = memory.evaluation_bytes(net, (side, side, 3))
+    pixels = side * side * 4
+    assert 3 * pixels * 4 < each < 60 * pixels * 4  # a dozen maps of 4 channels at the image's size
+    assert memory.at_once(net, (side, side, 3), 0) == memory.MOST
+    assert memory.at_once(net, (side, side, 3), 4 * 5.5 * each / 2**30) == 5
+    assert memory.at_once(net, (side, side, 3), 4 * 5.5 * each / 2**30, 2 * each) == 3
+    assert memory.at_once(net, (side, side, 3), 1e-9) == 1
+
+
 @pytest.mark.parametrize(
     "name", ["gradient", "gradcam", "scorecam", "occlusion", "rise", "lrp", "deeplift", "iba"]
 )

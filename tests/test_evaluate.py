@@ -11,7 +11,7 @@ import pytest
 import mixaug_jax
 from mixaug_jax.attribution import METHODS, heatmap, iba_statistics
 from mixaug_jax.data.source import Source
-from mixaug_jax.evaluation import SCORES, auc, memory, options, plan, result
+from mixaug_jax.evaluation import SCORES, auc, options, plan, result
 
 SIDE, CLASSES, IMAGES = 12, 5, 7
 NAMES = tuple(f"class {k}" for k in range(CLASSES))
@@ -48,9 +48,8 @@ def net():
 def source(images=IMAGES, seed=0, **fields):
     """Noise with one box a picture, called as its class; image 2 has none, and image 3 one that the crop cuts away."""
     draw = np.random.default_rng(seed)
-    pixels = draw.integers(
-        0, 256, (images, SIDE, 2 * SIDE, 3), np.uint8
-    )  # the outer columns are cut off
+    # The outer columns are cut off.
+    pixels = draw.integers(0, 256, (images, SIDE, 2 * SIDE, 3), np.uint8)
     boxes = np.tile(np.float32([[3, 8, 9, 14]]), (images, 1, 1))
     boxes[3::IMAGES] = [0, 0, 12, 5]
 
@@ -381,16 +380,6 @@ def test_class_activation_maps_are_taken_where_there_are_four_nodes(net):
     assert stages.of_method("gradcam")["stage"] == "relu3"
     assert stages.of_method("iba")["stage"] == ""
     assert dataclasses.replace(stages, stage="relu1").of_method("iba")["stage"] == "relu1"
-
-
-def test_memory_decides_how_much_is_done_at_once(net):
-    each = memory.evaluation_bytes(net, (SIDE, SIDE, 3))
-    pixels = SIDE * SIDE * 4
-    assert 3 * pixels * 4 < each < 60 * pixels * 4  # a dozen maps of 4 channels at the image's size
-    assert memory.at_once(net, (SIDE, SIDE, 3), 0) == memory.MOST
-    assert memory.at_once(net, (SIDE, SIDE, 3), 4 * 5.5 * each / 2**30) == 5
-    assert memory.at_once(net, (SIDE, SIDE, 3), 4 * 5.5 * each / 2**30, 2 * each) == 3
-    assert memory.at_once(net, (SIDE, SIDE, 3), 1e-9) == 1
 
 
 def test_stored_and_loaded(net, tmp_path):
