@@ -65,7 +65,7 @@ def check(config) -> None:
 
 def _open_dataset(config):
     a, d = config.anomaly, config.data
-    name = a.split or _default_split(config)
+    name = _split(config)
     split = d[f"{name}_split"]
     if not split:
         raise ValueError(
@@ -83,8 +83,8 @@ def _open_dataset(config):
     return dataset
 
 
-def _default_split(config):
-    return "test" if config.data.test_split else "validation"
+def _split(config):
+    return config.anomaly.split or ("test" if config.data.test_split else "validation")
 
 
 def _sweep_step(config, net, dataset, folder, step, required):
@@ -101,7 +101,7 @@ def _sweep_step(config, net, dataset, folder, step, required):
         log.say(f"anomaly: left out, because {sentence}")
         return
     images = spread(len(dataset), a.images if required else a.light)
-    extra = {"dataset": config.data.name, "split": a.split or _default_split(config)}
+    extra = {"dataset": config.data.name, "split": _split(config)}
     settings = settings_of(net, dataset, images, grid, a.labels, a.seed, extra)
     swept = _stored(folder / "sweep.npz", settings, len(images), exact=required)
     again = swept is None

@@ -23,7 +23,8 @@ BASELINE = "baseline"  # what the others are compared with, where there is one o
 
 COMPILED = "compiled"  # the folder of programs that runs share
 
-_OWN_FOLDERS = (COMPILED, "configs", "cross_model_deletion", "report", "tables")
+_LOCK = "lock"  # held while runs are added
+_OWN_FOLDERS = (COMPILED, "configs", "cross_model_deletion", _LOCK, "report", "tables")
 # What says nothing about results: how often something is said or saved, how fast it goes.
 _HARMLESS = ("seed", "compile_cache", "train.log_every", "train.checkpoint_every", "train.keep_every",
              "train.profile_steps", "eval.", "data.threads", "data.prefetch", "dissect.cache_gb",
@@ -270,7 +271,7 @@ def write_asked(runs: Sequence[Run], workdir, overrides: Sequence[str]) -> None:
 def _locked(folder: pathlib.Path):
     """The folder, while no other process adds runs to it: shares of a study may begin together."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    with (folder / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder
 
