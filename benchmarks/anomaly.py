@@ -24,6 +24,7 @@ import time
 import jax
 import numpy as np
 
+from mixaug_jax import parallel
 from mixaug_jax.data.source import Source
 from mixaug_jax.evaluation import anomaly, anomaly_removal
 from mixaug_jax.evaluation.anomaly_grid import FULL, Grid, plan
@@ -51,8 +52,9 @@ def make_jobs(net, size, images, batch, grid):
     )
     seen = np.stack([net.preprocess(image) for image in pixels[:batch]])
     removals = len(plan(grid, seen.shape[1:]).cells) - 1
-    forward = jax.jit(lambda net, x: net.logits(x))
-    gradients = jax.jit(anomaly_removal.gradients)
+    as_stages = parallel.compiler_options()
+    forward = jax.jit(lambda net, x: net.logits(x), compiler_options=as_stages)
+    gradients = jax.jit(anomaly_removal.gradients, compiler_options=as_stages)
 
     def forward_job():
         for _ in range(removals * images // batch):

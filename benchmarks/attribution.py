@@ -11,7 +11,8 @@ what the process grew by in the first run.
 "CPU" is processor time of all threads (`time.process_time`), which other programs on the machine disturb less than wall time.
 PyTorch's threads wait in loops, which counts as processor time: where other programs run, compare with one thread each
 (`taskset -c 0 python -m ...`). PyTorch's network lies in memory as it does by default; what its other order gives shows in the
-first lines, for the forward pass and the input's gradient alone.
+first lines, for the forward pass and the input's gradient alone. Ours are compiled as the stages compile them, with
+`parallel.compiler_options`.
 
 Floors: an evaluation is 8.2 GFLOP forward, and as many again for its input's gradient; no program is quicker than the speed of
 one large matrix product. `floor` is that time over ours.
@@ -31,6 +32,7 @@ import numpy as np
 from benchmarks.dissection import watched
 from benchmarks.timing import measured
 from benchmarks.train_step import forward_flops, matmul_speed, torch_resnet
+from mixaug_jax import parallel
 from mixaug_jax.attribution import METHODS
 from mixaug_jax.evaluation import SCORES, memory
 from mixaug_jax.models import MODELS, Net, Preprocess, mapping
@@ -74,6 +76,10 @@ class Row:
     passes: int
     held: int
     limit: float
+
+
+def jit(f):
+    return jax.jit(f, compiler_options=parallel.compiler_options())
 
 
 def network(side):
@@ -279,7 +285,7 @@ def compare(name, row, net, peer, gflop, peak, repeats):
     """Compares, times and prints one row."""
     print(f"\n{name}: {row.passes} forward passes' worth")
     start = time.perf_counter(), time.process_time()
-    compiled = jax.jit(row.ours).lower(net, *row.arrays).compile()
+    compiled = jit(row.ours).lower(net, *row.arrays).compile()
     seconds = time.perf_counter() - start[0], time.process_time() - start[1]
     print(f"  compiling: {seconds[0]:.1f} s wall, {seconds[1]:.1f} s CPU")
 
@@ -304,8 +310,8 @@ def plain_passes(net, peer, x, tx, repeats):
     """Times of the forward pass and of the input's gradient alone, PyTorch's in both of its orders of memory."""
     import torch
 
-    logits = jax.jit(lambda net, x: net.logits(x))
-    slope = jax.jit(jax.grad(lambda x, net: net.logits(x)[:, 0].sum()))
+    logits = jit(lambda net, x: net.logits(x))
+    slope = jit(jax.grad(lambda x, net: net.logits(x)[:, 0].sum()))
     forward, gradient = {"ours": lambda: logits(net, x)}, {"ours": lambda: slope(x, net)}
     for order in (torch.contiguous_format, torch.channels_last):
         other = copy.deepcopy(peer).to(memory_format=order)

@@ -35,7 +35,7 @@ import time
 import jax
 import numpy as np
 
-from mixaug_jax import dissection
+from mixaug_jax import dissection, parallel
 from mixaug_jax.models import MODELS
 
 CONCEPTS, CATEGORIES, SLOTS, SIZE, Q = 1200, 6, 6, 56, 0.01
@@ -116,7 +116,10 @@ def forward_job(images, batch=16):
     variables = jax.tree.map(
         lambda x: np.abs(0.02 * draw.standard_normal(x.shape, dtype=np.float32)), shapes
     )
-    apply = jax.jit(lambda variables, x: model.apply(variables, x, train=False))
+    apply = jax.jit(
+        lambda variables, x: model.apply(variables, x, train=False),
+        compiler_options=parallel.compiler_options(),
+    )
     variables = jax.device_put(variables)
 
     def job():

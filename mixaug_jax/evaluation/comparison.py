@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixaug_jax import parallel
 from mixaug_jax.attribution import checks
 from mixaug_jax.attribution.controls import center, random
 from mixaug_jax.attribution.gradient import as_key
@@ -82,7 +83,8 @@ def cross_model_deletion(
     keys = jax.vmap(functools.partial(jax.random.fold_in, as_key(key)))(jnp.arange(len(images)))
     maps = _with_controls(maps, images, keys)
     options = {"window": window, "step": step, "baseline": baseline, "of": of, "chunk": chunk}
-    areas = jax.jit(functools.partial(_areas, options=options))
+    areas = functools.partial(_areas, options=options)
+    areas = jax.jit(areas, compiler_options=parallel.compiler_options())
     rows = [[areas(net, m, images, labels, keys) for m in maps.values()] for net in nets.values()]
     per_image = np.asarray(rows, np.float64)
     return {
