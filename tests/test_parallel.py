@@ -10,6 +10,7 @@ import toy
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import data, parallel, training
+from mixaug_jax.models.convolution import conv
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,29 @@ def test_pmean_of_a_gradient_does_not_depend_on_the_number_of_devices():
             devices=jax.devices()[:count],
         )  # fmt: skip
         assert f(jnp.float32(3), x) == 3.5
+
+
+def test_convolutions_on_cpu_use_all_threads():
+    """They are no part of a "ynn_fusion", which would leave a layer of 64 filters to one thread."""
+
+    def f(x, kernel):
+        return conv(x, kernel, 1, 1)
+
+    whole, split = parallel.REPLICATED, parallel.SHARDED
+    x, kernel = jnp.ones((8, 16, 16, 64)), jnp.ones((3, 3, 64, 64))
+    compiled = parallel.pmap(f, (split, whole), split).lower(x, kernel).compile()
+    assert "convolution(" in compiled.as_text()
+    assert "ynn_fusion" not in compiled.as_text()
+    assert parallel.compiler_options() == parallel.compiler_options("cpu")
+    assert parallel.compiler_options("tpu") is None
+
+
+def test_an_unknown_compiler_option_is_left_out(monkeypatch):
+    def refuse(f, compiler_options):
+        raise jax.errors.JaxRuntimeError("No such compile option")
+
+    monkeypatch.setattr(jax, "jit", refuse)
+    assert parallel.compiler_options.__wrapped__("cpu") is None
 
 
 def test_pad_batch():
