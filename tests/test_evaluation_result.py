@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import score_cases
 
-from mixaug_jax.evaluation import result
+from mixaug_jax.attribution import rules
+from mixaug_jax.evaluation import plan, result
+from mixaug_jax.evaluation.examples import Examples
 
 
 def made_up(values, labels=(), pairs=(), **curves):
@@ -81,3 +84,19 @@ def test_an_empty_difficult_subset_has_no_row():
     values.scores["pointing_game_difficult"] = np.array([np.nan, 0.0])
     rows = {row.score: row for row in result.summarise(values)}
     assert (rows["pointing_game_difficult"].mean, rows["pointing_game_difficult"].images) == (0, 1)
+
+
+def test_settings_tell_rules_apart_by_their_text_and_arrays_by_their_checksum():
+    """What a later process compares with, so nothing that changes from one to the next, such as an address."""
+    net, image, _ = score_cases.linear_net()
+    one = np.zeros(1, np.int32)
+    examples = Examples(image[None], one, one, one, np.ones((1, 6, 7), bool), one, "boxes", 0)
+
+    def settings(option, value):
+        made = plan.Plan((), {"lrp": {option: value}})
+        return plan.settings_of(net, examples, "lrp", made)["options"][option]
+
+    assert settings("rule", rules.Gamma(0.5)) == "Gamma(gamma=0.5)"
+    assert settings("rule", (("fc", rules.Epsilon(0.1)),)) == [["fc", "Epsilon(epsilon=0.1)"]]
+    assert settings("bounds", np.arange(2)) == settings("bounds", np.arange(2))
+    assert settings("bounds", np.arange(2)) != settings("bounds", np.arange(1, 3))

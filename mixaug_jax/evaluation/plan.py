@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from mixaug_jax.attribution import METHODS
+from mixaug_jax.attribution import METHODS, rules
 from mixaug_jax.attribution.target import conv_stage, conv_stages
 from mixaug_jax.dissection import concepts
 from mixaug_jax.evaluation import SCORES, memory
@@ -142,4 +142,9 @@ def settings_of(net, examples, method: str, plan: Plan, reference=(), extra=NO_O
         **used,
         **extra,
     }
-    return json.loads(json.dumps(settings, default=checksum))
+    return json.loads(json.dumps(settings, default=_as_json))
+
+
+def _as_json(option):
+    """A rule of relevance propagation as its text; an array, which would be long, as its checksum."""
+    return repr(option) if isinstance(option, rules.Rule) else checksum(option)
