@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from attribution_cases import close, explain, random_net
 
-from mixaug_jax.attribution import METHODS, heatmap
+from mixaug_jax.attribution import METHODS, REDUCTIONS, heatmap
 from mixaug_jax.evaluation import memory
 
 # What each method cannot do without, or what keeps it small.
@@ -242,6 +242,15 @@ def test_heatmap(reduce, expected):
         heatmap(jnp.stack([a, 2 * a]), reduce)[1], [2 * np.asarray(expected)]
     )
     assert np.isnan(heatmap(a.at[0, 0, 0].set(jnp.nan), reduce)[0, 0])
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_heatmap_keeps_the_nan_of_a_large_map(reduce):
+    """XLA has other kernels for large arrays, and its maximum there leaves NaN out."""
+    a = np.ones((224, 224, 3), np.float32)
+    a[5, 7, 1] = np.nan
+    found = jax.jit(functools.partial(heatmap, reduce=reduce))(a)
+    assert np.argwhere(np.isnan(found)).tolist() == [[5, 7]]
 
 
 def test_unknown_reduction():

@@ -103,6 +103,10 @@ def heatmap(a, reduce="sum"):
         raise ValueError(f"attributions must be [...,h,w,C], got {list(a.shape)}.")
     if reduce == "sum":
         return a.sum(-1)
+    if reduce == "abs_sum":
+        return jnp.abs(a).sum(-1)
+    # XLA's maximum, within one number and over many, loses NaN in large maps on CPU.
     if reduce == "positive":
-        return jnp.maximum(a.sum(-1), 0)
-    return jnp.abs(a).sum(-1) if reduce == "abs_sum" else jnp.abs(a).max(-1)
+        total = a.sum(-1)
+        return jnp.where(total < 0, 0, total)
+    return jnp.where(jnp.isnan(a).any(-1), jnp.nan, jnp.abs(a).max(-1))
