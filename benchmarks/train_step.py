@@ -18,7 +18,6 @@ import numpy as np
 import optax
 
 from benchmarks.timing import interleaved, timeit
-from mixaug_jax import parallel
 from mixaug_jax.models import MODELS
 
 # name, stem, batch, side, classes
@@ -63,7 +62,7 @@ def jax_step(model, x, y, *, train=True):
         params = optax.apply_updates(variables["params"], updates)
         return {**variables, **new, "params": params}, opt_state, value
 
-    step = jax.jit(step, donate_argnums=(0, 1), compiler_options=parallel.compiler_options())
+    step = jax.jit(step, donate_argnums=(0, 1))
 
     def run():
         state[0], state[1], value = step(*state, x, y)

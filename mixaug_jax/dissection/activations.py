@@ -72,7 +72,7 @@ def _program(stages, devices):
     def forward(net, x):
         return _features(net, x, stages)
 
-    return parallel.pmap(
+    return parallel.pmap_inference(
         forward, (parallel.REPLICATED, parallel.SHARDED), parallel.SHARDED, devices=devices
     )
 

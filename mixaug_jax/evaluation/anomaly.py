@@ -223,7 +223,7 @@ def _clean(net, batches, devices):
 
 @functools.cache
 def _forward(devices):
-    return parallel.pmap(
+    return parallel.pmap_inference(
         lambda net, x: net.logits(x).argmax(-1),
         (parallel.REPLICATED, parallel.SHARDED),
         parallel.SHARDED,
@@ -243,8 +243,8 @@ def _programs(grid, devices):
         return rank(net, *given, keys, mean, grid=grid)
 
     return (
-        parallel.pmap(rank_batch, (whole, split, whole, whole), split, devices=devices),
-        parallel.pmap(
+        parallel.pmap_inference(rank_batch, (whole, split, whole, whole), split, devices=devices),
+        parallel.pmap_inference(
             functools.partial(evaluate, grid=grid),
             (whole, split, whole),
             split,

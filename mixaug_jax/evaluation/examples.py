@@ -154,7 +154,7 @@ def _forward(devices):
         return net.logits(x)
 
     specs = (parallel.REPLICATED, parallel.SHARDED)
-    return parallel.pmap(forward, specs, parallel.SHARDED, devices=devices)
+    return parallel.pmap_inference(forward, specs, parallel.SHARDED, devices=devices)
 
 
 def on_devices(net, devices):

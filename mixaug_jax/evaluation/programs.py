@@ -163,7 +163,7 @@ def _mapped(one, devices):
         return jax.vmap(one, (None, None, None, 0))(net, seed, arrays, rows)
 
     whole, split = parallel.REPLICATED, parallel.SHARDED
-    return parallel.pmap(every, (whole, whole, whole, split), split, devices=devices)
+    return parallel.pmap_inference(every, (whole, whole, whole, split), split, devices=devices)
 
 
 @functools.cache
