@@ -244,6 +244,32 @@ def test_effective_heat_ratio_by_hand():
     assert 0.05 < expected < 0.9
 
 
+@pytest.mark.parametrize("plateau", [0.45, 0.6, 0.85, 0.9, 0.95])
+def test_effective_heat_ratio_counts_the_pixels_at_a_threshold(plateau):
+    heat = np.zeros((12, 13), np.float32)
+    heat[3:9, 2:10] = np.float32(plateau) * np.float32(0.7)
+    heat[5, 5] = 0.7
+    mask = np.zeros((12, 13), bool)
+    mask[2:6, 3:9] = True
+    scaled = heat / heat.max()
+    warm = scaled[scaled >= 0.1]
+    ratios = []
+    for threshold in np.minimum(np.quantile(warm, np.linspace(0, 1, 11), method="linear"), 0.99):
+        above = scaled >= threshold - 1e-6  # what rounding puts below
+        ratios.append((scaled * mask * above).sum() / above.sum())
+    near(SCORES["effective_heat_ratio"](heat, mask), np.mean([ratios[:-1], ratios[1:]]), 1e-6)
+
+
+def test_best_box_iou_counts_the_pixels_at_a_threshold():
+    """13 of 20 is a threshold, which no rounding may lift above the 13."""
+    heat = np.full((14, 14), 12, np.float32)
+    mask = np.zeros((14, 14), bool)
+    mask[4:10, 4:10] = True
+    heat[mask] = 13
+    heat[6, 6] = 20
+    assert SCORES["best_box_iou"](heat, mask) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

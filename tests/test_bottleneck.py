@@ -190,6 +190,16 @@ def test_too_few_images():
         iba_statistics(net, [images[:1], images[:0]])
 
 
+def test_batches_that_statistics_cannot_take():
+    net, images = random_net()
+    for second in (np.concatenate([images, images]), images[:, :6, :6]):
+        with pytest.raises(ValueError, match=r"of one size, none larger than the first, got \["):
+            iba_statistics(net, [images, second])
+    for other in (images[0], (images * 100).astype(np.uint8)):
+        with pytest.raises(ValueError, match=r"preprocessed, floating point \[N,h,w,C\], got"):
+            iba_statistics(net, [other])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

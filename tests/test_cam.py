@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from attribution_cases import close, explain, golden_net, random_net
+from score_cases import linear_net
 
 from mixaug_jax.attribution import METHODS, cam
 
@@ -129,6 +130,16 @@ def test_maps_by_hand(name):
         "layercam": (a * g.clip(0)).sum(-1),
     }
     close(getattr(cam, f"{name}_map")(jnp.float32(a), jnp.float32(g)), expected[name], 1e-5)
+
+
+@pytest.mark.parametrize("name", ["gradcam", "iba", "scorecam", "guided_gradcam"])
+@pytest.mark.parametrize("stage", ["", "fc"])
+def test_a_network_without_maps(name, stage):
+    net, image, _ = linear_net()
+    with pytest.raises(
+        ValueError, match=r"no stage of the network gives a map \[h,w,K\]; it has fc"
+    ):
+        METHODS[name](net, image, 0, stage=stage)
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,7 @@ def test_cross_model_deletion_rejects():
         ((nets, maps, images, labels[:2]), "labels must be 3 integers"),
         ((nets, maps, images, labels.astype(float)), "labels must be 3 integers"),
         ((nets, maps, images, labels + 1), r"label must be in 0\.\.4, got 5"),
+        ((nets, maps, images.astype(np.uint8), labels), "images must be preprocessed, floating"),
     ]
     for args, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -101,6 +101,24 @@ def test_sensitivity_of_what_does_not_vary_is_0():
     assert SCORES["sensitivity_n"](heat, deaf, image, 0, n=5) == 0
 
 
+@pytest.mark.parametrize("n", [7, 10])
+def test_sensitivity_of_a_constant_map_is_0(n):
+    """Not the correlation with how its sums are rounded."""
+    net, image, _ = linear_net((32, 32, 3))
+    for value in (0.1, 0.3):
+        heat = np.full((32, 32), value, np.float32)
+        assert SCORES["sensitivity_n"](heat, net, image, 0, n=n) == 0
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e18])
+def test_normalised_infidelity_has_no_scale(scale):
+    net, image, contributions = linear_net()
+    given = {"net": net, "image": image, "label": 0, "normalise": True, "window": 3}
+    heat = contributions[1]
+    scaled, plain = (SCORES["infidelity"](s * heat, **given) for s in (np.float32(scale), 1))
+    near(scaled / plain, np.float32(1), 1e-4)
+
+
 def test_subsets_have_n_units_and_are_shared():
     """A map of ones sums to the number of units removed, and to their pixels where units are tiles."""
     net, image, _ = linear_net()

@@ -12,6 +12,7 @@ from PIL import Image
 from test_weights import LOGITS, close, importing, recipe_state, run, shapes
 
 from mixaug_jax import models
+from mixaug_jax.attribution import rules
 from mixaug_jax.models import MODELS, Net, Preprocess, efficientnet_lite
 from mixaug_jax.models.efficientnet_lite import grouped_conv, same_pad, shifted_sum
 
@@ -133,16 +134,6 @@ def test_plain_rules_change_nothing():
     close(run(net.with_rules(affine=plain_affine, act=plain_act), x), run(net, x), 1e-5)
 
 
-def test_a_rule_keeps_what_is_cut():
-    model = MODELS["efficientnet_lite0"](4).clone(act=plain_act)
-    x = jnp.array([-1.0, 3.0, 8.0])
-    value, pull = jax.vjp(lambda x: model.relu("relu", x), x)
-    np.testing.assert_array_equal(value, [0, 3, 6])
-    np.testing.assert_array_equal(pull(jnp.ones(3))[0], [0, 1, 1])
-    plain = jax.grad(lambda x: model.clone(act=None).relu("relu", x).sum())(x)
-    np.testing.assert_array_equal(plain, [0, 1, 0])
-
-
 def test_training_uses_dropout_and_its_own_statistics():
     model = one_block_each(stem="cifar")
     x = recipe.image(64, 16).reshape(4, 16, 16, 3)
@@ -190,3 +181,34 @@ def test_released_weights_know_scikit_images_photos(released):
     assert cat in (281, 282, 285)  # tabby, tiger cat, Egyptian cat
     assert coffee in (504, 967)  # coffee mug, espresso
     assert rocket in (657, 744)  # missile, projectile
+
+
+@pytest.mark.parametrize(
+    ("rule", "slope"),
+    [
+        (None, [0, 1, 1, 0]),
+        (plain_act, [0, 1, 1, 0]),
+        (rules.pass_act, [1, 1, 1, 1]),
+        (rules.guided_act, [0, 1, 0, 0]),
+        (rules.deconvnet_act, [1, 1, 0, 0]),
+    ],
+)
+def test_rules_of_relu6(rule, slope):
+    """Below 0, between with a positive and a negative gradient, and above 6: cut off."""
+    layer = MODELS["efficientnet_lite0"](10).clone(act=rule).bind({})
+    x, r = jnp.array([-1.0, 2.0, 3.0, 7.0]), jnp.array([5.0, 5.0, -5.0, 5.0])
+    y, vjp = jax.vjp(lambda x: layer.relu("_relu0", x), x)
+    np.testing.assert_array_equal(y, [0, 2, 3, 6])
+    np.testing.assert_array_equal(vjp(r)[0], r * jnp.array(slope))
+
+
+def test_deeplift_of_relu6_is_complete():
+    """From each value to each: the slope is that of the cut function between the two."""
+    layer = MODELS["efficientnet_lite0"](10).clone(act=rules.rescale_act).bind({})
+    ends = np.array([-1.0, 2.0, 5.0, 7.0, 9.0], np.float32)
+    x = np.stack([np.repeat(ends, 5), np.tile(ends, 5)])  # image, baseline
+    y, vjp = jax.vjp(lambda x: layer.relu("_relu0", x), x)
+    np.testing.assert_array_equal(y, x.clip(0, 6))
+    slope = vjp(jnp.stack([jnp.ones(25), jnp.zeros(25)]))[0][0]
+    np.testing.assert_allclose(slope * (x[0] - x[1]), y[0] - y[1], atol=1e-5)
+    np.testing.assert_array_equal(slope[x[0] == x[1]], [0, 1, 1, 0, 0])

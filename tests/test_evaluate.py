@@ -313,6 +313,19 @@ def test_a_map_of_nan_never_hits(net):
             "window is 40 pixels",
         ),
         ({"images": 5, "memory_gb": 1e-5}, "lower|take fewer images or raise memory_gb"),
+        ({"images": -1}, "images must be an integer of at least 0"),
+        ({"seed": -1}, "seed must be an integer of at least 0"),
+        ({"methods": "gradcam"}, r"methods must be several names, as in \('gradcam',\)"),
+        ({"scores": "deletion"}, r"scores must be several names, as in \('deletion',\)"),
+        ({"options": {"gradcam": 3}}, "options.gradcam must be {option: value}, got 3"),
+        (
+            {"methods": ("iba",), "reference_images": 1},
+            "iba needs at least 2 reference images, got 1",
+        ),
+        (
+            {"scores": ("road",), "options": {"road": {"fractions": (0.0, 0.5)}}},
+            "fractions must rise",
+        ),
     ],
 )
 def test_what_cannot_work_is_said_before_any_compile(net, monkeypatch, given, message):

@@ -4,6 +4,7 @@ import functools
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from attribution_cases import golden_net, random_net
@@ -15,6 +16,7 @@ from mixaug_jax.evaluation import SCORES, auc
 from mixaug_jax.evaluation.imputation import impute
 from mixaug_jax.evaluation.maps import ranks
 from mixaug_jax.evaluation.replacement import fill, rise_blur
+from mixaug_jax.evaluation.tiles import tile_means
 
 CURVES = ("deletion", "insertion", "morf", "lerf", "pixel_flipping", "road")
 
@@ -262,7 +264,17 @@ def test_bad_input(name):
         ((heat, net, image, label), {"chunk": -1}, "chunk must be an integer of at least 0"),
     ]
     if name == "road":
-        for bad in ((), (0.5, 0.2), (0.5, 1.1), (-0.1,), (math.nan,)):
+        for bad in (
+            (),
+            (0.5, 0.2),
+            (0.5, 1.1),
+            (-0.1,),
+            (math.nan,),
+            (0.0, 0.5),
+            (0.5, 0.5),
+            0.5,
+            "abc",
+        ):
             cases.append(((heat, net, image, label), {"fractions": bad}, "fractions must rise"))
         cases.append(((heat, net, image, label), {"order": "random"}, "order must be one of morf"))
         cases.append(((heat, net, image, label), {"sigma": -1.0}, "sigma must not be negative"))
@@ -294,6 +306,17 @@ def test_auc():
             auc(curve, at=at)
     places = np.linspace(0, 1, 4)
     near(jax.jit(lambda c, at: auc(c, at=at))(curve, places), auc(curve, at=places), 1e-6)
+
+
+@pytest.mark.parametrize("side", [32, 224])
+def test_equal_tiles_are_tied(side):
+    """Also where the border cuts them, and whatever number they hold."""
+    for value, window in ((0.1, 14), (0.3, 8), (0.7, 9)):
+        means = np.asarray(tile_means(jnp.full((side, side + 3), value), window))
+        assert np.unique(means).tolist() == [np.float32(value)]
+    heat = np.random.default_rng(0).normal(size=(11, 14)).astype(np.float32)
+    tiles = [[heat[i : i + 4, j : j + 4].mean() for j in range(0, 14, 4)] for i in range(0, 11, 4)]
+    np.testing.assert_allclose(tile_means(heat, 4), tiles, atol=1e-6)
 
 
 def test_ranks():

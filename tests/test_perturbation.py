@@ -1,5 +1,6 @@
 """Occlusion, ablation and RISE, against captum, the authors' code and plain loops."""
 
+import dataclasses
 import math
 
 import jax
@@ -178,3 +179,25 @@ def test_bad_options(method, options, message):
     net, images = random_net()
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(lambda net, x: method(net, x, 0, **options), net, images[0])
+
+
+def test_ablation_of_an_undefined_output_is_undefined_everywhere():
+    """Outside of all masks, too."""
+    net, x = random_net()
+    variables = jax.tree.map(
+        lambda leaf: leaf.at[..., 2].set(jnp.nan), net.variables["params"]["fc"]
+    )
+    params = {**net.variables["params"], "fc": variables}
+    broken = dataclasses.replace(net, variables={**net.variables, "params": params})
+    masks = np.zeros((1, 12, 12), bool)
+    masks[0, 3, 4] = True
+    assert np.isnan(feature_ablation(broken, x[0], 2, masks=masks)).all()
+    assert np.isfinite(feature_ablation(broken, x[0], 1, masks=masks)).all()
+
+
+def test_rise_with_one_cell():
+    """Its mask is one number everywhere: visible, or not."""
+    net, x = random_net()
+    ours = rise(net, x[0], 1, cells=1, samples=4)
+    assert ours.shape == (12, 12, 1)
+    close(ours, np.full_like(ours, ours[0, 0, 0]), 1e-6)

@@ -228,6 +228,14 @@ def test_maximum_pooling_gives_all_to_the_winner():
     np.testing.assert_array_equal(relevance[0][0, ..., 0], [[0, 5], [0, 0]])
 
 
+def test_bounds_are_those_of_the_preprocessing_at_any_size():
+    net, images = random_net()  # whose preprocessing cuts out 12 x 12
+    small = images[0, :9, :10]
+    mean, std = np.asarray(net.preprocess.mean), np.asarray(net.preprocess.std)
+    bounds = tuple(-mean / std), tuple((1 - mean) / std)
+    close(lrp(net, small, 1, rule="z_box"), lrp(net, small, 1, rule="z_box", bounds=bounds), 1e-5)
+
+
 def test_images_of_one_batch_do_not_mix():
     net, images = random_net()
     labels = jnp.asarray([3, 1])
@@ -257,7 +265,13 @@ def test_equal_rules_compile_once():
     [
         ({"rule": "beta"}, "rule must be one of epsilon, gamma"),
         ({"rule": "alpha_beta", "alpha": 2.0, "beta": 0.5}, "alpha - beta must be 1"),
+        ({"rule": "alpha_beta", "alpha": np.nan}, "alpha - beta must be 1"),
+        ({"rule": "epsilon", "epsilon": np.nan}, "epsilon must be finite and not negative"),
+        ({"rule": "gamma", "gamma": -0.5}, "gamma must be finite and not negative"),
         ({"rule": "z_box", "bounds": (1.0, -1.0)}, "bounds must be low < high"),
+        ({"rule": "z_box", "bounds": (0.0, np.inf)}, "bounds must be low < high, and finite"),
+        ({"rule": "z_box", "bounds": ((-1, -1), (1, 1))}, "one number each or 3, got"),
+        ({"rule": "z_box", "bounds": 5}, r"bounds must be \(low, high\)"),
         ({"rule": "z_box", "bounds": (1.0,)}, r"bounds must be \(low, high\)"),
         (
             {"rule": (("layer9", rules.Flat()),)},

@@ -216,6 +216,31 @@ def test_what_cannot_change_scores_worst(name, explain, measure):
     near(ours, np.ones(2, np.float32), 1e-5)
 
 
+@pytest.mark.parametrize("name", ["parameter_randomisation", "class_sensitivity"])
+def test_an_explanation_that_breaks_when_something_changes_scores_worst(name):
+    """NaN, or infinite, but for the trained network and the label."""
+    net, images = random_net()
+    kernel = net.variables["params"]["fc"]["kernel"]
+
+    def explain(other, image, label):
+        same = (other.variables["params"]["fc"]["kernel"] == kernel).all() & (label == 1)
+        return jnp.where(same, image, jnp.nan)
+
+    assert SCORES[name](explain, net, images[0], 1) == 1
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-18, 1.0, 1e18])
+def test_max_sensitivity_has_no_scale(scale):
+    net, images = random_net()
+
+    def explain(net, image, label):
+        return image * jnp.float32(scale)
+
+    args = net, images[0], 1
+    expected = SCORES["max_sensitivity"](lambda net, image, label: image, *args)
+    near(SCORES["max_sensitivity"](explain, *args) / expected, np.float32(1), 1e-5)
+
+
 def test_class_sensitivity_by_hand():
     net, images = random_net()
     least = int(np.argmin(np.asarray(net.logits(images[:1]))[0]))
@@ -225,6 +250,7 @@ def test_class_sensitivity_by_hand():
     near(score(label), similarity(maps[0], maps[1], "pearson"), 1e-6)
     near(score(label, other=third), similarity(maps[0], maps[2], "pearson"), 1e-6)
     near(score(label, other=label), np.float32(1), 1e-6)
+    near(score(label, other=np.int64(-1)), score(label), 0)
     assert score(least) < 0.9999, "the least likely class is compared with another one"
 
 

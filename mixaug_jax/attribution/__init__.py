@@ -16,7 +16,7 @@ where they matter.
 * `stage` is one of `net.stages` with a map; `baseline` is "zero" (the mean colour), "mean", "blur" or an array.
 * A label known while tracing must be in 0..K-1 (ValueError). A traced one cannot be checked: outside, its output counts as 0.
 * Where the explained output is NaN, the whole map is NaN. An image equal to the baseline, a dead network, or a CAM with
-  nothing positive give maps of zeros, never 0/0.
+  nothing positive give maps of zeros ("mean" to rounding), never 0/0; but rise and iba give what their noise does.
 
 A new method is one function of this form and one line in `METHODS`.
 """

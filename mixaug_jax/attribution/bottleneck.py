@@ -172,17 +172,20 @@ def iba_statistics(net, batches, *, stage="", variant="library"):
       (mean, std, active), float32 [h',w',K] each.
 
     Raises:
-      ValueError: for fewer than two images.
+      ValueError: for fewer than two images, batches of several sizes, or images that nobody preprocessed.
     """
     checks.choice("variant", variant, VARIANTS)
-    moments, nonzero, size = (0, 0.0, 0.0), 0, 0
+    moments, nonzero, shape = (0, 0.0, 0.0), 0, ()
     for batch in batches:
-        images = np.asarray(batch, np.float32)
-        if not len(images):
+        if not len(batch):
             continue
-        size = size or len(images)
+        images = np.asarray(checks.images(np.asarray(batch)), np.float32)
+        shape = shape or images.shape
+        if images.shape[1:] != shape[1:] or len(images) > shape[0]:
+            got = f"{list(images.shape)} after {list(shape)}"
+            raise ValueError(f"batches must be of one size, none larger than the first, got {got}.")
         stage = conv_stage(net, jnp.asarray(images[0]), stage, DEPTH)
-        filled = np.zeros((size, *images.shape[1:]), np.float32)  # one shape, so one compile
+        filled = np.zeros(shape, np.float32)  # one shape, so one compile
         filled[: len(images)] = images
         mean, spread, live = jax.device_get(_batch_moments(net, filled, len(images), stage))
         # Batches are joined in float64, so that their number does not matter.

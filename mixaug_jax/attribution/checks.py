@@ -21,9 +21,21 @@ def image(value):
     return value.astype(jnp.float32)
 
 
+def images(value):
+    """`value` [N,h,w,C]; ValueError for another rank, nothing at all, or bytes that nobody preprocessed."""
+    if np.ndim(value) != 4 or 0 in np.shape(value) or not jnp.issubdtype(value.dtype, jnp.floating):
+        got = f"{getattr(value, 'dtype', type(value).__name__)} {list(np.shape(value))}"
+        raise ValueError(f"images must be preprocessed, floating point [N,h,w,C], got {got}.")
+    return value
+
+
 def label(value, classes):
     """Raises ValueError unless `value` is one integer and, where it is known while tracing, in 0..`classes` - 1."""
-    if jnp.ndim(value) != 0 or not jnp.issubdtype(jnp.result_type(value), jnp.integer):
+    if (
+        isinstance(value, str)
+        or jnp.ndim(value) != 0
+        or not jnp.issubdtype(jnp.result_type(value), jnp.integer)
+    ):
         raise ValueError(f"label must be one integer, got {value}.")
     try:
         known = operator.index(value)
@@ -54,9 +66,9 @@ def _whole(value, smallest):
 
 
 def not_negative(name, value):
-    """Raises ValueError unless `value` >= 0 (which NaN is not)."""
-    if not value >= 0:
-        raise ValueError(f"{name} must not be negative, got {value}.")
+    """Raises ValueError unless `value` >= 0 (which NaN and text are not)."""
+    if isinstance(value, str) or not value >= 0:
+        raise ValueError(f"{name} must not be negative, got {value!r}.")
 
 
 def array(name, value, shape):

@@ -8,7 +8,7 @@ import numpy as np
 
 from mixaug_jax.attribution import checks, chunks, resampling
 from mixaug_jax.attribution.gradient import as_key
-from mixaug_jax.attribution.target import outputs, replacement
+from mixaug_jax.attribution.target import nan_like, outputs, replacement
 
 
 def _spans(length, window, stride):
@@ -113,7 +113,7 @@ def feature_ablation(
         lost = clean - outputs(net, jnp.where(group > 0, fill, image), label, of)
         return lost[:, None, None, None] * (group > 0)
 
-    return chunks.total(drop, len(masks), chunk)
+    return nan_like(clean, chunks.total(drop, len(masks), chunk))
 
 
 def rise_mask(grid, shift, size):

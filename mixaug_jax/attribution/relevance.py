@@ -175,12 +175,17 @@ def _by_stage(net, layers, pairs, by_layer):
 def _bounds(net, image, bounds):
     """The lowest and the highest preprocessed value of each channel, as tuples."""
     if not checks.given(bounds):
-        shape = image.shape
+        side = max(*image.shape[:2], getattr(net.preprocess, "size", 1))
+        shape = (side, side, image.shape[-1])
         extremes = (np.full(shape, value, np.uint8) for value in (0, 255))
         bounds = [np.asarray(net.preprocess(extreme)).mean((0, 1)) for extreme in extremes]
-    if len(bounds) != 2:
-        raise ValueError(f"bounds must be (low, high), got {bounds}.")
-    low, high = (np.broadcast_to(np.asarray(b, float), image.shape[-1:]) for b in bounds)
-    if not (low < high).all():
-        raise ValueError(f"bounds must be low < high, got {bounds}.")
+    channels = image.shape[-1]
+    try:
+        low, high = (np.broadcast_to(np.asarray(b, float), channels) for b in bounds)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"bounds must be (low, high), one number each or {channels}, got {bounds}."
+        ) from None
+    if not ((low < high) & np.isfinite(low) & np.isfinite(high)).all():
+        raise ValueError(f"bounds must be low < high, and finite, got {bounds}.")
     return tuple(low.tolist()), tuple(high.tolist())

@@ -64,5 +64,6 @@ def mirror_matrix(source, target):
     for offset, weight in ((0, 1 - place + node), (1, place - node)):
         mirrored = np.abs(node + offset)
         mirrored = np.minimum(mirrored, np.abs(2 * (source - 1) - mirrored))
+        mirrored = np.minimum(mirrored, source - 1)  # a line of one value has only that
         rows[np.arange(target), mirrored] += weight
     return rows

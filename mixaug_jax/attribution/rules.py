@@ -5,6 +5,7 @@ Rules never change the forward pass. Those with settings are frozen dataclasses,
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -41,6 +42,11 @@ def share(f, inputs, r, epsilon=STABILISER):
     return sum(x * g for x, g in zip(inputs, vjp(r / stabilise(z, epsilon)), strict=True))
 
 
+def _check(name, value):
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be finite and not negative, got {value}.")
+
+
 def _signed(x):
     return jnp.maximum(x, 0), jnp.minimum(x, 0)
 
@@ -50,6 +56,9 @@ class Epsilon:
     """R_i = x_i w_ij / (z_j + epsilon sign(z_j)) R_j, Bach et al. 2015 eq. 58; epsilon in units of z."""
 
     epsilon: float = STABILISER
+
+    def __post_init__(self):
+        _check("epsilon", self.epsilon)
 
     def __call__(self, linear, x, kernel, bias, r):
         return share(lambda x: linear(x, kernel, bias), (x,), r, self.epsilon)
@@ -63,6 +72,9 @@ class Gamma:
     """
 
     gamma: float = 0.25
+
+    def __post_init__(self):
+        _check("gamma", self.gamma)
 
     def __call__(self, linear, x, kernel, bias, r):
         more = [w + self.gamma * jnp.maximum(w, 0) for w in (kernel, bias)]
@@ -93,9 +105,10 @@ class AlphaBeta:
     use_bias: bool = True
 
     def __post_init__(self):
-        if self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-6:
+        _check("beta", self.beta)
+        if not abs(self.alpha - self.beta - 1) <= 1e-6:
             raise ValueError(
-                f"alpha - beta must be 1 and beta not negative, got {self.alpha}, {self.beta}."
+                f"alpha - beta must be 1, got alpha {self.alpha} and beta {self.beta}."
             )
 
     def __call__(self, linear, x, kernel, bias, r):
@@ -184,8 +197,15 @@ class ByLayer:
 
 
 def pass_act(name, x):
-    """Relevance goes through an activation unchanged."""
+    """Relevance goes through an activation unchanged; what a ReLU6 cuts off takes none of it."""
+    if _is_cut(name):
+        return jax.lax.stop_gradient(jax.nn.relu(x))
     return replaced(jax.nn.relu, lambda x, r: (r,), x)
+
+
+def _is_cut(name):
+    """Whether this is the ReLU that a ReLU6 subtracts; see `layers.StagedModel`."""
+    return name.rpartition(".")[2] == "cut"
 
 
 def share_add(name, x, y):
@@ -206,12 +226,16 @@ def share_pool(name, plain, x):
 
 
 def guided_act(name, x):
-    """Guided backpropagation: only positive gradients of positive inputs pass."""
+    """Guided backpropagation: only positive gradients of positive inputs pass, and none where a ReLU6 cuts."""
+    if _is_cut(name):
+        return jax.nn.relu(x)
     return replaced(jax.nn.relu, lambda x, r: (jnp.where(x > 0, jnp.maximum(r, 0), 0),), x)
 
 
 def deconvnet_act(name, x):
-    """The deconvolutional network's ReLU: only positive gradients pass, whatever the input was."""
+    """The deconvolutional network's ReLU: only positive gradients pass, whatever the input was; none where a ReLU6 cuts."""
+    if _is_cut(name):
+        return jax.nn.relu(x)
     return replaced(jax.nn.relu, lambda x, r: (jnp.maximum(r, 0),), x)
 
 

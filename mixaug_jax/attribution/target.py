@@ -80,9 +80,13 @@ def conv_stage(net, image, stage, depth):
     """`stage`, or where it is "" the one at `depth` (0 to 1) among those with a map.
 
     Raises:
-      ValueError: for a stage that the network does not have, or one without a map.
+      ValueError: for a stage that the network does not have, or one without a map, or a network without maps.
     """
     maps = conv_stages(net, image)
+    if not maps:
+        raise ValueError(
+            f"no stage of the network gives a map [h,w,K]; it has {', '.join(net.stages)}."
+        )
     if not stage:
         return maps[min(int(depth * len(maps)), len(maps) - 1)]
     checks.choice("stage", stage, maps)

@@ -78,8 +78,9 @@ def cross_model_deletion(
     Raises:
       ValueError: without a net or image, for a model without maps, maps of another size, or a label out of range.
     """
-    images, labels = jnp.asarray(images, jnp.float32), jnp.asarray(labels)
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
     maps = _check(nets, maps, images, labels)
+    images = images.astype(jnp.float32)
     keys = jax.vmap(functools.partial(jax.random.fold_in, as_key(key)))(jnp.arange(len(images)))
     maps = _with_controls(maps, images, keys)
     options = {"window": window, "step": step, "baseline": baseline, "of": of, "chunk": chunk}
@@ -151,6 +152,7 @@ def _check(nets, maps, images, labels):
         raise ValueError("nets is empty: cross-model deletion needs at least one model.")
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"images must be [N,h,w,C], got {list(images.shape)}.")
+    checks.images(images)
     missing = [name for name in nets if name not in maps]
     if missing:
         raise ValueError(

@@ -64,13 +64,15 @@ def subset_drops(
     after = fill(image, baseline, key)
     draw, shape = _subsets(n, samples, masks, cells, as_key(key))
     sums = tile_sums(heat, window)
+    middle = sums.mean()  # apart, or the sums of a constant map would differ by rounding
     clean = outputs(net, image[None], label, of)
 
     def pair(indices):
         gone = jax.vmap(draw)(indices)
         pixels = on_pixels(gone, window, heat.shape)[..., None]
         drop = clean - outputs(net, jnp.where(pixels, after, image), label, of)
-        return jnp.stack([jnp.sum(sums * gone, (1, 2)), drop], 1)
+        lost = jnp.sum((sums - middle) * gone, (1, 2)) + gone.sum((1, 2)) * middle
+        return jnp.stack([lost, drop], 1)
 
     pairs = chunks.every(pair, shape[0] * shape[1], chunk).reshape(*shape, 2)
     return pairs[..., 0], pairs[..., 1]
@@ -216,6 +218,8 @@ def infidelity(
 
     predicted, drop = chunks.every(pair, samples, chunk).T
     if normalise:
+        largest = jnp.abs(predicted).max()
+        predicted = ratio(predicted, largest)  # before squaring, which small numbers do not survive
         predicted *= ratio((predicted * drop).mean(), jnp.square(predicted).mean())
     return jnp.square(predicted - drop).mean()
 

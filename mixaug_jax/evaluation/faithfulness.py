@@ -224,11 +224,18 @@ def road(
 
 def _fraction_counts(fractions, pixels):
     """How many pixels are removed at each point, int32 [T+1], the first 0."""
-    fractions = [float(f) for f in fractions]
-    ends = zip([0, *fractions], [*fractions, 1], strict=True)
-    if not fractions or not all(a <= b for a, b in ends):
-        raise ValueError(f"fractions must rise within 0..1, got {fractions}.")
-    return jnp.asarray([0, *(int(f * pixels) for f in fractions)], jnp.int32)
+    try:
+        known = np.asarray(fractions, float)
+    except (TypeError, ValueError):
+        known = np.zeros(0)
+    if (
+        known.ndim != 1
+        or not known.size
+        or not (np.diff(known, prepend=0) > 0).all()
+        or known[-1] > 1
+    ):
+        raise ValueError(f"fractions must rise within 0..1, from above 0, got {fractions}.")
+    return jnp.asarray([0, *(int(f * pixels) for f in known)], jnp.int32)
 
 
 def auc(curve, *, at=()):

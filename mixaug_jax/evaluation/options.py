@@ -1,6 +1,7 @@
 """What methods and scores can be told, and what a run fills in for them."""
 
 import inspect
+from collections.abc import Mapping
 
 from mixaug_jax.attribution import METHODS, REDUCTIONS
 from mixaug_jax.checks import check_known
@@ -62,10 +63,20 @@ def check_name(what: str, value, allowed) -> None:
     check_known(f"{what} {value!r}", value, allowed)
 
 
+def check_names(what: str, names, allowed) -> None:
+    """`check_name` for each; ValueError, too, for one name where several are expected."""
+    if isinstance(names, str):
+        raise ValueError(f"{what} must be several names, as in ({names!r},), got {names!r}")
+    for name in names:
+        check_name(what[:-1], name, allowed)
+
+
 def check_options(given: dict, prefix: str = "options") -> None:
     """Raises ValueError for {method or score: {option: value}} with a name that does not exist."""
     for name, values in given.items():
         check_name(prefix, name, _FUNCTIONS)
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{prefix}.{name} must be {{option: value}}, got {values!r}")
         for option in values:
             allowed = [o for o in keywords(name) if o != "chunk"]
             check_name(f"{prefix}.{name}", option, allowed)

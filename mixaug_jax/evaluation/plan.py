@@ -45,8 +45,7 @@ class Plan:
     at_once: int = memory.MOST
 
     def __post_init__(self):
-        for score in self.scores:
-            options_lib.check_name("score", score, SCORES)
+        options_lib.check_names("scores", self.scores, SCORES)
         options_lib.check_options(self.options)
         options_lib.check_name("reduce", self.reduce, options_lib.REDUCES)
 
@@ -85,7 +84,7 @@ def make_plan(
     fine = [name for name in maps if min(features_shape(net, image[None], name)[:2]) >= _NODES]
     held = _held_bytes(len(concepts.spread(len(dataset), images)), image.shape)
     return Plan(
-        scores=tuple(scores),
+        scores=scores,
         options=options,
         stage=stage,
         cam_stage=(fine or maps or ("",))[-1],
@@ -112,8 +111,7 @@ def with_controls(methods) -> tuple[str, ...]:
     Raises:
       ValueError: an unknown method.
     """
-    for method in methods:
-        options_lib.check_name("method", method, METHODS)
+    options_lib.check_names("methods", methods, METHODS)
     return tuple(dict.fromkeys(m for m in methods if m not in CONTROLS)) + CONTROLS
 
 

@@ -88,11 +88,7 @@ def attribute(
 
 
 def _check_images(net, images, labels):
-    if images.ndim != 4 or 0 in images.shape or not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(
-            f"images must be preprocessed, floating point [N,h,w,C], got {images.dtype} "
-            f"{list(images.shape)}"
-        )
+    checks.images(images)
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"labels must be integers [{len(images)}], got {labels.dtype} {list(labels.shape)}"
@@ -148,6 +144,8 @@ def evaluate(
       ValueError: an unknown name, an option outside its values, a stage that the network does not have, scores of alignment
         where the data set tells no place of anything.
     """
+    checks.count("images", images, 0)
+    checks.count("seed", seed, 0)
     names = with_controls(methods)
     plan = make_plan(
         net,
@@ -219,6 +217,8 @@ def check(
         task = programs.net_task(score, plan.of_score(score, shape), plan.at_once, devices)
         task.check(net, {**row, "map": heat}, total)
     for method in methods:
+        if "stats" in keywords(method) and len(reference) < 2:
+            raise ValueError(f"{method} needs at least 2 reference images, got {len(reference)}")
         given = plan.of_method(method) | _of_reference(net, method, reference, plan, False)
         programs.method_task(method, given, plan.at_once, devices).check(net, row, total)
         for score in _of_explanation(plan):

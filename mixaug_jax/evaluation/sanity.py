@@ -44,7 +44,11 @@ def max_sensitivity(
         samples = len(noise)
     checks.count("samples", samples)
     clean = explain(net, image, label)
-    length = jnp.sqrt(jnp.square(clean).sum())
+    largest = jnp.abs(clean).max()
+    scale = jnp.where(
+        largest > 0, largest, 1
+    )  # before squaring, which small numbers do not survive
+    length = jnp.sqrt(jnp.square(clean / scale).sum())
 
     def draw(index):
         if checks.given(noise):
@@ -53,7 +57,8 @@ def max_sensitivity(
         return uniform(jax.random.fold_in(key, index), image.shape, minval=-1, maxval=1)
 
     def change(index):
-        return jnp.sqrt(jnp.square(explain(net, image + radius * draw(index), label) - clean).sum())
+        moved = explain(net, image + radius * draw(index), label) - clean
+        return jnp.sqrt(jnp.square(moved / scale).sum())
 
     worst = chunks.every(jax.vmap(change), samples, chunk).max() / jnp.where(length > 0, length, 1)
     return _finite_or_worst(worst)
@@ -81,8 +86,8 @@ def completeness(explain, net, image, label, *, baseline="zero", key=0, of="logi
 
 
 def _alike(trained, other, measure):
-    """Their similarity, or 1 where there is nothing in `trained` that could have changed."""
-    says = jnp.isfinite(trained).all() & (trained.max() > trained.min())
+    """Their similarity, or 1 where there is nothing in `trained` that could have changed, or a value is not finite."""
+    says = jnp.isfinite(trained).all() & jnp.isfinite(other).all() & (trained.max() > trained.min())
     return jnp.where(says, similarity(trained, other, measure), 1.0)
 
 
@@ -106,7 +111,8 @@ def class_sensitivity(explain, net, image, label, *, other=-1, measure="pearson"
     logits = net.logits(image[None])[0]
     checks.label(label, logits.size)
     least = jnp.argmin(jnp.where(jnp.arange(logits.size) == label, jnp.inf, logits))
-    if not (isinstance(other, int) and other == -1):
+    known = checks.concrete(other)
+    if known is None or known.shape or known != -1:
         checks.label(other, logits.size)
         least = jnp.asarray(other)
     maps = [heatmap(explain(net, image, k), reduce) for k in (label, least)]

@@ -78,11 +78,9 @@ class EfficientNetLite(StagedModel):
         return x
 
     def relu(self, name, x):
-        """ReLU6. Under a rule only its ReLU follows the rule, and the cut at 6 is not differentiated: relevance is kept."""
+        """ReLU6; under a rule as y - relu(y - 6) of y = relu(x), the second ReLU's name ending in "cut"."""
         y = super().relu(name, x)
-        if self.act is None:
-            return jnp.minimum(y, 6)
-        return y - jax.lax.stop_gradient(nn.relu(y - 6))
+        return jnp.minimum(y, 6) if self.act is None else y - self.act(f"{name}.cut", y - 6)
 
     def _block(self, name, x, group, stride, train):
         """Mobile inverted bottleneck: 1x1 to six times the filters (not in the first group), depthwise, 1x1 without ReLU."""

@@ -102,7 +102,8 @@ class StagedModel(nn.Module, kw_only=True):
       remat: recompute each block's activations in the backward pass.
       affine: rule `f(layer_name, linear, x, kernel, bias)` for a conv or dense layer with the batch norm that follows it:
         `kernel` and `bias` have that norm merged in, and `linear(x, kernel, bias)` is the plain layer.
-      act: rule `f(layer_name, x)` in place of a ReLU.
+      act: rule `f(layer_name, x)` in place of a ReLU. A ReLU6 is y - relu(y - 6) of y = relu(x); there the last part of the
+        second one's name is "cut".
       add: rule `f(layer_name, x, y)` in place of a residual sum, `y` being the shortcut.
       pool: rule `f(layer_name, plain, x)`, where `plain(x)` is the pooling; the last part of the layer's name starts with
         "max" or "avg".
