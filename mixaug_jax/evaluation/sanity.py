@@ -45,9 +45,8 @@ def max_sensitivity(
     checks.count("samples", samples)
     clean = explain(net, image, label)
     largest = jnp.abs(clean).max()
-    scale = jnp.where(
-        largest > 0, largest, 1
-    )  # before squaring, which small numbers do not survive
+    # Divided before squaring, which small numbers do not survive.
+    scale = jnp.where(largest > 0, largest, 1)
     length = jnp.sqrt(jnp.square(clean / scale).sum())
 
     def draw(index):
