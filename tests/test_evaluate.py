@@ -393,21 +393,3 @@ def test_class_activation_maps_are_taken_where_there_are_four_nodes(net):
     assert stages.of_method("gradcam")["stage"] == "relu3"
     assert stages.of_method("iba")["stage"] == ""
     assert dataclasses.replace(stages, stage="relu1").of_method("iba")["stage"] == "relu1"
-
-
-def test_stored_and_loaded(net, tmp_path):
-    one = evaluate(net, scores=("pointing_game", "deletion"))["gradient"]
-    result.save(one, tmp_path / "gradient.npz")
-    again = result.load(tmp_path / "gradient.npz")
-    assert again.settings == one.settings
-    assert again.method == "gradient"
-    for name in ("heat", "images", "labels", "predicted"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(one, name))
-    for name in ("scores", "curves"):
-        assert getattr(again, name).keys() == getattr(one, name).keys()
-        for key, values in getattr(one, name).items():
-            np.testing.assert_array_equal(getattr(again, name)[key], values)
-    (tmp_path / "half.npz").write_bytes((tmp_path / "gradient.npz").read_bytes()[:300])
-    for path in ("half.npz", "none.npz"):
-        with pytest.raises(ValueError, match=f"{path} is no result of an evaluation"):
-            result.load(tmp_path / path)

@@ -1,4 +1,4 @@
-"""Means over images and their intervals."""
+"""Results of evaluations: means over images and their intervals, storing, settings."""
 
 import numpy as np
 import pytest
@@ -84,6 +84,24 @@ def test_an_empty_difficult_subset_has_no_row():
     values.scores["pointing_game_difficult"] = np.array([np.nan, 0.0])
     rows = {row.score: row for row in result.summarise(values)}
     assert (rows["pointing_game_difficult"].mean, rows["pointing_game_difficult"].images) == (0, 1)
+
+
+def test_stored_and_loaded(tmp_path):
+    one = made_up([1.0, np.nan, 0.0], [2, 0, 1], deletion=[[1, 0.5], [0.7, 0.1], [0.9, 0.2]])
+    result.save(one, tmp_path / "gradient.npz")
+    again = result.load(tmp_path / "gradient.npz")
+    assert again.settings == one.settings
+    assert again.method == "gradient"
+    for name in ("heat", "images", "labels", "predicted"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(one, name))
+    for name in ("scores", "curves"):
+        assert getattr(again, name).keys() == getattr(one, name).keys()
+        for key, values in getattr(one, name).items():
+            np.testing.assert_array_equal(getattr(again, name)[key], values)
+    (tmp_path / "half.npz").write_bytes((tmp_path / "gradient.npz").read_bytes()[:300])
+    for path in ("half.npz", "none.npz"):
+        with pytest.raises(ValueError, match=f"{path} is no result of an evaluation"):
+            result.load(tmp_path / path)
 
 
 def test_settings_tell_rules_apart_by_their_text_and_arrays_by_their_checksum():
