@@ -6,7 +6,7 @@ import re
 import setuptools
 
 ROOT = pathlib.Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.*)"', (ROOT / "mixaug_jax/__init__.py").read_text())[1]
+VERSION = re.search(r'__version__ = "(.*)"', (ROOT / "mixaug_jax/core/__init__.py").read_text())[1]
 
 setuptools.setup(
     name="mixaug_jax",

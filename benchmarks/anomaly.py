@@ -9,7 +9,7 @@ processor time of all threads, which other programs on the machine disturb less 
 
 * "forward" calls the compiled network as often as there are removals that differ, on batches of the
   same size.
-* "sweep" is `anomaly.sweep`, reading and the pass over complete images included.
+* "sweep" is `sweeping.sweep`, reading and the pass over complete images included.
 * "gradients" is the gradients of the loss alone.
 
 The cost is (sweep - gradients) / forward: what replacements, scores, sorting and choosing add. Floors
@@ -24,11 +24,11 @@ import time
 import jax
 import numpy as np
 
-from mixaug_jax import parallel
+from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.data.source import Source
-from mixaug_jax.evaluation import anomaly, anomaly_removal
-from mixaug_jax.evaluation.anomaly_grid import FULL, Grid, plan
 from mixaug_jax.models import MODELS, Net, Preprocess
+from mixaug_jax.occlusion import removal, sweeping
+from mixaug_jax.occlusion.grid import FULL, Grid, plan
 
 
 def make_net(size, width):
@@ -52,9 +52,9 @@ def make_jobs(net, size, images, batch, grid):
     )
     seen = np.stack([net.preprocess(image) for image in pixels[:batch]])
     removals = len(plan(grid, seen.shape[1:]).cells) - 1
-    as_stages = parallel.compiler_options()
+    as_stages = devices_lib.compiler_options()
     forward = jax.jit(lambda net, x: net.logits(x), compiler_options=as_stages)
-    gradients = jax.jit(anomaly_removal.gradients, compiler_options=as_stages)
+    gradients = jax.jit(removal.gradients, compiler_options=as_stages)
 
     def forward_job():
         for _ in range(removals * images // batch):
@@ -66,7 +66,7 @@ def make_jobs(net, size, images, batch, grid):
 
     def sweep_job():
         options = {"grid": grid, "labels": ("true",), "batch_size": batch}
-        anomaly.sweep(net, dataset, range(images), **options, devices=jax.devices()[:1])
+        sweeping.sweep(net, dataset, range(images), **options, devices=jax.devices()[:1])
 
     return {"forward": forward_job, "sweep": sweep_job, "gradients": gradient_job}, removals
 

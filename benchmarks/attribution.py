@@ -12,7 +12,7 @@ what the process grew by in the first run.
 PyTorch's threads wait in loops, which counts as processor time: where other programs run, compare with one thread each
 (`taskset -c 0 python -m ...`). PyTorch's network lies in memory as it does by default; what its other order gives shows in the
 first lines, for the forward pass and the input's gradient alone. Ours are compiled as the stages compile them, with
-`parallel.compiler_options`.
+`devices_lib.compiler_options`.
 
 Floors: an evaluation is 8.2 GFLOP forward, and as many again for its input's gradient; no program is quicker than the speed of
 one large matrix product. `floor` is that time over ours.
@@ -32,10 +32,11 @@ import numpy as np
 from benchmarks.dissection import watched
 from benchmarks.timing import measured
 from benchmarks.train_step import forward_flops, matmul_speed, torch_resnet
-from mixaug_jax import parallel
 from mixaug_jax.attribution import METHODS
-from mixaug_jax.evaluation import SCORES, memory
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.explain import memory
 from mixaug_jax.models import MODELS, Net, Preprocess, mapping
+from mixaug_jax.scores import SCORES
 
 AT_ONCE = 16  # evaluations of the network, ours and theirs
 CLASSES = 1000
@@ -79,7 +80,7 @@ class Row:
 
 
 def jit(f):
-    return jax.jit(f, compiler_options=parallel.compiler_options())
+    return jax.jit(f, compiler_options=devices_lib.compiler_options())
 
 
 def network(side):

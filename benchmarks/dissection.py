@@ -35,7 +35,8 @@ import time
 import jax
 import numpy as np
 
-from mixaug_jax import dissection, parallel
+from mixaug_jax import dissection
+from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.models import MODELS
 
 CONCEPTS, CATEGORIES, SLOTS, SIZE, Q = 1200, 6, 6, 56, 0.01
@@ -118,7 +119,7 @@ def forward_job(images, batch=16):
     )
     apply = jax.jit(
         lambda variables, x: model.apply(variables, x, train=False),
-        compiler_options=parallel.compiler_options(),
+        compiler_options=devices_lib.compiler_options(),
     )
     variables = jax.device_put(variables)
 

@@ -19,8 +19,8 @@ import numpy as np
 
 import mixaug_jax
 from mixaug_jax.attribution import METHODS, iba_statistics
-from mixaug_jax.evaluation import memory
-from mixaug_jax.evaluation.options import keywords
+from mixaug_jax.explain import memory
+from mixaug_jax.explain.options import keywords
 from mixaug_jax.models import MODELS, Net, Preprocess
 
 FEW = {"steps": 8, "samples": 8, "window": 64, "stride": 64}

@@ -10,20 +10,24 @@ The public names are flat and are imported when first used:
 
 import importlib
 
-__version__ = "0.1.0"
+from mixaug_jax.core import __version__
 
 _PUBLIC = {
     "get_config": "config",
+    "run": "pipeline",
     "train": "training",
-    "load": "checkpoint",
+    "load": "training.checkpoint",
+    "Net": "models",
+    "import_weights": "models.weights",
     "dissect": "dissection",
-    "attribute": "evaluation.run",
-    "evaluate": "evaluation.run",
-    "write_report": "report.stage",
-    "run_study": "study",
+    "attribute": "explain.running",
+    "evaluate": "explain.running",
+    "compare": "dissection",
+    "write_report": "report.writing",
+    "run_study": "pipeline",
 }
 
-__all__ = [*_PUBLIC]
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str):

@@ -17,13 +17,13 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-STAGES = ("all", "train", "dissect", "attribute", "anomaly", "report", "import", "export")
+from mixaug_jax.core import say
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Settings: FILE.py[:DATA]", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/<config>-<data>")
-_STAGE = flags.DEFINE_enum("stage", "all", STAGES, "What to do")
+_STAGE = flags.DEFINE_string("stage", "all", "What to do: all, or the name of a stage")
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "latest", "What later stages read: latest, best, all, or a step's number"
 )
@@ -39,14 +39,17 @@ def default_workdir() -> str:
 def main(_) -> None:
     """Runs the stages that --stage names."""
     # Imported here, after the flags: a wrong one is said at once.
-    from mixaug_jax import parallel, training
+    from mixaug_jax import pipeline, training
+    from mixaug_jax.core import devices
 
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # the checkpoint library narrates every file
-    if _MULTIHOST.value:
-        parallel.initialize_multihost()
+    level = flags.FLAGS.verbosity if flags.FLAGS["verbosity"].present else say.NORMAL
+    say.set_verbosity(max(say.RESULTS, min(level, say.EVERYTHING)))
+    logging.set_verbosity(logging.WARNING)  # the checkpoint library narrates every file
+    config, workdir = _CONFIG.value, _WORKDIR.value or default_workdir()
     try:
-        _run_stages(_CONFIG.value, _WORKDIR.value or default_workdir(), _STAGE.value)
+        if _MULTIHOST.value:
+            devices.initialize_multihost()
+        pipeline.run(config, workdir, _STAGE.value, checkpoint=_CHECKPOINT.value)
     except training.Interrupted as error:
         _end(error, 143)
     except FloatingPointError as error:
@@ -55,45 +58,9 @@ def main(_) -> None:
         _end(error, 4)
     except ValueError as error:
         _end(error, 2)
-
-
-def _run_stages(config, workdir: str, chosen: str) -> None:
-    from mixaug_jax import log, parallel, released, training
-    from mixaug_jax.dissection import stage as dissection
-    from mixaug_jax.evaluation import anomaly_stage as anomaly
-    from mixaug_jax.evaluation import stage as attribution
-    from mixaug_jax.models import stage as weights
-    from mixaug_jax.report import stage as report
-
-    everything = chosen == "all"
-    if "released" in config:  # configs/released.py: several networks, one table
-        if not everything:
-            raise ValueError(
-                f"--config=configs/released.py is done as a whole: leave out --stage={chosen}"
-            )
-        released.run(config, workdir)
-        return
-    if everything:
-        dissection.check(config)  # what cannot work is said before a training, not after it
-        attribution.check(config)
-        anomaly.check(config)
-    if chosen == "import" or (everything and config.weights):
-        weights.import_run(config, workdir)
-    elif chosen == "train" or everything:
-        training.train(config, workdir)
-    if chosen == "dissect" or everything:
-        dissection.run(config, workdir, which=_CHECKPOINT.value, required=not everything)
-    if chosen == "attribute" or everything:
-        attribution.run(config, workdir, which=_CHECKPOINT.value, required=not everything)
-    if chosen == "anomaly" or everything:
-        anomaly.run(config, workdir, which=_CHECKPOINT.value, required=not everything)
-    if (chosen == "report" or everything) and parallel.is_main():
-        report.write_report(workdir)
-    if chosen == "export":
-        weights.export_run(workdir, _CHECKPOINT.value)
-    if everything:
+    if _STAGE.value == "all" and not config.stages:
         other = "cutmix" if config.mix.name == "none" else "baseline"
-        log.say(
+        say.line(
             f"next: open {workdir}/report/report.html, and compare with another augmentation: "
             f"python -m mixaug_jax.main --config=configs/{other}.py:{config.data.name}"
         )
@@ -118,7 +85,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _end(error, code: int) -> None:
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    say.error(error)
     sys.exit(code)
 
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from score_cases import Linear
 
-from mixaug_jax.evaluation.anomaly_grid import Grid, plan
-from mixaug_jax.evaluation.anomaly_removal import evaluate, rank
 from mixaug_jax.models import Net, Preprocess
+from mixaug_jax.occlusion.grid import Grid, plan
+from mixaug_jax.occlusion.removal import evaluate, rank
 
 MEAN = np.array([0.3, -0.2], np.float32)
 

@@ -10,10 +10,12 @@ import planted
 import toy
 from matplotlib.figure import Figure
 
-from mixaug_jax import checkpoint, dissection
 from mixaug_jax import config as config_lib
+from mixaug_jax import dissection
+from mixaug_jax.core import files
 from mixaug_jax.dissection import result
-from mixaug_jax.report import anomaly_tables, figures, tables
+from mixaug_jax.draw import dissection_figures, dissection_tables, occlusion_tables, style
+from mixaug_jax.training import checkpoint
 
 SCORES = (
     ("gradcam", "method", "pointing_game", 0.75, 0.7, 0.8),
@@ -84,7 +86,7 @@ def write_anomaly(folder, shift=0.0):
                     change + 0.1,
                 ]
                 rows.append([*row, int(k == 3), -change, -change, -change, 0.0, *[""] * 6])
-    tables.write_csv(folder / "sweep.csv", anomaly_tables.HEADER, rows)
+    files.write_csv(folder / "sweep.csv", occlusion_tables.HEADER, rows)
     for name in ("rises", "curves_gradient"):
         _draw(folder / name)
 
@@ -93,16 +95,16 @@ def write_dissection(folder, dissected):
     folder.mkdir(parents=True)
     result.save(dissected, folder / f"{dissected.stage}.npz")
     for name in ("unit", "concept", "count"):
-        header, rows = getattr(tables, f"{name}_rows")(dissected)
-        tables.write_csv(folder / f"{name}s.csv", header, rows)
-    sheet = figures.unit_sheet(dissected, planted.source(), planted.shares)
-    figures.save_figure(sheet, folder / f"units_{dissected.stage}")
+        header, rows = getattr(dissection_tables, f"{name}_rows")(dissected)
+        files.write_csv(folder / f"{name}s.csv", header, rows)
+    sheet = dissection_figures.unit_sheet(dissected, planted.source(), planted.shares)
+    style.save_figure(sheet, folder / f"units_{dissected.stage}")
 
 
 def write_attribution(folder, scores):
     folder.mkdir(parents=True)
     header = ("method", "kind", "score", "mean", "low", "high", "images", "left_out")
-    tables.write_csv(folder / "scores.csv", header, [(*row, 40, 0) for row in scores])
+    files.write_csv(folder / "scores.csv", header, [(*row, 40, 0) for row in scores])
     for name in ("curves", "overlays"):
         _draw(folder / name)
 
@@ -110,7 +112,7 @@ def write_attribution(folder, scores):
 def _draw(path):
     figure = Figure((4, 2))
     figure.subplots().plot(np.arange(3))
-    figures.save_figure(figure, path)
+    style.save_figure(figure, path)
 
 
 class Page(html.parser.HTMLParser):

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from mixaug_jax.evaluation import SCORES
 from mixaug_jax.models import Net, Preprocess
+from mixaug_jax.scores import SCORES
 
 HEATS = ("grad", "random", "gradcam")
 

@@ -7,7 +7,7 @@ import numpy as np
 from mixaug_jax import config as config_lib
 from mixaug_jax.dissection import counting
 from mixaug_jax.dissection import result as dissection
-from mixaug_jax.evaluation import result as evaluation
+from mixaug_jax.explain import evaluation
 from mixaug_jax.study import plan
 
 NAMES = (("none", "none"), ("cat", "object"), ("paw", "part"))

@@ -10,8 +10,8 @@ import pytest
 from scipy import ndimage
 from score_cases import HEATS, near
 
-from mixaug_jax.evaluation import SCORES, is_difficult, pointing_accuracy
-from mixaug_jax.evaluation.components import largest_component
+from mixaug_jax.scores import SCORES, is_difficult, pointing_accuracy
+from mixaug_jax.scores.components import largest_component
 
 ALIGNMENT = (
     "best_box_iou",

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from anomaly_cases import MEAN, keys_of, linear, logits64, loss64, run, small
 
-from mixaug_jax.evaluation.anomaly_grid import FULL, SCORES, SELECTIONS, VALUES, Grid, plan
-from mixaug_jax.evaluation.replacement import rise_blur
+from mixaug_jax.occlusion.grid import FULL, SCORES, SELECTIONS, VALUES, Grid, plan
+from mixaug_jax.scores.replacement import rise_blur
 
 SHARES = (0, 10, 33, 90, 100)
 

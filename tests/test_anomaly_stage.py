@@ -8,8 +8,9 @@ import pytest
 import toy
 
 from mixaug_jax import config as config_lib
-from mixaug_jax.evaluation import anomaly, anomaly_grid, anomaly_stage
-from mixaug_jax.report import anomaly_figures, anomaly_tables
+from mixaug_jax.draw import occlusion_figures, occlusion_tables
+from mixaug_jax.occlusion import grid, sweeping
+from mixaug_jax.stages import occlude
 
 TABLES = {"sweep.npz", "sweep.csv", "rises.png", "rises.svg"}
 
@@ -31,30 +32,30 @@ def workdir(trained, tmp_path, monkeypatch):
 @pytest.fixture
 def swept(monkeypatch):
     """The numbers of images that are swept."""
-    counts, sweep = [], anomaly_stage.sweep
+    counts, sweep = [], occlude.sweep
 
     def counted(net, dataset, images, **options):
         counts.append(len(images))
         return sweep(net, dataset, images, **options)
 
-    monkeypatch.setattr(anomaly_stage, "sweep", counted)
+    monkeypatch.setattr(occlude, "sweep", counted)
     return counts
 
 
 def test_what_it_writes(workdir, capsys):
     config = settings(labels=("true", "predicted", 3))
-    anomaly_stage.run(config, workdir)
+    occlude.run(config, workdir)
     folder = workdir / "anomaly"
     curves = {f"curves_gradient_x_input.{e}" for e in ("png", "svg")}
     assert {path.name for path in folder.iterdir()} == TABLES | curves
-    result = anomaly.load(folder / "sweep.npz")
+    result = sweeping.load(folder / "sweep.npz")
     assert result.labels == ("true", "predicted", "3")
     assert result.images.tolist() == [0, 3, 7, 11, 14, 18, 22, 25, 29, 33], "of the test split"
-    assert result.grid.selections == anomaly_grid.Grid().selections
-    found = anomaly.outcome(result, replicates=50)
+    assert result.grid.selections == grid.Grid().selections
+    found = sweeping.outcome(result, replicates=50)
     with (folder / "sweep.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == anomaly_tables.HEADER
+    assert tuple(rows[0]) == occlusion_tables.HEADER
     assert len(rows) == 3 * 1 * 3 * 2 * 2
     row = next(
         r for r in rows if (r["label"], r["selection"], r["share"]) == ("true", "lowest", "50")
@@ -76,67 +77,67 @@ def test_what_it_writes(workdir, capsys):
 
 
 def test_the_same_again_computes_nothing_and_other_settings_do(workdir, swept, monkeypatch, capsys):
-    anomaly_stage.run(settings(), workdir)
+    occlude.run(settings(), workdir)
     capsys.readouterr()
     (workdir / "anomaly" / "rises.svg").unlink()
-    anomaly_stage.run(settings(replicates=60), workdir)
+    occlude.run(settings(replicates=60), workdir)
     assert swept == [10]
     assert "already there" in capsys.readouterr().out
     assert (workdir / "anomaly" / "rises.svg").exists()
-    monkeypatch.setattr(anomaly_stage, "save_figure", lambda *arguments: None)  # it takes its time
+    monkeypatch.setattr(occlude, "save_figure", lambda *arguments: None)  # it takes its time
     changes = ({"seed": 1}, {"labels": ("true",)}, {"images": 9}, {"scores": ("abs_gradient",)})
     for k, changed in enumerate(changes, 2):
-        anomaly_stage.run(settings(**changed), workdir)
+        occlude.run(settings(**changed), workdir)
         assert len(swept) == k, changed
     assert not list((workdir / "anomaly").glob("curves_*")), "of another grid"
 
 
 def test_the_light_form(workdir, swept, monkeypatch, capsys):
     """A part of the images, unless more are swept already; classes that do not fit are said."""
-    monkeypatch.setattr(anomaly_stage, "save_figure", lambda *arguments: None)
-    anomaly_stage.run(settings(light=0), workdir, required=False)
+    monkeypatch.setattr(occlude, "save_figure", lambda *arguments: None)
+    occlude.run(settings(light=0), workdir, required=False)
     assert not (workdir / "anomaly").exists()
-    anomaly_stage.run(settings(), workdir, required=False)
-    anomaly_stage.run(settings(), workdir)
-    anomaly_stage.run(settings(), workdir, required=False)
+    occlude.run(settings(), workdir, required=False)
+    occlude.run(settings(), workdir)
+    occlude.run(settings(), workdir, required=False)
     assert swept == [4, 10]
-    anomaly_stage.run(settings(seed=1), workdir, required=False)
+    occlude.run(settings(seed=1), workdir, required=False)
     assert swept == [4, 10, 4]
     odd = dataclasses.replace(toy.source(), class_names=("one", "two"))
     toy.use(monkeypatch, lambda split: odd)
-    anomaly_stage.run(settings(), workdir, required=False)
+    occlude.run(settings(), workdir, required=False)
     assert (
         "left out, because the network has 4 classes and the data set 2" in capsys.readouterr().out
     )
     with pytest.raises(ValueError, match="anomaly: the network has 4 classes and the data set 2"):
-        anomaly_stage.run(settings(), workdir)
+        occlude.run(settings(), workdir)
 
 
 def test_the_light_form_of_another_split_or_data_set(workdir, swept, monkeypatch):
     """A sweep of more images takes the place of fewer of the same split only."""
-    monkeypatch.setattr(anomaly_stage, "save_figure", lambda *arguments: None)
-    monkeypatch.setattr(anomaly_stage.checkpoint, "check_settings", lambda *arguments: None)
-    anomaly_stage.run(settings(), workdir)
-    made = anomaly.load(workdir / "anomaly" / "sweep.npz").settings
+    monkeypatch.setattr(occlude, "save_figure", lambda *arguments: None)
+    monkeypatch.setattr(occlude.checkpoint, "check_settings", lambda *arguments: None)
+    occlude.run(settings(), workdir)
+    made = sweeping.load(workdir / "anomaly" / "sweep.npz").settings
     assert (made["dataset"], made["split"]) == ("scenes", "test")
-    anomaly_stage.run(settings(split="test"), workdir, required=False)
+    occlude.run(settings(split="test"), workdir, required=False)
     assert swept == [10]
-    anomaly_stage.run(settings(split="validation"), workdir, required=False)
+    occlude.run(settings(split="validation"), workdir, required=False)
     assert swept == [10, 4]
-    anomaly_stage.run(settings(), workdir)
+    occlude.run(settings(), workdir)
     other = settings()
     other.data.name = "folder"
-    anomaly_stage.run(other, workdir, required=False)
+    occlude.run(other, workdir, required=False)
     assert swept == [10, 4, 10, 4]
 
 
 def test_every_checkpoint(workdir, monkeypatch):
-    monkeypatch.setattr(anomaly_stage, "save_figure", lambda *arguments: None)
-    anomaly_stage.run(settings(), workdir, which="all")
-    found = [anomaly.load(workdir / "anomaly" / step / "sweep.npz") for step in ("2", "4")]
+    monkeypatch.setattr(occlude, "save_figure", lambda *arguments: None)
+    occlude.run(settings(), workdir, which="all")
+    found = [sweeping.load(workdir / "anomaly" / step / "sweep.npz") for step in ("2", "4")]
     assert found[0].settings["weights"] != found[1].settings["weights"]
-    compared = anomaly.compare(dict(zip(("early", "late"), found, strict=True)), replicates=20)
-    both = [anomaly.outcome(swept, replicates=20) for swept in found]
+    compared = sweeping.compare(dict(zip(("early", "late"), found, strict=True)), replicates=20)
+    both = [sweeping.outcome(swept, replicates=20) for swept in found]
     difference = both[1].accuracy - both[0].accuracy
     np.testing.assert_allclose(compared.accuracy[0], difference, atol=1e-12)
 
@@ -161,7 +162,7 @@ def test_every_checkpoint(workdir, monkeypatch):
 )
 def test_bad_settings_are_said_before_any_compile(workdir, key, value, message):
     config = settings(**{key: value})
-    for run in (lambda: anomaly_stage.check(config), lambda: anomaly_stage.run(config, workdir)):
+    for run in (lambda: occlude.check(config), lambda: occlude.run(config, workdir)):
         with pytest.raises(ValueError, match=message):
             run()
     assert not (workdir / "anomaly").exists()
@@ -171,31 +172,31 @@ def test_the_split_is_test_where_there_is_one(workdir, monkeypatch):
     opened = []
     toy.use(monkeypatch, lambda split: opened.append(split) or toy.splits()[split])
     config = settings()
-    anomaly_stage.check(config)
+    occlude.check(config)
     config.data.test_split = ""
-    anomaly_stage.check(config)
+    occlude.check(config)
     assert opened == ["test", "validation"]
     config.anomaly.split = "test"
     with pytest.raises(ValueError, match=r"anomaly\.split='test', but data\.test_split is empty"):
-        anomaly_stage.check(config)
+        occlude.check(config)
 
 
 def test_defaults_are_those_of_the_functions():
     a = config_lib.get_config().anomaly
-    assert anomaly_grid.from_config(a) == anomaly_grid.Grid()
+    assert grid.from_config(a) == grid.Grid()
     with config_lib.get_config().unlocked() as config:
         config.anomaly.grid = "full"
-    assert anomaly_grid.from_config(config.anomaly) == anomaly_grid.FULL
+    assert grid.from_config(config.anomaly) == grid.FULL
 
 
 def test_figures_show_every_cell(workdir):
     """The map has a cell for each score, selection, share and value; dots where accuracy rises."""
-    anomaly_stage.run(settings(), workdir)
-    result = anomaly.load(workdir / "anomaly" / "sweep.npz")
-    found = anomaly.outcome(result, replicates=50)
+    occlude.run(settings(), workdir)
+    result = sweeping.load(workdir / "anomaly" / "sweep.npz")
+    found = sweeping.outcome(result, replicates=50)
     rises = np.zeros_like(found.rises)
     rises[0, 0, 1, 1, 0] = True
-    figure = anomaly_figures.rises(result, dataclasses.replace(found, rises=rises))
+    figure = occlusion_figures.rises(result, dataclasses.replace(found, rises=rises))
     upper, lower = figure.axes[:2]
     np.testing.assert_allclose(
         upper.images[0].get_array(), 100 * found.accuracy[0].reshape(3, 4), atol=1e-9
@@ -203,7 +204,7 @@ def test_figures_show_every_cell(workdir):
     assert upper.collections[0].get_offsets().tolist() == [[2, 1]]
     assert not len(lower.collections[0].get_offsets())
     assert [t.get_text() for t in upper.get_yticklabels()][1] == "gradient x input, lowest"
-    curves = anomaly_figures.curves(result, found, "gradient_x_input", label=1)
+    curves = occlusion_figures.curves(result, found, "gradient_x_input", label=1)
     panel = curves.axes[1]
     assert panel.get_title() == "lowest"
     np.testing.assert_allclose(

@@ -10,9 +10,9 @@ import pytest
 from anomaly_cases import linear, logits64, loss64, run, small
 
 from mixaug_jax.data.source import Source
-from mixaug_jax.evaluation import anomaly, anomaly_result
-from mixaug_jax.evaluation.anomaly_grid import Grid
 from mixaug_jax.models import Preprocess
+from mixaug_jax.occlusion import outcomes, sweeping
+from mixaug_jax.occlusion.grid import Grid
 
 
 def source(images=11, side=6, seed=1):
@@ -43,7 +43,7 @@ WIDE = small(
 
 @pytest.fixture(scope="module")
 def swept():
-    return anomaly.sweep(
+    return sweeping.sweep(
         seen_net(), source(), range(11), grid=WIDE, labels=("true", "predicted", 2)
     )
 
@@ -74,7 +74,7 @@ def test_a_sweep_is_its_images_by_themselves(swept):
 
 @pytest.mark.parametrize(("batch_size", "devices"), [(3, 1), (100, 1), (5, 3)])
 def test_batches_and_devices_do_not_matter(swept, batch_size, devices):
-    again = anomaly.sweep(
+    again = sweeping.sweep(
         seen_net(),
         source(),
         range(11),
@@ -89,17 +89,17 @@ def test_batches_and_devices_do_not_matter(swept, batch_size, devices):
 
 def test_other_images_do_not_matter(swept):
     """But for the data's mean: of the images 3 and 7 alone, noise and random removals are the same."""
-    some = anomaly.sweep(seen_net(), source(), (3, 7), grid=WIDE)
+    some = sweeping.sweep(seen_net(), source(), (3, 7), grid=WIDE)
     noise = swept.index[..., 1]
     np.testing.assert_allclose(
         some.loss[some.job[0]][:, noise], swept.loss[swept.job[0, [3, 7]]][:, noise], atol=2e-6
     )
-    other = anomaly.sweep(seen_net(), source(), (3, 7), grid=WIDE, seed=1)
+    other = sweeping.sweep(seen_net(), source(), (3, 7), grid=WIDE, seed=1)
     assert np.abs(other.loss - some.loss)[:, noise[:, 2]].max() > 0.01
 
 
 def test_the_outcome_by_hand(swept):
-    found = anomaly.outcome(swept, replicates=400)
+    found = sweeping.outcome(swept, replicates=400)
     data, net = source(), seen_net()
     index = swept.index[0, 0, 1, 1]
     change = swept.correct[swept.job][..., index].astype(float) - swept.correct[swept.job][..., 0]
@@ -140,7 +140,7 @@ def made(changes, labels=("true", "predicted")):
         "data": 0,
         "images": 0,
     }
-    return anomaly.Sweep(
+    return sweeping.Sweep(
         labels[:count], np.float32(1 - rows), rows > 0, np.float32(0 * rows),
         np.arange(count * images).reshape(count, images), 1 + np.arange(cells).reshape(1, 1, -1, 1),
         np.arange(images), np.zeros(images, int), np.zeros(images, int), settings,
@@ -155,7 +155,7 @@ def test_what_rises_and_what_rises_by_chance():
     gain[0, 50, 1] = 1
     gain[0, :10, 2:] = 1
     gain[0, 10:20, 2:] = -1
-    found = anomaly.outcome(made(gain), flips=200)
+    found = sweeping.outcome(made(gain), flips=200)
     assert found.rises[0, 0, 0, :, 0].tolist() == [True] + 42 * [False]
     assert found.rising.tolist() == [1]
     assert found.falling.tolist() == [1]
@@ -164,18 +164,18 @@ def test_what_rises_and_what_rises_by_chance():
     assert 0 < found.by_chance.mean() / 43 < 0.08, "about 2.5 % of the removals"
     assert found.grid_p.tolist() == [1 / 201], "20 gained are 5 standard errors"
     assert np.isnan(found.leak_accuracy).all(), "there is no predicted label"
-    none = anomaly.outcome(made(gain[..., 1:]), flips=200)
+    none = sweeping.outcome(made(gain[..., 1:]), flips=200)
     assert none.grid_p[0] > 0.05, "1 gained is 1 standard error"
-    assert anomaly.outcome(made(0 * gain), flips=2).grid_p.tolist() == [1]
+    assert sweeping.outcome(made(0 * gain), flips=2).grid_p.tolist() == [1]
 
 
 def test_chance_counts_the_intervals_above_0():
     draw = np.random.default_rng(3)
     changes = draw.integers(-1, 2, size=(9, 400)) + draw.choice((0.0, 0.4), 400)
     for replicates in (1, 2, 40, 1000):
-        draws = anomaly_result._draws(9, replicates, 0)
-        low = anomaly_result._intervals(changes, draws)[:, 0]
-        np.testing.assert_array_equal(anomaly_result._certain(changes, draws), low > 0)
+        draws = outcomes._draws(9, replicates, 0)
+        low = outcomes._intervals(changes, draws)[:, 0]
+        np.testing.assert_array_equal(outcomes._certain(changes, draws), low > 0)
         assert 0 < (low > 0).sum() < 400
 
 
@@ -186,7 +186,7 @@ def test_a_comparison_is_paired():
     other = base.copy()
     other[0, :25, 1] = 1 - other[0, :25, 1]
     difference = (other - base)[0, :, 1]
-    found = anomaly.compare({"a": made(base), "b": made(other), "c": made(base)})
+    found = sweeping.compare({"a": made(base), "b": made(other), "c": made(base)})
     assert (found.names, found.images) == (("a", "b", "c"), 50)
     want = [[0, difference.mean()], [0, 0]]
     np.testing.assert_allclose(found.accuracy[:, 0, 0, 0, :, 0], want, atol=1e-12)
@@ -197,26 +197,26 @@ def test_a_comparison_is_paired():
     assert 3.4 < width < 4.4, "about 2 x 1.96 standard errors"
     np.testing.assert_allclose(found.loss, -found.accuracy, atol=1e-12)
     with pytest.raises(ValueError, match="two sweeps or more, not 1"):
-        anomaly.compare({"a": made(base)})
+        sweeping.compare({"a": made(base)})
     odd = made(base)
     odd.settings["images"] = 1
     with pytest.raises(ValueError, match="b and a have other images"):
-        anomaly.compare({"a": made(base), "b": odd})
+        sweeping.compare({"a": made(base), "b": odd})
 
 
 def test_an_image_that_is_not_finite_is_left_out(swept):
     loss = swept.loss.copy()
     loss[swept.job[1, 4], 3] = np.nan
-    found = anomaly.outcome(dataclasses.replace(swept, loss=loss), replicates=20, flips=2)
+    found = sweeping.outcome(dataclasses.replace(swept, loss=loss), replicates=20, flips=2)
     assert (found.images, found.left_out) == (10, 1)
     assert np.isfinite(found.loss_interval).all()
     with pytest.raises(ValueError, match="no image has finite numbers"):
-        anomaly.outcome(dataclasses.replace(swept, loss=loss * np.nan))
+        sweeping.outcome(dataclasses.replace(swept, loss=loss * np.nan))
 
 
 def test_save_and_load(swept, tmp_path):
-    anomaly.save(swept, tmp_path / "sweep.npz")
-    again = anomaly.load(tmp_path / "sweep.npz")
+    sweeping.save(swept, tmp_path / "sweep.npz")
+    again = sweeping.load(tmp_path / "sweep.npz")
     for field in dataclasses.fields(swept):
         np.testing.assert_equal(getattr(again, field.name), getattr(swept, field.name))
     assert again.grid == WIDE
@@ -224,7 +224,7 @@ def test_save_and_load(swept, tmp_path):
     (tmp_path / "other.npz").write_bytes(b"half a file")
     for name in ("other.npz", "none.npz"):
         with pytest.raises(ValueError, match=f"{name} is no result of a sweep"):
-            anomaly.load(tmp_path / name)
+            sweeping.load(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_a_grid_of_lists_arrays_and_numpy_integers(swept):
     assert hash(grid) == hash(WIDE)
     assert Grid(window=8) == Grid(window=[integer(8), 8]) == Grid(window=(8, 8))
     given = {"grid": grid, "labels": ["true", "predicted", integer(2)], "seed": integer(0)}
-    again = anomaly.sweep(seen_net(), source(), np.arange(11), **given)
+    again = sweeping.sweep(seen_net(), source(), np.arange(11), **given)
     assert again.settings == swept.settings
 
 
@@ -287,4 +287,4 @@ def test_a_grid_of_lists_arrays_and_numpy_integers(swept):
 )
 def test_sweeps_that_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        anomaly.sweep(seen_net(), source(), **({"images": range(3)} | options))
+        sweeping.sweep(seen_net(), source(), **({"images": range(3)} | options))

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from mixaug_jax.attribution import METHODS
-from mixaug_jax.evaluation import SCORES
 from mixaug_jax.mixing import MIXERS
+from mixaug_jax.scores import SCORES
 
 ALIGNMENT = (
     "best_box_iou",

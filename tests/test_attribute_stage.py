@@ -17,8 +17,9 @@ import toy
 import mixaug_jax
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
-from mixaug_jax.evaluation import regions, result, run, stage
-from mixaug_jax.report import explanations
+from mixaug_jax.draw import explanation_figures
+from mixaug_jax.explain import evaluation, regions, running
+from mixaug_jax.stages import explain
 
 ROOT = pathlib.Path(__file__).parents[1]
 FIGURES = {f"{name}.{e}" for name in ("curves", "overlays") for e in ("png", "svg")}
@@ -69,10 +70,10 @@ def rows(path):
 def test_what_it_writes(workdir, capsys):
     config = settings(scores=("pointing_game", "energy_pointing_game", "deletion"), images=0)
     config.attribute.options.deletion.window = 8
-    stage.run(config, workdir)
+    explain.run(config, workdir)
     folder = workdir / "attribution"
     assert {path.name for path in folder.iterdir()} == files_of("gradient")
-    found = {m: result.load(folder / f"{m}.npz") for m in ("gradient", *CONTROLS)}
+    found = {m: evaluation.load(folder / f"{m}.npz") for m in ("gradient", *CONTROLS)}
     one = found["gradient"]
     assert one.images.tolist() == list(range(21))
     assert one.labels.tolist() == [boxed()[i]["label"] for i in range(21)]
@@ -117,55 +118,57 @@ def test_what_it_writes(workdir, capsys):
 
 def test_the_same_again_computes_nothing_and_other_settings_do(workdir, monkeypatch, capsys):
     computed = []
-    evaluate_method = run.evaluate_method
+    evaluate_method = running.evaluate_method
 
     def counted(net, examples, method, *arguments, **options):
         computed.append(method)
         return evaluate_method(net, examples, method, *arguments, **options)
 
-    monkeypatch.setattr(run, "evaluate_method", counted)
-    monkeypatch.setattr(stage, "_draw", lambda *arguments: None)  # it takes its time
-    stage.run(settings(), workdir)
+    monkeypatch.setattr(running, "evaluate_method", counted)
+    monkeypatch.setattr(explain, "_draw", lambda *arguments: None)  # it takes its time
+    explain.run(settings(), workdir)
     assert computed == ["gradient", *CONTROLS]
     computed.clear()
     capsys.readouterr()
-    stage.run(settings(memory_gb=0.0, replicates=3), workdir)
+    explain.run(settings(memory_gb=0.0, replicates=3), workdir)
     assert not computed
     assert "already there" in capsys.readouterr().out
-    stage.run(settings(methods=("gradient", "input_x_gradient")), workdir)
+    explain.run(settings(methods=("gradient", "input_x_gradient")), workdir)
     assert computed == ["input_x_gradient"]
     changes = ({"images": 7}, {"reduce": "abs_max"}, {"label": "predicted"}, {"region": "boxes"})
     for changed in (*changes, {"scores": ("sparseness",)}, {"split": "test"}):
         computed.clear()
-        stage.run(settings(**changed), workdir)
+        explain.run(settings(**changed), workdir)
         assert "gradient" in computed, changed
     computed.clear()
     config = settings(methods=("gradient", "input_x_gradient"), split="test")
     config.attribute.options.input_x_gradient.of = "prob"
-    stage.run(config, workdir)
+    explain.run(config, workdir)
     assert computed == ["input_x_gradient"]
     computed.clear()
     (workdir / "attribution" / "center.npz").write_bytes(b"half a file")
-    stage.run(config, workdir)
+    explain.run(config, workdir)
     assert computed == ["center"]
     toy.use(monkeypatch, dataclasses.replace(toy.source(21, seed=5), box_names=("a",)))
     computed.clear()
-    stage.run(config, workdir)
+    explain.run(config, workdir)
     assert computed == ["gradient", "input_x_gradient", *CONTROLS], "other images"
 
 
 def test_every_checkpoint(workdir):
-    stage.run(settings(), workdir, which="all")
-    found = [result.load(workdir / "attribution" / step / "gradient.npz") for step in ("2", "4")]
+    explain.run(settings(), workdir, which="all")
+    found = [
+        evaluation.load(workdir / "attribution" / step / "gradient.npz") for step in ("2", "4")
+    ]
     assert found[0].settings["weights"] != found[1].settings["weights"]
     assert np.abs(found[0].heat - found[1].heat).max() > 0
     for step in ("2", "4"):
         names = {path.name for path in (workdir / "attribution" / step).iterdir()}
         assert names == files_of("gradient")
-    stage.run(settings(), workdir, which="best")
+    explain.run(settings(), workdir, which="best")
     assert (workdir / "attribution" / "gradient.npz").exists()
     with pytest.raises(ValueError, match=r"'3' is not in .*; allowed: latest, best, all, 2, 4"):
-        stage.run(settings(), workdir, which="3")
+        explain.run(settings(), workdir, which="3")
 
 
 def test_without_regions(workdir, monkeypatch, capsys):
@@ -174,22 +177,22 @@ def test_without_regions(workdir, monkeypatch, capsys):
     with pytest.raises(
         ValueError, match=r"left out pointing_game, because scenes has no boxes and no masks"
     ):
-        stage.run(config, workdir)
+        explain.run(config, workdir)
     assert not (workdir / "attribution").exists()
-    stage.check(config)
-    stage.run(config, workdir, required=False)
+    explain.check(config)
+    explain.run(config, workdir, required=False)
     said = capsys.readouterr().out
     assert said.count("left out pointing_game, because scenes has no boxes") == 1
-    assert set(result.load(workdir / "attribution" / "gradient.npz").scores) == {"sparseness"}
+    assert set(evaluation.load(workdir / "attribution" / "gradient.npz").scores) == {"sparseness"}
 
 
 def test_images_of_other_classes(workdir, monkeypatch, capsys):
     toy.use(monkeypatch, boxed(class_names=("photo",), box_names=("photo",)))
     with pytest.raises(ValueError, match="the network has 4 classes and the data set 1"):
-        stage.run(settings(), workdir)
-    stage.run(settings(), workdir, required=False)
+        explain.run(settings(), workdir)
+    explain.run(settings(), workdir, required=False)
     assert "the predicted class is explained" in capsys.readouterr().out
-    found = result.load(workdir / "attribution" / "gradient.npz")
+    found = evaluation.load(workdir / "attribution" / "gradient.npz")
     np.testing.assert_array_equal(found.labels, found.predicted)
     assert found.settings["region"] == "boxes"
 
@@ -216,18 +219,18 @@ def test_images_of_other_classes(workdir, monkeypatch, capsys):
 )
 def test_bad_settings_are_said_before_any_compile(workdir, key, value, message):
     config = settings(**{key: value})
-    for call in (lambda: stage.check(config), lambda: stage.run(config, workdir)):
+    for call in (lambda: explain.check(config), lambda: explain.run(config, workdir)):
         with pytest.raises(ValueError, match=message):
             call()
     assert not (workdir / "attribution").exists()
 
 
 def test_options_that_do_not_fit_are_said_before_any_compile(workdir, monkeypatch):
-    monkeypatch.setattr(run, "evaluate_method", unreachable)
+    monkeypatch.setattr(running, "evaluate_method", unreachable)
     config = settings(methods=("occlusion",))
     config.attribute.options.occlusion.window = 40
     with pytest.raises(ValueError, match="window is 40 pixels, longer than the image's side of 16"):
-        stage.run(config, workdir)
+        explain.run(config, workdir)
 
 
 def unreachable(*arguments, **options):
@@ -238,7 +241,7 @@ def test_a_split_that_is_not_there(workdir):
     config = settings(split="test")
     config.data.test_split = ""
     with pytest.raises(ValueError, match=r"attribute\.split='test', but data\.test_split is empty"):
-        stage.check(config)
+        explain.check(config)
 
 
 def test_every_option_of_every_method_and_score_is_a_key():
@@ -295,12 +298,14 @@ def test_figures(workdir, monkeypatch):
     heat = found["gradient"].heat.copy()
     heat[0], heat[1] = 0, np.nan
     found["gradient"] = dataclasses.replace(found["gradient"], heat=heat)
-    examples = run.load_examples(net, boxed(), run.finder(net, boxed(), "true", "auto"), images=3)
-    figure = explanations.overlays(found, examples, boxed(), net.preprocess)
+    examples = running.load_examples(
+        net, boxed(), running.finder(net, boxed(), "true", "auto"), images=3
+    )
+    figure = explanation_figures.overlays(found, examples, boxed(), net.preprocess)
     assert len(figure.axes) == 3 * 5
     words = [text.get_text() for panel in figure.axes for text in panel.texts]
     assert words == ["nothing", "nothing"]
-    figure = explanations.faithfulness(found)
+    figure = explanation_figures.faithfulness(found)
     (panel,) = figure.axes
     assert panel.get_title() == "lerf: higher is better"
     assert len(panel.lines) == 4
@@ -310,7 +315,7 @@ def test_figures(workdir, monkeypatch):
     colors = {line.get_label().split()[0]: line.get_color() for line in panel.lines}
     assert len({colors[control] for control in CONTROLS}) == 1
     assert colors["gradient"] not in {colors[control] for control in CONTROLS}
-    assert not explanations.faithfulness(
+    assert not explanation_figures.faithfulness(
         {k: dataclasses.replace(v, curves={}) for k, v in found.items()}
     ).axes
 
@@ -342,4 +347,4 @@ def test_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "run" / "attribution"
     assert {path.name for path in folder.iterdir()} == files_of("occlusion")
-    assert result.load(folder / "occlusion.npz").settings["region"] == "class_masks"
+    assert evaluation.load(folder / "occlusion.npz").settings["region"] == "class_masks"

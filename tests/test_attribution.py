@@ -10,7 +10,7 @@ import pytest
 from attribution_cases import close, explain, random_net
 
 from mixaug_jax.attribution import METHODS, REDUCTIONS, heatmap
-from mixaug_jax.evaluation import memory
+from mixaug_jax.explain import memory
 
 # What each method cannot do without, or what keeps it small.
 SMALL = {

@@ -8,8 +8,8 @@ import pytest
 from recordings import FULL, config, tone, write_recordings, write_wav
 
 from mixaug_jax import data
-from mixaug_jax.data import audio
 from mixaug_jax.data.layout import class_files
+from mixaug_jax.data.speech import recordings
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_samples_of_a_wav(tmp_path, width, channels):
     samples = np.random.default_rng(0).uniform(-1, 1, (37, channels))
     samples[:2] = [[1.0], [-1.0]]
     write_wav(tmp_path / "a.wav", samples, rate=11025, width=width)
-    found, rate = audio.read_wav(tmp_path / "a.wav")
+    found, rate = recordings.read_wav(tmp_path / "a.wav")
     assert (found.dtype, found.shape, rate) == (np.float32, (37, channels), 11025)
     stored = np.rint(samples * FULL[width]) / (FULL[width] + 1)
     np.testing.assert_allclose(found, stored, atol=1e-7)
@@ -60,8 +60,8 @@ def test_pcm_behind_an_extensible_header(tmp_path, bits, kind):
         content = made[:12] + listed + made[12:]
         content = content[:4] + struct.pack("<I", len(content) - 8) + content[8:]
         (tmp_path / f"{name}.wav").write_bytes(content)
-    found, rate = audio.read_wav(tmp_path / "extensible.wav")
-    expected, _ = audio.read_wav(tmp_path / "plain.wav")
+    found, rate = recordings.read_wav(tmp_path / "extensible.wav")
+    expected, _ = recordings.read_wav(tmp_path / "plain.wav")
     assert (found.shape, rate) == ((10, 2), 8000)
     np.testing.assert_array_equal(found, expected)
 
@@ -142,7 +142,7 @@ def test_stereo_is_averaged_and_other_rates_are_resampled_and_both_are_said(tmp_
 
 @pytest.mark.parametrize("old", [4000, 8000, 11025, 22050, 48000, 7999])
 def test_resampled_tone(old):
-    samples = audio.resample(tone(500, 2 * old // 5, old).astype(np.float32), old, 8000)
+    samples = recordings.resample(tone(500, 2 * old // 5, old).astype(np.float32), old, 8000)
     assert samples.dtype == np.float32
     assert len(samples) == -(-(2 * old // 5) * 8000 // old)
     np.testing.assert_allclose(
@@ -151,7 +151,7 @@ def test_resampled_tone(old):
 
 
 def test_what_the_new_rate_cannot_hold_does_not_fold_back():
-    samples = audio.resample(tone(6000, 8820, 44100).astype(np.float32), 44100, 8000)
+    samples = recordings.resample(tone(6000, 8820, 44100).astype(np.float32), 44100, 8000)
     assert np.abs(samples[50:-50]).max() < 0.005  # of 0.5; the tone's sudden start is no tone
 
 
@@ -164,7 +164,7 @@ def test_a_picture_of_any_length(samples, kind):
         "click": np.eye(1, samples)[0],
         "faint": 1e-7 * tone(900, samples) + 1e-8,
     }[kind].astype(np.float32)
-    image, valid = audio.picture(sound, 16, config("").data.audio)
+    image, valid = recordings.picture(sound, 16, config("").data.audio)
     frames = 1 + -(-max(0, samples - 128) // 80)
     assert image.shape == (16, max(16, frames), 1)
     assert valid.sum() == frames
@@ -175,7 +175,7 @@ def test_a_picture_of_any_length(samples, kind):
 @pytest.mark.parametrize("samples", [np.zeros(0), np.array([0.1, np.nan]), np.zeros((3, 1))])
 def test_samples_that_make_no_picture(samples):
     with pytest.raises(ValueError, match="samples must be one or more finite numbers"):
-        audio.picture(samples, 16, config("").data.audio)
+        recordings.picture(samples, 16, config("").data.audio)
 
 
 def arrays(**change):

@@ -10,7 +10,7 @@ import studies
 import toy
 
 from mixaug_jax import data
-from mixaug_jax.report import stage
+from mixaug_jax.report import writing
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra `test` brings it")
 CHROMIUM = (
@@ -35,7 +35,7 @@ def pages(tmp_path_factory):
         for planned in studies.asked(folder / "study", ("baseline", "cutmix", "mixup"), (0, 1)):
             worse = 0.1 * (planned.name != "baseline")
             studies.write_run(planned, accuracy=0.9 - worse - 0.01 * planned.seed)
-        return {"run": stage.write_report(run), "study": stage.write_report(folder / "study")}
+        return {"run": writing.write_report(run), "study": writing.write_report(folder / "study")}
 
 
 @pytest.fixture(scope="module")

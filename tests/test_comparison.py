@@ -8,13 +8,7 @@ import pytest
 from attribution_cases import random_net
 from score_cases import linear_net, near
 
-from mixaug_jax.evaluation import (
-    SCORES,
-    auc,
-    cross_model_deletion,
-    degradation_score,
-    readings,
-)
+from mixaug_jax.scores import SCORES, auc, cross_model_deletion, degradation_score, readings
 
 SHARED = ("per_image", "D", "R", "own_vs_others", "fixed_evaluators", "gain_over_random")
 

@@ -11,6 +11,8 @@ import pytest
 
 from mixaug_jax import data
 from mixaug_jax.config import get_config
+from mixaug_jax.core import walk
+from mixaug_jax.data import transforms
 from mixaug_jax.data.source import Source
 from mixaug_jax.dissection import broden, colors, concepts
 from mixaug_jax.models import Preprocess
@@ -51,15 +53,15 @@ def test_label_maps_follow_what_the_network_sees(tmp_path):
     maps = concepts.make_label_maps(source, NET, tmp_path, size=16).maps
     np.testing.assert_array_equal(maps[0], labels[2:18, 9:25])
     # The pixels that the network gets are the ones that the maps are of.
-    seen = concepts.seen_part({"image": image}, NET)["image"]
+    seen = transforms.seen_part({"image": image}, NET)["image"]
     np.testing.assert_allclose(
         NET(image), (seen / 255 - NET.mean) / np.array(NET.std), rtol=1e-5, atol=1e-6
     )
 
 
 def test_spread_and_default_size():
-    assert concepts.spread(10, 4).tolist() == [0, 2, 5, 7]
-    assert concepts.spread(3, 0).tolist() == concepts.spread(3, 9).tolist() == [0, 1, 2]
+    assert walk.spread(10, 4).tolist() == [0, 2, 5, 7]
+    assert walk.spread(3, 0).tolist() == walk.spread(3, 9).tolist() == [0, 1, 2]
     assert [concepts.default_size(s) for s in (32, 64, 96, 224)] == [32, 64, 96, 56]
 
 

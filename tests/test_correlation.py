@@ -6,8 +6,8 @@ import pytest
 from attribution_cases import golden_net, random_net
 from score_cases import linear_net, near, run
 
-from mixaug_jax.evaluation import SCORES, pooled_sensitivity_n, subset_drops, subset_sizes
-from mixaug_jax.evaluation.similarity import correlation
+from mixaug_jax.scores import SCORES, pooled_sensitivity_n, subset_drops, subset_sizes
+from mixaug_jax.scores.agreement import correlation
 
 SENSITIVITY = ("input_x_grad", "ig50_gausslegendre", "occlusion_w8s4_zero", "grad")
 INFIDELITY = ("input_x_grad", "ig50_gausslegendre", "grad")

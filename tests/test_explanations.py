@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mixaug_jax.report import explanations
+from mixaug_jax.draw import explanation_figures
 
 
 def test_gallery():
@@ -13,7 +13,7 @@ def test_gallery():
     bright = np.zeros((8, 6), np.float32)
     bright[2, 1] = 1
     maps = {"one": bright, "all_negative": bright - 2, "not_finite": bright + np.nan, "two": bright}
-    figure = explanations.gallery(image, maps, mask, columns=3)
+    figure = explanation_figures.gallery(image, maps, mask, columns=3)
     axes = figure.axes
     assert len(axes) == 6
     titles = ["image", "one", "all\nnegative", "not\nfinite", "two", ""]
@@ -22,7 +22,7 @@ def test_gallery():
     assert words == [[], [], ["nothing"], ["nothing"], [], []]
     shown = [panel.images[0].get_array() if panel.images else None for panel in axes]
     np.testing.assert_array_equal(shown[0], image)
-    np.testing.assert_array_equal(shown[1], explanations.blend(image, bright))
+    np.testing.assert_array_equal(shown[1], explanation_figures.blend(image, bright))
     np.testing.assert_array_equal(shown[2], image // 3)
     assert shown[5] is None
     assert [len(panel.collections) > 0 for panel in axes] == [True, True, False, False, True, False]
@@ -30,7 +30,7 @@ def test_gallery():
 
 def test_gallery_of_a_grey_image_without_a_region():
     image = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
-    figure = explanations.gallery(image, {"one": np.ones((4, 4))}, np.zeros((4, 4), bool))
+    figure = explanation_figures.gallery(image, {"one": np.ones((4, 4))}, np.zeros((4, 4), bool))
     first = figure.axes[0]
     np.testing.assert_array_equal(first.images[0].get_array(), image.repeat(3, -1))
     assert not first.collections

@@ -12,11 +12,11 @@ from scipy import sparse
 from scipy.ndimage import gaussian_filter
 from score_cases import HEATS, linear_net, near, run
 
-from mixaug_jax.evaluation import SCORES, auc
-from mixaug_jax.evaluation.imputation import impute
-from mixaug_jax.evaluation.maps import ranks
-from mixaug_jax.evaluation.replacement import fill, rise_blur
-from mixaug_jax.evaluation.tiles import tile_means
+from mixaug_jax.scores import SCORES, auc
+from mixaug_jax.scores.imputation import impute
+from mixaug_jax.scores.maps import ranks
+from mixaug_jax.scores.replacement import fill, rise_blur
+from mixaug_jax.scores.tiles import tile_means
 
 CURVES = ("deletion", "insertion", "morf", "lerf", "pixel_flipping", "road")
 

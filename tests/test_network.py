@@ -9,7 +9,8 @@ import pytest
 
 import mixaug_jax
 from mixaug_jax import dissection
-from mixaug_jax.dissection import activations, progress, resample, result
+from mixaug_jax.core import say
+from mixaug_jax.dissection import activations, resample, result
 
 QUICK = {"shuffles": 2, "replicates": 2, "random_baseline": False}
 
@@ -289,11 +290,11 @@ def test_what_cannot_be_compared():
 
 
 def test_progress_is_said_for_long_work_only(monkeypatch, capsys):
-    report = progress.reporter("forward", 100)
+    report = say.progress("forward", 100)
     report(50)
     assert not capsys.readouterr().out
-    monkeypatch.setattr(progress, "_SECONDS", 0.0)
-    watched = progress.Watched(np.zeros((100, 1, 1, 1)), "counts")
+    monkeypatch.setattr(say, "_SECONDS", 0.0)
+    watched = activations.Watched(np.zeros((100, 1, 1, 1)), "counts")
     for start in (0, 25, 50, 75, 0, 25):
         watched[start : start + 25]
     lines = capsys.readouterr().out.splitlines()

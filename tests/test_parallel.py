@@ -9,7 +9,9 @@ import pytest
 import toy
 
 from mixaug_jax import config as config_lib
-from mixaug_jax import data, parallel, training
+from mixaug_jax import data, training
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.models import build
 from mixaug_jax.models.convolution import conv
 
 
@@ -19,7 +21,7 @@ def step():
     config = toy.config("cutmix")
     sources = toy.splits()
     config = config_lib.resolve(config, train_size=64, class_names=sources["train"].class_names)
-    model, optimizer = training.build_model(config), training.build_optimizer(config)
+    model, optimizer = build.build_model(config), training.build_optimizer(config)
     state = training.init_state(model, optimizer, config)
     batch = next(iter(data.batches(sources["train"], config, train=True)))
     run = functools.partial(training.train_step, model=model, optimizer=optimizer, config=config)
@@ -30,9 +32,9 @@ def step():
 def ours(step):
     """State and metrics after the mapped step on four devices."""
     run, state, batch = step
-    specs = (parallel.REPLICATED, parallel.SHARDED)
-    return parallel.pmap(run, specs, parallel.REPLICATED)(
-        parallel.replicate(state), parallel.shard_batch(batch)
+    specs = (devices_lib.REPLICATED, devices_lib.SHARDED)
+    return devices_lib.pmap(run, specs, devices_lib.REPLICATED)(
+        devices_lib.replicate(state), devices_lib.shard_batch(batch)
     )
 
 
@@ -43,14 +45,14 @@ def compare(a, b, check=np.testing.assert_array_equal):
 def test_step_is_bitwise_that_of_jax_pmap(step, ours):
     run, state, batch = step
     split = jax.tree.map(lambda x: x.reshape(4, -1, *x.shape[1:]), batch)
-    theirs = jax.pmap(run, axis_name=parallel.AXIS, in_axes=(None, 0))(state, split)
+    theirs = jax.pmap(run, axis_name=devices_lib.AXIS, in_axes=(None, 0))(state, split)
     compare(ours, jax.tree.map(lambda x: x[0], theirs))
 
 
 def test_step_is_that_of_one_device_under_vmap(step, ours):
     run, state, batch = step
     split = jax.tree.map(lambda x: jnp.asarray(x.reshape(4, -1, *x.shape[1:])), batch)
-    one = jax.jit(jax.vmap(run, in_axes=(None, 0), axis_name=parallel.AXIS))(state, split)
+    one = jax.jit(jax.vmap(run, in_axes=(None, 0), axis_name=devices_lib.AXIS))(state, split)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
     compare(ours, jax.tree.map(lambda x: x[0], one), close)
 
@@ -70,11 +72,11 @@ def test_pmean_of_a_gradient_does_not_depend_on_the_number_of_devices():
     x = np.arange(8, dtype=np.float32)
 
     def gradient(w, x):
-        return jax.lax.pmean(jax.grad(lambda w: jnp.mean(w * x))(w), parallel.AXIS)
+        return jax.lax.pmean(jax.grad(lambda w: jnp.mean(w * x))(w), devices_lib.AXIS)
 
     for count in (1, 2, 4):
-        f = parallel.pmap(
-            gradient, (parallel.REPLICATED, parallel.SHARDED), parallel.REPLICATED,
+        f = devices_lib.pmap(
+            gradient, (devices_lib.REPLICATED, devices_lib.SHARDED), devices_lib.REPLICATED,
             devices=jax.devices()[:count],
         )  # fmt: skip
         assert f(jnp.float32(3), x) == 3.5
@@ -86,9 +88,9 @@ def test_convolutions_on_cpu_use_all_threads():
     def f(x, kernel):
         return conv(x, kernel, 1, 1)
 
-    whole, split = parallel.REPLICATED, parallel.SHARDED
+    whole, split = devices_lib.REPLICATED, devices_lib.SHARDED
     x, kernel = jnp.ones((8, 16, 16, 64)), jnp.ones((3, 3, 64, 64))
-    compiled = parallel.pmap_inference(f, (split, whole), split).lower(x, kernel).compile()
+    compiled = devices_lib.pmap_inference(f, (split, whole), split).lower(x, kernel).compile()
     assert "convolution(" in compiled.as_text()
     assert "ynn_fusion" not in compiled.as_text()
 
@@ -97,9 +99,9 @@ def test_inference_on_cpu_keeps_nan():
     """XLA's own choice of kernels takes the mean over NaN as if the ReLU had made it 0."""
     x = np.ones((8, 32, 32, 32), np.float32)
     x[2, 5, 7, 3] = np.nan
-    specs = (parallel.SHARDED,), parallel.SHARDED
+    specs = (devices_lib.SHARDED,), devices_lib.SHARDED
     for reduce in (jnp.mean, jnp.max):
-        f = parallel.pmap_inference(lambda x, r=reduce: r(jax.nn.relu(x), (1, 2)), *specs)
+        f = devices_lib.pmap_inference(lambda x, r=reduce: r(jax.nn.relu(x), (1, 2)), *specs)
         assert np.argwhere(np.isnan(f(x))).tolist() == [[2, 3]]
 
 
@@ -108,20 +110,20 @@ def test_an_unknown_compiler_option_is_left_out(monkeypatch):
         raise jax.errors.JaxRuntimeError("No such compile option")
 
     monkeypatch.setattr(jax, "jit", refuse)
-    assert parallel.compiler_options.__wrapped__() is None
+    assert devices_lib.compiler_options.__wrapped__() is None
 
 
 def test_pad_batch():
     batch = {"image": np.ones((3, 2, 2, 1), np.uint8), "label": np.array([4, 5, 6], np.int32)}
-    padded = parallel.pad_batch(batch, 5)
+    padded = devices_lib.pad_batch(batch, 5)
     np.testing.assert_array_equal(padded["mask"], [1, 1, 1, 0, 0])
     np.testing.assert_array_equal(padded["label"], [4, 5, 6, 0, 0])
     assert padded["image"].shape == (5, 2, 2, 1)
     assert padded["image"].dtype == np.uint8
-    empty = parallel.pad_batch({"label": np.zeros(0, np.int32)}, 2)
+    empty = devices_lib.pad_batch({"label": np.zeros(0, np.int32)}, 2)
     np.testing.assert_array_equal(empty["mask"], [0, 0])
     with pytest.raises(ValueError, match="3 rows cannot be padded to 2"):
-        parallel.pad_batch(batch, 2)
+        devices_lib.pad_batch(batch, 2)
 
 
 @pytest.mark.parametrize("size", [1, 2, 50])
@@ -133,15 +135,15 @@ def test_prefetch_keeps_order_and_reads_no_further_than_asked(size):
             read.append(i)
             yield {"x": np.full(4, i, np.int32)}
 
-    got = parallel.prefetch(numbers(), size)
+    got = devices_lib.prefetch(numbers(), size)
     assert int(next(got)["x"][0]) == 0
     assert len(read) <= size + 1
     assert [int(b["x"][0]) for b in got] == [1, 2, 3, 4, 5]
 
 
 def test_check_batch_size():
-    parallel.check_batch_size(8, 2)
+    devices_lib.check_batch_size(8, 2)
     with pytest.raises(ValueError, match=r"data.batch_size=6 does not divide over 4 devices"):
-        parallel.check_batch_size(6)
+        devices_lib.check_batch_size(6)
     with pytest.raises(ValueError, match="at least 2 on each, so 8 or more"):
-        parallel.check_batch_size(4, 2)
+        devices_lib.check_batch_size(4, 2)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mixaug_jax.data.source import Source
-from mixaug_jax.evaluation import regions
+from mixaug_jax.explain import regions
 
 
 def example(**fields):

@@ -12,22 +12,23 @@ import PIL.Image
 import pytest
 
 import mixaug_jax
-from mixaug_jax import data, dissection, main, models, released
-from mixaug_jax.models import stage as import_stage
-from mixaug_jax.models import upernet
+from mixaug_jax import data, dissection, main, models
+from mixaug_jax.models import upernet, weights
+from mixaug_jax.papers.released import table
+from mixaug_jax.stages import weights as import_stage
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
 def test_the_papers_numbers_are_consistent():
     """At 0.04 the categories of three networks are complete, and add up to the totals."""
-    table = released.PAPER[0.04]
+    at = table.PAPER[0.04]
     for k in (0, 3, 4):
-        parts = [int(table[category][k]) for category in released.CATEGORIES[:-1]]
-        assert sum(parts) == int(table["total"][k])
-    for rows in released.PAPER.values():
-        assert {len(row) for row in rows.values()} == {len(released.MODELS)}
-        assert set(rows) <= set(released.CATEGORIES)
+        parts = [int(at[category][k]) for category in table.CATEGORIES[:-1]]
+        assert sum(parts) == int(at["total"][k])
+    for rows in table.PAPER.values():
+        assert {len(row) for row in rows.values()} == {len(table.MODELS)}
+        assert set(rows) <= set(table.CATEGORIES)
 
 
 @pytest.mark.parametrize(
@@ -53,14 +54,14 @@ def test_the_papers_numbers_are_consistent():
 )
 def test_claims(paper, name, expected):
     counts = {"baseline": 5, "cutout": 5, "mixup": 4, "cutmix": 4, "saliencymix": 9}
-    assert released.holds(paper, name, counts) == expected
+    assert table.holds(paper, name, counts) == expected
 
 
 def test_claims_about_all_networks_need_all():
-    assert released.holds("smallest", "cutmix", {"cutmix": 1, "baseline": 2}) == ""
-    assert released.holds("<=2", "cutmix", {"cutmix": 1}) == "yes"
+    assert table.holds("smallest", "cutmix", {"cutmix": 1, "baseline": 2}) == ""
+    assert table.holds("<=2", "cutmix", {"cutmix": 1}) == "yes"
     counts = {"baseline": 9, "cutout": 8, "mixup": 7, "cutmix": 6, "saliencymix": 5}
-    assert released.holds("third", "mixup", counts) == "yes"
+    assert table.holds("third", "mixup", counts) == "yes"
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def write_weights(folder, network, names):
             (folder / name).mkdir()
             path = folder / name / "model_best.safetensors"
             (folder / name / "notes.txt").touch()
-        models.export_weights(net, path)
+        weights.export_weights(net, path)
 
 
 def write_photos(folder, count=4):
@@ -104,7 +105,7 @@ def test_find_files(tmp_path, network):
     (tmp_path / "w" / "mixup.pth.tar").touch()
     (tmp_path / "w" / "mixup.txt").touch()
     (tmp_path / "w" / "cutmix_cifar.pth").touch()
-    found = released.find_files(str(tmp_path / "w"), ("baseline", "mixup", "cutmix"))
+    found = table.find_files(str(tmp_path / "w"), ("baseline", "mixup", "cutmix"))
     assert [file.name for file in found.values()] == [
         "baseline.safetensors",
         "mixup.pth.tar",
@@ -113,19 +114,19 @@ def test_find_files(tmp_path, network):
     with pytest.raises(
         ValueError, match=r"lacks cutout.*clovaai/CutMix-PyTorch.*; saliencymix"
     ) as e:
-        released.find_files(str(tmp_path / "w"), released.MODELS)
+        table.find_files(str(tmp_path / "w"), table.MODELS)
     assert "afm-shahab-uddin/SaliencyMix" in str(e.value)
     assert "baseline.pth" not in str(e.value)
     (tmp_path / "w" / "mixup.npz").touch()
     with pytest.raises(ValueError, match="has several files for mixup"):
-        released.find_files(str(tmp_path / "w"), ("mixup",))
+        table.find_files(str(tmp_path / "w"), ("mixup",))
     with pytest.raises(ValueError, match=r"released\.models=\('pixmix',\) must be names out of"):
-        released.find_files(str(tmp_path / "w"), ("pixmix",))
+        table.find_files(str(tmp_path / "w"), ("pixmix",))
     for place in ("", str(tmp_path / "nothing")):
         with pytest.raises(
             ValueError, match=r"must be a folder of weights, baseline\.pth\.tar: the"
         ):
-            released.find_files(place, released.MODELS)
+            table.find_files(place, table.MODELS)
 
 
 def settings(tmp_path):
@@ -133,7 +134,7 @@ def settings(tmp_path):
     scope = {}
     exec((ROOT / "configs" / "released.py").read_text(), scope)
     config = scope["get_config"]()
-    assert config.released.models == released.MODELS
+    assert config.released.models == table.MODELS
     assert config.dissect.stages == ("layer4",)
     config.released.dir = str(tmp_path / "weights")
     config.data.dir = str(tmp_path / "photos")
@@ -146,7 +147,7 @@ def settings(tmp_path):
 @pytest.fixture
 def parts(tmp_path, network, monkeypatch):
     """Weights of five networks, photos, and a segmenter that looks at the colours; counts its calls."""
-    write_weights(tmp_path / "weights", network, released.MODELS)
+    write_weights(tmp_path / "weights", network, table.MODELS)
     write_photos(tmp_path / "photos")
     (tmp_path / "segmenter").mkdir()
     for name in ("encoder", "decoder"):
@@ -161,14 +162,14 @@ def parts(tmp_path, network, monkeypatch):
 
     monkeypatch.setattr(upernet, "import_upernet", lambda encoder, decoder: {})
     # Each network's own tables and figures take their time; test_stage looks at them.
-    monkeypatch.setattr(released.dissection_stage, "_write", lambda *arguments, **options: None)
+    monkeypatch.setattr(table.dissection_stage, "_write", lambda *arguments, **options: None)
     monkeypatch.setattr(upernet, "segment", segment)
     return calls
 
 
 def test_from_files_to_the_table(parts, tmp_path, monkeypatch, capsys):
     config = settings(tmp_path)
-    run = released.dissection_stage.run
+    run = table.dissection_stage.run
     dissected = []
 
     def stopped(own, workdir):
@@ -178,13 +179,13 @@ def test_from_files_to_the_table(parts, tmp_path, monkeypatch, capsys):
         run(own, workdir)
 
     with monkeypatch.context() as patch:  # killed in the middle
-        patch.setattr(released.dissection_stage, "run", stopped)
+        patch.setattr(table.dissection_stage, "run", stopped)
         with pytest.raises(KeyboardInterrupt):
-            released.run(config, tmp_path / "run")
-    before = [(tmp_path / "run" / n / "dissection" / "layer4.npz") for n in released.MODELS[:2]]
+            table.run(config, tmp_path / "run")
+    before = [(tmp_path / "run" / n / "dissection" / "layer4.npz") for n in table.MODELS[:2]]
     made = [path.stat().st_mtime_ns for path in before]
     capsys.readouterr()
-    released.run(config, tmp_path / "run")
+    table.run(config, tmp_path / "run")
     assert [path.stat().st_mtime_ns for path in before] == made
     assert parts == [(32, 32, 3)] * 4  # each photo once, for all networks
     said = capsys.readouterr().out
@@ -196,7 +197,7 @@ def test_from_files_to_the_table(parts, tmp_path, monkeypatch, capsys):
     assert any(row["count"] != "0" for row in rows)
     results = {
         name: dissection.load(tmp_path / "run" / name / "dissection" / "layer4.npz")
-        for name in released.MODELS
+        for name in table.MODELS
     }
     assert len({result.settings["weights"] for result in results.values()}) == 5
     assert results["mixup"].categories == ("object", "material", "part", "color")
@@ -213,7 +214,7 @@ def test_from_files_to_the_table(parts, tmp_path, monkeypatch, capsys):
             assert row["difference"] == ""
         assert (row["holds"] != "") == (row["paper"] != "" and not row["paper"].isdigit())
     total = {r["model"]: r for r in rows if (r["iou"], r["category"]) == ("0.04", "total")}
-    assert [total[name]["paper"] for name in released.MODELS] == ["71", "61", "66", "63", "53"]
+    assert [total[name]["paper"] for name in table.MODELS] == ["71", "61", "66", "63", "53"]
     count = int(total["baseline"]["count"])
     assert f"{count} / 71 ({count - 71:+d})" in said
     assert " / - " in said
@@ -230,13 +231,13 @@ def test_some_networks_only(parts, tmp_path, capsys):
     for name in ("mixup", "saliencymix"):
         (tmp_path / "weights" / f"{name}.safetensors").unlink()
     with pytest.raises(ValueError, match=r"lacks mixup\..*: .*; saliencymix\.pth\.tar: "):
-        released.run(config, tmp_path / "run")
+        table.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     config.released.models = ("cutout", "baseline")
-    released.run(config, tmp_path / "run")
-    table = capsys.readouterr().out
-    assert "cutout" in table
-    assert "saliencymix" not in table
+    table.run(config, tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "cutout" in said
+    assert "saliencymix" not in said
     with (tmp_path / "run" / "released.csv").open(newline="") as file:
         assert {row["model"] for row in csv.DictReader(file)} == {"baseline", "cutout"}
 
@@ -246,14 +247,14 @@ def test_what_cannot_work_is_said_before_anything_is_written(parts, tmp_path, mo
     config = settings(tmp_path)
     config.dissect.stages = ("layer3", "layer4")
     with pytest.raises(ValueError, match="must name one stage"):
-        released.run(config, tmp_path / "run")
+        table.run(config, tmp_path / "run")
     config = settings(tmp_path)
     (tmp_path / "segmenter" / "decoder_epoch_40.pth").unlink()
     with pytest.raises(ValueError, match=r"there is no .*decoder_epoch_40\.pth; its authors"):
-        released.run(config, tmp_path / "run")
+        table.run(config, tmp_path / "run")
     config.data.dir = str(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="nowhere"):
-        released.run(config, tmp_path / "run")
+        table.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -262,9 +263,7 @@ def test_the_command_names_missing_files(tmp_path):
     command.append(f"--workdir={tmp_path / 'run'}")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith(
-        "error: released.dir='' must be a folder of weights, baseline.pth"
-    )
+    assert done.stderr.startswith("error: table.dir='' must be a folder of weights, baseline.pth")
     assert len(done.stderr.strip().splitlines()) == 1
     with pytest.raises(ValueError, match="is done as a whole: leave out --stage=train"):
         main._run_stages(settings(tmp_path), str(tmp_path / "run"), "train")

@@ -21,14 +21,10 @@ from ml_collections import config_flags
 import mixaug_jax
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
-from mixaug_jax.evaluation import result as evaluation
-from mixaug_jax.report import (
-    answers,
-    augmentations,
-    settings,
-    stage,
-    training_figures,
-)
+from mixaug_jax.core import stats
+from mixaug_jax.draw import training_figures
+from mixaug_jax.explain import evaluation
+from mixaug_jax.report import augmentations, provenance, writing
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -63,7 +59,7 @@ def built(run):
 def test_what_a_run_says(built):
     found = built
     assert found.open == []
-    low, high = answers.wilson(0.75, 48)
+    low, high = stats.wilson(0.75, 48)
     assert (
         "tiny (width 1), trained with mixup on scenes (seed 0, 8 steps), classifies 75.0% of 48 test images right "
         f"(95 % interval {low:.1%} to {high:.1%})."
@@ -118,7 +114,7 @@ def test_what_is_missing_is_said(tmp_path):
     run = reports.write_run(tmp_path / "run", scores=())
     (run / "metrics.jsonl").unlink()
     (run / "versions.json").unlink()
-    text = reports.Page(stage.write_report(run)).text
+    text = reports.Page(writing.write_report(run)).text
     assert "is at step 0 of 8: its training is not finished." in text
     for said in (
         "train: not run (there is no metrics.jsonl).",
@@ -138,7 +134,7 @@ def test_imported_weights_have_no_training(tmp_path):
         config.weights = "/models/resnet<50>.pth"
     (run / "config.json").write_text(config_lib.to_json(config))
     (run / "metrics.jsonl").unlink()
-    found = reports.Page(stage.write_report(run))
+    found = reports.Page(writing.write_report(run))
     assert "imported from /models/resnet<50>.pth; its accuracy was not measured here." in found.text
     assert "The weights were imported, not trained here." in found.text
     assert not found.every("img")
@@ -159,7 +155,7 @@ def test_names_of_users_are_text(tmp_path):
     with config.unlocked():
         config.data.dir = bad
     (run / "config.json").write_text(config_lib.to_json(config))
-    found = reports.Page(stage.write_report(run))
+    found = reports.Page(writing.write_report(run))
     assert len(found.every("script")) == 1
     assert not found.every("b")
     assert bad in found.text
@@ -176,7 +172,7 @@ def test_files_alone_make_it_again(run, monkeypatch):
         raise ValueError("the disk is not mounted")
 
     monkeypatch.setattr(data, "open_source", gone)
-    assert stage.write_report(run) == page_file
+    assert writing.write_report(run) == page_file
     assert page_file.read_bytes() == first
 
 
@@ -188,7 +184,7 @@ def test_data_that_is_gone_is_said(tmp_path, monkeypatch):
     run = reports.write_run(tmp_path / "run", scores=())
     (run / "report").mkdir()
     (run / "report" / "pictures.npz").write_bytes(b"PK damaged")
-    text = reports.Page(stage.write_report(run)).text
+    text = reports.Page(writing.write_report(run)).text
     assert "classifies 75.0% of the test images right." in text
     assert "are left out (the disk is not mounted)" in text
 
@@ -238,8 +234,8 @@ def test_wilson():
         (15, 148, 0.0624, 0.1605),
         (0, 20, 0, 0.1611),
     ):
-        np.testing.assert_allclose(answers.wilson(hits / count, count), (low, high), atol=5e-5)
-    assert answers.wilson(1.0, 29)[1] == 1
+        np.testing.assert_allclose(stats.wilson(hits / count, count), (low, high), atol=5e-5)
+    assert stats.wilson(1.0, 29)[1] == 1
 
 
 def flags_of(command):
@@ -263,7 +259,7 @@ def test_the_command_makes_the_same_settings():
     config.compile_cache = "/tmp/cache"
     config.train.nesterov = False
     asked = {"dissect.q": 0.005}
-    made, workdir = flags_of(settings.command(config, "/runs/a b", asked))
+    made, workdir = flags_of(provenance.command(config, "/runs/a b", asked))
     assert workdir == "/runs/a b"
     assert made.dissect.q == 0.005
     made.dissect.q, made.compile_cache = config.dissect.q, config.compile_cache
@@ -276,7 +272,7 @@ def test_options_of_a_later_dissection_are_in_the_command(tmp_path):
     given = {"size": 16, "random_baseline": False, "shuffles": 0, "replicates": 0, "iou": (0.2,)}
     dissected = dissection.dissect(planted.net(), planted.source(), ("pixels",), **given)["pixels"]
     run = reports.write_run(tmp_path / "run", dissected, scores=())
-    text = reports.Page(stage.write_report(run)).text
+    text = reports.Page(writing.write_report(run)).text
     assert "'--config.dissect.iou=(0.2,)'" in text
     assert "--config.dissect.shuffles=0" in text
     assert "dissect.q" not in text.partition("Settings")[0]
@@ -288,7 +284,7 @@ def test_what_was_explained_is_in_the_command(tmp_path):
     settings_ = found.settings | {"scores": {"pointing_game": {}}, "images": 6}
     found = dataclasses.replace(found, settings=settings_)
     evaluation.save(found, run / "attribution" / "gradcam.npz")
-    text = reports.Page(stage.write_report(run)).text
+    text = reports.Page(writing.write_report(run)).text
     for flag in (
         "'--config.attribute.methods=(''gradcam'', ''gradient'')'".replace("''", "'\"'\"'"),
         "--config.attribute.images=6",
@@ -302,7 +298,7 @@ def test_damaged_results_are_said(dissected, tmp_path):
     run = reports.write_run(tmp_path / "run", scores=())
     reports.write_dissection(run / "dissection", dissected)
     (run / "dissection" / "pixels.npz").write_bytes(b"PK damaged")
-    text = reports.Page(stage.write_report(run)).text
+    text = reports.Page(writing.write_report(run)).text
     assert "pixels.npz is no result of a dissection" in text
     assert "--stage=dissect makes it again." in text
 
@@ -311,7 +307,7 @@ def test_dissections_of_many_checkpoints(dissected, tmp_path):
     run = reports.write_run(tmp_path / "run", scores=())
     for step in (100, 20):
         reports.write_dissection(run / "dissection" / str(step), dissected)
-    stage.write_report(run)
+    writing.write_report(run)
     with (run / "report" / "unique_by_step.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["20"] * 3 + ["100"] * 3
@@ -322,7 +318,7 @@ def test_dissections_of_many_checkpoints(dissected, tmp_path):
 def test_occlusion(tmp_path):
     run = reports.write_run(tmp_path / "run", scores=())
     reports.write_anomaly(run / "anomaly" / "8")  # of --checkpoint=all
-    found = reports.Page(stage.write_report(run))
+    found = reports.Page(writing.write_report(run))
     assert "1 of 4 ranked by the loss of the true label; 1 of 4 ranked by" in found.text
     assert (
         "Top: those of the largest score, lowest: those whose score is nearest to 0." in found.text
@@ -355,7 +351,7 @@ def test_metrics_that_were_not_finite_are_gaps():
 
 def test_no_working_directory_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"neither config\.json nor study\.json"):
-        stage.write_report(tmp_path)
+        writing.write_report(tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -12,7 +12,9 @@ import toy
 from matplotlib.figure import Figure
 
 from mixaug_jax import data
-from mixaug_jax.report import answers, figures, run_page, stage
+from mixaug_jax.draw import style
+from mixaug_jax.report import writing
+from mixaug_jax.report.run import answers, run_page
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +69,7 @@ def test_scores_that_say_the_same_are_folded(tmp_path):
     extra = [("gradcam", "method", name, 0.5, 0.4, 0.6) for name in
              ("pointing_game_class_mean", "pointing_game_difficult", "energy_pointing_game")]  # fmt: skip
     run = reports.write_run(tmp_path / "run", scores=(*reports.SCORES, *extra))
-    stage.write_report(run)
+    writing.write_report(run)
     header = {}
     for name in ("scores", "scores_all"):
         with (run / "report" / f"{name}.csv").open(newline="") as file:
@@ -78,7 +80,7 @@ def test_scores_that_say_the_same_are_folded(tmp_path):
 
 def test_dollars_are_text(tmp_path):
     figure = Figure()
-    with matplotlib.rc_context(figures.STYLE):
+    with matplotlib.rc_context(style.STYLE):
         figure.subplots().set_title(r"US$ and A$, x_$\bad$")
-    figures.save_figure(figure, tmp_path / "dollars")
+    style.save_figure(figure, tmp_path / "dollars")
     assert r"US$ and A$, x_$\bad$" in (tmp_path / "dollars.svg").read_text()

@@ -12,7 +12,7 @@ from scipy import stats
 from score_cases import linear_net, near
 
 from mixaug_jax.attribution import METHODS
-from mixaug_jax.evaluation import SCORES, randomised_similarities, similarity
+from mixaug_jax.scores import SCORES, randomised_similarities, similarity
 
 MEASURES = ("spearman", "pearson", "ssim")
 STABILITY = ("class_sensitivity", "completeness", "max_sensitivity", "parameter_randomisation")

@@ -13,12 +13,13 @@ import ml_collections
 import numpy as np
 import pytest
 
-from mixaug_jax.data import farm, render, scenes, shapes
-from mixaug_jax.data.materials import COLORS, MATERIALS
+from mixaug_jax.data import scenes
+from mixaug_jax.data.scenes import farm, renderer, shapes
+from mixaug_jax.data.scenes.materials import COLORS, MATERIALS
 
 ROOT = pathlib.Path(__file__).parents[1]
 CHANCES = {"background": 0.0, "color": 0.0, "position": 0.0, "label_noise": 0.0}
-PLAIN = render.Settings(size=32, seed=0, train=6, validation=3, test=4, **CHANCES)
+PLAIN = renderer.Settings(size=32, seed=0, train=6, validation=3, test=4, **CHANCES)
 
 
 def config(folder, size=32, **changes):
@@ -61,8 +62,8 @@ def test_tables_are_rich_enough_and_named_once():
     assert len(shapes.CLASSES) >= 10
     assert len(shapes.PARTS) >= 24
     assert (len(MATERIALS), len(COLORS)) == (10, 11)
-    assert render.CONCEPTS[0] == ("none", "none")
-    assert len(set(render.CONCEPTS)) == len(render.CONCEPTS) < 256
+    assert renderer.CONCEPTS[0] == ("none", "none")
+    assert len(set(renderer.CONCEPTS)) == len(renderer.CONCEPTS) < 256
 
 
 @pytest.mark.parametrize("name", shapes.CLASSES)
@@ -106,9 +107,9 @@ def test_distances_are_those_of_the_textbook():
 
 @pytest.mark.parametrize("size", [32, 33, 96, 224])
 def test_shapes_types_and_boxes_agree_with_the_concept_map(size):
-    categories = np.array([category for _, category in render.CONCEPTS])
+    categories = np.array([category for _, category in renderer.CONCEPTS])
     for index in range(4):
-        scene = render.render(replace(PLAIN, size=size), "train", index)
+        scene = renderer.render(replace(PLAIN, size=size), "train", index)
         concepts = scene["concepts"]
         assert scene["image"].shape == (size, size, 3)
         assert scene["image"].dtype == concepts.dtype == np.uint8
@@ -128,9 +129,9 @@ def test_shapes_types_and_boxes_agree_with_the_concept_map(size):
 
 
 def test_parts_belong_to_their_object():
-    names = np.array([name for name, _ in render.CONCEPTS])
+    names = np.array([name for name, _ in renderer.CONCEPTS])
     for index in range(20):
-        concepts = render.render(PLAIN, "train", index)["concepts"]
+        concepts = renderer.render(PLAIN, "train", index)["concepts"]
         pairs = {tuple(names[pixel]) for pixel in concepts[concepts[..., 0] > 0][:, :2]}
         assert all(part in dict(shapes.OBJECTS[name]) for name, part in pairs)
 
@@ -138,11 +139,11 @@ def test_parts_belong_to_their_object():
 def test_every_concept_occurs_and_classes_are_balanced():
     found, labels, objects = set(), [], []
     for index in range(200):
-        scene = render.render(PLAIN, "train", index)
+        scene = renderer.render(PLAIN, "train", index)
         found |= set(np.unique(scene["concepts"]))
         labels.append(scene["label"])
         objects.append(len(scene["boxes"]))
-    assert found == set(range(len(render.CONCEPTS)))
+    assert found == set(range(len(renderer.CONCEPTS)))
     assert np.bincount(labels, minlength=10).min() >= 8
     assert set(objects) == {1, 2, 3, 4}
 
@@ -150,10 +151,12 @@ def test_every_concept_occurs_and_classes_are_balanced():
 def test_the_target_stays_mostly_visible_and_is_sometimes_covered():
     shares = []
     for index in range(100):
-        scene = render.layout(PLAIN, "test", render.generator(PLAIN, "test", index))
+        scene = renderer.layout(PLAIN, "test", renderer.generator(PLAIN, "test", index))
         alone = replace(scene, figures=(scene.figures[scene.target],), target=0)
         areas = [
-            (render.draw(s, 48, np.random.default_rng(0))["concepts"][..., 0] == s.label + 1).sum()
+            (
+                renderer.draw(s, 48, np.random.default_rng(0))["concepts"][..., 0] == s.label + 1
+            ).sum()
             for s in (scene, alone)
         ]
         shares.append(areas[0] / areas[1])
@@ -163,9 +166,9 @@ def test_the_target_stays_mostly_visible_and_is_sometimes_covered():
 
 def test_a_scene_is_the_same_layout_at_every_size():
     for index in range(5):
-        scene = render.layout(PLAIN, "train", render.generator(PLAIN, "train", index))
+        scene = renderer.layout(PLAIN, "train", renderer.generator(PLAIN, "train", index))
         small, large = (
-            render.draw(scene, side, np.random.default_rng(0))["concepts"] for side in (60, 180)
+            renderer.draw(scene, side, np.random.default_rng(0))["concepts"] for side in (60, 180)
         )
         # A small pixel's centre is the centre of the middle one of its nine.
         np.testing.assert_array_equal(small, large[1::3, 1::3])
@@ -176,8 +179,8 @@ def test_the_colour_names_are_honest():
     ends = np.array(list(COLORS.values())).mean(1)
     right = total = 0
     for index in range(40):
-        scene = render.render(replace(PLAIN, size=64), "test", index)
-        first = render.CONCEPTS.index(("black", "color"))
+        scene = renderer.render(replace(PLAIN, size=64), "test", index)
+        first = renderer.CONCEPTS.index(("black", "color"))
         for number in np.unique(scene["concepts"][..., 3]):
             here = scene["concepts"][..., 3] == number
             if here.sum() > 50:
@@ -190,7 +193,7 @@ def test_the_colour_names_are_honest():
 def _facts(settings, split, count=60):
     """(label, wall material, the target's colours, its centre) of scenes."""
     for index in range(count):
-        scene = render.layout(settings, split, render.generator(settings, split, index))
+        scene = renderer.layout(settings, split, renderer.generator(settings, split, index))
         target = scene.figures[scene.target]
         yield target.kind, scene.wall.material, {s.color for s in target.surfaces}, target.centre
 
@@ -223,34 +226,34 @@ def test_without_shortcuts_and_in_the_test_split_nothing_tells_the_class(split, 
     for kind in range(10):
         assert np.abs(centres[kinds == kind].mean(0) - 0.5).max() < 0.1
     if split == "test":
-        plain = render.layout(PLAIN, "test", render.generator(PLAIN, "test", 0))
-        assert plain == render.layout(settings, "test", render.generator(settings, "test", 0))
+        plain = renderer.layout(PLAIN, "test", renderer.generator(PLAIN, "test", 0))
+        assert plain == renderer.layout(settings, "test", renderer.generator(settings, "test", 0))
 
 
 def test_label_noise_is_in_the_training_labels_alone():
     noisy, wrong = replace(PLAIN, label_noise=0.3), []
-    for split in render.SPLITS:
+    for split in renderer.SPLITS:
         pairs = []
         for index in range(300):
-            clean = render.layout(PLAIN, split, render.generator(PLAIN, split, index))
-            scene = render.layout(noisy, split, render.generator(noisy, split, index))
+            clean = renderer.layout(PLAIN, split, renderer.generator(PLAIN, split, index))
+            scene = renderer.layout(noisy, split, renderer.generator(noisy, split, index))
             assert replace(scene, label=clean.label) == clean
             pairs.append(scene.label != clean.label)
         wrong.append(np.mean(pairs))
     assert 0.22 < wrong[0] < 0.38
     assert wrong[1:] == [0, 0]
     always = replace(PLAIN, label_noise=1.0)
-    scene = render.render(always, "train", 0)
+    scene = renderer.render(always, "train", 0)
     assert scene["label"] != scene["box_labels"][0]
 
 
 def test_seeds_splits_and_indices_differ_and_repeat():
-    first = render.render(PLAIN, "train", 0)
-    assert_equal(first, render.render(PLAIN, "train", 0))
+    first = renderer.render(PLAIN, "train", 0)
+    assert_equal(first, renderer.render(PLAIN, "train", 0))
     for other in (
-        render.render(PLAIN, "train", 1),
-        render.render(PLAIN, "test", 0),
-        render.render(replace(PLAIN, seed=1), "train", 0),
+        renderer.render(PLAIN, "train", 1),
+        renderer.render(PLAIN, "test", 0),
+        renderer.render(replace(PLAIN, seed=1), "train", 0),
     ):
         assert (other["image"] != first["image"]).mean() > 0.5
 
@@ -261,7 +264,7 @@ def test_any_number_of_processes_renders_the_same():
     assert len(alone) == len(two) == 104
     for left, right in zip(alone, two, strict=True):
         assert_equal(left, right)
-    assert_equal(alone[70], render.render(settings, "validation", 0))
+    assert_equal(alone[70], renderer.render(settings, "validation", 0))
 
 
 def test_a_process_that_cannot_start_leaves_its_work_to_the_caller(monkeypatch):
@@ -278,13 +281,13 @@ def test_progress_says_how_many_and_how_long(capsys):
 
 
 def test_what_is_read_is_what_was_rendered(tmp_path):
-    for split in render.SPLITS:
+    for split in renderer.SPLITS:
         source = scenes.scenes(split, config(tmp_path))
         assert len(source) == getattr(PLAIN, split)
         assert source.class_names == source.box_names == shapes.CLASSES
-        assert source.concept_names == render.CONCEPTS
+        assert source.concept_names == renderer.CONCEPTS
         for index in range(len(source)):
-            assert_equal(source[index], render.render(PLAIN, split, index))
+            assert_equal(source[index], renderer.render(PLAIN, split, index))
         with pytest.raises(IndexError):
             source[len(source)]
     assert isinstance(source[0]["label"], int)
@@ -299,7 +302,7 @@ def test_many_shards_keep_the_order(tmp_path, monkeypatch):
     source = scenes.scenes("train", config(tmp_path))
     assert len(list(tmp_path.glob("*/*train*"))) == 2
     for index in range(len(source)):
-        assert_equal(source[index], render.render(PLAIN, "train", index))
+        assert_equal(source[index], renderer.render(PLAIN, "train", index))
 
 
 def test_the_cache_knows_its_settings(tmp_path, monkeypatch):
@@ -369,7 +372,7 @@ def test_a_killed_render_leaves_no_half_set(tmp_path):
         process.communicate()
     assert {path.suffix for path in tmp_path.iterdir()} == {".partial", ".lock"}
     # The lock is free again, and what is left over neither hinders nor stays.
-    assert_equal(scenes.scenes("train", config(tmp_path))[0], render.render(PLAIN, "train", 0))
+    assert_equal(scenes.scenes("train", config(tmp_path))[0], renderer.render(PLAIN, "train", 0))
     assert {path.suffix for path in tmp_path.iterdir()} == {"", ".lock"}
 
 

@@ -13,9 +13,10 @@ import toy
 
 import mixaug_jax
 from mixaug_jax import data, dissection
-from mixaug_jax.dissection import colors, segmenter, stage
+from mixaug_jax.dissection import colors, segmenter
 from mixaug_jax.models import upernet, weight_files
 from mixaug_jax.models.torch_files import Tensor
+from mixaug_jax.stages import dissect
 
 LABELS = upernet.labels()
 
@@ -246,9 +247,9 @@ def test_the_stage_goes_on_after_a_kill(trained, weights, tmp_path, calls, monke
     with monkeypatch.context() as patch:
         patch.setattr(upernet, "segment", killed)
         with pytest.raises(KeyboardInterrupt):
-            stage.run(config, workdir)
+            dissect.run(config, workdir)
     assert len(calls) == 3
-    stage.run(config, workdir)
+    dissect.run(config, workdir)
     assert calls == [(16, 16, 3)] * 6
     result = dissection.load(workdir / "dissection" / "relu4.npz")
     assert result.categories == ("object", "material", "part", "color")
@@ -265,13 +266,13 @@ def test_the_stage_goes_on_after_a_kill(trained, weights, tmp_path, calls, monke
     other.mkdir()
     for name in ("config.json", "checkpoints"):
         (other / name).symlink_to(trained / name)
-    stage.run(config, other)
-    stage.run(settings(weights, q=0.02, colors="off"), other)
+    dissect.run(config, other)
+    dissect.run(settings(weights, q=0.02, colors="off"), other)
     assert len(calls) == 6
     result = dissection.load(other / "dissection" / "relu4.npz")
     assert result.categories == ("object", "material", "part")
     (weights / "encoder_epoch_40.pth").write_bytes(b"trained longer")
-    stage.run(config, other)
+    dissect.run(config, other)
     assert len(calls) == 12
 
 
@@ -287,7 +288,7 @@ def test_the_stage_goes_on_after_a_kill(trained, weights, tmp_path, calls, monke
 def test_bad_settings_are_said_before_any_compile(trained, weights, monkeypatch, options, message):
     use(monkeypatch, toy.source(6))
     with pytest.raises(ValueError, match=message):
-        stage.check(settings(weights, **options))
+        dissect.check(settings(weights, **options))
 
 
 def test_two_sources_of_concepts_or_grey_images_are_refused(weights, tmp_path, monkeypatch):
@@ -295,8 +296,8 @@ def test_two_sources_of_concepts_or_grey_images_are_refused(weights, tmp_path, m
     config = settings(weights)
     config.data.mean, config.data.std = (0.5,), (0.5,)
     with pytest.raises(ValueError, match="needs images in colour"):
-        stage.check(config)
+        dissect.check(config)
     config = settings(weights, broden=str(tmp_path))
-    monkeypatch.setattr(stage.broden, "open_broden", lambda folder, side: toy.source(6))
+    monkeypatch.setattr(dissect.broden, "open_broden", lambda folder, side: toy.source(6))
     with pytest.raises(ValueError, match=r"dissect\.segmenter and dissect\.broden both"):
-        stage.check(config)
+        dissect.check(config)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import studies
 
-from mixaug_jax.study import comparison, deletion, gather, measures
+from mixaug_jax.study import comparing, deletion, gather, measures
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ def test_of_the_anomaly_what_the_least_important_parts_do_is_tested():
         measures.Measure("anomaly", name, setting="true label", better=0) for name in names
     )
     accuracy = measures.Measure("accuracy", "test_accuracy")
-    assert comparison._headlines([rising, lowest, accuracy], "gradcam") == {accuracy, lowest}
+    assert comparing._headlines([rising, lowest, accuracy], "gradcam") == {accuracy, lowest}
 
 
 def test_scores_that_a_user_added_are_measured(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 import mixaug_jax
 from mixaug_jax import config as config_lib
-from mixaug_jax.evaluation import stage
+from mixaug_jax.stages import explain
 from mixaug_jax.study import deletion, gather, plan
 
 
@@ -33,7 +33,7 @@ def study(tmp_path_factory):
     try:
         for run in runs:
             mixaug_jax.train(run.config, run.workdir)
-            stage.run(run.config, run.workdir)
+            explain.run(run.config, run.workdir)
     finally:
         jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:

@@ -8,7 +8,7 @@ import mel_golden
 import numpy as np
 import pytest
 
-from mixaug_jax.data import spectrogram
+from mixaug_jax.data.speech import spectrogram
 
 BANDS = {"rate": 8000, "window": 64, "hop": 24, "bands": 8}
 STORED = np.load(pathlib.Path(__file__).parent / "data" / "mel.npz")

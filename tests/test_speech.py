@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from recordings import config, write_recordings
 
-from mixaug_jax import checkpoint, data, training
 from mixaug_jax import config as config_lib
+from mixaug_jax import data, training
 from mixaug_jax.config import get_config
 from mixaug_jax.data import transforms
 from mixaug_jax.mixing import MIXERS
+from mixaug_jax.training import checkpoint
 
 
 @pytest.fixture

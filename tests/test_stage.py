@@ -16,8 +16,9 @@ import toy
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import dissection
-from mixaug_jax.dissection import activations, network, stage
-from mixaug_jax.report import figures
+from mixaug_jax.dissection import activations, network
+from mixaug_jax.draw import dissection_figures
+from mixaug_jax.stages import dissect
 
 ROOT = pathlib.Path(__file__).parents[1]
 TABLES = {"units.csv", "concepts.csv", "counts.csv"}
@@ -50,7 +51,7 @@ def rows(path):
 def test_what_it_writes(workdir, capsys):
     config = settings()
     config.data.dir = str(workdir.parent / "cache")
-    stage.run(config, workdir)
+    dissect.run(config, workdir)
     folder = workdir / "dissection"
     assert {path.name for path in folder.iterdir()} == files_of("relu3", "relu4")
     result = dissection.load(folder / "relu4.npz")
@@ -89,32 +90,32 @@ def test_what_it_writes(workdir, capsys):
 
 def test_the_same_again_computes_nothing_and_other_settings_do(workdir, monkeypatch, capsys):
     config = settings(stages=("relu3",), random_baseline=False)
-    stage.run(config, workdir)
+    dissect.run(config, workdir)
     before = (workdir / "dissection" / "relu3.npz").stat().st_mtime_ns
     computed = []
-    dissect = network.dissect
+    whole = network.dissect
 
     def counted(net, dataset, stages, **options):
         computed.append(stages)
-        return dissect(net, dataset, stages, **options)
+        return whole(net, dataset, stages, **options)
 
     monkeypatch.setattr(network, "dissect", counted)
     capsys.readouterr()
-    stage.run(config, workdir)
+    dissect.run(config, workdir)
     assert not computed
     assert "already there" in capsys.readouterr().out
     assert (workdir / "dissection" / "relu3.npz").stat().st_mtime_ns == before
     config.dissect.stages = ("relu3", "relu4")
-    stage.run(config, workdir)
+    dissect.run(config, workdir)
     assert computed == [["relu4"]]
-    monkeypatch.setattr(stage, "_write", lambda *arguments, **options: None)  # it takes its time
+    monkeypatch.setattr(dissect, "_write", lambda *arguments, **options: None)  # it takes its time
     for changed in ({"q": 0.02}, {"images": 7}, {"iou": (0.1,)}, {"seed": 1}, {"colors": "off"}):
         computed.clear()
-        stage.run(settings(**{"stages": ("relu3",), "random_baseline": False} | changed), workdir)
+        dissect.run(settings(**{"stages": ("relu3",), "random_baseline": False} | changed), workdir)
         assert computed == [["relu3"]], changed
     computed.clear()
     toy.use(monkeypatch, planted.source(20, seed=9))
-    stage.run(config, workdir)
+    dissect.run(config, workdir)
     assert computed == [["relu3", "relu4"]], "other images"
 
 
@@ -123,13 +124,13 @@ def test_an_interrupted_run_starts_cleanly(workdir, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(activations, "collect", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            stage.run(config, workdir)
+            dissect.run(config, workdir)
     folder = workdir / "dissection"
     assert not list(folder.iterdir())
     (folder / "cache").mkdir()  # what a killed run leaves
     (folder / "cache" / "relu3.float32").write_bytes(b"stale")
     (folder / "relu3.npz").write_bytes(b"half a file")
-    stage.run(config, workdir)
+    dissect.run(config, workdir)
     assert {path.name for path in folder.iterdir()} == files_of("relu3")
     assert dissection.load(folder / "relu3.npz").stage == "relu3"
 
@@ -140,14 +141,14 @@ def interrupted(*arguments):
 
 def test_every_checkpoint(workdir):
     config = settings(stages=("relu4",), random_baseline=False)
-    stage.run(config, workdir, which="all")
+    dissect.run(config, workdir, which="all")
     found = [dissection.load(workdir / "dissection" / s / "relu4.npz") for s in ("2", "4")]
     assert found[0].settings["weights"] != found[1].settings["weights"]
-    stage.run(config, workdir, which="2")
+    dissect.run(config, workdir, which="2")
     again = dissection.load(workdir / "dissection" / "relu4.npz")
     np.testing.assert_array_equal(again.threshold, found[0].threshold)
     with pytest.raises(ValueError, match=r"'3' is not in .*; allowed: latest, best, all, 2, 4"):
-        stage.run(config, workdir, which="3")
+        dissect.run(config, workdir, which="3")
 
 
 def test_missing_masks(workdir, monkeypatch, capsys):
@@ -159,19 +160,19 @@ def test_missing_masks(workdir, monkeypatch, capsys):
     toy.use(monkeypatch, bare)
     config = settings(stages=("relu4",), random_baseline=False)
     with pytest.raises(ValueError, match="has no masks in its validation split, and a dissection"):
-        stage.run(config, workdir)
-    stage.run(config, workdir, required=False)
+        dissect.run(config, workdir)
+    dissect.run(config, workdir, required=False)
     assert "only computed colours are looked for" in capsys.readouterr().out
     assert dissection.load(workdir / "dissection" / "relu4.npz").categories == ("color",)
     config.dissect.colors = "off"
-    stage.check(config)
-    stage.run(config, workdir, required=False)
+    dissect.check(config)
+    dissect.run(config, workdir, required=False)
     assert "left out, because scenes has no masks" in capsys.readouterr().out
     unmasked = dataclasses.replace(bare, concept_names=planted.NAMES)
     toy.use(monkeypatch, unmasked)
     with pytest.raises(ValueError, match="none of the 8 images has a mask"):
-        stage.run(config, workdir)
-    stage.run(config, workdir, required=False)
+        dissect.run(config, workdir)
+    dissect.run(config, workdir, required=False)
     assert "left out, because none of the 8 images" in capsys.readouterr().out
 
 
@@ -194,7 +195,7 @@ def test_missing_masks(workdir, monkeypatch, capsys):
 )
 def test_bad_settings_are_said_before_any_compile(workdir, monkeypatch, key, value, message):
     config = settings(**{key: value})
-    for run in (lambda: stage.check(config), lambda: stage.run(config, workdir)):
+    for run in (lambda: dissect.check(config), lambda: dissect.run(config, workdir)):
         with pytest.raises(ValueError, match=message):
             run()
     assert not (workdir / "dissection").exists()
@@ -204,16 +205,16 @@ def test_a_split_that_is_not_there(workdir):
     config = settings(split="test")
     config.data.test_split = ""
     with pytest.raises(ValueError, match=r"dissect\.split='test', but data\.test_split is empty"):
-        stage.check(config)
+        dissect.check(config)
 
 
 def test_another_runs_settings_are_refused(workdir, tmp_path):
     config = settings()
     config.data.size = 32
     with pytest.raises(ValueError, match=r"a run of other settings \(data.size: 16 -> 32\)"):
-        stage.run(config, workdir)
+        dissect.run(config, workdir)
     with pytest.raises(ValueError, match=r"it has no config\.json"):
-        stage.run(settings(), tmp_path / "nowhere")
+        dissect.run(settings(), tmp_path / "nowhere")
 
 
 def test_a_broden_folder_in_place_of_the_data_set(workdir, tmp_path, monkeypatch):
@@ -231,7 +232,7 @@ def test_a_broden_folder_in_place_of_the_data_set(workdir, tmp_path, monkeypatch
     table = "number,name,category\n1,cat,object(1)\n2,dog,object(1)\n3,street-s,scene(3)\n"
     (tmp_path / "label.csv").write_text(table)
     options = {"stages": ("relu4",), "random_baseline": False, "colors": "off"}
-    stage.run(settings(**options, broden=str(tmp_path)), workdir)
+    dissect.run(settings(**options, broden=str(tmp_path)), workdir)
     result = dissection.load(workdir / "dissection" / "relu4.npz")
     assert result.categories == ("object", "scene")
     assert result.tally.concept[3] == 3 * 16 * 16
@@ -284,9 +285,9 @@ def test_command_line(tmp_path):
 
 def test_figures_are_made_again_when_they_are_missing(workdir, monkeypatch):
     config = settings(stages=("relu4",), random_baseline=False, replicates=0)
-    stage.run(config, workdir)
+    dissect.run(config, workdir)
     (workdir / "dissection" / "units_relu4.svg").unlink()
-    stage.run(config, workdir)
+    dissect.run(config, workdir)
     assert (workdir / "dissection" / "units_relu4.svg").exists()
-    monkeypatch.setattr(figures, "unit_sheet", interrupted)
-    stage.run(config, workdir)  # nothing is drawn where all is there
+    monkeypatch.setattr(dissection_figures, "unit_sheet", interrupted)
+    dissect.run(config, workdir)  # nothing is drawn where all is there

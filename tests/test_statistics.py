@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import stats as scipy_stats
 
-from mixaug_jax.study import statistics
+from mixaug_jax.core import stats
 
 RNG = np.random.default_rng(0)
 
@@ -12,8 +12,8 @@ RNG = np.random.default_rng(0)
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_mean_interval_is_the_t_interval(n):
     values = RNG.normal(3, 2, n)
-    mean, low, high, count = statistics.mean_interval([*values, np.nan])
-    expected = stats.t.interval(0.95, n - 1, values.mean(), stats.sem(values))
+    mean, low, high, count = stats.mean_interval([*values, np.nan])
+    expected = scipy_stats.t.interval(0.95, n - 1, values.mean(), scipy_stats.sem(values))
     np.testing.assert_allclose((mean, low, high), (values.mean(), *expected), rtol=1e-12)
     assert count == n
 
@@ -21,8 +21,8 @@ def test_mean_interval_is_the_t_interval(n):
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_paired_is_the_paired_t_test(n):
     one, two = RNG.normal(0.9, 0.01, n), RNG.normal(0.9, 0.01, n)
-    difference, low, high, p, count = statistics.paired([*one, np.nan, 1], [*two, 1, np.nan])
-    found = stats.ttest_rel(one, two)
+    difference, low, high, p, count = stats.paired([*one, np.nan, 1], [*two, 1, np.nan])
+    found = scipy_stats.ttest_rel(one, two)
     interval = found.confidence_interval(0.95)
     np.testing.assert_allclose(
         (difference, low, high, p), ((one - two).mean(), *interval, found.pvalue), rtol=1e-9
@@ -32,7 +32,7 @@ def test_paired_is_the_paired_t_test(n):
 
 def test_pairing_takes_out_what_a_seed_does_to_both():
     seeds = np.array([0.0, 10, 20])
-    difference, low, high, p, _ = statistics.paired(seeds + np.array([1, 1.1, 0.9]), seeds)
+    difference, low, high, p, _ = stats.paired(seeds + np.array([1, 1.1, 0.9]), seeds)
     assert difference == pytest.approx(1)
     assert 0 < low < high < 2
     assert p < 0.01
@@ -40,11 +40,11 @@ def test_pairing_takes_out_what_a_seed_does_to_both():
 
 @pytest.mark.parametrize("values", [[], [np.nan], [0.5], [0.5, np.nan]])
 def test_one_seed_has_no_interval(values):
-    mean, low, high, n = statistics.mean_interval(values)
+    mean, low, high, n = stats.mean_interval(values)
     assert n == np.sum(~np.isnan(values))
     assert np.isnan([low, high]).all()
     assert np.isnan(mean) if not n else mean == 0.5
-    *_, p, n_pairs = statistics.paired(values, values)
+    *_, p, n_pairs = stats.paired(values, values)
     assert np.isnan(p)
     assert n_pairs == n
 
@@ -52,22 +52,22 @@ def test_one_seed_has_no_interval(values):
 @pytest.mark.parametrize("step", [-1.0, 0.1, 0.0])
 def test_equal_differences_are_no_evidence(step):
     reference = np.array([10.0, 12, 15])
-    difference, low, high, p, n = statistics.paired(reference + step, reference)
+    difference, low, high, p, n = stats.paired(reference + step, reference)
     assert (difference, n) == (pytest.approx(step), 3)
     assert np.isnan([low, high, p]).all()
 
 
 def test_pairs_of_other_lengths_are_refused():
     with pytest.raises(ValueError, match="same seeds"):
-        statistics.paired([1.0, 2.0], [1.0])
+        stats.paired([1.0, 2.0], [1.0])
 
 
 def test_holm_by_hand():
     p = np.array([0.01, np.nan, 0.04, 0.03, 0.005])
     # Sorted .005 .01 .03 .04 times 4 3 2 1; the last may not fall below the one before.
-    np.testing.assert_allclose(statistics.holm(p), [0.03, np.nan, 0.06, 0.06, 0.02])
-    np.testing.assert_array_equal(statistics.holm([0.9, 0.8]), [1, 1])
-    assert statistics.holm([]).shape == (0,)
+    np.testing.assert_allclose(stats.holm(p), [0.03, np.nan, 0.06, 0.06, 0.02])
+    np.testing.assert_array_equal(stats.holm([0.9, 0.8]), [1, 1])
+    assert stats.holm([]).shape == (0,)
 
 
 @pytest.mark.parametrize("better", [1, 0, -1])
@@ -76,36 +76,36 @@ def test_ranks_share_the_mean_among_ties(better):
     there = ~np.isnan(values)
     expected = np.full(5, np.nan)
     expected[there] = stats.rankdata(values[there] if better < 0 else -values[there])
-    np.testing.assert_array_equal(statistics.ranks(values, better), expected)
+    np.testing.assert_array_equal(stats.ranks(values, better), expected)
 
 
 def test_mean_ranks_are_among_the_same_competitors():
     values = np.array([[3.0, 1, 9], [1, 3, np.nan], [2, 2, 1], [np.nan] * 3])
     # The third seed misses the second one; the fourth competes nowhere.
-    np.testing.assert_array_equal(statistics.mean_ranks(values, 1), [2, 2, 2, np.nan])
-    assert np.isnan(statistics.mean_ranks(np.full((2, 3), np.nan), 1)).all()
+    np.testing.assert_array_equal(stats.mean_ranks(values, 1), [2, 2, 2, np.nan])
+    assert np.isnan(stats.mean_ranks(np.full((2, 3), np.nan), 1)).all()
     np.testing.assert_array_equal(
-        statistics.mean_ranks([[1.0, np.nan], [np.nan, 2.0]], 1), [np.nan, np.nan]
+        stats.mean_ranks([[1.0, np.nan], [np.nan, 2.0]], 1), [np.nan, np.nan]
     )
 
 
 def test_bootstrap_of_means():
     scores = RNG.normal(size=(400, 2))
     scores[::2, 1] = np.nan
-    drawn = statistics.bootstrap_means(scores)
+    drawn = stats.bootstrap_means(scores)
     assert drawn.shape == (1000, 2)
     for column, n in ((0, 400), (1, 200)):
         values = scores[:, column][~np.isnan(scores[:, column])]
         assert drawn[:, column].std() == pytest.approx(values.std() / np.sqrt(n), rel=0.1)
-        low, high = statistics.percentiles(drawn[:, column])
+        low, high = stats.percentiles(drawn[:, column])
         expected = values.mean() + 1.96 * values.std() / np.sqrt(n) * np.array([-1, 1])
         np.testing.assert_allclose((low, high), expected, atol=0.2 * (high - low))
 
 
 def test_bootstrap_draws_the_same_images_for_every_network():
     one = RNG.normal(size=(50, 1))
-    drawn = statistics.bootstrap_means(one)
-    np.testing.assert_allclose(statistics.bootstrap_means(one + 2) - drawn, 2)
-    single = statistics.bootstrap_means([[0.25]], replicates=3)
+    drawn = stats.bootstrap_means(one)
+    np.testing.assert_allclose(stats.bootstrap_means(one + 2) - drawn, 2)
+    single = stats.bootstrap_means([[0.25]], replicates=3)
     np.testing.assert_array_equal(single, np.full((3, 1), 0.25))
-    assert np.isnan(statistics.percentiles([])).all()
+    assert np.isnan(stats.percentiles([])).all()

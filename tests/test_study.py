@@ -9,7 +9,7 @@ import studies
 from scipy import stats
 
 from mixaug_jax import config as config_lib
-from mixaug_jax.report import stage as report
+from mixaug_jax.report import writing as report
 from mixaug_jax.study import __main__ as command
 from mixaug_jax.study import conclude, deletion, gather, plan
 

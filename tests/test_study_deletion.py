@@ -8,8 +8,9 @@ import pytest
 import studies
 import toy
 
-from mixaug_jax import checkpoint, data, evaluation, models
+from mixaug_jax import data, models, scores
 from mixaug_jax.study import gather, tables
+from mixaug_jax.training import checkpoint
 
 
 def test_deletion_across_models(tmp_path, monkeypatch):
@@ -39,7 +40,7 @@ def test_deletion_across_models(tmp_path, monkeypatch):
     assert found.images.tolist() == list(range(2, 12))
     assert found.models == ("baseline", "cutmix")
     pixels = np.stack([models.Preprocess(16)(source[i]["image"]) for i in found.images])
-    expected = evaluation.cross_model_deletion(
+    expected = scores.cross_model_deletion(
         dict(zip(found.models, nets.values(), strict=True)),
         {name: heat[2:] for name, heat in heats.items()},
         pixels,

@@ -10,8 +10,10 @@ import studies
 import toy
 
 from mixaug_jax import data, study
-from mixaug_jax.evaluation import result as evaluation
-from mixaug_jax.report import explanations, stage, study_explanations, study_figures
+from mixaug_jax.draw import explanation_figures
+from mixaug_jax.explain import evaluation
+from mixaug_jax.report import writing
+from mixaug_jax.report.study import study_explanations, study_figures
 from mixaug_jax.study import deletion
 
 SIDE = 64  # what the networks of these settings see
@@ -47,7 +49,7 @@ def made(tmp_path_factory):
             write(run, "gradcam", 0.1 * (run.name == "cutmix"))
             write(run, "random", 0.3)
         found = study.gather(folder)
-        stage.write_study(found, folder)
+        writing.write_study(found, folder)
     return folder, found
 
 
@@ -79,7 +81,7 @@ def test_pictures_are_kept_and_are_those_of_the_maps(made, monkeypatch):
     monkeypatch.setattr(data, "open_source", lambda *_, **__: pytest.fail("the data was opened"))
     page_file = folder / "report" / "report.html"
     before = page_file.read_bytes()
-    assert stage.write_study(found, folder).read_bytes() == before
+    assert writing.write_study(found, folder).read_bytes() == before
     kept = study_explanations._stored(folder / "report" / "explained.npz")
     assert kept.images.shape == (4, SIDE, SIDE, 3)
     assert kept.settings["images"] == [0, 2, 3, 5]
@@ -116,7 +118,7 @@ def test_a_line_for_each_augmentation_and_its_random_order(made):
     seed, found = study_explanations.results(made[1])
     random = study_explanations._load(made[1], seed, "random")
     colors = {name: study_figures.color(made[1], name) for name in found}
-    (panel,) = explanations.compared_curves(found, random, colors).axes
+    (panel,) = explanation_figures.compared_curves(found, random, colors).axes
     for name, start in (("baseline", 1.0), ("cutmix", 1.1)):
         lines = [line for line in panel.lines if line.get_color() == colors[name]]
         np.testing.assert_allclose([line.get_ydata()[0] for line in lines], [start, 1.3])
@@ -131,7 +133,7 @@ def test_sheet_marks_hits():
     images = np.zeros((2, 8, 6, 3), np.uint8)
     heats = {"one": np.ones((2, 8, 6)), "two_names": np.ones((2, 8, 6))}
     hits = {"one": np.array([1.0, 0]), "two_names": np.array([np.nan, np.nan])}
-    figure = explanations.sheet(images, np.zeros((2, 8, 6), bool), heats, hits)
+    figure = explanation_figures.sheet(images, np.zeros((2, 8, 6), bool), heats, hits)
     assert [panel.get_title() for panel in figure.axes[:3]] == ["image", "one", "two\nnames"]
     marks = [len(panel.collections) for panel in figure.axes]
     assert marks == [0, 2, 0, 0, 2, 0]  # each white on black

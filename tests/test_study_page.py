@@ -11,13 +11,8 @@ import toy
 from matplotlib.collections import PathCollection
 
 from mixaug_jax import data, study
-from mixaug_jax.report import (
-    stage,
-    study_anomaly,
-    study_figures,
-    study_numbers,
-    study_page,
-)
+from mixaug_jax.report import writing
+from mixaug_jax.report.study import study_figures, study_numbers, study_occlusion, study_page
 from mixaug_jax.study import measures
 from mixaug_jax.study.deletion import CrossDeletion
 
@@ -45,7 +40,7 @@ def folder(tmp_path_factory):
     path = folder / "cutmix" / "1" / "report" / "report.html"
     path.parent.mkdir()
     path.write_text("the run's own page")
-    stage.write_report(folder)
+    writing.write_report(folder)
     return folder
 
 
@@ -150,7 +145,7 @@ def test_files_alone_make_it_again(folder, monkeypatch):
     page_file = folder / "report" / "report.html"
     before = page_file.read_bytes()
     monkeypatch.setattr(data, "open_source", lambda *_, **__: pytest.fail("the data was opened"))
-    assert stage.write_report(folder) == page_file
+    assert writing.write_report(folder) == page_file
     assert page_file.read_bytes() == before
 
 
@@ -219,7 +214,7 @@ def test_occlusion_by_augmentation(gathered, folder):
     assert {row["rises, true label"] for row in table} == {"1.0"}
     assert {row["removals"] for row in table} == {"4"}
     assert {row["by chance, true label"] for row in table} == {""}  # without sweep.npz
-    sweeps, left = study_anomaly._sweeps(gathered)
+    sweeps, left = study_occlusion._sweeps(gathered)
     assert not left
     assert [*sweeps["mixup"]] == [0]
     by_name = {name: [*seeds.values()] for name, seeds in sweeps.items()}
@@ -233,7 +228,7 @@ def test_what_chance_raises_is_the_rest_of_what_rises(gathered):
     measure = measures.Measure("anomaly", "rising_above_chance", setting="true label", better=0)
     values = np.concatenate([gathered.values, np.full((3, 2, 1), -1.5)], -1)
     there = dataclasses.replace(gathered, measures=(*gathered.measures, measure), values=values)
-    table = study_anomaly._table(there, study_anomaly._sweeps(there)[0])
+    table = study_occlusion._table(there, study_occlusion._sweeps(there)[0])
     chance = [row[table.header.index("by chance, true label")] for row in table.rows]
     assert chance == [2.5, 2.5, 2.5]
 
@@ -245,7 +240,7 @@ def test_sweeps_of_other_grids_are_left_out(gathered, folder, tmp_path):
     path.write_text(path.read_text().replace(",blur,", ",noise,"))
     workdirs = dict(gathered.workdirs) | {("mixup", 0): str(other)}
     (tmp_path / "report").mkdir()
-    text = study_anomaly.section(
+    text = study_occlusion.section(
         dataclasses.replace(gathered, workdirs=workdirs), tmp_path / "report"
     )
     assert "Left out, because of other removals or images: mixup seed 0." in text
@@ -254,6 +249,6 @@ def test_sweeps_of_other_grids_are_left_out(gathered, folder, tmp_path):
 
 def test_a_study_without_results(tmp_path):
     studies.asked(tmp_path, ("baseline", "cutmix"), (0,))
-    text = reports.Page(stage.write_report(tmp_path)).text
+    text = reports.Page(writing.write_report(tmp_path)).text
     assert "No run has any result yet." in text
     assert "baseline seed 0: not started" in text

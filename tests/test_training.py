@@ -15,10 +15,12 @@ import pytest
 import toy
 
 import mixaug_jax
-from mixaug_jax import checkpoint, data, log, training
 from mixaug_jax import config as config_lib
+from mixaug_jax import data, training
 from mixaug_jax.config import get_config
 from mixaug_jax.data import transforms
+from mixaug_jax.models import build
+from mixaug_jax.training import checkpoint, metric_log
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +50,7 @@ def test_train_learns_logs_and_saves(tmp_path, capsys):
     result = mixaug_jax.train(toy.config(epochs=6), tmp_path)
     assert result["step"] == 24
     assert result["test_accuracy"] > 0.6  # chance is 0.25
-    lines = log.read(tmp_path)
+    lines = metric_log.read(tmp_path)
     assert [line["step"] for line in lines if "train_loss" in line] == list(range(1, 25))
     assert [line["step"] for line in lines if "validation_accuracy" in line] == [
         4,
@@ -85,8 +87,12 @@ def test_resumed_run_ends_with_the_same_bits(method, tmp_path):
     parts = mixaug_jax.train(toy.config(method, steps=8, **options), tmp_path / "parts")
     assert parts["step"] == 8
     assert_same_bits(whole["checkpoint"], parts["checkpoint"])
-    numbers = [line["train_loss"] for line in log.read(tmp_path / "whole") if "train_loss" in line]
-    again = [line["train_loss"] for line in log.read(tmp_path / "parts") if "train_loss" in line]
+    numbers = [
+        line["train_loss"] for line in metric_log.read(tmp_path / "whole") if "train_loss" in line
+    ]
+    again = [
+        line["train_loss"] for line in metric_log.read(tmp_path / "parts") if "train_loss" in line
+    ]
     assert numbers == again
 
 
@@ -109,7 +115,7 @@ def child(workdir, steps):
 
 
 def wait_for_step(workdir, process, step):
-    while not any(line["step"] >= step for line in log.read(workdir)):
+    while not any(line["step"] >= step for line in metric_log.read(workdir)):
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.02)
 
@@ -119,7 +125,7 @@ def test_sigkill_then_the_same_command_gives_the_same_bits(tmp_path):
     wait_for_step(tmp_path / "killed", killed, 9)
     killed.kill()
     killed.communicate()
-    assert max(line["step"] for line in log.read(tmp_path / "killed")) < 60
+    assert max(line["step"] for line in metric_log.read(tmp_path / "killed")) < 60
     config = toy.config("cutmix", steps=60, checkpoint_every=2.0)
     again = mixaug_jax.train(config, tmp_path / "killed")
     whole = mixaug_jax.train(config, tmp_path / "whole")
@@ -210,7 +216,7 @@ def test_two_processes_train_together(tmp_path):
     config.model.sync_bn = True
     mixaug_jax.train(config, tmp_path / "one")
     one, two = (
-        [x["train_loss"] for x in log.read(tmp_path / d) if "train_loss" in x]
+        [x["train_loss"] for x in metric_log.read(tmp_path / d) if "train_loss" in x]
         for d in ("one", "two")
     )
     np.testing.assert_allclose(one, two, rtol=1e-4)
@@ -283,7 +289,7 @@ def test_checkpoints_are_chosen_by_name(tmp_path):
     assert checkpoint.steps(tmp_path, 8) == checkpoint.steps(tmp_path, "8") == [8]
     scores = {
         line["step"]: line["validation_accuracy"]
-        for line in log.read(tmp_path)
+        for line in metric_log.read(tmp_path)
         if "validation_accuracy" in line
     }
     (best,) = checkpoint.steps(tmp_path, "best")
@@ -312,7 +318,7 @@ def test_profile_and_tensorboard_events(tmp_path):
 def test_a_loaded_network_sees_what_the_evaluation_saw():
     config = get_config("baseline", "folder")
     config = config_lib.resolve(config, train_size=10, class_names=("a", "b"))
-    preprocess = training.build_preprocess(config)
+    preprocess = build.build_preprocess(config)
     rng = np.random.default_rng(0)
     for height, width in ((100, 133), (133, 100), (96, 96), (57, 211)):
         image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import recipe
 
-from mixaug_jax import models
 from mixaug_jax.models import MODELS, Net, Preprocess, mapping, weight_files, weights
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -42,7 +41,7 @@ def small(name, classes=5, width=1 / 16, **options):
 
 def importing(path, state, model=""):
     np.savez(path, **state)
-    return models.import_weights(path, model)
+    return weights.import_weights(path, model)
 
 
 @pytest.fixture
@@ -137,7 +136,7 @@ def test_containers_and_prefixes(tmp_path, container, prefix):
     tensors = {prefix + key: torch.from_numpy(array) for key, array in state.items()}
     file = tmp_path / "net.pt"
     torch.save({container: tensors} if container else tensors, file)
-    same(models.import_weights(file), importing(tmp_path / "net.npz", state))
+    same(weights.import_weights(file), importing(tmp_path / "net.npz", state))
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16", "float64"])
@@ -146,7 +145,7 @@ def test_other_precisions_become_float32(tmp_path, kind):
     state = {key: torch.from_numpy(a).to(getattr(torch, kind)) for key, a in small("tiny").items()}
     file = tmp_path / "net.pth"
     torch.save(state, file)
-    net = models.import_weights(file)
+    net = weights.import_weights(file)
     assert {leaf.dtype for leaf in jax.tree.leaves(net)} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(
         net.variables["params"]["fc"]["kernel"], state["fc.weight"].float().numpy().T
@@ -206,7 +205,7 @@ def test_unknown_model(path):
     with pytest.raises(
         ValueError, match=r"model is 'alexnet'; allowed are resnet18, .* or '' to find it"
     ):
-        models.import_weights(path, "alexnet")
+        weights.import_weights(path, "alexnet")
 
 
 def test_each_network_has_its_own_preprocessing():
@@ -255,8 +254,8 @@ def test_there_and_back_to_the_bit(tmp_path, name, options):
         preprocess,
     )
     file = tmp_path / "net.safetensors"
-    models.export_weights(net, file)
-    again = models.import_weights(file)
+    weights.export_weights(net, file)
+    again = weights.import_weights(file)
     same(again, net)
     assert again.preprocess == preprocess
     written = weight_files.read_state(file).tensors
@@ -273,7 +272,7 @@ def test_exported_files_load_into_pytorch(tmp_path):
     source = tmp_path / "net.pth"
     torch.save(net.state_dict(), source)
     file = tmp_path / "net.safetensors"
-    models.export_weights(models.import_weights(source), file)
+    weights.export_weights(weights.import_weights(source), file)
     content = file.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
@@ -295,16 +294,16 @@ def test_damaged_notes(tmp_path):
     for notes in ("{", "[]", '{"stem": "", "preprocess": {"size": 3}}'):
         weight_files.write_safetensors(file, small("tiny"), {weights.NOTES: notes})
         with pytest.raises(ValueError, match="its notes are damaged"):
-            models.import_weights(file)
+            weights.import_weights(file)
 
 
 def test_export_refuses(tmp_path, path):
     net = importing(path, small("tiny"))
     with pytest.raises(ValueError, match=r"net\.pth must end in \.safetensors"):
-        models.export_weights(net, tmp_path / "net.pth")
+        weights.export_weights(net, tmp_path / "net.pth")
     foreign = dataclasses.replace(net, model=object())
     with pytest.raises(ValueError, match="object has no PyTorch names"):
-        models.export_weights(foreign, tmp_path / "net.safetensors")
+        weights.export_weights(foreign, tmp_path / "net.safetensors")
 
 
 def test_a_resnet50_takes_at_most_twice_its_size_in_memory(tmp_path):
@@ -323,7 +322,7 @@ jnp.zeros(3).block_until_ready()
 def peak():  # not getrusage's, which begins with that of the process before
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
 before = peak()
-jax.block_until_ready(models.import_weights(sys.argv[1]).variables)
+jax.block_until_ready(weights.import_weights(sys.argv[1]).variables)
 print(peak() - before)
 """
     command = [sys.executable, "-c", program, str(file)]

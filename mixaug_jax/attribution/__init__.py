@@ -23,7 +23,6 @@ A new method is one function of this form and one line in `METHODS`.
 
 import jax.numpy as jnp
 
-from mixaug_jax.attribution import checks
 from mixaug_jax.attribution.bottleneck import iba, iba_statistics
 from mixaug_jax.attribution.cam import (
     gradcam,
@@ -48,6 +47,7 @@ from mixaug_jax.attribution.gradient import (
 from mixaug_jax.attribution.path import expected_gradients, integrated_gradients
 from mixaug_jax.attribution.perturbation import feature_ablation, occlusion, rise
 from mixaug_jax.attribution.relevance import deeplift, excitation_backprop, lrp
+from mixaug_jax.core import checks
 
 __all__ = ["METHODS", "heatmap", "iba_statistics"]
 
@@ -100,7 +100,7 @@ def heatmap(a, reduce="sum"):
     checks.choice("reduce", reduce, REDUCTIONS)
     a = jnp.asarray(a)
     if a.ndim < 3:
-        raise ValueError(f"attributions must be [...,h,w,C], got {list(a.shape)}.")
+        raise ValueError(f"attributions must be [...,h,w,C], got {list(a.shape)}")
     if reduce == "sum":
         return a.sum(-1)
     if reduce == "abs_sum":

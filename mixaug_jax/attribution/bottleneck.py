@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mixaug_jax.attribution import checks, chunks, resampling
+from mixaug_jax.attribution import chunks, resampling
 from mixaug_jax.attribution.cam import outputs_from
 from mixaug_jax.attribution.gradient import as_key
 from mixaug_jax.attribution.target import conv_stage, nan_like
+from mixaug_jax.core import checks
 
 # The released library (package IBA) and the code of the paper differ in their settings. "library": deviations of all values,
 # at least MIN_STD; cells that are almost always zero are shut. "paper": its estimator for stages after a ReLU; noise of at
@@ -137,7 +138,7 @@ def _capacity(signal, lam, rest):
 
 def _checked_stats(stats, shape):
     if not isinstance(stats, (tuple, list)) or len(stats) != 3:
-        raise ValueError("iba needs stats=(mean, std, active) of the stage; see iba_statistics.")
+        raise ValueError("iba needs stats=(mean, std, active) of the stage; see iba_statistics")
     names = ("mean", "std", "active")
     return [checks.array(f"stats {n}", s, shape) for n, s in zip(names, stats, strict=True)]
 
@@ -183,7 +184,7 @@ def iba_statistics(net, batches, *, stage="", variant="library"):
         shape = shape or images.shape
         if images.shape[1:] != shape[1:] or len(images) > shape[0]:
             got = f"{list(images.shape)} after {list(shape)}"
-            raise ValueError(f"batches must be of one size, none larger than the first, got {got}.")
+            raise ValueError(f"batches must be of one size, none larger than the first, got {got}")
         stage = conv_stage(net, jnp.asarray(images[0]), stage, DEPTH)
         filled = np.zeros(shape, np.float32)  # one shape, so one compile
         filled[: len(images)] = images
@@ -193,7 +194,7 @@ def iba_statistics(net, batches, *, stage="", variant="library"):
         nonzero = nonzero + live.astype(np.int64)
     count, mean, spread = moments
     if count < 2:
-        raise ValueError(f"iba_statistics needs at least 2 images, got {count}.")
+        raise ValueError(f"iba_statistics needs at least 2 images, got {count}")
     if variant == "library":
         stats = mean, np.sqrt(spread / (count - 1)), nonzero > MIN_ACTIVE * count
     else:

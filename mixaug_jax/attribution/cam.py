@@ -6,9 +6,10 @@ The functions called *_map work on a stage's activations and their gradients, [h
 import jax
 import jax.numpy as jnp
 
-from mixaug_jax.attribution import checks, chunks, resampling
+from mixaug_jax.attribution import chunks, resampling
 from mixaug_jax.attribution.gradient import guided_backprop
 from mixaug_jax.attribution.target import conv_stage, nan_like, outputs, select
+from mixaug_jax.core import checks
 
 RESIZES = ("bilinear", "nearest")
 

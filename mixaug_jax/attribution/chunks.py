@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.attribution import checks
+from mixaug_jax.core import checks
 
 
 def split(count, chunk):

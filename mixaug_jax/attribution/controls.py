@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.attribution import checks
 from mixaug_jax.attribution.gradient import as_key
+from mixaug_jax.core import checks
 
 
 def random(net, image, label, *, key=0):

@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from mixaug_jax.attribution import checks, chunks, rules
+from mixaug_jax.attribution import chunks, rules
 from mixaug_jax.attribution.target import input_gradient
+from mixaug_jax.core import checks
 
 
 def gradient(net, image, label, *, of="logit"):
@@ -70,7 +71,7 @@ def as_key(key):
     """A key from `jax.random`, or one made from an integer seed (which may be traced); ValueError for anything else."""
     kind = None if isinstance(key, str) else jnp.result_type(key)
     if kind is None or not any(jnp.issubdtype(kind, k) for k in (jax.dtypes.prng_key, jnp.integer)):
-        raise ValueError(f"key must be a key of jax.random or an integer, got {key!r}.")
+        raise ValueError(f"key must be a key of jax.random or an integer, got {key!r}")
     is_seed = jnp.ndim(key) == 0 and jnp.issubdtype(kind, jnp.integer)
     return jax.random.key(key) if is_seed else key
 

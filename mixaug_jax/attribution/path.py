@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.attribution import checks, chunks
+from mixaug_jax.attribution import chunks
 from mixaug_jax.attribution.gradient import as_key
 from mixaug_jax.attribution.target import input_gradient, replacement
+from mixaug_jax.core import checks
 
 RULES = ("gausslegendre", "trapezoid", "right")
 
@@ -93,7 +94,7 @@ def expected_gradients(
     """
     image = checks.image(image)
     if not checks.given(baselines):
-        raise ValueError("expected_gradients needs baselines=, images [n,h,w,C] to compare with.")
+        raise ValueError("expected_gradients needs baselines=, images [n,h,w,C] to compare with")
     baselines = checks.array("baselines", baselines, (0, *image.shape))
     if checks.given(draws):
         index, alpha = _given(draws, len(baselines))
@@ -117,14 +118,14 @@ def _given(draws, count):
     """Draws (index, alpha) as arrays; ValueError where they are known and wrong."""
     arrays = [d if isinstance(d, jax.Array) else np.asarray(d) for d in draws]
     if len(arrays) != 2 or arrays[0].shape != arrays[1].shape or arrays[0].ndim != 1:
-        raise ValueError("draws must be a pair (index [samples], alpha [samples]).")
+        raise ValueError("draws must be a pair (index [samples], alpha [samples])")
     index, alpha = arrays
     if not index.size or not jnp.issubdtype(index.dtype, jnp.integer):
-        raise ValueError(f"the index of draws must be one or more integers, got {index}.")
+        raise ValueError(f"the index of draws must be one or more integers, got {index}")
     for name, values, last in (("index", index, count - 1), ("alpha", alpha, 1)):
         known = checks.concrete(values)
         if known is not None and not ((known >= 0) & (known <= last)).all():
-            raise ValueError(f"the {name} of draws must lie in 0..{last}, got {known.tolist()}.")
+            raise ValueError(f"the {name} of draws must lie in 0..{last}, got {known.tolist()}")
     return jnp.asarray(index), jnp.asarray(alpha, jnp.float32)
 
 

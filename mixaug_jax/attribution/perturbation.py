@@ -6,15 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.attribution import checks, chunks, resampling
+from mixaug_jax.attribution import chunks, resampling
 from mixaug_jax.attribution.gradient import as_key
 from mixaug_jax.attribution.target import nan_like, outputs, replacement
+from mixaug_jax.core import checks
 
 
 def _spans(length, window, stride):
     """Start and stop of the windows along a side: the last one is cut at the border. [n] each."""
     if window > length:
-        raise ValueError(f"window is {window} pixels, longer than the image's side of {length}.")
+        raise ValueError(f"window is {window} pixels, longer than the image's side of {length}")
     start = stride * np.arange(math.ceil((length - window) / stride) + 1)
     start = start[start < length]
     return start, np.minimum(start + window, length)
@@ -176,7 +177,7 @@ def rise(
     image = checks.image(image)
     size = image.shape[:2]
     if not 0 < prob <= 1:
-        raise ValueError(f"prob must be above 0 and at most 1, got {prob}.")
+        raise ValueError(f"prob must be above 0 and at most 1, got {prob}")
     if checks.given(masks):
         masks = checks.array("masks", masks, (0, *size))
         draw, samples = masks.__getitem__, len(masks)

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.attribution import checks, rules
+from mixaug_jax.attribution import rules
 from mixaug_jax.attribution.target import nan_like, outputs, replacement
+from mixaug_jax.core import checks
 from mixaug_jax.models.net import Net
 
 # name: (rule of the first layer, of other convolutions, of dense layers), each a key of the settings in `lrp`. The last five
@@ -162,13 +163,13 @@ def _by_name(layers, chosen):
 
 def _by_stage(net, layers, pairs, by_layer):
     if any(not isinstance(pair, (tuple, list)) or len(pair) != 2 for pair in pairs):
-        raise ValueError(f"rule must be pairs of a stage and its rule, got {pairs!r}.")
+        raise ValueError(f"rule must be pairs of a stage and its rule, got {pairs!r}")
     for stage, _ in pairs:
         checks.choice("a stage of rule", stage, net.stages)
     chosen = {stage: dict(by_layer(rule)) for stage, rule in pairs}
     missing = {stage for _, stage, _ in layers} - set(chosen)
     if missing:
-        raise ValueError(f"rule names no rule for stage {', '.join(sorted(missing))}.")
+        raise ValueError(f"rule names no rule for stage {', '.join(sorted(missing))}")
     return tuple((name, chosen[stage][name]) for name, stage, _ in layers)
 
 
@@ -184,8 +185,8 @@ def _bounds(net, image, bounds):
         low, high = (np.broadcast_to(np.asarray(b, float), channels) for b in bounds)
     except (TypeError, ValueError):
         raise ValueError(
-            f"bounds must be (low, high), one number each or {channels}, got {bounds}."
+            f"bounds must be (low, high), one number each or {channels}, got {bounds}"
         ) from None
     if not ((low < high) & np.isfinite(low) & np.isfinite(high)).all():
-        raise ValueError(f"bounds must be low < high, and finite, got {bounds}.")
+        raise ValueError(f"bounds must be low < high, and finite, got {bounds}")
     return tuple(low.tolist()), tuple(high.tolist())

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from mixaug_jax.attribution import checks, resampling
+from mixaug_jax.attribution import resampling
+from mixaug_jax.core import checks
 
 OUTPUTS = ("logit", "prob", "loss")
 BASELINES = ("zero", "mean", "blur")
@@ -57,7 +58,7 @@ def replacement(image, baseline):
         lengths = zip(baseline.shape[::-1], image.shape[::-1], strict=False)
         if baseline.ndim > 3 or any(b not in (1, i) for b, i in lengths):
             shapes = f"{list(baseline.shape)} against {list(image.shape)}"
-            raise ValueError(f"baseline must broadcast to the image's shape, got {shapes}.")
+            raise ValueError(f"baseline must broadcast to the image's shape, got {shapes}")
         return jnp.broadcast_to(baseline, image.shape)
     checks.choice("baseline", baseline, BASELINES)
     if baseline == "zero":
@@ -85,7 +86,7 @@ def conv_stage(net, image, stage, depth):
     maps = conv_stages(net, image)
     if not maps:
         raise ValueError(
-            f"no stage of the network gives a map [h,w,K]; it has {', '.join(net.stages)}."
+            f"no stage of the network gives a map [h,w,K]; it has {', '.join(net.stages)}"
         )
     if not stage:
         return maps[min(int(depth * len(maps)), len(maps) - 1)]

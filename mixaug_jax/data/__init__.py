@@ -148,9 +148,9 @@ def open_source(split: str, config, *, annotations: bool = True) -> Source:
 
 
 def _scenes(split, config, *, annotations=True):
-    from mixaug_jax.data import scenes
+    from mixaug_jax.data.scenes import dataset
 
-    return scenes.scenes(split, config, annotations=annotations)
+    return dataset.scenes(split, config, annotations=annotations)
 
 
 def _folder(split, config, *, annotations=True):
@@ -160,9 +160,9 @@ def _folder(split, config, *, annotations=True):
 
 
 def _speech(split, config, *, annotations=True):
-    from mixaug_jax.data import audio
+    from mixaug_jax.data.speech import recordings
 
-    return audio.open_speech(split, config, annotations=annotations)
+    return recordings.open_speech(split, config, annotations=annotations)
 
 
 def _tfds(split, config, *, annotations=True):

@@ -21,8 +21,8 @@ import pathlib
 
 import numpy as np
 import PIL.Image
-from absl import logging
 
+from mixaug_jax.core import say
 from mixaug_jax.data.images import decode_rgb, skip_unreadable
 from mixaug_jax.data.layout import class_files
 from mixaug_jax.data.source import Source
@@ -86,7 +86,7 @@ def _complete(files, corrupt, threads):
             ' repair or remove it, or set data.corrupt="skip"'
         )
     for problem in damaged:
-        logging.warning("%s; it is left out", problem)
+        say.warning(f"{problem}; it is left out")
     whole = [file for file, problem in zip(files, problems, strict=True) if not problem]
     if not whole:
         raise ValueError(f"none of the {len(files)} images in {files[0][0].parents[1]} can be read")

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from absl import logging
+
+from mixaug_jax.core import say
 
 
 def decode_rgb(file, name: str) -> np.ndarray:
@@ -59,7 +60,7 @@ def skip_unreadable(read: Callable[[int], Any], size: int, corrupt: str) -> Call
             except ValueError as error:
                 if candidate % size not in known:
                     known.add(candidate % size)
-                    logging.warning("%s; the next example takes its place", error)
+                    say.warning(f"{error}; the next example takes its place")
         raise ValueError(f"none of the {size} images can be read")
 
     return substitute

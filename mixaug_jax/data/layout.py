@@ -2,7 +2,7 @@
 
 import pathlib
 
-from absl import logging
+from mixaug_jax.core import say
 
 _FOLDERS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
 Files = list[tuple[pathlib.Path, int]]
@@ -42,7 +42,7 @@ def class_files(
             raise ValueError(f"{folder} has no {noun}s ({', '.join(suffixes)}): {layout}")
         files += [(path, class_names.index(folder.name)) for path in paths]
         ignored += len(entries) - len(paths)
-    logging.info("%s, %s: %d %ss; %d other entries ignored", root, split, len(files), noun, ignored)
+    say.detail(f"{root}, {split}: {len(files)} {noun}s; {ignored} other entries ignored")
     return files, class_names
 
 

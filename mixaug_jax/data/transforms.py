@@ -301,3 +301,16 @@ def pca_lighting(key: jax.Array, image: jax.Array, *, strength: float = 0.1) -> 
     alpha = strength * jax.random.normal(key, (3,))
     shift = jnp.asarray(LIGHTING_VECTORS) * jnp.asarray(LIGHTING_VALUES) * alpha
     return image + shift.sum(axis=-1)
+
+
+def seen_part(example: dict, preprocess) -> dict:
+    """The example as far as a network sees it: resized and cut as by `preprocess`, boxes and
+    concepts too, pixels still uint8.
+
+    preprocess: `models.Preprocess`; another callable is taken to show the network the whole image.
+    """
+    side = getattr(preprocess, "size", 0)
+    if not side:
+        return example
+    short = preprocess.resize or min(example["image"].shape[:2])
+    return evaluation(example, side, short / side)

@@ -13,8 +13,8 @@ or, from a network and images with label maps to all of that and its chance leve
     results = dissect(net, dataset, ("layer4",))
 """
 
+from mixaug_jax.core.stats import image_weights
 from mixaug_jax.dissection.broden import open_broden
-from mixaug_jax.dissection.comparison import Comparison, compare
 from mixaug_jax.dissection.concepts import (
     LabelMaps,
     Vocabulary,
@@ -29,12 +29,12 @@ from mixaug_jax.dissection.counting import (
     bootstrap,
     count_detectors,
     derangements,
-    image_weights,
     tally,
     tally_orders,
     top_labels,
 )
 from mixaug_jax.dissection.network import dissect
+from mixaug_jax.dissection.pairs import Comparison, compare
 from mixaug_jax.dissection.result import Dissection, Options, load, save
 from mixaug_jax.dissection.thresholds import quantile
 

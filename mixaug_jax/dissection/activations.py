@@ -13,8 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from mixaug_jax import log, parallel
-from mixaug_jax.dissection import concepts, progress, streaming
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import files as files_lib
+from mixaug_jax.core import say, walk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +48,16 @@ class Forward:
 
         step = _program(self.stages, self.devices)
         pending, running = [], None
-        images = concepts.read_ahead(read, self.images[start:stop], self.threads)
+        images = walk.read_ahead(read, self.images[start:stop], self.threads)
         for number, image in enumerate(images, start + 1):
             pending.append(image)
             if len(pending) == self.rows or number == stop:
-                batch = streaming.pad_rows(np.stack(pending), self.rows)
+                batch = walk.pad_rows(np.stack(pending), self.rows)
                 # The next batch is read while this one is computed.
-                computed = len(pending), step(self.net, parallel.shard_batch(batch, self.devices))
+                computed = (
+                    len(pending),
+                    step(self.net, devices_lib.shard_batch(batch, self.devices)),
+                )
                 if running:
                     yield _to_host(*running)
                 pending, running = [], computed
@@ -72,8 +76,8 @@ def _program(stages, devices):
     def forward(net, x):
         return _features(net, x, stages)
 
-    return parallel.pmap_inference(
-        forward, (parallel.REPLICATED, parallel.SHARDED), parallel.SHARDED, devices=devices
+    return devices_lib.pmap_inference(
+        forward, (devices_lib.REPLICATED, devices_lib.SHARDED), devices_lib.SHARDED, devices=devices
     )
 
 
@@ -160,15 +164,15 @@ def collect(
     for stage in forward.stages:
         need = 4 * total * int(np.prod(sizes[stage]))
         if need <= room:
-            files[stage] = (pathlib.Path(folder) / f"{stage}.float32").open("wb")
+            files[stage] = files_lib.create(pathlib.Path(folder) / f"{stage}.float32")
             room -= need
         else:
-            log.say(
+            say.line(
                 f"{stage}: its activations need {need / 2**30:.2f} GiB, more than is left of "
                 f"dissect.cache_gb={cache_gb}; the forward pass is repeated whenever they are read "
                 "(more memory, or dissect.replicates=0, would save time)"
             )
-    report, done = progress.reporter(title, total), 0
+    report, done = say.progress(title, total), 0
     for batch in forward.run(0, total):
         for stage, h in batch.items():
             maxima[stage].append(h.max((1, 2)))
@@ -185,3 +189,44 @@ def collect(
         else:
             kept[stage] = Recomputed(dataclasses.replace(forward, stages=(stage,)), shape)
     return kept, {stage: np.concatenate(found) for stage, found in maxima.items()}
+
+
+def check_activations(activations) -> None:
+    """Raises ValueError unless `activations` are [N,h,w,U] with at least one of each."""
+    shape = tuple(activations.shape)
+    if len(shape) != 4 or 0 in shape:
+        raise ValueError(
+            f"activations have shape {shape}; they must be [N, h, w, U] with at least one image, "
+            "one node and one unit"
+        )
+
+
+def read(activations, start: int, stop: int) -> np.ndarray:
+    """Images start..stop-1 as float32 [n,h,w,U]; ValueError where one holds NaN or infinity."""
+    batch = np.asarray(activations[start:stop], np.float32)
+    finite = np.isfinite(batch).all((1, 2, 3))
+    if not finite.all():
+        raise ValueError(
+            f"the activations of image {start + int(finite.argmin())} hold NaN or infinity; "
+            "thresholds and counts need finite values"
+        )
+    return batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Watched:
+    """Activations that say how far they have been read. Each walk from image 0 is a new one."""
+
+    activations: Any
+    title: str
+    _report: list = dataclasses.field(default_factory=list)
+
+    @property
+    def shape(self):
+        return self.activations.shape
+
+    def __getitem__(self, images: slice):
+        if not images.start or not self._report:
+            self._report[:] = [say.progress(self.title, self.shape[0])]
+        self._report[0](min(images.stop, self.shape[0]))
+        return self.activations[images]

@@ -11,24 +11,21 @@ K numbers. Any `data.Source` whose examples hold `concepts` can be dissected:
 `make_label_maps` brings all maps of a data set to one size, once, and keeps them on disk.
 """
 
-import concurrent.futures
 import dataclasses
-import fcntl
 import functools
-import itertools
 import json
 import pathlib
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
+from mixaug_jax.core import files, say, walk
+from mixaug_jax.core.files import checksum
 from mixaug_jax.data import transforms
 from mixaug_jax.data.source import Source
 from mixaug_jax.dissection import colors
-from mixaug_jax.dissection.progress import reporter
-from mixaug_jax.stored import checksum
 
 VERSION = 1  # of the stored label maps
 NONE = ("none", "none")
@@ -138,32 +135,9 @@ def has_colors(source: Source) -> bool:
     return any(category == "color" for _, category in source.concept_names)
 
 
-def seen_part(example: dict, preprocess) -> dict:
-    """The example as far as a network sees it: resized and cut as by `preprocess`, boxes and
-    concepts too, pixels still uint8.
-
-    preprocess: `models.Preprocess`; another callable is taken to show the network the whole image.
-    """
-    side = getattr(preprocess, "size", 0)
-    if not side:
-        return example
-    short = preprocess.resize or min(example["image"].shape[:2])
-    return transforms.evaluation(example, side, short / side)
-
-
 def default_size(side: int) -> int:
     """The side of label maps for images of `side` pixels: the same, or a quarter above 112."""
     return side if side <= 112 else side // 4
-
-
-def read_ahead(function: Callable, items: Iterable, threads: int) -> Iterator:
-    """`map(function, items)` by several threads, in order, never more than twice that many ahead."""
-    items = iter(items)
-    with concurrent.futures.ThreadPoolExecutor(max(1, threads)) as pool:
-        waiting = [pool.submit(function, item) for item in itertools.islice(items, 2 * threads)]
-        while waiting:
-            yield waiting.pop(0).result()
-            waiting += [pool.submit(function, item) for item in itertools.islice(items, 1)]
 
 
 def make_label_maps(
@@ -196,8 +170,11 @@ def make_label_maps(
       ValueError: no concepts, numbers outside the vocabulary, maps and images that differ in size.
     """
     vocabulary = Vocabulary(_concept_names(dataset))
-    chosen = spread(len(dataset), images)
-    side = getattr(preprocess, "size", 0) or seen_part(dataset[0], preprocess)["image"].shape[0]
+    chosen = walk.spread(len(dataset), images)
+    side = (
+        getattr(preprocess, "size", 0)
+        or transforms.seen_part(dataset[0], preprocess)["image"].shape[0]
+    )
     size = size or default_size(side)
     settings = {
         "version": VERSION,
@@ -213,20 +190,11 @@ def make_label_maps(
     place = pathlib.Path(folder) / f"labels-{size}px-{zlib.crc32(text.encode()):08x}"
     found = _stored(place, settings, vocabulary)
     if found is None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.with_name(f"{place.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # the system frees it even when its holder is killed
+        with files.lock(place.with_name(f"{place.name}.lock")):
             if _stored(place, settings, vocabulary) is None:
                 _build(dataset, preprocess, chosen, place, settings, threads)
         found = _stored(place, settings, vocabulary)
     return found
-
-
-def spread(count: int, wanted: int) -> np.ndarray:
-    """At most `wanted` of the numbers 0..count-1 at even distances; all of them for 0."""
-    if not wanted or wanted >= count:
-        return np.arange(count)
-    return np.arange(wanted) * count // wanted
 
 
 def _concept_names(dataset):
@@ -240,7 +208,7 @@ def _concept_names(dataset):
 
 def _fingerprint(dataset, chosen) -> int:
     """A checksum of up to eight examples: a data set whose files were replaced is another one."""
-    probed = (dataset[int(index)] for index in chosen[spread(len(chosen), 8)])
+    probed = (dataset[int(index)] for index in chosen[walk.spread(len(chosen), 8)])
     return checksum([[example.get(key, ()) for key in ("image", "concepts")] for example in probed])
 
 
@@ -265,7 +233,7 @@ def _build(dataset, preprocess, chosen, place, settings, threads):
         kept, shape = _write_maps(dataset, preprocess, chosen, partial, settings, threads)
         np.save(partial / "images.npy", np.array(kept))
         stored = settings | {"shape": [len(kept), *shape]}
-        (partial / "settings.json").write_text(json.dumps(stored))
+        files.write_json(partial / "settings.json", stored)
         shutil.rmtree(place, ignore_errors=True)
         partial.rename(place)
     finally:
@@ -285,7 +253,7 @@ def _write_maps(dataset, preprocess, chosen, folder, settings, threads):
                 f"{example['image'].shape[:2]}"
             )
         _check_numbers(example["concepts"], len(settings["names"]), index)
-        seen = seen_part(example, preprocess)["concepts"]
+        seen = transforms.seen_part(example, preprocess)["concepts"]
         rows, columns = (
             (2 * np.arange(settings["size"]) + 1) * n // (2 * settings["size"])
             for n in seen.shape[:2]
@@ -293,9 +261,9 @@ def _write_maps(dataset, preprocess, chosen, folder, settings, threads):
         return np.ascontiguousarray(seen[rows[:, None], columns], np.uint16)
 
     kept, shape = [], None
-    report = reporter("label maps", len(chosen))
-    with (folder / "maps.uint16").open("wb") as file:
-        maps = read_ahead(label_map, chosen, threads)
+    report = say.progress("label maps", len(chosen))
+    with files.create(folder / "maps.uint16") as file:
+        maps = walk.read_ahead(label_map, chosen, threads)
         for number, (index, one) in enumerate(zip(chosen, maps, strict=True), 1):
             report(number)
             if one is None:

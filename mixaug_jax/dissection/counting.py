@@ -15,6 +15,7 @@ import itertools
 
 import numpy as np
 
+from mixaug_jax.core import stats
 from mixaug_jax.dissection import tables
 
 
@@ -224,22 +225,6 @@ def count_detectors(
     return passed.sum(-2), new.sum(-2)
 
 
-def image_weights(images: int, replicates: int = 20, seed: int = 0) -> np.ndarray:
-    """[images, replicates] int32, Poisson(1): how often each image is drawn in each replicate of
-    the bootstrap.
-
-    A function of seed and image number alone, whatever the batches. Poisson weights are the
-    bootstrap's counts for large N (Hanley and MacGibbon 2006), and need no second look at the data.
-    """
-    mass = np.exp(-1) / np.cumprod([1, *range(1, 16)])
-    below = np.cumsum(mass)[:-1]  # the sixteenth value takes what is left, 1e-14
-    weights = np.empty((images, replicates), np.int32)
-    for i in range(images):
-        uniform = np.random.Generator(np.random.Philox(key=[seed, i])).random(replicates)
-        weights[i] = np.searchsorted(below, uniform, side="right")
-    return weights
-
-
 @dataclasses.dataclass(frozen=True)
 class _Units:
     """Units first..last-1 of activations, read when sliced."""
@@ -288,7 +273,7 @@ def bootstrap(
     if restricted:
         _need_categories(categories)
     images, _, _, units = activations.shape
-    weights = image_weights(images, replicates, seed)
+    weights = stats.image_weights(images, replicates, seed)
     # int32 on the device twice (running and reduced); int64 and its sum on the host.
     unit_bytes = replicates * (num_concepts + 16) * (4 + 4 + 8 + 8)
     blocks = min(units, int(np.ceil(units * unit_bytes / (memory_mb * 2**20))))

@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax import log, parallel
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import say, walk
+from mixaug_jax.core.files import checksum
 from mixaug_jax.dissection import activations as activations_lib
-from mixaug_jax.dissection import concepts, counting, streaming
+from mixaug_jax.dissection import concepts, counting
 from mixaug_jax.dissection import thresholds as thresholds_lib
-from mixaug_jax.dissection.progress import Watched
+from mixaug_jax.dissection.activations import Watched
 from mixaug_jax.dissection.result import PER, Dissection, Options
-from mixaug_jax.stored import checksum
 
 _TOP = 5  # images of a unit that are kept
 
@@ -81,7 +82,7 @@ def dissect(
     stages = tuple(dict.fromkeys(stages))
     sizes = activations_lib.shapes(net, dataset, stages)
     _check_thresholds(thresholds or {}, sizes)
-    devices = streaming.local(devices)
+    devices = walk.local(devices)
     with tempfile.TemporaryDirectory(dir=folder or None, prefix="dissection-") as scratch:
         if labels is None:
             labels = concepts.make_label_maps(
@@ -124,7 +125,7 @@ def dissect(
 
 def _activations(forward, sizes, scratch, cache_gb, title):
     """Yields (stage, activations, maxima) of each stage; their files live until the end."""
-    variables = parallel.replicate(jax.device_get(forward.net.variables), forward.devices)
+    variables = devices_lib.replicate(jax.device_get(forward.net.variables), forward.devices)
     net = dataclasses.replace(forward.net, variables=variables)
     forward = dataclasses.replace(forward, net=net)
     with tempfile.TemporaryDirectory(dir=scratch) as place:
@@ -175,7 +176,7 @@ def _measure(activations, labels, options, stage, given, devices) -> dict:
     threshold = _thresholds(activations, labels, options, stage, given, devices)
     orders, note = _orders(len(labels.images), options)
     if note:
-        log.say(note)
+        say.line(note)
     tally, *shuffled = _tallies(activations, threshold, labels, options, stage, orders, devices)
     category = labels.vocabulary.category
     null = [_count(*_best(t, category, options), options) for t in shuffled]

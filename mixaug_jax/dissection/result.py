@@ -4,16 +4,13 @@ import dataclasses
 
 import numpy as np
 
+from mixaug_jax.core.files import load_npz, save_npz
 from mixaug_jax.dissection import counting
 from mixaug_jax.dissection.concepts import Vocabulary
 from mixaug_jax.dissection.resample import PADDINGS
 from mixaug_jax.dissection.thresholds import OVER, RULES
-from mixaug_jax.stored import load_npz, save_npz
 
 PER = ("unit", "category")  # the two conventions of `counting.count_detectors`
-# Percentiles of the bootstrap's replicates. Drawing images anew adds noise to every IoU, which lifts
-# some units over a threshold: replicates tend to lie above the count itself, and are shown as they are.
-INTERVAL = (5, 95)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,19 +11,18 @@ the image's pixels: a run that was killed goes on where it was, and all networks
 import dataclasses
 import functools
 import hashlib
-import os
 import pathlib
 import threading
-import zipfile
 from collections.abc import Callable
 
 import jax
 import numpy as np
 import PIL.Image
 
-from mixaug_jax import log
+from mixaug_jax.core import files, say
 from mixaug_jax.data.source import Source
-from mixaug_jax.dissection.concepts import NONE, seen_part
+from mixaug_jax.data.transforms import seen_part
+from mixaug_jax.dissection.concepts import NONE
 from mixaug_jax.models import upernet
 
 PUBLISHED = (
@@ -116,7 +115,7 @@ def open_segmenter(
 
     @functools.cache
     def variables():
-        log.say(f"segmenter: reading {files[0]} and {files[1]}; the first image takes longest")
+        say.line(f"segmenter: reading {files[0]} and {files[1]}; the first image takes longest")
         return jax.device_put(upernet.import_upernet(*files))
 
     def label_map(image):
@@ -166,9 +165,8 @@ def _numbers(maps) -> np.ndarray:
 def _stored(path, side) -> np.ndarray | None:
     """What was found in an image, or None where that is not known or the file is damaged."""
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            found = file["numbers"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        found = files.load_npz(path, lambda arrays, _: arrays["numbers"], "the segmenter")
+    except ValueError:
         return None
     right = found.dtype == np.uint16 and found.shape == (side, side, 3)
     return found if right and found.max() < len(NAMES) else None
@@ -176,11 +174,4 @@ def _stored(path, side) -> np.ndarray | None:
 
 def _store(path, numbers):
     """Writes the file; it appears when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        with whole.open("wb") as stream:
-            np.savez_compressed(stream, numbers=numbers)
-        whole.replace(path)
-    finally:
-        whole.unlink(missing_ok=True)
+    files.save_npz(path, {"numbers": numbers}, {})

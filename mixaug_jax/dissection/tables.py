@@ -24,8 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax import parallel
-from mixaug_jax.dissection import resample, streaming
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import walk
+from mixaug_jax.dissection import activations as activations_lib
+from mixaug_jax.dissection import resample
 
 
 def count(
@@ -61,28 +63,28 @@ def count(
     orders = np.arange(images)[None] if orders is None else np.asarray(orders)
     weights = np.ones((images, 1), np.int32) if weights is None else np.asarray(weights, np.int32)
     road = road or ("bits" if jax.default_backend() == "cpu" else "dense")
-    devices = streaming.local(devices)
+    devices = walk.local(devices)
     step, reduce = _programs(grid, road, num_concepts, tuple(categories.tolist()), devices)
-    thresholds = parallel.replicate(np.asarray(thresholds, np.float32), devices)
+    thresholds = devices_lib.replicate(np.asarray(thresholds, np.float32), devices)
     pack = functools.partial(
         _pack_labels if road == "bits" else _plain_labels,
         num_concepts=num_concepts,
         categories=categories,
     )
-    spans = streaming.spans(images, batch_size, devices)
+    spans = walk.spans(images, batch_size, devices)
     batches = _batches(activations, segmentation, orders, weights, pack, num_concepts, spans)
     sets, ways, rows = len(orders), weights.shape[1], num_concepts + _groups(categories)
     state = {
         "table": np.zeros((sets * rows, ways, units), np.int32),
         "sizes": np.zeros((sets * rows, ways), np.int32),
     }
-    counted = streaming.total(
+    counted = walk.total(
         lambda state, batch: step(state, batch, thresholds),
         reduce,
         lambda a, b: {k: a[k] + b[k] for k in a},
         state,
         batches,
-        streaming.LIMIT // (grid.pixels * max(1, int(weights.max()))),
+        walk.LIMIT // (grid.pixels * max(1, int(weights.max()))),
         devices,
     )
     table = counted["table"].reshape(sets, rows, ways, units)
@@ -95,15 +97,15 @@ def _batches(activations, segmentation, orders, weights, pack, num_concepts, spa
     for start, stop, rows in spans:
         labels = _read_labels(segmentation, orders[:, start:stop].T, num_concepts)
         batch = pack(labels) | {
-            "activations": streaming.read(activations, start, stop),
+            "activations": activations_lib.read(activations, start, stop),
             "weights": weights[start:stop],
         }
-        yield stop - start, {k: streaming.pad_rows(v, rows) for k, v in batch.items()}
+        yield stop - start, {k: walk.pad_rows(v, rows) for k, v in batch.items()}
 
 
 def check(activations, thresholds, segmentation, num_concepts, categories) -> np.ndarray:
     """Raises for arguments that do not fit each other; returns `clean_categories(categories)`."""
-    streaming.check_activations(activations)
+    activations_lib.check_activations(activations)
     images, _, _, units = activations.shape
     if np.shape(thresholds) != (units,):
         raise ValueError(
@@ -183,8 +185,8 @@ def _pack_labels(labels: np.ndarray, num_concepts: int, categories: np.ndarray) 
     # A power of two, so that few programs are compiled. What fills up adds no pixel to row 0.
     most = 1 << max(5, (max(len(ids) for ids, _ in packed) - 1).bit_length())
     return {
-        "ids": np.stack([streaming.pad_rows(ids, most) for ids, _ in packed]),
-        "words": np.stack([streaming.pad_rows(words, most) for _, words in packed]),
+        "ids": np.stack([walk.pad_rows(ids, most) for ids, _ in packed]),
+        "words": np.stack([walk.pad_rows(words, most) for _, words in packed]),
     }
 
 
@@ -209,7 +211,7 @@ def _pack_image(maps: np.ndarray, num_concepts: int, categories: np.ndarray):
 def _programs(grid: resample.Grid, road: str, num_concepts: int, categories: tuple, devices):
     """The mapped step and reduction. A device takes its images one by one, so the integers do not
     depend on how many share a batch."""
-    sharded, replicated = parallel.SHARDED, parallel.REPLICATED
+    sharded, replicated = devices_lib.SHARDED, devices_lib.REPLICATED
 
     def step(state, batch, thresholds):
         def image(state, x):
@@ -230,13 +232,13 @@ def _programs(grid: resample.Grid, road: str, num_concepts: int, categories: tup
         return jax.tree.map(lambda x: x[None], state)
 
     def reduce(state):
-        return jax.tree.map(lambda x: jax.lax.psum(x[0], parallel.AXIS), state)
+        return jax.tree.map(lambda x: jax.lax.psum(x[0], devices_lib.AXIS), state)
 
     return (
-        parallel.pmap(
+        devices_lib.pmap(
             step, (sharded, sharded, replicated), sharded, donate_argnums=0, devices=devices
         ),
-        parallel.pmap(reduce, (sharded,), replicated, devices=devices),
+        devices_lib.pmap(reduce, (sharded,), replicated, devices=devices),
     )
 
 

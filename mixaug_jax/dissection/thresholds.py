@@ -22,8 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax import parallel
-from mixaug_jax.dissection import resample, streaming
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import walk
+from mixaug_jax.dissection import activations as activations_lib
+from mixaug_jax.dissection import resample
 
 OVER = ("upsampled", "raw")
 RULES = ("linear", "hazen", "inverted_cdf")
@@ -74,7 +76,7 @@ def quantile(
     rank, fraction = _rank(samples, q, rule)
     interval = _pilot(activations, q, grid)
     exact, next_up = _search(
-        activations, samples - 1 - rank, interval, grid, batch_size, streaming.local(devices)
+        activations, samples - 1 - rank, interval, grid, batch_size, walk.local(devices)
     )
     if fraction:
         exact += fraction * (next_up - exact)
@@ -89,7 +91,7 @@ def _check(activations, q, over, size, padding, rule) -> resample.Grid:
         raise ValueError(f"rule={rule!r} is not known; use one of {', '.join(RULES)}")
     if not 0 < q < 1:
         raise ValueError(f"q={q} is not a tail share; it must lie between 0 and 1, both excluded")
-    streaming.check_activations(activations)
+    activations_lib.check_activations(activations)
     nodes = tuple(activations.shape[1:3])
     if over == "upsampled" and (size is None or len(size) != 2 or min(size) < 1):
         raise ValueError(f"size={size} must be (H, W) of the label maps for over='upsampled'")
@@ -142,7 +144,9 @@ def _pilot(activations, q: float, grid: resample.Grid) -> tuple[np.ndarray, np.n
     draw = np.random.default_rng(0)
     sample = []
     for i in chosen:
-        nodes = np.pad(streaming.read(activations, i, i + 1)[0], ((1, 1), (1, 1), (0, 0)), mode)
+        nodes = np.pad(
+            activations_lib.read(activations, i, i + 1)[0], ((1, 1), (1, 1), (0, 0)), mode
+        )
         r, c = np.divmod(draw.choice(grid.pixels, count, replace=False), grid.size[1])
         x, y = column_fraction[c, None], row_fraction[r, None]
         r, c = row[r], column[c]
@@ -193,7 +197,7 @@ def _pass(activations, interval, bins, grid, batch_size, devices) -> dict:
     """
     images, _, _, units = activations.shape
     step, reduce = _programs(grid, units, bins, devices)
-    interval = parallel.replicate({k: v.astype(np.int32) for k, v in interval.items()}, devices)
+    interval = devices_lib.replicate({k: v.astype(np.int32) for k, v in interval.items()}, devices)
     state = {
         "counts": np.zeros(units * (bins + 1), np.int32),
         "following": np.full(units, _HIGHEST, np.int32),
@@ -202,10 +206,10 @@ def _pass(activations, interval, bins, grid, batch_size, devices) -> dict:
     }
 
     def batches():
-        for start, stop, rows in streaming.spans(images, batch_size, devices):
-            batch = streaming.read(activations, start, stop)
+        for start, stop, rows in walk.spans(images, batch_size, devices):
+            batch = activations_lib.read(activations, start, stop)
             real = np.arange(rows) < stop - start
-            yield stop - start, (streaming.pad_rows(batch, rows), real)
+            yield stop - start, (walk.pad_rows(batch, rows), real)
 
     def combine(a, b):
         return {
@@ -215,13 +219,13 @@ def _pass(activations, interval, bins, grid, batch_size, devices) -> dict:
             "most": np.maximum(a["most"], b["most"]),
         }
 
-    seen = streaming.total(
+    seen = walk.total(
         lambda state, batch: step(state, batch, interval),
         reduce,
         combine,
         state,
         batches(),
-        streaming.LIMIT // grid.pixels,
+        walk.LIMIT // grid.pixels,
         devices,
     )
     return seen | {"counts": seen["counts"].reshape(units, bins + 1)}
@@ -230,7 +234,7 @@ def _pass(activations, interval, bins, grid, batch_size, devices) -> dict:
 @functools.cache
 def _programs(grid: resample.Grid, units: int, bins: int, devices):
     """The mapped step and reduction. Programs are kept, so that each pass does not compile anew."""
-    sharded, replicated = parallel.SHARDED, parallel.REPLICATED
+    sharded, replicated = devices_lib.SHARDED, devices_lib.REPLICATED
 
     def step(state, batch, interval):
         def image(state, x):
@@ -241,17 +245,17 @@ def _programs(grid: resample.Grid, units: int, bins: int, devices):
 
     def reduce(state):
         return {
-            "counts": jax.lax.psum(state["counts"][0], parallel.AXIS),
-            "following": jax.lax.pmin(state["following"][0], parallel.AXIS),
-            "least": jax.lax.pmin(state["least"][0], parallel.AXIS),
-            "most": jax.lax.pmax(state["most"][0], parallel.AXIS),
+            "counts": jax.lax.psum(state["counts"][0], devices_lib.AXIS),
+            "following": jax.lax.pmin(state["following"][0], devices_lib.AXIS),
+            "least": jax.lax.pmin(state["least"][0], devices_lib.AXIS),
+            "most": jax.lax.pmax(state["most"][0], devices_lib.AXIS),
         }
 
     return (
-        parallel.pmap(
+        devices_lib.pmap(
             step, (sharded, sharded, replicated), sharded, donate_argnums=0, devices=devices
         ),
-        parallel.pmap(reduce, (sharded,), replicated, devices=devices),
+        devices_lib.pmap(reduce, (sharded,), replicated, devices=devices),
     )
 
 

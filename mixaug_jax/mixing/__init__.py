@@ -61,7 +61,7 @@ def options(name):
       ValueError: no mixer of this name.
     """
     if name not in MIXERS:
-        raise ValueError(f"mix.name must be one of {', '.join(MIXERS)}; got {name!r}.")
+        raise ValueError(f"mix.name must be one of {', '.join(MIXERS)}; got {name!r}")
     filled_in = ("shard", "mean", "std", "active")
     return {
         parameter.name: parameter.default

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.mixing import checks, draws
+from mixaug_jax.core import checks
+from mixaug_jax.mixing import draws
 from mixaug_jax.mixing.labels import LABELS, mix_targets
 from mixaug_jax.mixing.pixels import mix_with_partners
 from mixaug_jax.mixing.saliency import fine_grained_saliency, misread_saliency
@@ -84,7 +85,7 @@ def cutmix(key, images, targets, *, shard=0, prob=1.0, per="batch", label="mixed
       ValueError: an option out of range, arrays that do not fit, or images too small to cut.
     """
     checks.batch(images, targets)
-    checks.draws(prob, per)
+    draws.check(prob, per)
     checks.choice("label", label, LABELS)
     checks.positive("alpha", alpha)
     checks.large_enough(images, 2, "a cut")
@@ -151,12 +152,12 @@ def saliencymix(
       ValueError: an option out of range, arrays that do not fit, or images too small to cut.
     """
     checks.batch(images, targets)
-    checks.draws(prob, per)
+    draws.check(prob, per)
     checks.choice("label", label, LABELS)
     checks.choice("variant", variant, ("intended", "released"))
     checks.positive("alpha", alpha)
     checks.large_enough(images, 2, "a cut")
-    checks.normalised(images, mean, std, channels=(1, 3) if variant == "intended" else (3,))
+    checks.normalized(images, mean, std, channels=(1, 3) if variant == "intended" else (3,))
     height, width = images.shape[1:3]
     permutation, (amount, whether) = draws.streams(key, shard, per, 2)
     shape = draws.shape(per, images)
@@ -217,13 +218,13 @@ def resizemix(
       ValueError: an option out of range, arrays that do not fit, or a pasted image of no pixel.
     """
     checks.batch(images, targets)
-    checks.draws(prob, per)
+    draws.check(prob, per)
     checks.choice("label", label, LABELS)
     checks.interval("scale", scale, 0, 1)
     height, width = images.shape[1:3]
     if scale[0] * min(height, width) < 1:
         raise ValueError(
-            f"scale {scale} makes images of {height} x {width} pixels smaller than a pixel."
+            f"scale {scale} makes images of {height} x {width} pixels smaller than a pixel"
         )
     permutation, (size, row, col, whether) = draws.streams(key, shard, per, 4)
     shape = draws.shape(per, images)
@@ -296,7 +297,7 @@ def switch(
       ValueError: an option out of range, arrays that do not fit, or images too small to cut.
     """
     checks.batch(images, targets)
-    checks.draws(prob, per)
+    draws.check(prob, per)
     checks.choice("label", label, LABELS)
     checks.positive("mixup_alpha", mixup_alpha)
     checks.positive("cutmix_alpha", cutmix_alpha)

@@ -9,9 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixaug_jax.core import checks
+
 # `fold_in(key, i)` is also the i-th key of `split(key)`: the shared draws therefore come from an
 # index that no device has, or they would repeat a device's own.
 _SHARED = np.uint32(2**32 - 1)
+
+
+def check(prob, per):
+    """Raises ValueError unless `prob` is in 0..1 and `per` is "batch" or "example"."""
+    checks.fraction("prob", prob)
+    checks.choice("per", per, ("batch", "example"))
 
 
 def streams(key, shard, per, count):

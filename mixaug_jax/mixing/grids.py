@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.mixing import checks, draws
+from mixaug_jax.core import checks
+from mixaug_jax.mixing import draws
 from mixaug_jax.mixing.labels import LABELS
 from mixaug_jax.mixing.pixels import mix_with_partners
 
@@ -78,17 +79,17 @@ def gridmask(
       ValueError: an option out of range, arrays that do not fit, or squares of no pixel.
     """
     checks.batch(images, targets)
-    checks.draws(prob, per)
+    draws.check(prob, per)
     checks.fraction("ratio", ratio)
     checks.interval("period", period, 0, 1)
     if not 1 <= rotate <= 360:
-        raise ValueError(f"rotate must be between 1 and 360 degrees, got {rotate}.")
+        raise ValueError(f"rotate must be between 1 and 360 degrees, got {rotate}")
     height, width = images.shape[1:3]
     smallest, largest = (round(fraction * min(height, width)) for fraction in period)
     if ratio < 1 and smallest - int(smallest * ratio + 0.5) < 1:
         raise ValueError(
             f"period {period} cuts no pixel of images of {height} x {width} at its smallest: "
-            f"raise it, or lower ratio {ratio}."
+            f"raise it, or lower ratio {ratio}"
         )
     _, (size, row, col, turn, whether) = draws.streams(key, shard, per, 5)
     shape = draws.shape(per, images)
@@ -172,7 +173,7 @@ def gridmix(
       ValueError: an option out of range, arrays that do not fit, or images too small for the cells.
     """
     checks.batch(images, targets)
-    checks.draws(prob, per)
+    draws.check(prob, per)
     checks.choice("label", label, LABELS)
     checks.positive("alpha", alpha)
     checks.interval("cells", cells, 1, np.inf)
@@ -184,7 +185,7 @@ def gridmix(
     if narrowest < 2 * cells[0]:
         raise ValueError(
             f"images of {height} x {width} pixels are too small for cells {cells}: with area "
-            f"{area} and aspect {aspect} a grid may be {narrowest} wide, and each cell needs 2."
+            f"{area} and aspect {aspect} a grid may be {narrowest} wide, and each cell needs 2"
         )
     permutation, keys = draws.streams(key, shard, per, 7)
     amount, whether, number, size, form, row, col = keys

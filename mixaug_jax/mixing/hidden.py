@@ -2,7 +2,8 @@
 
 import jax.numpy as jnp
 
-from mixaug_jax.mixing import checks, draws
+from mixaug_jax.core import checks
+from mixaug_jax.mixing import draws
 from mixaug_jax.mixing.labels import LABELS
 from mixaug_jax.mixing.pixels import mix_with_partners
 
@@ -46,7 +47,7 @@ def manifold_mixup(
       ValueError: an option out of range, or arrays that do not fit.
     """
     checks.batch(images, targets, spatial=False)
-    checks.draws(prob, per)
+    draws.check(prob, per)
     checks.choice("label", label, LABELS)
     checks.positive("alpha", alpha)
     permutation, (amount, whether) = draws.streams(key, shard, per, 2)

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.mixing import checks, draws
+from mixaug_jax.core import checks
+from mixaug_jax.mixing import draws
 from mixaug_jax.mixing.labels import LABELS
 from mixaug_jax.mixing.pixels import mix_with_partners
 
@@ -157,12 +158,12 @@ def fmix(
       ValueError: an option out of range, or arrays that do not fit.
     """
     checks.batch(images, targets)
-    checks.draws(prob, per)
+    draws.check(prob, per)
     checks.choice("label", label, LABELS)
     checks.choice("variant", variant, FMIX_VARIANTS)
     checks.positive("alpha", alpha)
     if not 0 <= max_soft <= 0.5:
-        raise ValueError(f"max_soft must be between 0 and 0.5, got {max_soft}.")
+        raise ValueError(f"max_soft must be between 0 and 0.5, got {max_soft}")
     height, width = images.shape[1:3]
     permutation, (amount, whether, rounding, spectrum) = draws.streams(key, shard, per, 4)
     shape = draws.shape(per, images)
@@ -214,7 +215,7 @@ def smoothmix(
       ValueError: an option out of range, or arrays that do not fit.
     """
     checks.batch(images, targets)
-    checks.draws(prob, per)
+    draws.check(prob, per)
     checks.choice("label", label, LABELS)
     checks.interval("sigma", sigma, 0, np.inf)
     checks.positive("sigma[0]", sigma[0])

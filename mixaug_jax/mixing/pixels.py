@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from mixaug_jax.mixing import checks, draws
+from mixaug_jax.core import checks
+from mixaug_jax.mixing import draws
 from mixaug_jax.mixing.labels import LABELS, mix_targets
 
 
@@ -88,14 +89,14 @@ def cutout(key, images, targets, *, shard=0, prob=1.0, per="example", length=0.5
       ValueError: an option out of range, arrays that do not fit, or a hole of no pixel.
     """
     checks.batch(images, targets)
-    checks.draws(prob, per)
+    draws.check(prob, per)
     checks.fraction("length", length)
     height, width = images.shape[1:3]
     pixels = round(length * min(height, width))
     if length > 0 and pixels < 2:
         raise ValueError(
             f"length {length} of images of {height} x {width} pixels cuts no pixel; "
-            "a hole needs at least 2 pixels a side (0 is off)."
+            "a hole needs at least 2 pixels a side (0 is off)"
         )
     _, (where, whether) = draws.streams(key, shard, per, 2)
     shape = draws.shape(per, images)
@@ -128,7 +129,7 @@ def mixup(key, images, targets, *, shard=0, prob=1.0, per="batch", label="mixed"
       ValueError: an option out of range, or arrays that do not fit.
     """
     checks.batch(images, targets)
-    checks.draws(prob, per)
+    draws.check(prob, per)
     checks.choice("label", label, LABELS)
     permutation, (amount, whether) = draws.streams(key, shard, per, 2)
     shape = draws.shape(per, images)

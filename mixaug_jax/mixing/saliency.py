@@ -39,15 +39,13 @@ def fine_grained_saliency(images, *, order="rgb"):
       ValueError: another type, shape or order, or more pixels.
     """
     if order not in ("rgb", "bgr"):
-        raise ValueError(f"order must be one of rgb, bgr; got {order!r}.")
+        raise ValueError(f"order must be one of rgb, bgr; got {order!r}")
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != jnp.uint8:
-        raise ValueError(
-            f"images must be uint8 [B,H,W,3], got {images.dtype} {list(images.shape)}."
-        )
+        raise ValueError(f"images must be uint8 [B,H,W,3], got {images.dtype} {list(images.shape)}")
     height, width = images.shape[1:3]
     if 0 in images.shape or height * width > _MOST_PIXELS:
         raise ValueError(
-            f"images must have 1 to {_MOST_PIXELS} pixels (256 x 256), got {height} x {width}."
+            f"images must have 1 to {_MOST_PIXELS} pixels (256 x 256), got {height} x {width}"
         )
     # In turns of about 256 x 256 pixels, at least two: what a turn computes stays in the cache, and
     # its result is stored once, where XLA would else repeat the whole sum for each of its uses.

@@ -9,20 +9,19 @@ from mixaug_jax.models.preact import PreActResNet, WideResNet
 from mixaug_jax.models.resnet import ResNet
 from mixaug_jax.models.tiny import Tiny
 from mixaug_jax.models.vgg import VGG
-from mixaug_jax.models.weights import export_weights, import_weights
 
-__all__ = ["MODELS", "Net", "Preprocess", "export_weights", "import_weights"]
+__all__ = ["MODELS", "Net", "Preprocess"]
 
 
 def _check_stem(stem: str) -> None:
     if stem not in ("imagenet", "cifar"):
-        raise ValueError(f"model.stem is {stem!r}; allowed are 'imagenet' and 'cifar'.")
+        raise ValueError(f"model.stem is {stem!r}; allowed are 'imagenet' and 'cifar'")
 
 
 def _filters(width: float, base: int) -> int:
     if width <= 0:
         raise ValueError(
-            f"model.width is {width}; it must be a positive factor, 1.0 for the published network."
+            f"model.width is {width}; it must be a positive factor, 1.0 for the published network"
         )
     return max(1, round(base * width))
 

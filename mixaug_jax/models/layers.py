@@ -129,7 +129,7 @@ class StagedModel(nn.Module, kw_only=True):
         if self.affine is not None and not self.merges_norm:
             raise ValueError(
                 f"{type(self).__name__} normalises before its convolutions, so it has no merged layers and refuses an affine "
-                "rule (relevance propagation); resnet18 and vgg16_bn accept one."
+                "rule (relevance propagation); resnet18 and vgg16_bn accept one"
             )
         super().__post_init__()
 
@@ -155,7 +155,7 @@ class StagedModel(nn.Module, kw_only=True):
           The output of stage `stop`: logits [B,K] float32, or features in `dtype`.
         """
         if self.affine is not None and train:
-            raise ValueError("An affine rule merges the running statistics: it needs train=False.")
+            raise ValueError("An affine rule merges the running statistics: it needs train=False")
         for stage in stages_between(self.stages, start, stop):
             x = self.run(stage, x.astype(self.dtype), train)
             if hidden is not None and stage in self.hidden_stages:
@@ -237,9 +237,9 @@ def stages_between(stages: tuple[str, ...], start: str, stop: str) -> tuple[str,
     """
     for key, stage in (("start", start), ("stop", stop)):
         if stage and stage not in stages:
-            raise ValueError(f"No stage {stage!r} for {key}; this network has {', '.join(stages)}.")
+            raise ValueError(f"No stage {stage!r} for {key}; this network has {', '.join(stages)}")
     first = stages.index(start) + 1 if start else 0
     last = stages.index(stop) + 1 if stop else len(stages)
     if last < first:
-        raise ValueError(f"Stage {stop!r} comes before stage {start!r}: nothing leads back to it.")
+        raise ValueError(f"Stage {stop!r} comes before stage {start!r}: nothing leads back to it")
     return stages[first:last]

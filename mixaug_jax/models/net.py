@@ -9,6 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Cutout's published code (CIFAR-10), in 0..255.
+CIFAR_MEAN = tuple(v / 255 for v in (125.3, 123.0, 113.9))
+CIFAR_STD = tuple(v / 255 for v in (63.0, 62.1, 66.7))
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -31,24 +35,24 @@ class Preprocess:
 
     size: int
     resize: int = 0
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     order: str = "rgb"
     interpolation: str = "bilinear"
 
     def __post_init__(self):
         if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std):
             raise ValueError(
-                f"mean has {len(self.mean)} values and std {len(self.std)}; both need 3, or both 1."
+                f"mean has {len(self.mean)} values and std {len(self.std)}; both need 3, or both 1"
             )
         if self.order not in ("rgb", "bgr"):
-            raise ValueError(f"order is {self.order!r}; allowed are 'rgb' and 'bgr'.")
+            raise ValueError(f"order is {self.order!r}; allowed are 'rgb' and 'bgr'")
         if self.interpolation not in INTERPOLATIONS:
             allowed = ", ".join(INTERPOLATIONS)
-            raise ValueError(f"interpolation is {self.interpolation!r}; allowed are {allowed}.")
+            raise ValueError(f"interpolation is {self.interpolation!r}; allowed are {allowed}")
         if self.resize and self.resize < self.size:
             raise ValueError(
-                f"resize is {self.resize} pixels, but size cuts out {self.size}; resize must be 0 or at least size."
+                f"resize is {self.resize} pixels, but size cuts out {self.size}; resize must be 0 or at least size"
             )
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -63,7 +67,7 @@ class Preprocess:
         channels = len(self.mean)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, channels):
             raise ValueError(
-                f"An image must be uint8 [H,W,{channels}], [H,W,1] or [H,W]; this one is {image.dtype} {list(image.shape)}."
+                f"An image must be uint8 [H,W,{channels}], [H,W,1] or [H,W]; this one is {image.dtype} {list(image.shape)}"
             )
         image = np.broadcast_to(image, (*image.shape[:2], channels))
         if self.resize:
@@ -71,7 +75,7 @@ class Preprocess:
         height, width = image.shape[:2]
         if min(height, width) < self.size:
             raise ValueError(
-                f"The image is {height} x {width} pixels, smaller than the cut of {self.size}; set resize."
+                f"The image is {height} x {width} pixels, smaller than the cut of {self.size}; set resize"
             )
         row, col = round((height - self.size) / 2), round((width - self.size) / 2)
         image = image[row : row + self.size, col : col + self.size]
@@ -138,7 +142,7 @@ class Net:
         if not rules.keys() <= {field.name for field in dataclasses.fields(self.model)}:
             raise ValueError(
                 f"{type(self.model).__name__} has no fields affine, act, add and pool, so its backward rules cannot be "
-                "replaced."
+                "replaced"
             )
         return dataclasses.replace(self, model=self.model.clone(**rules))
 

@@ -99,7 +99,7 @@ def _read(storage: _Storage, offset, shape, strides) -> np.ndarray:
     reach = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
     if min((offset, *shape, *strides)) < 0 or (math.prod(shape) and reach >= len(run)):
         raise ValueError(
-            f"A tensor of shape {list(shape)} reaches beyond its storage: the file is damaged."
+            f"A tensor of shape {list(shape)} reaches beyond its storage: the file is damaged"
         )
     strides = [s * storage.dtype.itemsize for s in strides]
     return np.lib.stride_tricks.as_strided(run[offset:], shape, strides, writeable=False)
@@ -181,11 +181,11 @@ def _load(unpickler: _Unpickler, path) -> Any:
     except _RefusedError as refused:
         raise ValueError(
             f"{path} asks for {refused}, which is refused: only tensors, plain containers, strings and numbers are read. "
-            "Where the file is yours, save model.state_dict() alone."
+            "Where the file is yours, save model.state_dict() alone"
         ) from None
     except Exception as error:  # whatever a damaged pickle makes the unpickler raise
         raise ValueError(
-            f"{path} is cut short or not a file of weights ({type(error).__name__}: {error})."
+            f"{path} is cut short or not a file of weights ({type(error).__name__}: {error})"
         ) from None
 
 
@@ -193,7 +193,7 @@ def map_values(path, start: int, size: int, dtype: np.dtype) -> np.ndarray:
     """`size` bytes of the file as values, left on disk until they are used."""
     if start + size > path.stat().st_size:
         raise ValueError(
-            f"{path} is cut short: {start + size} bytes are needed, it has {path.stat().st_size}."
+            f"{path} is cut short: {start + size} bytes are needed, it has {path.stat().st_size}"
         )
     count = size // dtype.itemsize
     return np.memmap(path, dtype, "r", start, (count,)) if count else np.empty(0, dtype)
@@ -209,7 +209,7 @@ def read_zip(path: pathlib.Path) -> Any:
     def open_storage(key: str, dtype: np.dtype) -> np.ndarray:
         info = members.get(f"{root}/data/{key}")
         if info is None:
-            raise ValueError(f"{path} is damaged: it has no storage {key}.")
+            raise ValueError(f"{path} is damaged: it has no storage {key}")
         if info.compress_type == zipfile.ZIP_STORED:
             return map_values(path, _start_of_member(path, info), info.file_size, dtype)
         with zipfile.ZipFile(path) as archive:
@@ -219,7 +219,7 @@ def read_zip(path: pathlib.Path) -> Any:
         members = {info.filename: info for info in archive.infolist()}
         roots = [name.removesuffix("/data.pkl") for name in members if name.endswith("/data.pkl")]
         if len(roots) != 1:
-            raise ValueError(f"{path} is a zip file, but not one of weights.")
+            raise ValueError(f"{path} is a zip file, but not one of weights")
         root = roots[0]
         _check_byte_order(
             path,
@@ -231,7 +231,7 @@ def read_zip(path: pathlib.Path) -> Any:
 
 def _check_byte_order(path, little: bool) -> None:
     if not little:
-        raise ValueError(f"{path} was written on a big-endian machine, which is not read here.")
+        raise ValueError(f"{path} was written on a big-endian machine, which is not read here")
 
 
 def _start_of_member(path, info: zipfile.ZipInfo) -> int:
@@ -251,7 +251,7 @@ def read_legacy(path: pathlib.Path) -> Any:
 
     def open_storage(key: str, dtype: np.dtype) -> np.ndarray:
         if key not in places:
-            raise ValueError(f"{path} is damaged: it has no storage {key}.")
+            raise ValueError(f"{path} is damaged: it has no storage {key}")
         return map_values(path, *places[key], dtype)
 
     def load():
@@ -261,9 +261,9 @@ def read_legacy(path: pathlib.Path) -> Any:
     places = {}
     with open(path, "rb") as file:
         if load()[0] != MAGIC:
-            raise ValueError(f"{path} is a pickle, but not one that PyTorch wrote.")
+            raise ValueError(f"{path} is a pickle, but not one that PyTorch wrote")
         if load()[0] != PROTOCOL:
-            raise ValueError(f"{path} is of an unknown version of PyTorch's format.")
+            raise ValueError(f"{path} is of an unknown version of PyTorch's format")
         _check_byte_order(path, load()[0].get("little_endian"))
         content, dtypes = load()
         for key in map(

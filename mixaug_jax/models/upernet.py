@@ -215,10 +215,10 @@ def segment(
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
         raise ValueError(
-            f"An image must be uint8 [H,W,3]; this one is {image.dtype} {list(image.shape)}."
+            f"An image must be uint8 [H,W,3]; this one is {image.dtype} {list(image.shape)}"
         )
     if not sizes or min(sizes) < 32:
-        raise ValueError(f"sizes is {sizes}; at least one is needed, none below 32 pixels.")
+        raise ValueError(f"sizes is {sizes}; at least one is needed, none below 32 pixels")
     outer = image.shape[:2]
     total = None
     for size in sizes:
@@ -254,7 +254,7 @@ def import_upernet(encoder: str | pathlib.Path, decoder: str | pathlib.Path) -> 
         try:
             found = mapping.to_variables(tensors, {c: shapes[c][part] for c in shapes})
         except ValueError as error:
-            raise ValueError(f"{path} does not fit the {part} of UPerNet: {error}.") from None
+            raise ValueError(f"{path} does not fit the {part} of UPerNet: {error}") from None
         for collection, layers in found.items():
             variables[collection][part] = layers
     return variables

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
+from mixaug_jax.core import files
 from mixaug_jax.models import torch_files
 from mixaug_jax.models.torch_files import Tensor
 
@@ -54,7 +55,7 @@ def read_state(path: str | pathlib.Path) -> State:
     path = pathlib.Path(path)
     if not path.is_file():
         raise ValueError(
-            f"{path} is {'a folder' if path.is_dir() else 'no file'}; a file of weights is needed."
+            f"{path} is {'a folder' if path.is_dir() else 'no file'}; a file of weights is needed"
         )
     content, metadata = _read(path)
     tensors = _tensors(content, path)
@@ -68,16 +69,16 @@ def _read(path):
     with open(path, "rb") as file:
         head = file.read(512)
     if not head:
-        raise ValueError(f"{path} is empty.")
+        raise ValueError(f"{path} is empty")
     if head[:4] == b"PK\x03\x04":
         return _read_zip(path), {}
     if head[8:9] == b"{":
         return read_safetensors(path)
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
-        raise ValueError(f"{path} is a web page, not weights: the download went wrong.")
+        raise ValueError(f"{path} is a web page, not weights: the download went wrong")
     if head[257:262] == b"ustar":
         raise ValueError(
-            f"{path} is a tar file, as PyTorch wrote before version 0.1.10; load and save it again with a newer one."
+            f"{path} is a tar file, as PyTorch wrote before version 0.1.10; load and save it again with a newer one"
         )
     return torch_files.read_legacy(path), {}
 
@@ -90,15 +91,15 @@ def _read_zip(path):
             return read_npz(path)
         return torch_files.read_zip(path)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is cut short or damaged ({error}).") from None
+        raise ValueError(f"{path} is cut short or damaged ({error})") from None
 
 
 def _tensors(content, path) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not weights by name.")
+        raise ValueError(f"{path} holds a {type(content).__name__}, not weights by name")
     inner = next((content[c] for c in CONTAINERS if isinstance(content.get(c), Mapping)), content)
     if not inner:
-        raise ValueError(f"{path} holds no weights: its dict is empty.")
+        raise ValueError(f"{path} holds no weights: its dict is empty")
     others = [
         n for n, value in inner.items() if not (isinstance(n, str) and isinstance(value, Tensor))
     ]
@@ -106,7 +107,7 @@ def _tensors(content, path) -> dict[str, Tensor]:
         allowed = ", ".join(CONTAINERS)
         raise ValueError(
             f"{path} holds something other than weights under {_listed(others)}; weights are looked for under {allowed}, "
-            "or all by themselves."
+            "or all by themselves"
         )
     return dict(inner)
 
@@ -122,7 +123,7 @@ def read_npz(path: pathlib.Path) -> dict[str, Tensor]:
         with np.load(path, allow_pickle=False) as arrays:
             loaded = {name: arrays[name] for name in arrays.files}
     except (ValueError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as arrays of numbers ({error}).") from None
+        raise ValueError(f"{path} cannot be read as arrays of numbers ({error})") from None
     return {n: Tensor(a.shape, a.dtype, lambda a=a: a) for n, a in loaded.items()}
 
 
@@ -139,7 +140,7 @@ def read_safetensors(path: pathlib.Path) -> State:
             metadata = dict(header.pop("__metadata__", {}))
             tensors = {name: _entry(path, 8 + length, name, **e) for name, e in header.items()}
         except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is cut short or no safetensors file ({error}).") from None
+            raise ValueError(f"{path} is cut short or no safetensors file ({error})") from None
     return State(tensors, metadata)
 
 
@@ -168,7 +169,7 @@ def write_safetensors(
         start += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # so that the data is aligned
-    with open(path, "wb") as file:
+    with files.whole(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for array in arrays.values():
             file.write(np.ascontiguousarray(array, "<f4"))

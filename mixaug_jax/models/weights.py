@@ -1,7 +1,7 @@
 """Bring your own weights: released PyTorch checkpoints as networks of this package, and back.
 
-net = models.import_weights("resnet50_cutmix.pth.tar")
-models.export_weights(net, "net.safetensors")
+net = weights.import_weights("resnet50_cutmix.pth.tar")
+weights.export_weights(net, "net.safetensors")
 """
 
 import dataclasses
@@ -15,8 +15,7 @@ from mixaug_jax import models
 from mixaug_jax.models import efficientnet_lite, mapping, weight_files
 from mixaug_jax.models.layers import StagedModel
 from mixaug_jax.models.mapping import Architecture
-from mixaug_jax.models.net import Net, Preprocess
-from mixaug_jax.recipes import CIFAR_MEAN, CIFAR_STD
+from mixaug_jax.models.net import CIFAR_MEAN, CIFAR_STD, Net, Preprocess
 
 NOTES = "mixaug_jax"  # where exported files keep what their names and shapes do not tell
 
@@ -44,7 +43,7 @@ def import_network(path: str | pathlib.Path, model: str = "") -> tuple[Architect
     """`import_weights` together with the arguments that make its model, for a config to keep."""
     if model and model not in models.MODELS:
         raise ValueError(
-            f"model is {model!r}; allowed are {', '.join(models.MODELS)}, or '' to find it."
+            f"model is {model!r}; allowed are {', '.join(models.MODELS)}, or '' to find it"
         )
     state = weight_files.read_state(path)
     tensors = mapping.canonical(state.tensors)
@@ -52,14 +51,14 @@ def import_network(path: str | pathlib.Path, model: str = "") -> tuple[Architect
         stem, preprocess = _notes(state.metadata)
         found = mapping.identify(tensors, model, stem)
     except ValueError as error:
-        raise ValueError(f"{path} cannot be imported: {error}.") from None
+        raise ValueError(f"{path} cannot be imported: {error}") from None
     module = models.MODELS[found.name](found.num_classes, width=found.width, stem=found.stem)
     image = jax.ShapeDtypeStruct((1, 32, 32, found.channels), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), image)
     try:
         variables = mapping.to_variables(tensors, shapes)
     except ValueError as error:
-        raise ValueError(f"{path} does not fit {found.name}: {error}.") from None
+        raise ValueError(f"{path} does not fit {found.name}: {error}") from None
     return found, Net(module, variables, preprocess or preprocessing(found))
 
 
@@ -110,10 +109,10 @@ def export_weights(net: Net, path: str | pathlib.Path) -> None:
     """
     if not isinstance(net.model, StagedModel):
         raise ValueError(
-            f"{type(net.model).__name__} has no PyTorch names; networks in MODELS can be exported."
+            f"{type(net.model).__name__} has no PyTorch names; networks in MODELS can be exported"
         )
     if pathlib.Path(path).suffix != ".safetensors":
-        raise ValueError(f"{path} must end in .safetensors, the format that it is written in.")
+        raise ValueError(f"{path} must end in .safetensors, the format that it is written in")
     notes = {"stem": getattr(net.model, "stem", "")}
     if isinstance(net.preprocess, Preprocess):
         notes["preprocess"] = dataclasses.asdict(net.preprocess)

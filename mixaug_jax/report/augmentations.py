@@ -7,9 +7,7 @@ again where the data is gone.
 import dataclasses
 import functools
 import json
-import os
 import pathlib
-import zipfile
 
 import jax
 import matplotlib
@@ -17,8 +15,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mixaug_jax import data, mixing
+from mixaug_jax.core import files
 from mixaug_jax.data import transforms
-from mixaug_jax.report.figures import STYLE
+from mixaug_jax.draw.style import STYLE
 
 _COUNT = 6  # images in a row
 DRAWS = 16  # of which one is shown
@@ -150,32 +149,19 @@ def figure(shown: Pictures) -> Figure:
 
 
 def _save(path, made, settings):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with whole.open("wb") as file:
-            np.savez_compressed(
-                file,
-                names=np.array(made.names),
-                images=made.images,
-                labels=np.array(made.labels),
-                held_out=made.held_out,
-                settings=settings,
-            )
-        whole.replace(path)
-    finally:
-        whole.unlink(missing_ok=True)
+    arrays = {"names": np.array(made.names), "images": made.images, "labels": np.array(made.labels)}
+    files.save_npz(path, arrays | {"held_out": np.array(made.held_out)}, settings)
 
 
 def _load(path, settings) -> Pictures | None:
     """What was stored for these settings, if it was."""
+
+    def make(arrays, stored):
+        labels = tuple(map(tuple, arrays["labels"].tolist()))
+        names, held_out = tuple(arrays["names"].tolist()), int(arrays["held_out"])
+        return Pictures(names, arrays["images"], labels, held_out) if stored == settings else None
+
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            if str(file["settings"]) != settings:
-                return None
-            labels = tuple(map(tuple, file["labels"].tolist()))
-            return Pictures(
-                tuple(file["names"].tolist()), file["images"], labels, int(file["held_out"])
-            )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return files.load_npz(path, make, "the augmentations' pictures")
+    except ValueError:
         return None  # an unreadable file is made again

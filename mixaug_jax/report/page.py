@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import PIL.Image
 
-from mixaug_jax.report import tables
+from mixaug_jax.core import files
 
 MISSING = "\N{EN DASH}"
 _HERE = pathlib.Path(__file__).parent
@@ -118,7 +118,7 @@ def table(folder: pathlib.Path, content: Table, *, most: int = 0) -> str:
 
     most: rows on the page at most, the first ones; 0: all.
     """
-    tables.write_csv(folder / f"{content.name}.csv", *_flat(content))
+    files.write_csv(folder / f"{content.name}.csv", *_flat(content))
     rows = content.rows[:most] if most else content.rows
     columns = [_column([row[k] for row in rows]) for k in range(len(content.header))]
     numeric = [_is_numeric(row[k] for row in rows) for k in range(len(content.header))]

@@ -16,8 +16,9 @@ The exit code is 0 when all went well, 1 when a run failed (with --gather: or is
 import argparse
 import sys
 
+import mixaug_jax
 from mixaug_jax import study
-from mixaug_jax.study import plan, runs
+from mixaug_jax.core import say
 
 
 def main(argv: list[str]) -> int:
@@ -36,27 +37,27 @@ def main(argv: list[str]) -> int:
 
 def _run(asked, overrides) -> int:
     if asked.gather:
-        return _failed(study.conclude(asked.workdir).failed)
+        return _failed(mixaug_jax.run_study(workdir=asked.workdir).failed)
     if not asked.configs or not asked.seeds:
         raise ValueError("--configs and --seeds are needed, unless with --gather")
-    planned = plan.make_plan(
+    planned = study.make_plan(
         asked.configs, asked.seeds, asked.workdir, overrides, unmixed_labels=asked.unmixed_labels
     )
-    plan.write_asked(planned, asked.workdir, overrides)
+    study.write_asked(planned, asked.workdir, overrides)
     number, shares = asked.only
     share = planned[number - 1 :: shares]
     if asked.list:
-        print("\n".join(run.command for run in share))
+        say.result("\n".join(run.command for run in share))
         return 0
-    failures = runs.run_missing(share)
+    failures = study.run_missing(share)
     if shares == 1:
-        study.conclude(asked.workdir)
+        mixaug_jax.run_study(workdir=asked.workdir)
     return _failed(failures)
 
 
 def _failed(sentences) -> int:
     for text in sentences:
-        print(f"error: {text}", file=sys.stderr)
+        say.error(text)
     return 1 if sentences else 0
 
 
@@ -102,7 +103,7 @@ def _share(text: str) -> tuple[int, int]:
 
 
 def _end(error, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    say.error(error)
     return code
 
 

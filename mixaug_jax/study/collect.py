@@ -7,12 +7,12 @@ import re
 import numpy as np
 
 from mixaug_jax import config as config_lib
-from mixaug_jax import log
+from mixaug_jax.core import stats
 from mixaug_jax.dissection import result as dissection
-from mixaug_jax.evaluation import anomaly_result
-from mixaug_jax.evaluation import result as evaluation
-from mixaug_jax.study import statistics
+from mixaug_jax.explain import evaluation
+from mixaug_jax.occlusion import outcomes
 from mixaug_jax.study.measures import AXIS_OF, BETTER, Measure
+from mixaug_jax.training import metric_log
 
 # What results of different networks differ in, with the same question asked.
 _OF_THE_NETWORK = ("weights", "model", "reference")  # reference: a checksum of training images
@@ -71,7 +71,7 @@ def _accuracy(workdir) -> tuple[list[Part], str]:
     steps = config.resolved.steps
     if config.weights:
         return [], "" if (workdir / "checkpoints" / "0").exists() else "the import has not ended"
-    lines = log.read(workdir)
+    lines = metric_log.read(workdir)
     found = [x["test_accuracy"] for x in lines if x["step"] == steps and "test_accuracy" in x]
     if not found:
         done = max((line["step"] for line in lines), default=0)
@@ -113,7 +113,7 @@ def _dissection(path) -> Part:
 def _attribution(path) -> Part:
     result = evaluation.load(path)
     scores = {n: v for n, v in result.scores.items() if not np.isnan(v).all()}
-    again = statistics.bootstrap_means(np.stack([*scores.values()], 1)) if scores else []
+    again = stats.bootstrap_means(np.stack([*scores.values()], 1)) if scores else []
     values, replicates = {}, {}
     for k, (name, per_image) in enumerate(scores.items()):
         measure = Measure(
@@ -131,8 +131,8 @@ def _attribution(path) -> Part:
 def _anomaly(path) -> Part:
     """How the share of right predictions changes with each removal, its mean over those of the least important parts, and how
     many raise it for sure, beyond those by chance."""
-    swept = anomaly_result.load(path)
-    found, grid = anomaly_result.outcome(swept), swept.grid
+    swept = outcomes.load(path)
+    found, grid = outcomes.outcome(swept), swept.grid
     values = {}
     for k, label in enumerate(swept.labels):
         measure = Measure("anomaly", "rising_above_chance", setting=f"{label} label", better=0)

@@ -7,11 +7,12 @@ import zlib
 
 import numpy as np
 
-from mixaug_jax import checkpoint, data, evaluation
 from mixaug_jax import config as config_lib
-from mixaug_jax.evaluation import result as results
-from mixaug_jax.stored import load_if, load_npz, save_npz
+from mixaug_jax import data, scores
+from mixaug_jax.core.files import load_if, load_npz, save_npz
+from mixaug_jax.explain import evaluation as results
 from mixaug_jax.study.measures import BETTER, READINGS, Measure
+from mixaug_jax.training import checkpoint
 
 IMAGES = 100  # at most so many
 TILES = 16  # to a side; removed a row's number at a time
@@ -20,7 +21,7 @@ REPLICATES = 200  # of the bootstrap over images
 
 @dataclasses.dataclass(frozen=True)
 class CrossDeletion:
-    """What `evaluation.cross_model_deletion` says of one seed; M models, S sources, N images.
+    """What `scores.cross_model_deletion` says of one seed; M models, S sources, N images.
 
     Attributes:
       models: augmentations, [M].
@@ -118,19 +119,17 @@ def _delete(workdirs, heats, source, images, labels):
         raise ValueError("the models see images of different preprocessing")
     pixels = np.stack([preprocess(source[int(i)]["image"]) for i in images])
     window = max(1, -(-pixels.shape[1] // TILES))
-    found = evaluation.cross_model_deletion(
-        nets, heats, pixels, labels, window=window, chunk=TILES + 1
-    )
+    found = scores.cross_model_deletion(nets, heats, pixels, labels, window=window, chunk=TILES + 1)
     return found["per_image"]
 
 
 def _sources(models) -> tuple[str, ...]:
-    return (*models, *evaluation.comparison.CONTROLS)
+    return (*models, *scores.comparison.CONTROLS)
 
 
 def _read(models, per_image, images, method) -> CrossDeletion:
     sources = _sources(models)
-    r = evaluation.readings(per_image.mean(-1), models, sources)
+    r = scores.readings(per_image.mean(-1), models, sources)
     return CrossDeletion(
         models, sources, r["D"], r["R"], *(r[name] for name in READINGS), per_image, images, method
     )
@@ -141,7 +140,7 @@ def measures(found: CrossDeletion) -> tuple[dict, dict]:
     number = len(found.images)
     draws = np.random.default_rng(0).integers(number, size=(REPLICATES, number))
     again = [
-        evaluation.readings(found.per_image[..., d].mean(-1), found.models, found.sources)
+        scores.readings(found.per_image[..., d].mean(-1), found.models, found.sources)
         for d in draws
     ]
     values = {name: {} for name in found.models}

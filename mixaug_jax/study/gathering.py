@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 
 from mixaug_jax import config as config_lib
-from mixaug_jax.study import collect, comparison, deletion, plan, runs
+from mixaug_jax.study import collect, comparing, deletion, plan, runs
 from mixaug_jax.study.collect import Part
 from mixaug_jax.study.results import Study
 
@@ -40,7 +40,7 @@ def gather(workdir) -> Study:
     problems += _drop_other_settings(parts)
     method = _method(asked, parts)
     crossed = _cross_models(folder, parts, workdirs, method, problems)
-    study = comparison.compare(
+    study = comparing.compare(
         names, asked["seeds"], parts, method,
         workdirs=workdirs, problems=problems, crossed=crossed, asked=asked,
     )  # fmt: skip

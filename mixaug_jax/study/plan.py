@@ -2,14 +2,11 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
-import os
 import pathlib
 import re
 import runpy
 import shlex
-import threading
 from collections.abc import Mapping, Sequence
 
 import ml_collections
@@ -17,6 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from mixaug_jax import config as config_lib
+from mixaug_jax.core import files
 
 UNMIXED = "-label_majority"  # added to the name of a run whose images are mixed and labels are not
 BASELINE = "baseline"  # what the others are compared with, where there is one of this name
@@ -264,15 +262,13 @@ def write_asked(runs: Sequence[Run], workdir, overrides: Sequence[str]) -> None:
         _add(asked, runs, workdir, _plain(overrides))
         for run in runs:
             _write_config(run, folder)
-        write_json(folder / "study.json", asked)
+        files.write_json(folder / "study.json", asked)
 
 
 @contextlib.contextmanager
 def _locked(folder: pathlib.Path):
     """The folder, while no other process adds runs to it: shares of a study may begin together."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with files.lock(folder / _LOCK):
         yield folder
 
 
@@ -349,14 +345,5 @@ def get_config(_=""):
 def _write_config(run: Run, folder: pathlib.Path):
     path = folder / "configs" / f"{run.name}.py"
     if f"--config={path.absolute()}" in run.flags:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".json").write_text(config_lib.to_json(run.config))
-        path.write_text(_FILE.format(name=run.name))
-
-
-def write_json(path: pathlib.Path, value) -> None:
-    """The file appears when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    whole.write_text(json.dumps(value, indent=2) + "\n")
-    whole.replace(path)
+        files.write_text(path.with_suffix(".json"), config_lib.to_json(run.config))
+        files.write_text(path, _FILE.format(name=run.name))

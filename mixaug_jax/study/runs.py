@@ -1,8 +1,6 @@
 """The runs of a study, one process each: a crash ends one run, and its memory is free again."""
 
 import contextlib
-import fcntl
-import functools
 import json
 import os
 import pathlib
@@ -14,15 +12,13 @@ import threading
 import time
 from collections.abc import Sequence
 
-from mixaug_jax import log
+from mixaug_jax.core import files, say
 from mixaug_jax.study import plan
 
 _LOG = "log.txt"  # what a run printed, in its working directory
 _FINISHED = "finished.json"
 FAILED = "failed.txt"  # why the last try ended, for whoever compares the runs later, elsewhere
 _SECONDS = 60.0  # between two lines about a run that goes on
-# Not log.say: it asks which process of a job this is, and so would take a TPU from the runs.
-_say = functools.partial(print, flush=True)
 
 
 class Stopped(RuntimeError):  # noqa: N818
@@ -43,27 +39,30 @@ def run_missing(runs: Sequence[plan.Run]) -> list[str]:
     """
     missing = [run for run in runs if not finished(run)]
     if len(missing) < len(runs):
-        _say(f"study: {len(runs) - len(missing)} of {len(runs)} runs are finished already")
+        say.line(f"study: {len(runs) - len(missing)} of {len(runs)} runs are finished already")
     failures = []
-    clock = log.Clock(0, len(missing))
+    clock = say.Clock(0, len(missing))
     for number, run in enumerate(missing, 1):
         where = f"[{number} of {len(missing)}] {run.title}"
-        _say(f"{where}: {run.command}")
+        say.line(f"{where}: {run.command}")
         began = time.monotonic()
         failure = _make(run)
-        took = f"{log.duration(time.monotonic() - began)}"
+        took = f"{say.duration(time.monotonic() - began)}"
         _, left = clock.tick(number)
         if failure:
             failures.append(f"{run.title}: {failure}")
-        _say(f"{where}: {failure or 'finished'} after {took}; ETA {left}")
+        say.line(f"{where}: {failure or 'finished'} after {took}; ETA {left}")
     return failures
 
 
 def _make(run: plan.Run) -> str:
     """Makes one run; returns what went wrong, or ""."""
     run.workdir.mkdir(parents=True, exist_ok=True)
-    with (run.workdir / "lock").open("w") as lock, (run.workdir / _LOG).open("a") as output:
-        _wait_for(lock, run)
+    waiting = f"{run.title}: another process is at it; waiting until that ends"
+    with (
+        files.lock(run.workdir / "lock", waiting) as lock,
+        files.append(run.workdir / _LOG) as output,
+    ):
         if finished(run):  # by the process that was waited for
             return ""
         (run.workdir / FAILED).unlink(missing_ok=True)
@@ -80,20 +79,12 @@ def _make(run: plan.Run) -> str:
     if stopped:
         raise Stopped(f"stopped during {run.title}; the same command goes on from there")
     if code == 0:
-        plan.write_json(run.workdir / _FINISHED, _fingerprint(run))
+        files.write_json(run.workdir / _FINISHED, _fingerprint(run))
         return ""
     what = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
     failure = f"{what} ({_last_line(run) or 'no output'}; all of it is in {run.workdir / _LOG})"
-    (run.workdir / FAILED).write_text(failure)
+    files.write_text(run.workdir / FAILED, failure)
     return failure
-
-
-def _wait_for(lock, run):
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        _say(f"{run.title}: another process is at it; waiting until that ends")
-        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def _environment(run) -> dict[str, str]:
@@ -110,7 +101,7 @@ def _watch(process, run) -> int:
         try:
             return process.wait(_SECONDS)
         except subprocess.TimeoutExpired:
-            _say(f"  {run.title}: {_last_line(run)}")
+            say.line(f"  {run.title}: {_last_line(run)}")
 
 
 def _last_line(run) -> str:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mixaug_jax.study import statistics
+from mixaug_jax.core import stats
 from mixaug_jax.study.measures import AXES, Measure
 from mixaug_jax.study.results import Study
 
@@ -79,11 +79,13 @@ def _family(study, rows, columns, what) -> str:
     if most < 2:
         return _one_seed(study, cells)
     tested = [cell for cell in cells if not np.isnan(study.p_holm[cell])]
-    supported = [cell for cell in tested if study.p_holm[cell] < statistics.ALPHA]
+    supported = [cell for cell in tested if study.p_holm[cell] < stats.ALPHA]
     parts = []
     if tested:
         comparisons = "1 comparison" if len(tested) == 1 else f"{len(tested)} comparisons"
-        level = f"at {100 * statistics.ALPHA:g} % after Holm's correction over {comparisons} ({most} seeds)"
+        level = (
+            f"at {100 * stats.ALPHA:g} % after Holm's correction over {comparisons} ({most} seeds)"
+        )
         if supported:
             found = "; ".join(_difference(study, *cell) for cell in supported)
             parts.append(f"Supported differences {what}, {level}: {found}.")

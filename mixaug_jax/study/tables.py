@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from mixaug_jax.report.tables import write_csv
+from mixaug_jax.core.files import write_csv
 from mixaug_jax.study.results import Study
 from mixaug_jax.study.sentences import title
 

@@ -1,12 +1,11 @@
 """Training: `step.py` has the pure per-device steps, `loop.py` the loop from a config to a checkpoint."""
 
+from mixaug_jax.models.build import build_model, build_preprocess
 from mixaug_jax.training.loop import Interrupted, train
 from mixaug_jax.training.step import (
     EvalMetrics,
     State,
-    build_model,
     build_optimizer,
-    build_preprocess,
     eval_step,
     init_state,
     learning_rate,

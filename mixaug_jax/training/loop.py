@@ -13,10 +13,15 @@ from typing import Any
 import jax
 from clu import parameter_overview
 
-from mixaug_jax import checkpoint, data, log, parallel
 from mixaug_jax import config as config_lib
+from mixaug_jax import data
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import say
+from mixaug_jax.models import build
+from mixaug_jax.training import checkpoint
 from mixaug_jax.training import progress as progress_lib
 from mixaug_jax.training import step as steps
+from mixaug_jax.training.metric_log import MetricLog, read
 
 _MEMORY_ADVICE = (
     "memory ran out; lower data.batch_size or eval.batch_size, raise train.accumulate (smaller micro-batches, the same step), "
@@ -57,10 +62,10 @@ def train(config, workdir) -> dict:
         if not config_lib.read(workdir).resolved.steps:
             raise ValueError(f"{workdir} holds imported weights; train in another --workdir")
     checkpoint.write_settings(workdir, config)
-    parallel.set_up(config)
+    devices_lib.set_up(config)
     _describe(config, sources, workdir)
     with (
-        parallel.out_of_memory(_MEMORY_ADVICE),
+        devices_lib.out_of_memory(_MEMORY_ADVICE),
         checkpoint.full_disk(workdir),
         checkpoint.manager(
             workdir,
@@ -79,7 +84,7 @@ class _Run:
     sources: dict
     workdir: pathlib.Path
     manager: Any
-    metric_log: log.MetricLog
+    metric_log: MetricLog
     evaluate: Callable
 
     @property
@@ -90,7 +95,7 @@ class _Run:
 
 def _train(config, sources, workdir, manager) -> dict:
     total = config.resolved.steps
-    model, optimizer = steps.build_model(config), steps.build_optimizer(config)
+    model, optimizer = build.build_model(config), steps.build_optimizer(config)
     state = _restore_or_init(model, optimizer, config, manager)
     start = int(state.step)
     if start > total:
@@ -99,7 +104,7 @@ def _train(config, sources, workdir, manager) -> dict:
             "a run may only be made longer"
         )
     scores = _finished(workdir, total) if start == total else {}
-    with contextlib.closing(log.MetricLog(workdir, start)) as metric_log:
+    with contextlib.closing(MetricLog(workdir, start)) as metric_log:
         run = _Run(config, sources, workdir, manager, metric_log, _evaluator(model, config))
         if start < total:
             with _stop_signal() as stop:
@@ -111,15 +116,15 @@ def _train(config, sources, workdir, manager) -> dict:
         manager.wait_until_finished()
     path = checkpoint.folder(workdir) / str(total)
     images = f"{len(sources[run.held_out])} images, {run.held_out} split"
-    log.say(f"test accuracy {scores['test_accuracy']:.4f} ({images})\ncheckpoint {path}")
+    say.line(f"test accuracy {scores['test_accuracy']:.4f} ({images})\ncheckpoint {path}")
     return {"test_accuracy": scores["test_accuracy"], "step": total, "checkpoint": str(path)}
 
 
 def _train_step(model, optimizer, config):
-    return parallel.pmap(
+    return devices_lib.pmap(
         functools.partial(steps.train_step, model=model, optimizer=optimizer, config=config),
-        in_specs=(parallel.REPLICATED, parallel.SHARDED),
-        out_specs=(parallel.REPLICATED, parallel.REPLICATED),
+        in_specs=(devices_lib.REPLICATED, devices_lib.SHARDED),
+        out_specs=(devices_lib.REPLICATED, devices_lib.REPLICATED),
         donate_argnums=0,
     )
 
@@ -127,18 +132,18 @@ def _train_step(model, optimizer, config):
 def _loop(run, state, train_step, stop):
     config, start, total = run.config, int(state.step), run.config.resolved.steps
     batches = data.batches(run.sources["train"], config, train=True, start=start)
-    batches = parallel.prefetch(batches, config.data.prefetch)
+    batches = devices_lib.prefetch(batches, config.data.prefetch)
     rate = steps.learning_rate(config)
     progress = progress_lib.Progress(run.metric_log, rate, config.data.batch_size, start, total)
     profile = progress_lib.Profile(run.workdir, config.train.profile_steps)
-    log.say("compiling the training step ...")
+    say.line("compiling the training step ...")
     for step in range(start + 1, total + 1):
         with progress.waiting():
             batch = next(batches)
         with profile.step(step, step - start):
             state, metrics = train_step(state, batch)
         progress.add(step, metrics)
-        stopping = parallel.stop_requested(stop, step)
+        stopping = devices_lib.stop_requested(stop, step)
         _at_cadence(run, step, state, progress, stopping)
         if stopping:
             run.manager.wait_until_finished()
@@ -189,22 +194,22 @@ def _restore_or_init(model, optimizer, config, manager) -> steps.State:
         state = steps.init_state(model, optimizer, config)
     else:
         step, variables, train = restored
-        log.say(f"going on from the checkpoint of step {step}")
+        say.line(f"going on from the checkpoint of step {step}")
         ema = variables if shapes.ema else {}
         state = steps.State(
             train["step"], train.get("variables", variables), train["opt_state"], ema
         )
-    log.say(
+    say.line(
         parameter_overview.get_parameter_overview(state.variables["params"], include_stats=False)
     )
     return state
 
 
 def _evaluator(model, config):
-    eval_step = parallel.pmap(
+    eval_step = devices_lib.pmap(
         functools.partial(steps.eval_step, model=model, config=config),
-        in_specs=(parallel.REPLICATED, parallel.SHARDED),
-        out_specs=parallel.REPLICATED,
+        in_specs=(devices_lib.REPLICATED, devices_lib.SHARDED),
+        out_specs=devices_lib.REPLICATED,
     )
 
     def evaluate(variables, source, split: str) -> dict:
@@ -213,14 +218,14 @@ def _evaluator(model, config):
         size = config.eval.batch_size
         local = size // jax.process_count()
         batches = data.batches(source, config, train=False)
-        batches = parallel.prefetch(
-            (parallel.pad_batch(b, local) for b in batches), config.data.prefetch
+        batches = devices_lib.prefetch(
+            (devices_lib.pad_batch(b, local) for b in batches), config.data.prefetch
         )
         total = steps.EvalMetrics.empty()
         for batch in batches:
             total = total.merge(eval_step(variables, batch))
         scores = {f"{split}_{k}": float(v) for k, v in total.compute().items()}
-        log.say(
+        say.line(
             f"{split}: loss {scores[f'{split}_loss']:.4f}  accuracy {scores[f'{split}_accuracy']:.4f}  "
             f"({len(source)} images, {time.monotonic() - began:.1f} s)"
         )
@@ -231,9 +236,9 @@ def _evaluator(model, config):
 
 def _finished(workdir, total) -> dict:
     """The scores that a finished run logged, or {}."""
-    for line in log.read(workdir):
+    for line in read(workdir):
         if line["step"] == total and "test_accuracy" in line:
-            log.say(f"this run is finished ({total} steps); there is nothing to train")
+            say.line(f"this run is finished ({total} steps); there is nothing to train")
             return {k: v for k, v in line.items() if k != "step"}
     return {}
 
@@ -255,21 +260,21 @@ def _stop_signal():
 def _check_devices(config):
     micro = config.data.batch_size // config.train.accumulate
     mixing = config.mix.name != "none"
-    parallel.check_batch_size(micro, 2 if mixing else 1, "data.batch_size / train.accumulate")
-    parallel.check_batch_size(config.eval.batch_size, key="eval.batch_size")
+    devices_lib.check_batch_size(micro, 2 if mixing else 1, "data.batch_size / train.accumulate")
+    devices_lib.check_batch_size(config.eval.batch_size, key="eval.batch_size")
     steps.check_mixing(config)
 
 
 def _describe(config, sources, workdir):
     devices = jax.devices()
-    log.say(f"working directory {workdir}")
-    log.say(
+    say.line(f"working directory {workdir}")
+    say.line(
         f"{len(devices)} {devices[0].platform} device(s) ({devices[0].device_kind}), process "
         f"{jax.process_index() + 1} of {jax.process_count()}"
     )
-    log.say(config_lib.overview(config))
+    say.line(config_lib.overview(config))
     sizes = ", ".join(f"{len(s)} {name}" for name, s in sources.items() if s is not None)
     r = config.resolved
-    log.say(
+    say.line(
         f"{config.data.name}: {sizes}, {len(r.class_names)} classes; {r.steps} steps of {config.data.batch_size} images"
     )

@@ -6,7 +6,8 @@ import time
 import jax
 import numpy as np
 
-from mixaug_jax import log
+from mixaug_jax.core import say
+from mixaug_jax.training import metric_log
 
 
 class Progress:
@@ -19,10 +20,12 @@ class Progress:
       start, total: steps finished and steps in all.
     """
 
-    def __init__(self, metric_log: log.MetricLog, rate, batch_size: int, start: int, total: int):
+    def __init__(
+        self, metric_log: metric_log.MetricLog, rate, batch_size: int, start: int, total: int
+    ):
         self._log, self._rate, self._batch_size = metric_log, rate, batch_size
         self._start, self._total = start, total
-        self._pending, self._waited, self._clock = [], 0.0, log.Clock(start, total)
+        self._pending, self._waited, self._clock = [], 0.0, say.Clock(start, total)
 
     @contextlib.contextmanager
     def waiting(self):
@@ -47,8 +50,8 @@ class Progress:
         self._pending.append(metrics)
         if step == self._start + 1:
             jax.block_until_ready(metrics)
-            log.say(f"compiled, and took the first step, in {self._clock.elapsed():.1f} s")
-            self._clock, self._waited = log.Clock(step, self._total), 0.0
+            say.line(f"compiled, and took the first step, in {self._clock.elapsed():.1f} s")
+            self._clock, self._waited = say.Clock(step, self._total), 0.0
 
     def report(self, step: int) -> None:
         """Prints and logs the means since the last report.
@@ -81,7 +84,7 @@ class Progress:
         line += f"accuracy {accuracy:.3f}  lr {lr:.4g}"
         if images:  # the first step says nothing about the pace
             line += f"  {images:.0f} images/s  data wait {wait:.0%}  ETA {left}"
-        log.say(line)
+        say.line(line)
 
 
 class Profile:
@@ -106,4 +109,4 @@ class Profile:
         if self._on:
             jax.profiler.stop_trace()
             self._on = False
-            log.say(f"profile of {self._steps} steps in {self._folder}")
+            say.line(f"profile of {self._steps} steps in {self._folder}")

@@ -2,7 +2,7 @@
 
     train(get_config(method="cutmix"), "runs/cutmix")
 
-`train_step` and `eval_step` are pure functions for one device; `parallel.pmap` maps them. Everything random follows from
+`train_step` and `eval_step` are pure functions for one device; `devices_lib.pmap` maps them. Everything random follows from
 (seed, step), so a run that was killed and started again ends with the same bits.
 """
 
@@ -14,10 +14,12 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
-from mixaug_jax import mixing, models, parallel
-from mixaug_jax.data import spectrogram, transforms
+from mixaug_jax import mixing
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.data import transforms
+from mixaug_jax.data.speech import spectrogram
+from mixaug_jax.models import build
 
 
 @flax.struct.dataclass
@@ -48,19 +50,6 @@ class EvalMetrics(clu.metrics.Collection):
 
     loss: clu.metrics.Average.from_output("loss")
     accuracy: clu.metrics.Average.from_output("correct")
-
-
-def build_model(config) -> nn.Module:
-    """The linen module of a resolved config."""
-    r, m = config.resolved, config.model
-    model = models.MODELS[r.model.name](len(r.class_names), width=r.model.width, stem=r.model.stem)
-    axis = parallel.AXIS if m.sync_bn else ""
-    return model.clone(dtype=jnp.dtype(m.dtype), axis_name=axis, remat=m.remat)
-
-
-def build_preprocess(config) -> models.Preprocess:
-    """How this run's network sees a photograph."""
-    return models.Preprocess(**config.resolved.preprocess)
 
 
 def learning_rate(config) -> optax.Schedule:
@@ -109,7 +98,7 @@ def init_state(model, optimizer, config) -> State:
     # XLA's CPU backend takes tens of seconds to optimise this, which runs once.
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     compiled = lowered.compile(quick if jax.default_backend() == "cpu" else None)
-    return parallel.replicate(compiled(key))
+    return devices_lib.replicate(compiled(key))
 
 
 def mixed(key, images, targets, *, config, shard):
@@ -133,7 +122,7 @@ def mixed(key, images, targets, *, config, shard):
     mixer = functools.partial(mixing.MIXERS[config.mix.name], shard=shard, **options)
     if config.mix.name != "manifold_mixup":
         return *mixer(key, images, targets), None
-    stages = ("input", *build_model(config).hidden_stages)
+    stages = ("input", *build.build_model(config).hidden_stages)
     key, stage_key = jax.random.split(key)
     chosen = jax.random.randint(stage_key, (), 0, len(stages))
 
@@ -188,7 +177,7 @@ def loss_fn(params, batch_stats, batch, key, *, model, config, shard):
 
 
 def train_step(state: State, batch: dict, *, model, optimizer, config) -> tuple[State, dict]:
-    """One step on one device's share of the batch, for `parallel.pmap`.
+    """One step on one device's share of the batch, for `devices_lib.pmap`.
 
     Args:
       state: replicated; its buffers may be donated.
@@ -201,7 +190,7 @@ def train_step(state: State, batch: dict, *, model, optimizer, config) -> tuple[
       The new state, and float32 scalars {"loss", "accuracy"}, averaged over devices. Accuracy counts the class with the largest
       share of the mixed label.
     """
-    shard = jax.lax.axis_index(parallel.AXIS)
+    shard = jax.lax.axis_index(devices_lib.AXIS)
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     accumulate = config.train.accumulate
     gradient = jax.value_and_grad(
@@ -224,7 +213,7 @@ def train_step(state: State, batch: dict, *, model, optimizer, config) -> tuple[
         batch_stats, (grads, metrics) = _scan_mean(
             micro_step, batch_stats, (jnp.arange(accumulate), micro)
         )
-    grads, batch_stats, metrics = jax.lax.pmean((grads, batch_stats, metrics), parallel.AXIS)
+    grads, batch_stats, metrics = jax.lax.pmean((grads, batch_stats, metrics), devices_lib.AXIS)
     updates, opt_state = optimizer.update(grads, state.opt_state, params)
     variables = {**state.variables, "params": optax.apply_updates(params, updates)}
     if batch_stats:
@@ -265,5 +254,5 @@ def eval_step(variables, batch: dict, *, model, config) -> EvalMetrics:
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
     correct = (logits.argmax(-1) == batch["label"]).astype(jnp.float32)
     return EvalMetrics.gather_from_model_output(
-        axis_name=parallel.AXIS, loss=loss, correct=correct, mask=batch["mask"]
+        axis_name=devices_lib.AXIS, loss=loss, correct=correct, mask=batch["mask"]
     )

@@ -1,0 +1,100 @@
+"""What a data set, or a method on a data set, changes in the defaults: the published recipes."""
+
+import ml_collections
+
+from mixaug_jax import mixing
+from mixaug_jax.models.net import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD
+
+
+def _scenes(config):
+    config.data.scenes = s = ml_collections.ConfigDict()
+    s.seed = 0  # of the pictures; config.seed is that of the training
+    s.train, s.validation, s.test = 4000, 500, 1000  # pictures
+    # Shortcuts, in training and validation only: the share of pictures whose class decides ...
+    s.background, s.color, s.position = 0.0, 0.0, 0.0
+    s.label_noise = 0.0  # share of wrong labels, in training only
+    config.model.width = 0.25
+    config.train.update(epochs=20, lr=0.1, warmup=0.05, weight_decay=5e-4)
+
+
+def folder(config):
+    config.data.update(size=96, batch_size=32, test_split="", resize=256 / 224)
+    config.data.update(crop="resized", crop_scale=(0.35, 1.0), jitter=0.4)
+    config.data.update(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    config.train.update(epochs=30, lr=0.02, warmup=0.05, weight_decay=5e-4)
+    config.eval.batch_size = 64
+
+
+def _speech(config):
+    """64 bands, and 64 frames at least: 0.8 s, more than 97 % of spoken digits."""
+    config.data.audio = a = ml_collections.ConfigDict()
+    a.rate = 8000  # samples a second; recordings of another rate are resampled
+    a.window, a.hop = 0.032, 0.0125  # s, length of a frame, and from one to the next
+    a.low, a.high = 0.0, 0.0  # Hz, the range of the data.size mel bands; high 0: half the rate
+    a.span = 80.0  # decibels from the loudest cell down to black
+    a.masks = 2  # training: runs of bands, and of frames, that are hidden (SpecAugment); 0: off
+    a.mask_bands, a.mask_frames = 0.2, 0.2  # longest run, a share of the bands and of the recording
+    # Of the training spectrograms of the Free Spoken Digit Dataset.
+    config.data.update(size=64, batch_size=64, crop="time", pad=8, flip=False)
+    config.data.update(mean=(0.26,), std=(0.29,))
+    config.model.width = 0.25
+    config.train.update(epochs=20, lr=0.1, warmup=0.05, weight_decay=5e-4)
+
+
+def _cifar(config):
+    """Cutout's recipe, which SaliencyMix's code shares."""
+    config.data.update(size=32, batch_size=128, validation_split="", crop="pad")
+    config.data.update(mean=CIFAR_MEAN, std=CIFAR_STD)
+    config.dissect.split = config.attribute.split = "test"
+    config.model.stem = "cifar"
+    config.train.update(epochs=200, schedule="step", boundaries=(0.3, 0.6, 0.8), decay=0.2)
+    config.train.weight_decay = 5e-4
+    config.eval.batch_size = 1000
+
+
+def _imagenet(config):
+    """CutMix's recipe, 300 epochs."""
+    config.data.update(size=224, batch_size=256, test_split="", resize=256 / 224)
+    config.data.update(crop="resized", jitter=0.4, lighting=0.1, threads=8)
+    config.data.update(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    config.model.name = "resnet50"
+    config.train.update(epochs=300, schedule="step", boundaries=(0.25, 0.5, 0.75), decay=0.1)
+    config.eval.batch_size = 256
+
+
+RECIPES = {
+    "scenes": _scenes,
+    "folder": folder,
+    "speech": _speech,
+    "cifar10": _cifar,
+    "cifar100": _cifar,
+    "imagenet2012": _imagenet,
+}
+
+# Where a paper, or its code, uses another value than the mixer's own default.
+_METHOD_ON_DATA = {
+    ("cutout", "cifar100"): {"length": 0.25},  # 8 of 32 pixels
+    ("cutmix", "cifar10"): {"prob": 0.5},
+    ("cutmix", "cifar100"): {"prob": 0.5},
+    ("saliencymix", "cifar10"): {"prob": 0.5},
+    ("saliencymix", "cifar100"): {"prob": 0.5},
+    ("manifold_mixup", "imagenet2012"): {"alpha": 0.2},
+}
+
+
+def set_method(config, method: str) -> None:
+    if method in ("baseline", "none", ""):
+        del config.mix.label  # nothing is mixed
+        return
+    if method not in mixing.MIXERS:
+        raise ValueError(f"unknown method {method!r}; known: baseline, {', '.join(mixing.MIXERS)}")
+    config.mix.name = method
+    options = mixing.options(method)
+    if "label" not in options:
+        del config.mix.label
+    config.mix.update(options)
+    config.mix.update(_METHOD_ON_DATA.get((method, config.data.name), {}))
+    # Mixup's own code trains CIFAR by another recipe than Cutout's.
+    if method in ("mixup", "manifold_mixup") and config.data.name in ("cifar10", "cifar100"):
+        config.train.update(weight_decay=1e-4, boundaries=(0.5, 0.75), decay=0.1)
+        config.train.nesterov = False

@@ -1,0 +1,152 @@
+"""Means, shares, paired differences, ranks, and their uncertainty, at one level of confidence everywhere. NaN is a number that
+is not there."""
+
+import numpy as np
+from scipy import special, stats
+
+LEVEL = 0.95  # of every interval
+PERCENTILES = (50 - 50 * LEVEL, 50 + 50 * LEVEL)  # of resampled values: the interval's ends
+ALPHA = 0.05  # below it, after Holm's correction, a difference is called supported
+REPLICATES = 1000  # of the bootstrap over images
+
+
+def mean_interval(values) -> tuple[float, float, float, int]:
+    """The mean and its t-interval (n - 1 degrees of freedom).
+
+    Args:
+      values: [S], one a seed.
+
+    Returns:
+      mean, low, high and the number n that are there; low and high are NaN where n < 2.
+    """
+    values = _there(values)
+    n = len(values)
+    mean = float(values.mean()) if n else np.nan
+    if n < 2:
+        return mean, np.nan, np.nan, n
+    half = float(special.stdtrit(n - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(n))
+    return mean, mean - half, mean + half, n
+
+
+def paired(values, reference) -> tuple[float, float, float, float, int]:
+    """The mean of values - reference, pair by pair, its t-interval, and the p of the paired t-test.
+
+    Args:
+      values, reference: [S], of the same seeds.
+
+    Returns:
+      difference, low, high, two-sided p, and the number of whole pairs. low, high and p are NaN with fewer than two, and where
+      all pairs have the same difference but for rounding, which leaves no spread to go by.
+    """
+    values, reference = np.asarray(values, np.float64), np.asarray(reference, np.float64)
+    if values.shape != reference.shape or values.ndim != 1:
+        raise ValueError(
+            f"values {values.shape} and reference {reference.shape} must be of the same seeds"
+        )
+    differences = _there(values - reference)
+    mean, low, high, n = mean_interval(differences)
+    if n < 2:
+        return mean, low, high, np.nan, n
+    spread = differences.std(ddof=1)
+    if spread <= 1e-12 * max(np.nanmax(np.abs(values)), np.nanmax(np.abs(reference))):
+        return mean, np.nan, np.nan, np.nan, n
+    p = stats.ttest_1samp(differences, 0).pvalue
+    return mean, low, high, float(p), n
+
+
+def holm(p) -> np.ndarray:
+    """p after the correction of Holm 1979: the chance of one wrong rejection in the whole family is held.
+
+    Args:
+      p: [N] of one family; NaN takes no part and stays NaN.
+
+    Returns:
+      [N]: the i-th smallest of m times m - i + 1, made not to fall, at most 1.
+    """
+    p = np.asarray(p, np.float64)
+    adjusted = np.full(p.shape, np.nan)
+    there = np.flatnonzero(~np.isnan(p))
+    order = there[np.argsort(p[there], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
+    return adjusted
+
+
+def ranks(values: np.ndarray, better: int) -> np.ndarray:
+    """Ranks from 1, the best; equal values share the mean of their ranks; NaN where there is no value.
+
+    Args:
+      values: [A].
+      better: -1 where smaller is better, else larger is.
+    """
+    values = np.asarray(values, np.float64)
+    return stats.rankdata(values if better < 0 else -values, nan_policy="omit")
+
+
+def mean_ranks(values, better: int) -> np.ndarray:
+    """The mean over seeds of the ranks among augmentations, [A].
+
+    Args:
+      values: [A, S]. Augmentations without any value have no rank; seeds that miss one of the others are left out, so that
+        every rank is among the same competitors; NaN where no seed is left.
+      better: as in `ranks`.
+    """
+    values = np.asarray(values, np.float64)
+    found = np.full(len(values), np.nan)
+    competing = ~np.isnan(values).all(1)
+    whole = values[competing][:, ~np.isnan(values[competing]).any(0)]
+    if whole.size:
+        found[competing] = np.mean([ranks(seed, better) for seed in whole.T], 0)
+    return found
+
+
+def bootstrap_means(scores, replicates: int = REPLICATES, seed: int = 0) -> np.ndarray:
+    """Means of images drawn anew, with replacement; [R, M].
+
+    Args:
+      scores: [N, M], M scores of N images; NaN where an image was left out of one.
+      replicates: R.
+      seed: equal seeds and N draw equal images, so replicates of two networks are pairs.
+    """
+    scores = np.asarray(scores, np.float64)
+    n = len(scores)
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=replicates)
+    there = ~np.isnan(scores)
+    with np.errstate(invalid="ignore"):  # a replicate without any image of a score is NaN
+        return (draws @ np.where(there, scores, 0)) / (draws @ there.astype(np.float64))
+
+
+def percentiles(replicates: np.ndarray) -> tuple[float, float]:
+    """The bootstrap's interval: the percentiles `PERCENTILES` of [R]; NaN for none."""
+    replicates = _there(replicates)
+    if not len(replicates):
+        return np.nan, np.nan
+    low, high = np.percentile(replicates, PERCENTILES)
+    return float(low), float(high)
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """The interval of a share of `count` trials (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
+    found = stats.binomtest(round(share * count), count).proportion_ci(LEVEL, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def image_weights(images: int, replicates: int = 20, seed: int = 0) -> np.ndarray:
+    """[images, replicates] int32, Poisson(1): how often each image is drawn in each replicate of the
+    bootstrap.
+
+    A function of seed and image number alone, whatever the batches. Poisson weights are the
+    bootstrap's counts for large N (Hanley and MacGibbon 2006), and need no second look at the data.
+    """
+    mass = np.exp(-1) / np.cumprod([1, *range(1, 16)])
+    below = np.cumsum(mass)[:-1]  # the sixteenth value takes what is left, 1e-14
+    weights = np.empty((images, replicates), np.int32)
+    for i in range(images):
+        uniform = np.random.Generator(np.random.Philox(key=[seed, i])).random(replicates)
+        weights[i] = np.searchsorted(below, uniform, side="right")
+    return weights
+
+
+def _there(values) -> np.ndarray:
+    values = np.asarray(values, np.float64)
+    return values[~np.isnan(values)]

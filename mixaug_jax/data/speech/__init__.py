@@ -1,0 +1,1 @@
+"""Spoken words: recordings to log-mel spectrograms."""

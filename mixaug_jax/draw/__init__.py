@@ -1,0 +1,1 @@
+"""Figures and tables: numbers in, pictures out."""

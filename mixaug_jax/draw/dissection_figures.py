@@ -1,0 +1,194 @@
+"""Figures; every function gives a matplotlib `Figure`, and `save_figure` writes PNG and SVG.
+
+The colours are those of Okabe and Ito, "Color Universal Design" (2008), which people with any kind
+of colour vision can tell apart.
+"""
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mixaug_jax.core.stats import PERCENTILES
+from mixaug_jax.data import transforms
+from mixaug_jax.dissection import resample
+from mixaug_jax.dissection.pairs import Comparison
+from mixaug_jax.dissection.result import PER, Dissection
+from mixaug_jax.draw.dissection_tables import beside
+from mixaug_jax.draw.style import FAINT, INK, PALETTE, STYLE, add_legend
+
+
+def unique_concepts(results: dict[str, Dissection], *, per: str = "unit") -> Figure:
+    """Unique concepts by category, one panel for each IoU threshold: Won et al. 2023, Fig. 3.
+
+    Beside every bar stand its interval over resampled images (line; see `stats.PERCENTILES`), the same count with label maps shuffled
+    against images (open circle at the mean, grey band over the range) and of a network with random
+    weights (cross).
+
+    Args:
+      results: the dissections by the name to show, of the same vocabulary and IoU thresholds; the
+        bars of a category stand side by side.
+      per: "unit" or "category", see `counting.count_detectors`.
+    """
+    one = next(iter(results.values()))
+    for name, result in results.items():
+        if (result.names, result.options.iou) != (one.names, one.options.iou):
+            raise ValueError(
+                f"{name} has other concepts or IoU thresholds than {next(iter(results))}"
+            )
+    thresholds, groups = one.options.iou, (*one.categories, "total")
+    wide = max(3.0, 0.55 * len(groups) * max(1.4, 0.6 * len(results)))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((wide * len(thresholds) + 0.6, 3.4), layout="constrained")
+        panels = figure.subplots(1, len(thresholds), sharey=True, squeeze=False)[0]
+        for t, (panel, threshold) in enumerate(zip(panels, thresholds, strict=True)):
+            width = 0.8 / len(results)
+            for k, (name, result) in enumerate(results.items()):
+                at = np.arange(len(groups)) + (k - (len(results) - 1) / 2) * width
+                color = PALETTE[k % len(PALETTE)]
+                found = [beside(result, (PER.index(per), 1, t), g) for g in range(len(groups))]
+                _bars(panel, at, width, found, color, name)
+            _dress(panel, groups, threshold)
+        panels[0].set_ylabel("unique concepts")
+        panels[0].set_ylim(bottom=0)
+        if not any(result.counts[PER.index(per), 1].any() for result in results.values()):
+            panels[0].set_ylim(0, 1)
+            figure.text(0.5, 0.5, "no unit is above these thresholds", ha="center", color=FAINT)
+        add_legend(figure, panels[0])
+    return figure
+
+
+def _dress(panel, categories, threshold):
+    """What all panels of counts by category share."""
+    panel.set_xticks(np.arange(len(categories)), categories)
+    panel.set_xlim(-0.6, len(categories) - 0.4)
+    panel.set_title(f"IoU > {threshold:g}", fontsize=10)
+    panel.tick_params(length=0)
+    panel.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    panel.grid(axis="y", color="#e4e4e4", linewidth=0.6)
+    panel.set_axisbelow(True)
+
+
+def _bars(panel, at, width, found, color, name):
+    """The bars of one network in one panel, and what stands beside them."""
+    count = np.array([f["count"] for f in found])
+    panel.bar(at, count, 0.92 * width, color=color, alpha=0.85, linewidth=0, label=name)
+    first = color == PALETTE[0]  # one entry of each kind in the legend
+
+    def label(text):
+        return text if first else None
+
+    if found[0]["null_mean"] != "":
+        mean, low, high = ([f[k] for f in found] for k in ("null_mean", "null_min", "null_max"))
+        spread = np.subtract(high, low)
+        panel.bar(at, spread, 0.5 * width, bottom=low, color="#bbbbbb", linewidth=0, zorder=3)
+        style = {"facecolor": "white", "edgecolor": INK, "linewidth": 1, "s": 18}
+        panel.scatter(at, mean, **style, zorder=5, clip_on=False, label=label("shuffled labels"))
+    if found[0]["random"] != "":
+        random = [f["random"] for f in found]
+        at_side = at + 0.28 * width
+        style = {"marker": "x", "color": "#D55E00", "linewidth": 1.4, "s": 22}
+        panel.scatter(
+            at_side, random, **style, zorder=6, clip_on=False, label=label("random weights")
+        )
+    if found[0]["low"] != "":
+        low, high = ([f[k] for f in found] for k in ("low", "high"))
+        text = label(f"resampled images, {PERCENTILES[0]}-{PERCENTILES[1]} %")
+        panel.vlines(at - 0.28 * width, low, high, color=INK, linewidth=1.2, zorder=4, label=text)
+
+
+def differences(comparison: Comparison, *, per: str = "unit") -> Figure:
+    """Unique concepts of each run minus those of the first, by category, one panel for each IoU
+    threshold; lines are the paired intervals over images."""
+    first, *others = comparison.names
+    groups = np.arange(len(comparison.categories))
+    with matplotlib.rc_context(STYLE):
+        wide = max(3.0, 0.28 * len(groups) * (1 + len(others)))
+        figure = Figure((wide * len(comparison.iou) + 0.6, 3.4), layout="constrained")
+        panels = figure.subplots(1, len(comparison.iou), sharey=True, squeeze=False)[0]
+        for t, (panel, threshold) in enumerate(zip(panels, comparison.iou, strict=True)):
+            panel.axhline(0, color=FAINT, linewidth=1)
+            for m, name in enumerate(others):
+                at = groups + 0.8 * ((m + 0.5) / len(others) - 0.5)
+                color = PALETTE[(m + 1) % len(PALETTE)]
+                place = (m, PER.index(per), 1, t)
+                panel.scatter(at, comparison.difference[place], color=color, s=22, label=name)
+                if comparison.interval.shape[-1]:
+                    panel.vlines(at, *comparison.interval[place].T, color=color, linewidth=1.6)
+            _dress(panel, comparison.categories, threshold)
+        panels[0].set_ylabel(f"unique concepts, minus {first}")
+        add_legend(figure, panels[0])
+    return figure
+
+
+def unit_sheet(result: Dissection, dataset, preprocess, *, units: int = 8) -> Figure:
+    """Example units with their top images, dark where the unit is off: Won et al. 2023, Fig. 2.
+
+    Shown are the units of the largest IoU, each with another concept; where these are too few, the
+    next best.
+
+    Args:
+      result: the dissection.
+      dataset: whose examples it was made from.
+      preprocess: of the network, for the part of the images that it saw.
+      units: how many.
+    """
+    shown = example_units(result, units)
+    labels, values = result.top_labels(1)
+    count = result.top_images.shape[1]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((1.25 * count + 1.7, 1.3 * max(1, len(shown)) + 0.2), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+        if not len(shown):
+            figure.text(0.5, 0.5, "no unit is above the IoU thresholds", ha="center", color=FAINT)
+            return figure
+        grid = figure.subplots(
+            len(shown), count + 1, squeeze=False, width_ratios=[1.3] + [1] * count
+        )
+        for row, unit in zip(grid, shown, strict=True):
+            name, category = result.names[labels[unit, 0]]
+            row[0].axis("off")
+            text = f"{name}\n{category}\nIoU {values[unit, 0]:.2f}\nunit {unit}"
+            row[0].text(1, 0.5, text, ha="right", va="center", transform=row[0].transAxes)
+            for k, panel in enumerate(row[1:]):
+                example = dataset[int(result.top_images[unit, k])]
+                image = transforms.seen_part({"image": example["image"]}, preprocess)["image"]
+                panel.imshow(masked(image, result.top_maps[unit, k], result.threshold[unit]))
+                panel.set_axis_off()
+    return figure
+
+
+def example_units(result: Dissection, count: int) -> np.ndarray:
+    """Numbers of up to `count` detectors (at the lowest IoU threshold), best first: one for each
+    concept, then more of the best."""
+    labels, values = result.top_labels(1)
+    order = np.argsort(-values[:, 0], kind="stable")
+    order = order[values[order, 0] > min(result.options.iou)]
+    _, first = np.unique(labels[order, 0], return_index=True)
+    rest = np.setdiff1d(np.arange(len(order)), first)
+    chosen = np.sort(np.concatenate([np.sort(first), rest])[:count])
+    return order[chosen]
+
+
+def masked(image: np.ndarray, activation: np.ndarray, threshold: float) -> np.ndarray:
+    """uint8 [H, W, 3 or 1] as [H, W, 3] with what lies outside the unit's mask darkened and pale.
+
+    activation: the unit's map [h, w]; a pixel is inside where its upsampled value is above
+    `threshold`.
+    """
+    inside = _upsampled(activation, image.shape[:2]) > threshold
+    grey = image.mean(-1, keepdims=True)
+    outside = 0.25 * (0.5 * image + 0.5 * grey) + 25
+    shown = np.where(inside[..., None], image, outside).astype(np.uint8)
+    return np.broadcast_to(shown, (*image.shape[:2], 3))
+
+
+def _upsampled(activation, size):
+    """Bilinear with half-pixel centres and clamped edges, as `resample`."""
+    padded = np.pad(np.asarray(activation, np.float32), 1, mode="edge")
+    for axis in (0, 1):
+        node, share = resample.pixels(activation.shape[axis], size[axis])
+        share = share[:, None] if axis == 0 else share
+        lower, upper = padded.take(node, axis), padded.take(node + 1, axis)
+        padded = lower + share * (upper - lower)
+    return padded

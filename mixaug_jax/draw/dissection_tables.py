@@ -1,0 +1,131 @@
+"""Tables as CSV files and as text."""
+
+import numpy as np
+
+from mixaug_jax.core.stats import PERCENTILES
+from mixaug_jax.dissection.pairs import Comparison
+from mixaug_jax.dissection.result import PER, Dissection, with_total
+
+COUNTED = ("detectors", "unique")
+
+
+def unit_rows(result: Dissection) -> tuple[list[str], list[list]]:
+    """Header and a row for each unit: its threshold, its area as a share of all pixels, its five
+    best concepts and its top images."""
+    labels, values = result.top_labels(5)
+    pixels = max(1, result.settings["labels"]["size"] ** 2 * len(result.images))
+    header = ["stage", "unit", "threshold", "area"]
+    for k in range(1, labels.shape[1] + 1):
+        header += [f"{name}_{k}" for name in ("concept", "category", "iou")]
+    header += [f"image_{k}" for k in range(1, result.top_images.shape[1] + 1)]
+    rows = []
+    for unit in range(len(labels)):
+        row = [result.stage, unit, f"{result.threshold[unit]:.6g}"]
+        row.append(f"{result.tally.unit[unit] / pixels:.6f}")
+        for label, value in zip(labels[unit], values[unit], strict=True):
+            row += [*(result.names[label] if value else ("", "")), f"{value:.6f}"]
+        rows.append(row + result.top_images[unit].tolist())
+    return header, rows
+
+
+def concept_rows(result: Dissection) -> tuple[list[str], list[list]]:
+    """Header and a row for each concept that is in the images: its pixels, the unit that matches it
+    best, and how many units it is the best concept of, at each IoU threshold."""
+    iou = result.iou()
+    labels, values = result.top_labels(1)
+    header = ["stage", "concept", "category", "pixels", "best_unit", "best_iou"]
+    header += [f"units_above_{threshold:g}" for threshold in result.options.iou]
+    rows = []
+    for number in np.flatnonzero(result.tally.concept):
+        own = values[labels[:, 0] == number, 0]
+        best = int(iou[:, number].argmax())
+        row = [result.stage, *result.names[number], int(result.tally.concept[number]), best]
+        row.append(f"{iou[best, number]:.6f}")
+        rows.append(row + [int((own > threshold).sum()) for threshold in result.options.iou])
+    return header, rows
+
+
+def count_rows(result: Dissection) -> tuple[list[str], list[list]]:
+    """Header and a row for each convention, IoU threshold and category: detectors and unique
+    concepts, each beside its shuffled null, its count with random weights and its interval.
+
+    The category "total" is the sum over the categories. Cells of what was not asked for are empty.
+    """
+    header = ["stage", "per", "iou_threshold", "category"]
+    for what in COUNTED:
+        header += [what] + [f"{what}_{name}" for name in _BESIDE]
+    rows = []
+    for p, per in enumerate(PER):
+        for t, threshold in enumerate(result.options.iou):
+            for g, category in enumerate((*result.categories, "total")):
+                row = [result.stage, per, f"{threshold:g}", category]
+                for w in range(len(COUNTED)):
+                    row += [*beside(result, (p, w, t), g).values()]
+                rows.append(row)
+    return header, rows
+
+
+_BESIDE = ("null_mean", "null_min", "null_max", "random", "low", "high")
+
+
+def beside(result: Dissection, place: tuple[int, int, int], category: int) -> dict:
+    """A count and what stands beside it, by name: count, null_mean, null_min, null_max, random, low
+    and high (of the bootstrap, see `stats.PERCENTILES`); "" for what was not asked for.
+
+    place: convention, detectors or unique, and IoU threshold. category: its index, G for the total.
+    """
+    at = (..., *place, category)
+    found = {"count": int(with_total(result.counts)[at])} | dict.fromkeys(_BESIDE, "")
+    if len(result.null):
+        null = with_total(result.null)[at]
+        found |= {"null_mean": round(float(null.mean()), 2)}
+        found |= {"null_min": int(null.min()), "null_max": int(null.max())}
+    if result.random.min() >= 0:
+        found["random"] = int(with_total(result.random)[at])
+    if len(result.replicates):
+        ends = np.percentile(with_total(result.replicates)[at], PERCENTILES, method="nearest")
+        found |= {"low": int(ends[0]), "high": int(ends[1])}
+    return found
+
+
+def summary(result: Dissection, per: str = "unit") -> str:
+    """Unique concepts by category and IoU threshold as lines of text."""
+    head = f"{result.stage}: {len(result.threshold)} units, {len(result.images)} images"
+    low, high = PERCENTILES
+    lines = [
+        f"{head}; unique concepts",
+        f"{'IoU >':>7}  {'category':12}{'concepts':>9}  {f'{low}-{high} %':>11}"
+        f"{'shuffled (range)':>19}{'random':>8}",
+    ]
+    for t, threshold in enumerate(result.options.iou):
+        for g, category in enumerate((*result.categories, "total")):
+            found = beside(result, (PER.index(per), 1, t), g)
+            interval = f"{found['low']:g}-{found['high']:g}" if found["low"] != "" else ""
+            null = ""
+            if found["null_mean"] != "":
+                null = f"{found['null_mean']:.1f} ({found['null_min']}-{found['null_max']})"
+            lines.append(
+                f"{threshold:7g}  {category:12}{found['count']:9}  {interval:>11}{null:>19}"
+                f"{found['random']:>8}"
+            )
+    if not result.counts.any():
+        lines.append("no unit is above any of the IoU thresholds")
+    return "\n".join(lines)
+
+
+def comparison_rows(comparison: Comparison) -> tuple[list[str], list[list]]:
+    """Header and a row for each other run, convention, IoU threshold and category: the difference
+    to the first run and its paired interval."""
+    header = ["run", "minus", "per", "iou_threshold", "category"]
+    for what in COUNTED:
+        header += [what, f"{what}_low", f"{what}_high"]
+    rows = []
+    first, *others = comparison.names
+    shape = (len(others), len(PER), len(comparison.iou), len(comparison.categories))
+    for m, p, t, g in np.ndindex(shape):
+        row = [others[m], first, PER[p], f"{comparison.iou[t]:g}", comparison.categories[g]]
+        for w in range(len(COUNTED)):
+            row.append(int(comparison.difference[m, p, w, t, g]))
+            row += comparison.interval[m, p, w, t, g].tolist() or ["", ""]
+        rows.append(row)
+    return header, rows

@@ -1,0 +1,256 @@
+"""Figures of explanations: curves of faithfulness, and heat maps over their images; of one network, or of many."""
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from mixaug_jax.core import walk
+from mixaug_jax.core.stats import PERCENTILES, image_weights
+from mixaug_jax.data import transforms
+from mixaug_jax.draw.style import FAINT, PALETTE, STYLE
+from mixaug_jax.explain.evaluation import Evaluation
+from mixaug_jax.explain.examples import Examples
+
+_BETTER = {"insertion": "higher", "lerf": "higher"}  # of the other curves: lower
+_AXIS = {
+    "insertion": "share of the pixels brought in",
+    "lerf": "share of the tiles removed, least relevant first",
+    "morf": "share of the tiles removed, most relevant first",
+}
+_OUTPUT = {"prob": "probability", "logit": "logit", "loss": "loss"}
+_DASHES = ((1.5, 1.5), (4, 2), (6, 1.5, 1.5, 1.5))  # of the controls, all grey
+
+
+def faithfulness(results: dict[str, Evaluation], *, replicates: int = 200, seed: int = 0) -> Figure:
+    """Mean curves, one panel for each kind: RISE (Petsiuk et al. 2018), Fig. 4, for many methods.
+
+    Bands are intervals over resampled images (see `stats.PERCENTILES`), of the methods only: those of the controls are as wide. The
+    legend of a panel is in the order of the areas, the best first.
+
+    Args:
+      results: of methods and controls on the same images.
+      replicates, seed: of the bootstrap.
+    """
+    first = next(iter(results.values()))
+    names = list(first.curves)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((5.4 * max(1, len(names)), 3.4), layout="constrained")
+        if not names:
+            figure.text(0.5, 0.5, "no curves were asked for", ha="center", color=FAINT)
+            return figure
+        draws = image_weights(len(first.images), replicates, seed).T
+        draws = draws[draws.any(1)]
+        for panel, name in zip(
+            figure.subplots(1, len(names), squeeze=False)[0], names, strict=True
+        ):
+            _curves(panel, name, results, draws)
+    return figure
+
+
+def _curves(panel, name, results, draws):
+    settings = next(iter(results.values())).settings["scores"][name]
+    for method, style in _styles(results).items():
+        result = results[method]
+        curves = result.curves[name]
+        at = _shares(name, curves, settings)
+        panel.plot(at, curves.mean(0), label=_area(method, result, name), **style)
+        if result.kind == "method" and len(draws):
+            again = draws @ curves / draws.sum(1, keepdims=True)
+            band = np.percentile(again, PERCENTILES, axis=0)
+            panel.fill_between(at, *band, color=style["color"], alpha=0.15, linewidth=0)
+    _dress(panel, name, settings)
+
+
+def _shares(name, curves, settings):
+    """Where a curve's points lie."""
+    return np.array(
+        [0, *settings["fractions"]] if name == "road" else np.linspace(0, 1, curves.shape[1])
+    )
+
+
+def _area(label, result, name):
+    """An entry of the legend, which `_dress` sorts by the number at its end."""
+    return f"{label}  {result.scores[name].mean():.3f}"
+
+
+def _dress(panel, name, settings):
+    """Title, axes and legend of a panel of curves."""
+    better = _BETTER.get(name, "lower")
+    panel.set_title(f"{name}: {better} is better", fontsize=10)
+    panel.set_xlabel(_AXIS.get(name, "share of the pixels removed"))
+    panel.set_ylabel(f"{_OUTPUT[settings['of']]} of the class")
+    panel.set_xlim(0, None)
+    panel.grid(color="#e4e4e4", linewidth=0.6)
+    panel.set_axisbelow(True)
+    handles, labels = panel.get_legend_handles_labels()
+    area = [float(label.split()[-1]) for label in labels]
+    order = sorted(range(len(labels)), key=lambda k: area[k], reverse=better == "higher")
+    panel.legend(
+        [handles[k] for k in order], [labels[k] for k in order], title="area, best first",
+        loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8, title_fontsize=8,
+        alignment="left",
+    )  # fmt: skip
+
+
+def compared_curves(
+    results: dict[str, Evaluation], random: dict[str, Evaluation], colors: dict[str, str]
+) -> Figure:
+    """Mean curves of one method, a line for each network; thin and dashed, pixels in random order.
+
+    Args:
+      results: of one method on the same images, by the network's name; the kinds of curves that all have are drawn.
+      random: of the control of that name, for those networks that have it.
+      colors: of the networks.
+    """
+    first = next(iter(results.values()))
+    names = [name for name in first.curves if all(name in r.curves for r in results.values())]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((4.7 * max(1, len(names)), 3.0), layout="constrained")
+        if not names:
+            figure.text(0.5, 0.5, "no curves were asked for", ha="center", color=FAINT)
+            return figure
+        panels = figure.subplots(1, len(names), squeeze=False)[0]
+        for panel, name in zip(panels, names, strict=True):
+            settings = first.settings["scores"][name]
+            at = _shares(name, first.curves[name], settings)
+            for network, result in results.items():
+                style = {"color": colors[network], "label": _area(network, result, name)}
+                panel.plot(at, result.curves[name].mean(0), linewidth=1.6, **style)
+            for network in random.keys() & results.keys():
+                if name in random[network].curves:
+                    style = {"color": colors[network], "linewidth": 0.8, "dashes": (3, 2)}
+                    panel.plot(at, random[network].curves[name].mean(0), zorder=1.5, **style)
+            _dress(panel, name, settings)
+    return figure
+
+
+def _styles(results):
+    """How each method's line is drawn; more methods than colours are told apart by their dashes."""
+    methods = [m for m, result in results.items() if result.kind == "method"]
+    controls = [m for m, result in results.items() if result.kind == "control"]
+    styles = {}
+    for k, method in enumerate(methods):
+        turn, color = divmod(k, len(PALETTE))
+        styles[method] = {"color": PALETTE[color], "linewidth": 1.6}
+        if turn:
+            styles[method]["dashes"] = (3 * turn, 1)
+    for k, method in enumerate(controls):
+        dashes = _DASHES[k % len(_DASHES)]
+        styles[method] = {"color": FAINT, "linewidth": 1.3, "dashes": dashes, "zorder": 1.5}
+    return styles
+
+
+def overlays(
+    results: dict[str, Evaluation], examples: Examples, dataset, preprocess, *, images: int = 6
+) -> Figure:
+    """Heat maps over their images: an image a row, a method a column.
+
+    The brighter, the larger: each map is scaled by the 99th percentile of its positive values, and what is negative does not
+    show. The white line is the outline of the region; the largest value is marked, by a circle where it hits by the rule of the
+    pointing game, by a cross where it misses.
+
+    Args:
+      results: of methods and controls on `examples`.
+      examples: the images that they explain.
+      dataset: where these come from.
+      preprocess: of the network, for the part of the images that it saw.
+      images: how many rows at most, spread evenly over the images with a region (over all where none has one).
+    """
+    shown = np.flatnonzero(examples.masks.any((1, 2)))
+    shown = shown if len(shown) else np.arange(len(examples))
+    shown = shown[walk.spread(len(shown), images)]
+    names, unknown = list(results), np.full(len(examples), np.nan)
+    pixels = [
+        transforms.seen_part({"image": dataset[int(number)]["image"]}, preprocess)["image"]
+        for number in examples.numbers[shown]
+    ]
+    heats = {name: results[name].heat[shown] for name in names}
+    hits = {name: results[name].scores.get("pointing_game", unknown)[shown] for name in names}
+    return sheet(pixels, examples.masks[shown], heats, hits)
+
+
+def sheet(images, masks: np.ndarray, heats: dict, hits: dict) -> Figure:
+    """Heat maps over their images: an image a row, a name a column, each map scaled and marked as in `overlays`.
+
+    Args:
+      images: uint8 [n][h,w,3 or 1].
+      masks: bool [n,h,w], the regions whose outline is drawn.
+      heats: {name: [n,h,w]}.
+      hits: {name: [n]}, whether the largest value lies in the region; not marked where it is NaN.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((1.25 * (len(heats) + 1), 1.25 * len(images) + 0.35), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+        grid = figure.subplots(len(images), len(heats) + 1, squeeze=False)
+        for k, (panels, image) in enumerate(zip(grid, images, strict=True)):
+            image = np.broadcast_to(image, (*image.shape[:2], 3))
+            panels[0].imshow(image)
+            _outline(panels[0], masks[k])
+            for panel, name in zip(panels[1:], heats, strict=True):
+                _overlay(panel, image, heats[name][k], masks[k], hits[name][k])
+        for panel, title in zip(grid[0], ["image", *heats], strict=True):
+            panel.set_title(title.replace("_", "\n", 1), fontsize=8)
+        for panel in grid.flat:
+            panel.set_axis_off()
+    return figure
+
+
+def gallery(
+    image: np.ndarray, maps: dict[str, np.ndarray], mask: np.ndarray, *, columns: int = 7
+) -> Figure:
+    """One image, and what many methods say about it, each map scaled as in `overlays`.
+
+    Args:
+      image: uint8 [h,w,3] or [h,w,1], the part that the network saw.
+      maps: heat maps [h,w] by the name to show.
+      mask: bool [h,w], the region whose outline is drawn.
+      columns: of the grid.
+    """
+    image = np.broadcast_to(image, (*image.shape[:2], 3))
+    rows = -(-(len(maps) + 1) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((1.4 * columns, 1.72 * rows), layout="constrained")
+        first, *panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        first.imshow(image)
+        first.set_title("image", fontsize=8)
+        _outline(first, mask)
+        for panel, (name, heat) in zip(panels, maps.items(), strict=False):
+            _overlay(panel, image, heat, mask, np.nan)
+            panel.set_title(name.replace("_", "\n", 1), fontsize=8)
+        for panel in (first, *panels):
+            panel.set_axis_off()
+    return figure
+
+
+def _overlay(panel, image, heat, mask, hit):
+    """The image under a heat map; `hit`, whether its largest value lies in the mask, is not marked where it is NaN."""
+    if not np.isfinite(heat).all() or heat.max() <= 0:
+        panel.imshow(image // 3)
+        panel.text(0.5, 0.5, "nothing", color="white", ha="center", transform=panel.transAxes)
+        return
+    panel.imshow(blend(image, heat))
+    _outline(panel, mask)
+    row, col = np.unravel_index(heat.argmax(), heat.shape)
+    if not np.isnan(hit):
+        marker = {"marker": "o", "facecolor": "none"} if hit else {"marker": "x"}
+        for color, width in (("black", 3.0), ("white", 1.4)):
+            edge = {"edgecolor": color} if hit else {"color": color}
+            panel.scatter([col], [row], s=42, linewidths=width, zorder=4, **marker, **edge)
+    panel.set_xlim(-0.5, image.shape[1] - 0.5)
+    panel.set_ylim(image.shape[0] - 0.5, -0.5)
+
+
+def blend(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """uint8 [H,W,3] and a finite map [H,W] -> uint8 [H,W,3]: the image in dim grey, the positive heat in colour over it."""
+    top = np.quantile(heat[heat > 0], 0.99)  # a few pixels would leave the others dark
+    share = np.clip(heat / top, 0, 1)[..., None]
+    grey = 0.55 * image.mean(-1, keepdims=True)
+    color = 255 * matplotlib.colormaps["inferno"](share[..., 0])[..., :3]
+    return ((1 - 0.8 * share) * grey + 0.8 * share * color).astype(np.uint8)
+
+
+def _outline(panel, mask):
+    """The region's border, white on black, which shows on any ground."""
+    if mask.any() and not mask.all():
+        for color, width in (("black", 2.0), ("white", 0.9)):
+            panel.contour(mask, levels=[0.5], colors=[color], linewidths=[width])

@@ -1,0 +1,94 @@
+"""The table of a sweep of removals, and its summary on the console."""
+
+import numpy as np
+
+from mixaug_jax.occlusion.outcomes import Outcome, Sweep
+
+HEADER = (
+    *("label", "score", "selection", "share", "value", "removal", "images"),
+    *("accuracy_change", "accuracy_low", "accuracy_high", "rises"),
+    *("loss_change", "loss_low", "loss_high", "first_order_loss_change"),
+    *("leak_accuracy", "leak_accuracy_low", "leak_accuracy_high"),
+    *("leak_loss", "leak_loss_low", "leak_loss_high"),
+)
+
+
+def rows(swept: Sweep, found: Outcome) -> list[list]:
+    """A row for each label and cell of the grid, as `HEADER`.
+
+    Equal numbers of `removal` are the same removal, which has several names. Changes of accuracy are
+    shares, not points. A leak stands in the rows of the true label, where both labels were swept.
+    """
+    table = []
+    for place in np.ndindex(found.accuracy.shape):
+        label, cell = swept.labels[place[0]], place[1:]
+        leak = [found.leak_accuracy[cell], *found.leak_accuracy_interval[cell]]
+        leak += [found.leak_loss[cell], *found.leak_loss_interval[cell]]
+        given = label == "true" and np.isfinite(leak[0])
+        numbers = [found.accuracy[place], *found.accuracy_interval[place]]
+        loss = [found.loss[place], *found.loss_interval[place], found.first_order[place]]
+        table.append(
+            [
+                *(label, *names(swept, cell), int(swept.index[cell]), found.images),
+                *(f"{number:.6f}" for number in numbers),
+                int(found.rises[place]),
+                *(f"{number:.6g}" for number in loss),
+                *(f"{number:.6g}" if given else "" for number in leak),
+            ]
+        )
+    return table
+
+
+def names(swept: Sweep, cell) -> tuple[str, str, str, str]:
+    """Score, selection, share and value of a cell of the grid."""
+    grid = swept.grid
+    score, selection, share, value = cell
+    return (
+        grid.scores[score],
+        grid.selections[selection],
+        f"{grid.shares[share]:g}",
+        grid.values[value],
+    )
+
+
+def summary(swept: Sweep, found: Outcome) -> str:
+    """A few lines: whether accuracy rises, where most, and what chance and the label have to do with it."""
+    left = f", {found.left_out} left out (not finite)" if found.left_out else ""
+    lines = [
+        f"anomaly: {found.images} images{left}; complete, accuracy {100 * found.clean_accuracy:.1f} %, "
+        f"loss {found.clean_loss:.3f}"
+    ]
+    if found.clean_accuracy == 1:
+        lines.append("  every complete image is recognised, so accuracy cannot rise")
+    for k, label in enumerate(swept.labels):
+        chance, most = found.by_chance[k].mean(), np.percentile(found.by_chance[k], 95)
+        lines.append(
+            f"  ranked by the {_loss(label)}: accuracy rises in {found.rising[k]} of {found.removals} removals "
+            f"(95 % interval above 0; without any effect, by chance {chance:.1f}, at most {most:.0f} in 95 %; "
+            f"p of the strongest {found.grid_p[k]:.2g}), the loss falls in {found.falling[k]}"
+        )
+        cell = np.unravel_index(found.accuracy[k].argmax(), found.accuracy[k].shape)
+        low, high = 100 * found.accuracy_interval[k][cell]
+        line = (
+            f"    largest change {100 * found.accuracy[k][cell]:+.1f} points ({low:+.1f} to {high:+.1f}): "
+            f"{_sentence(swept, cell)}; loss {found.loss[k][cell]:+.3f}, to first order "
+            f"{found.first_order[k][cell]:+.3f}"
+        )
+        if label == "true" and np.isfinite(found.leak_accuracy[cell]):
+            low, high = 100 * found.leak_accuracy_interval[cell]
+            line += (
+                f"; {100 * found.leak_accuracy[cell]:+.1f} points ({low:+.1f} to {high:+.1f}) of it come of "
+                "knowing the label"
+            )
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _loss(label):
+    return f"{label} label's loss" if label in ("true", "predicted") else f"loss of class {label}"
+
+
+def _sentence(swept, cell):
+    score, selection, share, value = names(swept, cell)
+    which = "at random" if selection == "random" else f"{selection} by {score}"
+    return f"{share} % {which}, replaced by {value}"

@@ -1,0 +1,63 @@
+"""Curves of `metrics.jsonl`: how training went."""
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from mixaug_jax.draw.style import PALETTE, STYLE
+
+_GRID = {"color": "#e4e4e4", "linewidth": 0.6}
+
+
+def series(lines: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of one metric, float64; a value that was not finite is NaN."""
+    found = [(line["step"], line[name]) for line in lines if name in line]
+    steps = np.array([step for step, _ in found], np.float64)
+    return steps, np.array([np.nan if v is None else v for _, v in found], np.float64)
+
+
+def training_curves(lines: list[dict]) -> Figure:
+    """Loss and accuracy of one run, of training (mixed images and labels) and of validation."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((9.4, 3.1), layout="constrained")
+        panels = figure.subplots(1, 2)
+        for panel, what in zip(panels, ("loss", "accuracy"), strict=True):
+            for k, kind in enumerate(("train", "validation")):
+                steps, values = series(lines, f"{kind}_{what}")
+                if len(steps):
+                    panel.plot(steps, values, color=PALETTE[k], linewidth=1.6, label=kind)
+            _dress(panel, what)
+        if panels[0].lines:
+            panels[0].legend(frameon=False)
+    return figure
+
+
+def study_curves(runs: dict[str, list[list[dict]]]) -> Figure:
+    """Training loss and validation accuracy of many runs: a colour an augmentation, a line a seed.
+
+    Args:
+      runs: the lines of `metrics.jsonl` of each seed, by augmentation.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((9.4, 3.4), layout="constrained")
+        panels = figure.subplots(1, 2)
+        for panel, what in zip(panels, ("train_loss", "validation_accuracy"), strict=True):
+            for k, (name, seeds) in enumerate(runs.items()):
+                style = {"color": PALETTE[k % len(PALETTE)], "linewidth": 1.2}
+                style["linestyle"] = ("-", "--", ":")[k // len(PALETTE) % 3]
+                for s, lines in enumerate(seeds):
+                    panel.plot(*series(lines, what), **style, label=None if s else name)
+            _dress(panel, what.replace("_", " ").replace("train ", "training "))
+        handles, names = panels[0].get_legend_handles_labels()
+        style = {"loc": "outside lower left", "ncols": 5, "frameon": False, "fontsize": 8}
+        figure.legend(handles, names, **style)
+    return figure
+
+
+def _dress(panel, what):
+    panel.set_xlabel("step")
+    panel.set_ylabel(what)
+    panel.grid(**_GRID)
+    panel.set_axisbelow(True)
+    panel.set_xlim(left=0)
+    panel.margins(x=0.02)

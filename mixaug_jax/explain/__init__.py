@@ -1,0 +1,1 @@
+"""Methods and scores on many images."""

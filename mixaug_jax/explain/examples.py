@@ -1,0 +1,197 @@
+"""The images that are explained, the class that is explained of each, and where its object is."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from mixaug_jax.core import checks, say, walk
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core.files import checksum as checksum_of
+from mixaug_jax.data import transforms
+from mixaug_jax.explain import regions
+from mixaug_jax.scores.alignment import is_difficult
+
+LABELS = ("true", "predicted", "mapped")
+_IMAGENET = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """N images as a network sees them.
+
+    Attributes:
+      images: float32 [N,h,w,C], preprocessed.
+      numbers: int32 [N], their indices in the data set.
+      labels: int32 [N], the class to explain.
+      predicted: int32 [N], the class with the largest logit.
+      masks: bool [N,h,w], the region that should be pointed at; empty where there is none, or it was cropped away.
+      difficult: bool [N], see `is_difficult`.
+      region: how masks were found, one of `regions.KINDS`, or "" where the data set tells no place of anything.
+      unlabelled: how many images were left out, because nothing in them is a class of the network.
+    """
+
+    images: np.ndarray
+    numbers: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+    masks: np.ndarray
+    difficult: np.ndarray
+    region: str
+    unlabelled: int
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @functools.cached_property
+    def checksum(self) -> int:
+        """Of everything that decides a result."""
+        return checksum_of((self.images, self.numbers, self.labels, self.masks, self.difficult))
+
+
+def load_examples(
+    net,
+    dataset,
+    find: regions.Finder,
+    *,
+    images: int = 0,
+    label: str = "true",
+    batch_size: int = 64,
+    threads: int = 4,
+    devices=None,
+) -> Examples:
+    """Reads images and finds what to explain and where it is.
+
+    Args:
+      net: the network.
+      dataset: as `data.Source`.
+      find: how regions are found, from `finder` with the same label.
+      images: at most so many, spread evenly over the data set; 0: all.
+      label: the class to explain, "true", "predicted", or "mapped": for a network of ImageNet's 1000 classes on images whose
+        boxes or concepts are named as in COCO, the class with the largest logit among those that the image's objects are.
+      batch_size: images of a forward pass, on each device.
+      threads: that read.
+      devices: default all of this process.
+
+    Raises:
+      ValueError: a label that the network cannot have, or nothing to explain in any image.
+    """
+    chosen = walk.spread(len(dataset), images)
+    devices = walk.local(devices)
+    rows = len(devices) * min(batch_size, -(-len(chosen) // len(devices)))
+    net, classes = on_devices(net, devices), num_classes(net, dataset)
+
+    def read(index):
+        example = dataset[int(index)]
+        if label == "true" and not 0 <= example["label"] < classes:
+            raise ValueError(
+                f"image {index} has the label {example['label']}; the network's classes go from 0 to "
+                f"{classes - 1}"
+            )
+        return (
+            index,
+            net.preprocess(example["image"]),
+            transforms.seen_part(example, net.preprocess),
+        )
+
+    found, pending = [], []
+    report = say.progress("reading", len(chosen))
+    for count, one in enumerate(walk.read_ahead(read, chosen, threads), 1):
+        pending.append(one)
+        if len(pending) == rows or count == len(chosen):
+            found += _explained(net, pending, find, label, rows, devices)
+            pending = []
+            report(count)
+    if not found:
+        raise ValueError(
+            "label='mapped', but none of the images has an object that is one of ImageNet's classes"
+        )
+    columns = [np.array(column) for column in zip(*found, strict=True)]
+    pixels, numbers, labels, predicted, masks, kinds = columns
+    return Examples(
+        images=pixels,
+        numbers=numbers.astype(np.int32),
+        labels=labels.astype(np.int32),
+        predicted=predicted.astype(np.int32),
+        masks=masks,
+        difficult=is_difficult(masks.mean((1, 2)), kinds) & masks.any((1, 2)),
+        region=find.kind,
+        unlabelled=len(chosen) - len(found),
+    )
+
+
+def _explained(net, batch, find, label, rows, devices):
+    """[(image, index, label, predicted, mask, kinds of objects)] of those that have something to explain."""
+    stacked = walk.pad_rows(np.stack([image for _, image, _ in batch]), rows)
+    logits = np.asarray(_forward(devices)(net, devices_lib.shard_batch(stacked, devices)))
+    found = []
+    for (index, image, example), values in zip(batch, logits[: len(batch)], strict=True):
+        predicted = int(values.argmax())
+        target = predicted
+        if label == "true":
+            target = int(example["label"])
+        elif label == "mapped":
+            candidates = find.candidates(example)
+            if not candidates:
+                continue
+            target = candidates[int(values[candidates].argmax())]
+        mask, kinds = find(example, target)
+        mask = _resized(mask, image.shape[:2])
+        found.append((image, index, target, predicted, mask, kinds))
+    return found
+
+
+def _resized(mask, size):
+    """At the network's input size, where a preprocessing of the user's own has resized the whole image."""
+    rows, cols = (
+        (2 * np.arange(new) + 1) * old // (2 * new)
+        for old, new in zip(mask.shape, size, strict=True)
+    )
+    return mask[rows[:, None], cols]
+
+
+@functools.cache
+def _forward(devices):
+    def forward(net, x):
+        return net.logits(x)
+
+    specs = (devices_lib.REPLICATED, devices_lib.SHARDED)
+    return devices_lib.pmap_inference(forward, specs, devices_lib.SHARDED, devices=devices)
+
+
+def on_devices(net, devices):
+    """The network with a copy of its variables on each of the devices."""
+    variables = devices_lib.replicate(jax.device_get(net.variables), devices)
+    return dataclasses.replace(net, variables=variables)
+
+
+def finder(net, dataset, label: str, region: str) -> regions.Finder:
+    """How regions are found for a network's classes; checks that `label` can be explained."""
+    checks.choice("label", label, LABELS)
+    classes, names = num_classes(net, dataset), tuple(getattr(dataset, "class_names", ()))
+    if label == "true" and len(names) != classes:
+        raise ValueError(
+            f"label='true', but the network has {classes} classes and the data set {len(names)}; "
+            "explain another label: 'predicted', or 'mapped' for a network of ImageNet's classes"
+        )
+    if label == "mapped":
+        if classes != _IMAGENET:
+            raise ValueError(
+                f"label='mapped' is for networks of ImageNet's {_IMAGENET} classes; this one has {classes}"
+            )
+        shows = regions.imagenet_classes(dataset)
+        if not any(shows.values()):
+            raise ValueError(
+                "label='mapped', but no box or concept of the data set has a name that is one of "
+                "COCO's and shows a class of ImageNet"
+            )
+    else:
+        shows = regions.own_classes(names) if len(names) == classes else {}
+    return regions.finder(dataset, shows, region)
+
+
+def num_classes(net, dataset) -> int:
+    """How many classes the network has; computes nothing."""
+    image = net.preprocess(dataset[0]["image"])[None]
+    return jax.eval_shape(lambda net, x: net.logits(x), net, image).shape[-1]

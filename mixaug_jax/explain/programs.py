@@ -1,0 +1,205 @@
+"""Methods and scores as programs over many images: jitted, mapped over images and devices, a few images at a time.
+
+One device's step holds `at_once` evaluations of the network: `rows` images, and for each of them the `chunk` that a function
+works on at once. Programs are kept, so that another checkpoint of the same network compiles nothing.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from mixaug_jax.attribution import METHODS
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import say, walk
+from mixaug_jax.explain.options import keywords, needs
+from mixaug_jax.scores import SCORES, subset_drops
+
+# What a program gives: of sensitivity_n all sums and drops, which make an image's value and the pooled one.
+_SCORES = {**SCORES, "sensitivity_n": subset_drops}
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A program f(net, seed, arrays, rows) and what it takes besides the network and the rows.
+
+    Attributes:
+      program: mapped over the devices; its results have a row for each row.
+      devices: those.
+      seed: of what it draws.
+      arrays: options that are arrays.
+      rows: how many a device takes at once.
+    """
+
+    program: Callable
+    devices: tuple
+    seed: int
+    arrays: dict
+    rows: int
+
+    def run(self, net, rows: Mapping, title: str):
+        """The results for all rows {name: [N, ...]}, numpy [N, ...] or a dict of such; says how far it is."""
+        total = len(next(iter(rows.values())))
+        step = self._step(total)
+        report, found = say.progress(title, total), []
+        for start in range(0, total, step):
+            batch = {k: walk.pad_rows(v[start : start + step], step) for k, v in rows.items()}
+            batch = devices_lib.shard_batch(batch, self.devices)
+            done = jax.device_get(self.program(net, np.uint32(self.seed), self.arrays, batch))
+            found.append(jax.tree.map(lambda x, n=total - start: x[:n], done))
+            report(min(start + step, total))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+
+    def check(self, net, rows: Mapping, total: int) -> None:
+        """Traces the program for `total` rows, so that wrong options raise before anything is compiled.
+
+        Args:
+          net: the network.
+          rows: {name: shape and dtype of one row}.
+          total: how many there will be, so that what is traced here is what is run.
+        """
+        step = self._step(total)
+        specs = {k: jax.ShapeDtypeStruct((step, *v.shape), v.dtype) for k, v in rows.items()}
+        jax.eval_shape(self.program, net, np.uint32(0), self.arrays, specs)
+
+    def _step(self, total):
+        """Rows of a step over all devices: steps of about equal length."""
+        count = len(self.devices)
+        steps = -(-total // (self.rows * count))
+        return count * -(-total // (steps * count))
+
+
+def method_task(method: str, options: Mapping, at_once: int, devices: tuple) -> Task:
+    """A method on rows of image, label and number; gives maps [h,w,C] or [h,w,1].
+
+    Args:
+      method: its name.
+      options: of the method, arrays too. `key` is a seed, folded with an image's number.
+      at_once: evaluations of the network in memory at once on a device.
+      devices: to run on.
+    """
+    static, arrays, seed = _parted(options)
+    static, rows = _chunked(method, static, at_once)
+    return Task(_method_program(method, static, devices), devices, seed, arrays, rows)
+
+
+def map_task(scores: Mapping, at_once: int, devices: tuple) -> Task:
+    """Scores {name: options} of a map alone, on rows of heat and mask; gives {name: scalar}."""
+    static = tuple((name, _frozen_items(given)) for name, given in scores.items())
+    return Task(_map_program(static, devices), devices, 0, {}, at_once)
+
+
+def net_task(score: str, options: Mapping, at_once: int, devices: tuple) -> Task:
+    """A score of faithfulness on rows of map, image and label; gives a scalar, a curve [T+1], or for sensitivity_n what
+    `subset_drops` does."""
+    static, arrays, seed = _parted(options)
+    static, rows = _chunked(score, static, at_once)
+    return Task(_net_program(score, static, devices), devices, seed, arrays, rows)
+
+
+def explain_task(
+    score: str, options: Mapping, method: str, method_options: Mapping, at_once: int, devices: tuple
+) -> Task:
+    """A score of stability, of a method, on rows of image, label and number; gives a scalar."""
+    static, arrays, seed = _parted(options)
+    method_static, method_arrays, method_seed = _parted(method_options)
+    method_static, rows = _chunked(method, method_static, at_once)
+    static, rows = _chunked(score, static, rows)
+    program = _explain_program(score, static, method, method_static, method_seed, devices)
+    return Task(program, devices, seed, {"score": arrays, "method": method_arrays}, rows)
+
+
+def _parted(options):
+    """Options as a hashable tuple of pairs, those that are arrays, and the seed."""
+    arrays = {k: v for k, v in options.items() if is_array(v)}
+    plain = {k: v for k, v in options.items() if k not in arrays and k != "key"}
+    return _frozen_items(plain), arrays, options.get("key", 0)
+
+
+def is_array(value) -> bool:
+    """Whether an option is an array, or a tuple of them."""
+    parts = value if isinstance(value, (tuple, list)) else (value,)
+    return any(isinstance(part, (np.ndarray, jax.Array)) for part in parts)
+
+
+def _frozen_items(options):
+    return tuple((k, _frozen(v)) for k, v in sorted(options.items()))
+
+
+def _frozen(value):
+    return tuple(map(_frozen, value)) if isinstance(value, (tuple, list)) else value
+
+
+def _chunked(name, static, at_once):
+    """A function's options with the chunk that fits, and how many rows go with it."""
+    default = keywords(name).get("chunk", 0)
+    if not default:
+        return static, at_once
+    chunk = dict(static).get("chunk", 0) or min(default, at_once)
+    rest = tuple((k, v) for k, v in static if k != "chunk")
+    return (*rest, ("chunk", chunk)), max(1, at_once // chunk)
+
+
+def _bound(method, static, arrays, seed, number):
+    """explain(net, image, label): the method with all its options."""
+    given = dict(static) | arrays
+    if "key" in keywords(method):
+        given["key"] = jax.random.fold_in(jax.random.key(seed), number)
+    return functools.partial(METHODS[method], **given)
+
+
+def _seeded(score, static, arrays, seed):
+    """A score's options; it draws the same for all images, as its own documentation advises."""
+    return dict(static) | arrays | ({"key": seed} if "key" in keywords(score) else {})
+
+
+def _mapped(one, devices):
+    """one(net, seed, arrays, row) over the rows of all devices."""
+
+    def every(net, seed, arrays, rows):
+        return jax.vmap(one, (None, None, None, 0))(net, seed, arrays, rows)
+
+    whole, split = devices_lib.REPLICATED, devices_lib.SHARDED
+    return devices_lib.pmap_inference(every, (whole, whole, whole, split), split, devices=devices)
+
+
+@functools.cache
+def _method_program(method, static, devices):
+    def one(net, seed, arrays, row):
+        explain = _bound(method, static, arrays, seed, row["number"])
+        return explain(net, row["image"], row["label"])
+
+    return _mapped(one, devices)
+
+
+@functools.cache
+def _map_program(scores, devices):
+    def one(net, seed, arrays, row):
+        inputs = {"heatmap": row["heat"], "mask": row["mask"]}
+        return {
+            name: SCORES[name](*(inputs[argument] for argument in needs(name)), **dict(static))
+            for name, static in scores
+        }
+
+    return _mapped(one, devices)
+
+
+@functools.cache
+def _net_program(score, static, devices):
+    def one(net, seed, arrays, row):
+        given = _seeded(score, static, arrays, seed)
+        return _SCORES[score](row["map"], net, row["image"], row["label"], **given)
+
+    return _mapped(one, devices)
+
+
+@functools.cache
+def _explain_program(score, static, method, method_static, method_seed, devices):
+    def one(net, seed, arrays, row):
+        given = _seeded(score, static, arrays["score"], seed)
+        explain = _bound(method, method_static, arrays["method"], method_seed, row["number"])
+        return SCORES[score](explain, net, row["image"], row["label"], **given)
+
+    return _mapped(one, devices)

@@ -1,0 +1,1 @@
+"""Whole published experiments, each named by what it asks."""

@@ -1,0 +1,93 @@
+"""The table of all stages, and what runs them: `run` for one network, `run_study` for many."""
+
+import pathlib
+from collections.abc import Sequence
+
+from mixaug_jax import report, study
+from mixaug_jax.core import checks, say
+from mixaug_jax.papers import released
+from mixaug_jax.stages import dissect, explain, occlude, train, weights
+from mixaug_jax.stages.base import Stage
+from mixaug_jax.study import plan, tables
+
+STAGES: dict[str, Stage] = {
+    "train": train.STAGE,
+    "dissect": dissect.STAGE,
+    "explain": explain.STAGE,
+    "occlude": occlude.STAGE,
+    "report": report.STAGE,
+    "import": weights.IMPORT,
+    "export": weights.EXPORT,
+    "released": released.STAGE,
+}
+ALL = (
+    "train",
+    "dissect",
+    "explain",
+    "occlude",
+    "report",
+)  # what "all" does, unless config.stages says otherwise
+
+
+def run(config, workdir, stage: str = "all", *, checkpoint: str = "latest") -> None:
+    """Does what `python -m mixaug_jax.main` does: one stage of a run, or all of them.
+
+    Args:
+      config: from `get_config`, changed at will.
+      workdir: folder of the run; made where missing.
+      stage: a name in `STAGES`, or "all": those that `config.stages` names (the default: `ALL`). What cannot work is said
+        before the first of them begins.
+      checkpoint: what later stages read: "latest", "best", "all" or a step's number.
+
+    Raises:
+      ValueError: settings or data that cannot work, an unknown stage.
+      FloatingPointError: the loss is not finite; the last good checkpoint stays.
+      training.Interrupted: SIGTERM came; everything is saved.
+      MemoryError, OSError: memory or disk ran out.
+    """
+    names = (stage,) if stage != "all" else tuple(config.stages) or ALL
+    checks.choices("stage", names, STAGES)
+    for name in names if len(names) > 1 else ():
+        STAGES[name].check(config)  # what cannot work is said before a training, not after it
+    for name in names:
+        STAGES[name].run(config, workdir, which=checkpoint, required=stage != "all")
+
+
+def run_study(
+    configs=(),
+    seeds: Sequence[int] = (),
+    workdir="",
+    *,
+    overrides: Sequence[str] = (),
+    unmixed_labels: bool = False,
+) -> study.Study:
+    """Makes the runs that are missing and compares all of them.
+
+    Each run is a process of its own (`python -m mixaug_jax.main --stage=all`), so a notebook on a TPU has to call this before
+    it uses the TPU itself. What is there already is not made again; a run that fails does not stop the others.
+
+    Args:
+      configs: config files ("FILE.py" or "FILE.py:DATA") or ConfigDicts, or {name: either}; see `study.make_plan`. Without any,
+        no run is made, and those that are there are compared.
+      seeds: of the trainings.
+      workdir: the study's folder. Runs are in `<workdir>/<config>/<seed>`.
+      overrides: "key=value" for every config, e.g. "train.epochs=3".
+      unmixed_labels: add, for each config that mixes labels, the same with the one label of which an image shows more.
+
+    Returns:
+      The comparison; `problems` holds the runs that failed. Its tables are in `<workdir>/tables`, its page in
+      `<workdir>/report/report.html`.
+
+    Raises:
+      ValueError: settings that cannot work, or a folder of other settings; nothing has been run.
+      study.Stopped: SIGTERM or Ctrl-C came; the same call goes on.
+    """
+    if len(configs):
+        runs = study.make_plan(configs, seeds, workdir, overrides, unmixed_labels=unmixed_labels)
+        plan.write_asked(runs, workdir, overrides)
+        study.run_missing(runs)
+    found = study.gather(workdir)
+    tables.write_tables(found, pathlib.Path(workdir).expanduser() / "tables")
+    say.result(tables.summary(found))
+    report.write_study(found, workdir)
+    return found

@@ -1,0 +1,387 @@
+"""The page of one run, from the files of its working directory."""
+
+import contextlib
+import dataclasses
+import pathlib
+import shutil
+
+from mixaug_jax import config as config_lib
+from mixaug_jax.core import files
+from mixaug_jax.core.stats import PERCENTILES
+from mixaug_jax.dissection import result
+from mixaug_jax.draw import dissection_figures, style, training_figures
+from mixaug_jax.explain import evaluation as explained
+from mixaug_jax.occlusion import outcomes
+from mixaug_jax.report import augmentations, page, provenance
+from mixaug_jax.report.page import Interval, Table
+from mixaug_jax.report.run import answers
+from mixaug_jax.study.measures import BETTER
+from mixaug_jax.training import metric_log
+
+_MOST = 100  # rows of a long table on the page; all are in its CSV file
+
+
+def make(workdir: pathlib.Path, folder: pathlib.Path) -> str:
+    """The page's HTML; figures and tables are written to `folder`.
+
+    Raises:
+      ValueError: `workdir` is no run's working directory.
+    """
+    config, lines = config_lib.read(workdir), metric_log.read(workdir)
+    shown, problem = _pictures(workdir, config, folder)
+    results, unread = _dissections(workdir)
+    source = _latest(workdir / "attribution", "scores.csv")
+    scores = files.read_csv(source / "scores.csv")
+    said = [answers.accuracy(config, lines, shown.held_out if shown else 0)]
+    if problem:
+        said.append(problem)
+    said += [answers.concepts(found) for found in list(results.values())[-1:]]
+    said += [text for text in (answers.pointing(scores), answers.deletion(scores)) if text]
+    parts = [
+        _augmentation(config, shown, problem, folder),
+        _training(config, lines, folder),
+        _concepts(workdir, folder, results, unread),
+        _explanations(source, folder, scores),
+        _anomaly(workdir, folder),
+        provenance.section(folder, workdir, config, _asked(config, results, source, scores)),
+    ]
+    title = f"{_method(config)} on {config.data.name}, seed {config.seed}"
+    return page.document(title, [*map(page.paragraph, said)], [part for part in parts if part])
+
+
+def _method(config):
+    if config.weights:
+        return pathlib.Path(config.weights).name
+    return "baseline" if config.mix.name == "none" else config.mix.name
+
+
+def copy(source: pathlib.Path, folder: pathlib.Path, name: str) -> bool:
+    """Copies a stage's figure into the report; False where it is not there."""
+    files = [source / f"{name}.{ending}" for ending in ("png", "svg")]
+    if not all(file.exists() for file in files):
+        return False
+    for file in files:
+        shutil.copyfile(file, folder / file.name)
+    return True
+
+
+def _pictures(workdir, config, folder):
+    """The pictures of the augmentation, or None and why not."""
+    if config.weights:
+        return None, ""
+    try:
+        return augmentations.pictures({_method(config): config}, folder / "pictures.npz"), ""
+    except (ValueError, OSError) as error:
+        text = str(error).splitlines()[0]
+        return (
+            None,
+            f"The data set cannot be read here, so its pictures and the interval of the accuracy are left out ({text}).",
+        )
+
+
+def _augmentation(config, shown, problem, folder):
+    if config.weights:
+        return ""
+    title = "The augmentation"
+    if shown is None:
+        return page.section("augmentation", title, page.missing(problem))
+    style.save_figure(augmentations.figure(shown), folder / "augmentation")
+    method = config.mix.name
+    caption = "Training images as they are. Nothing is mixed in this run."
+    alt = f"a row of training images with their labels: {_flat(shown.labels[0])}"
+    if method != "none":
+        caption = (
+            f"Training images, and the same under {method}. Below each is the label it is trained with. "
+            "For the picture every image has draws of its own; of "
+            f"{augmentations.DRAWS} sets of draws this one mixes the most images."
+        )
+        alt = f"{alt}; below, the same under {method}: {_flat(shown.labels[1])}"
+    return page.section(
+        "augmentation", title, page.figure(folder, "augmentation", caption, alt=alt, sheet=True)
+    )
+
+
+def _flat(labels):
+    return ", ".join(label.replace("\n", " and ") for label in labels)
+
+
+def _training(config, lines, folder):
+    title = "Training"
+    if config.weights:
+        return page.section(
+            "training", title, page.missing("The weights were imported, not trained here.")
+        )
+    if not lines:
+        return page.section(
+            "training", title, page.missing("train: not run (there is no metrics.jsonl).")
+        )
+    style.save_figure(training_figures.training_curves(lines), folder / "training")
+    caption = "Loss and accuracy during training. "
+    if config.mix.name != "none":
+        caption += (
+            "Training values are those of mixed images and labels, which are harder than the validation's: "
+            "a training accuracy below the validation's is usual."
+        )
+    ends = {k: v for line in lines for k, v in line.items() if v is not None}
+    rows = [
+        (split, ends.get(f"{split}_loss"), ends.get(f"{split}_accuracy"))
+        for split in ("train", "validation", "test")
+        if f"{split}_loss" in ends
+    ]
+    table = Table("training", "At the end of training.", ("split", "loss", "accuracy"), rows)
+    return page.section(
+        "training",
+        title,
+        page.figure(folder, "training", caption, alt=_curves_alt(lines)),
+        page.table(folder, table),
+    )
+
+
+def _curves_alt(lines):
+    ends = []
+    for name in ("train_loss", "validation_accuracy"):
+        _, values = training_figures.series(lines, name)
+        if len(values):
+            ends.append(f"{name.replace('_', ' ')} goes from {values[0]:.3g} to {values[-1]:.3g}")
+    return f"two line charts over steps; {'; '.join(ends)}"
+
+
+def _latest(folder, name):
+    """`folder` where it holds the file `name`, else that of the last step (--checkpoint=all)."""
+    steps = _steps(folder, name)
+    return folder if (folder / name).exists() or not steps else list(steps.values())[-1]
+
+
+def _steps(folder, name):
+    """The folders of single steps that hold the file `name`, by step."""
+    found = [path for path in folder.glob("*") if path.name.isdigit() and (path / name).exists()]
+    return {int(path.name): path for path in sorted(found, key=lambda path: int(path.name))}
+
+
+def _dissections(workdir):
+    """The latest dissection by stage, in the network's order; and sentences about files that cannot be read."""
+    folder = _latest(workdir / "dissection", "counts.csv")
+    stages = dict.fromkeys(str(row["stage"]) for row in files.read_csv(folder / "counts.csv"))
+    found, unread = {}, []
+    for stage in stages:
+        try:
+            found[stage] = result.load(folder / f"{stage}.npz")
+        except ValueError as error:
+            unread.append(f"{error}; --stage=dissect makes it again.")
+    return found, unread
+
+
+def _concepts(workdir, folder, results, unread):
+    title = "Concepts"
+    if not results:
+        said = unread or ["dissect: not run (--stage=dissect)."]
+        return page.section("concepts", title, *map(page.missing, said))
+    source = _latest(workdir / "dissection", "counts.csv")
+    steps = _steps(workdir / "dissection", "counts.csv")
+    parts = [page.paragraph(_how(next(iter(results.values()))), kind="note")]
+    parts += map(page.missing, unread)
+    for stage in results:
+        parts += [page.heading(stage), *_stage_figures(source, folder, stage, results[stage])]
+    if len(steps) > 1:
+        parts.append(page.table(folder, _by_step(steps)))
+    counts = files.read_csv(source / "counts.csv")
+    rows = [_count_row(row) for row in counts if row["per"] == "unit"]
+    caption = (
+        "Unique concepts by IoU threshold and category; beside each the mean (and range) with label maps shuffled against "
+        "the images, and the count with random weights. Resampled images: the same with images drawn anew (percentiles "
+        f"{PERCENTILES[0]} and {PERCENTILES[1]}); a draw has fewer different images, by which more IoU pass the threshold by "
+        "chance: this tends to lie above the count and is no interval around it."
+    )
+    header = ("stage", "IoU >", "category", *_COUNTED, "detectors")
+    parts.append(page.table(folder, Table("unique", caption, header, rows)))
+    for name, key in (("concepts", "best_iou"), ("units", "iou_1")):
+        rows = sorted(files.read_csv(source / f"{name}.csv"), key=lambda row: -float(row[key] or 0))
+        header = (
+            [column for column in rows[0] if not column.startswith("image_")] if rows else [name]
+        )
+        rows = [[row[column] for column in header] for row in rows]
+        long = Table(
+            name, f"All {name}, the best match first.", [h.replace("_", " ") for h in header], rows
+        )
+        parts.append(
+            page.folded(f"Table of {name}", page.table(folder, long, most=_MOST), long=True)
+        )
+    return page.section("concepts", title, *parts)
+
+
+def _how(found):
+    options = found.options
+    return (
+        f"Network dissection of {len(found.images)} images and {len(found.names) - 1} concepts: a unit is on in the upper "
+        f"{options.q:.1%} of its activations ({options.over} maps), and detects the concept that it matches best where their "
+        "IoU is above a threshold. Unique concepts are the different ones that are detected."
+    )
+
+
+def _stage_figures(source, folder, stage, found):
+    if not copy(source, folder, f"unique_{stage}"):
+        style.save_figure(
+            dissection_figures.unique_concepts({stage: found}), folder / f"unique_{stage}"
+        )
+    caption = (
+        f"Unique concepts of {stage} by category and IoU threshold. Circle and grey band: label maps shuffled against the "
+        "images (mean, range). Cross: random weights. Line: images drawn anew, which tends to lie above the count."
+    )
+    totals = ", ".join(
+        f"{total} at IoU > {threshold:g}"
+        for threshold, total in zip(found.options.iou, found.unique().sum(-1), strict=True)
+    )
+    yield page.figure(
+        folder, f"unique_{stage}", caption, alt=f"bar chart; unique concepts in all: {totals}"
+    )
+    if not copy(source, folder, f"units_{stage}"):
+        yield page.missing("The units' top images are not there; --stage=dissect makes them.")
+        return
+    labels, _ = found.top_labels(1)
+    shown = dissection_figures.example_units(found, 8)
+    names = ", ".join(f"unit {u}: {found.names[labels[u, 0]][0]}" for u in shown) or "none"
+    caption = (
+        f"Units of {stage} and their top images. Bright is where the unit is on; of each concept the unit with the largest "
+        "IoU, then the next best."
+    )
+    yield page.figure(folder, f"units_{stage}", caption, alt=f"rows of images; {names}", sheet=True)
+
+
+_COUNTED = ("unique", "shuffled", "random weights", "resampled images")
+
+
+def _count_row(row):
+    shuffled = Interval(row["unique_null_mean"], row["unique_null_min"], row["unique_null_max"])
+    resampled = f"{row['unique_low']} to {row['unique_high']}" if row["unique_low"] != "" else ""
+    return (str(row["stage"]), row["iou_threshold"], row["category"], row["unique"], shuffled,
+            row["unique_random"], resampled, row["detectors"])  # fmt: skip
+
+
+def _by_step(steps):
+    """Totals of every checkpoint that was dissected."""
+    rows = []
+    for step, folder in steps.items():
+        for row in files.read_csv(folder / "counts.csv"):
+            if (row["per"], row["category"]) == ("unit", "total"):
+                rows.append((step, *_count_row(row)[:2], *_count_row(row)[3:7]))
+    header = ("step", "stage", "IoU >", *_COUNTED)
+    return Table("unique_by_step", "Unique concepts in all, by training step.", header, rows)
+
+
+def _asked(config, results, source, scores):
+    """What the dissection and the explanations were asked for besides the run's settings."""
+    given = {}
+    if results:
+        options = next(iter(results.values())).settings["options"]
+        given |= {f"dissect.{key}": value for key, value in options.items()}
+    methods = dict.fromkeys(row["method"] for row in scores if row["kind"] == "method")
+    for method in list(methods)[:1]:
+        with contextlib.suppress(ValueError):  # a result that is not there, or damaged
+            made = explained.load(source / f"{method}.npz").settings
+            given |= {"attribute.methods": (*methods,), "attribute.scores": (*made["scores"],)}
+            given |= {f"attribute.{key}": made[key] for key in ("images", "split", "label")}
+    had = config_lib.flatten(config.to_dict())
+    given = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
+    return {key: value for key, value in given.items() if key in had and had[key] != value}
+
+
+def _explanations(source, folder, scores):
+    title = "Explanations"
+    if not scores:
+        return page.section(
+            "explanations", title, page.missing("attribute: not run (--stage=attribute).")
+        )
+    parts = []
+    if copy(source, folder, "overlays"):
+        caption = (
+            "Explanations on images. The brighter, the larger the positive attribution. White: the outline of the "
+            "region to point at; the largest value is marked by a circle where it hits, by a cross where it misses."
+        )
+        parts.append(
+            page.figure(
+                folder, "overlays", caption, alt="images with heat maps of every method", sheet=True
+            )
+        )
+    if copy(source, folder, "curves"):
+        caption = "Faithfulness. Probability of the class while pixels are removed, or added, in the order of each explanation."
+        parts.append(
+            page.figure(
+                folder, "curves", caption, alt="line charts; the areas are in the table of scores"
+            )
+        )
+    chief = [row for row in scores if _is_chief(row["score"])]
+    parts.append(page.table(folder, score_table(chief or scores)))
+    if 0 < len(chief) < len(scores):
+        every = dataclasses.replace(score_table(scores), name="scores_all")
+        parts.append(page.folded("Every score", page.table(folder, every), long=True))
+    return page.section("explanations", title, *parts)
+
+
+def _is_chief(score):
+    """Not another view of a score that is there: means over classes, a part of the images, and 1 - background_attribution."""
+    views = (*explained.SUBSETS, "energy_pointing_game")
+    return score not in views and not score.endswith("_class_mean")
+
+
+def score_table(scores: list[dict]) -> Table:
+    """Methods and controls against scores, means over images with their intervals."""
+    names = list(dict.fromkeys(row["score"] for row in scores))
+    cells = {(r["method"], r["score"]): Interval(r["mean"], r["low"], r["high"]) for r in scores}
+    methods = {row["method"]: row["kind"] for row in scores}
+    rows = [(m, kind, *(cells.get((m, name)) for name in names)) for m, kind in methods.items()]
+    smaller = ", ".join(_plain(name) for name in names if BETTER.get(name, 0) < 0)
+    caption = (
+        f"Scores of every explanation, means over at most {max(row['images'] for row in scores)} images, with percentiles "
+        f"{PERCENTILES[0]} and {PERCENTILES[1]} of images drawn anew. Controls know nothing of the network."
+    )
+    caption += f" Smaller is better for {smaller}." if smaller else ""
+    return Table("scores", caption, ("method", "kind", *map(_plain, names)), rows)
+
+
+def _plain(name):
+    return name.replace("_", " ")
+
+
+def _by_chance(source):
+    """How many removals raise the accuracy if none has an effect, by label; {} where the sweep cannot be read."""
+    try:
+        swept = outcomes.load(source / "sweep.npz")
+    except ValueError:
+        return {}
+    means = outcomes.outcome(swept).by_chance.mean(1)
+    return dict(zip(swept.labels, map(float, means), strict=True))
+
+
+def _anomaly(workdir, folder):
+    title, source = answers.OCCLUSION, _latest(workdir / "anomaly", "sweep.csv")
+    rows = files.read_csv(source / "sweep.csv")
+    if not rows:
+        return page.section("anomaly", title, page.missing("anomaly: not run (--stage=anomaly)."))
+    said = (answers.rises(rows, _by_chance(source)), answers.words(rows))
+    parts = [page.paragraph(text, kind="note") for text in said]
+    if copy(source, folder, "rises"):
+        caption = (
+            "Where accuracy rises when parts of the images are removed. Dots: the interval lies above 0; rings: the loss falls "
+            "for sure."
+        )
+        parts.append(
+            page.figure(folder, "rises", caption, alt="maps; the numbers are in the table")
+        )
+    drawn = []
+    for score in dict.fromkeys(row["score"] for row in rows):
+        if copy(source, folder, f"curves_{score}"):
+            caption = (
+                f"Units removed in the order of {_plain(score)}. Change of accuracy and loss; dotted, the loss as the "
+                "gradient predicts it."
+            )
+            alt = "line charts; the numbers are in the table"
+            drawn.append(page.figure(folder, f"curves_{score}", caption, alt=alt))
+    parts += drawn[:1]
+    if drawn[1:]:
+        parts.append(page.folded("The same for other scores", *drawn[1:]))
+    rows = sorted(rows, key=lambda row: -row["accuracy_change"])
+    columns = [column for column in rows[0] if column != "removal"]
+    cells = [[row[column] for column in columns] for row in rows]
+    sweep = Table("sweep", "All removals, the largest rise first.", [*map(_plain, columns)], cells)
+    parts.append(page.folded("Table of removals", page.table(folder, sweep, most=_MOST), long=True))
+    return page.section("anomaly", title, *parts)

@@ -1,0 +1,145 @@
+"""The parts of a study's page that are tables of numbers: the augmentations compared, and their differences."""
+
+import pathlib
+
+import numpy as np
+
+from mixaug_jax.draw import style
+from mixaug_jax.report import page
+from mixaug_jax.report.page import Interval, Table
+from mixaug_jax.report.study import study_figures as drawn
+from mixaug_jax.study.results import Study
+from mixaug_jax.study.sentences import name, title
+
+_MOST = 100  # rows of a long table on the page; all are in its CSV file
+
+
+def mean(study: Study, a: int, m: int, note: str = "") -> Interval:
+    """The mean of augmentation `a`, without an interval where all seeds give the same number."""
+    low, high = study.interval[a, m]
+    ends = (np.nan, np.nan) if low == high else (low, high)
+    return Interval(float(study.mean[a, m]), *map(float, ends), note)
+
+
+def what_intervals_are(kinds) -> str:
+    """One sentence for a caption, about `Study.interval_of` or `Study.difference_of`."""
+    said = {
+        "seeds": "95 % t-intervals over seeds, which may pass the scale's end",
+        "images": "95 % intervals over images drawn anew, which say nothing about other seeds",
+    }
+    found = [said[kind] for kind in said if (kinds == kind).any()]
+    return f"Intervals: {'; '.join(found)}." if found else "There are no intervals."
+
+
+def comparison(study: Study, folder: pathlib.Path) -> str:
+    """The headline measures of every augmentation, but for those of the occlusion anomaly, which has a part of its own; what
+    chance gives for them; and all measures."""
+    heading = "The augmentations compared"
+    chosen = [m for m in study.headlines if study.measures[m].axis != "anomaly"]
+    if not chosen:
+        return page.section("comparison", heading, page.missing("No run has any result yet."))
+    rows = [
+        (augmentation, *(mean(study, a, m, _rank(study, a, m)) for m in chosen))
+        for a, augmentation in enumerate(study.augmentations)
+    ]
+    header = ("augmentation", *(name(study.measures[m]) for m in chosen))
+    parts = [page.table(folder, Table("comparison", _caption(study, chosen), header, rows))]
+    beside = [m for k in chosen for m in _chance(study, k) if m not in chosen]
+    if beside:
+        caption = (
+            "To compare with: plain counts, counts with shuffled label maps and with random weights, and explanations that "
+            "know nothing of the network. No interval: the same in all seeds, or one seed."
+        )
+        parts.append(page.table(folder, _by_measure(study, "chance", caption, beside)))
+    every = _by_measure(
+        study,
+        "measures",
+        "Every measure, means over seeds with their intervals.",
+        range(len(study.measures)),
+    )
+    table = page.table(folder, every, most=_MOST)
+    return page.section(
+        "comparison", heading, *parts, page.folded("Every measure", table, long=True)
+    )
+
+
+def _rank(study, a, m) -> str:
+    rank = study.rank[a, m]
+    few = len(study.augmentations) < 2 or not study.measures[m].better or np.isnan(rank)
+    return "" if few else f"rank {rank:.2g}"
+
+
+def _caption(study, chosen) -> str:
+    measures = [study.measures[m] for m in chosen]
+    seeds = "One seed." if len(study.seeds) == 1 else f"Means over {len(study.seeds)} seeds."
+    parts = [seeds, what_intervals_are(study.interval_of[:, chosen])]
+    if any(_rank(study, a, m) for a in range(len(study.augmentations)) for m in chosen):
+        parts.append("Ranks: 1 is the best, means over seeds.")
+    for one in [m for m in measures if m.axis == "concepts"][:1]:
+        parts.append(f"Concepts are those of {one.subject} at IoU > {one.level:g}.")
+    for method in dict.fromkeys(
+        m.subject for m in measures if m.axis not in ("concepts", "accuracy")
+    ):
+        parts.append(f"Explanations are those of {method}.")
+    smaller = [name(measure) for measure in measures if measure.better < 0]
+    if smaller:
+        parts.append(f"Smaller is better for: {'; '.join(smaller)}.")
+    return " ".join(parts)
+
+
+def _chance(study, m) -> list[int]:
+    """The measures that say what chance gives for another one."""
+    one = study.measures[m]
+    if one.axis == "concepts":
+        place = {"subject": one.subject, "setting": one.setting, "level": one.level}
+        names = ("unique", "unique_shuffled", "unique_random")
+        return [i for n in names for i in study.find("concepts", n, category=one.category, **place)]
+    return [i for i in study.find(one.axis, one.name) if study.measures[i].control]
+
+
+def _by_measure(study, table, caption, measures) -> Table:
+    """A row for each measure, a column for each augmentation."""
+    count = range(len(study.augmentations))
+    rows = [(title(study.measures[m]), *(mean(study, a, m) for a in count)) for m in measures]
+    return Table(table, caption, ("measure", *study.augmentations), rows)
+
+
+def differences(study: Study, folder: pathlib.Path) -> str:
+    """The comparisons of the headline measures, drawn and as a table."""
+    chosen = study.headlines
+    if not (chosen and study.comparisons):
+        return ""
+    style.save_figure(drawn.differences(study, chosen), folder / "differences")
+    kinds = study.difference_of[:, list(chosen)]
+    caption = (
+        "Differences, paired by seed. Line: the interval; small points: single seeds; filled: below 0.05 after Holm's "
+        f"correction. {what_intervals_are(kinds)}"
+    )
+    rows = [
+        (
+            title(study.measures[m]),
+            drawn.comparison(pair),
+            Interval(float(study.difference[p, m]), *map(float, study.difference_interval[p, m])),
+            int(study.pairs[p, m]),
+            float(study.p[p, m]),
+            float(study.p_holm[p, m]),
+        )
+        for m in chosen
+        for p, pair in enumerate(study.comparisons)
+        if study.pairs[p, m]
+    ]
+    header = ("measure", "comparison", "difference", "seeds", "p", "p after Holm")
+    said = "What the figure shows."
+    if ((study.pairs[:, list(chosen)] > 1) & np.isnan(study.p[:, list(chosen)])).any():
+        said += " A difference that is the same in all seeds has no interval and no p: there is no spread to test by."
+    alt = "dot plots; the numbers are in the table below"
+    return page.section(
+        "differences",
+        "Differences",
+        page.figure(folder, "differences", caption, alt=alt),
+        page.folded(
+            "The differences as a table",
+            page.table(folder, Table("differences", said, header, rows)),
+            long=True,
+        ),
+    )

@@ -1,0 +1,58 @@
+"""The stage `report`: one HTML file from the files of a run or of a study."""
+
+import functools
+import pathlib
+
+from mixaug_jax import study
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import files, say
+from mixaug_jax.report.run import run_page
+from mixaug_jax.report.study import study_page
+from mixaug_jax.stages.base import Stage
+
+
+def write_report(workdir) -> pathlib.Path:
+    """Writes `<workdir>/report/report.html`, its figures as PNG and SVG and its tables as CSV.
+
+    The page holds everything inside it and needs no network. It is made of what the other stages have written, without a
+    checkpoint and without running the network; what is not there is said on the page.
+
+    Args:
+      workdir: a run's working directory, or a study's folder (which has a study.json).
+
+    Returns:
+      The page's path.
+
+    Raises:
+      ValueError: neither of these.
+    """
+    workdir = pathlib.Path(workdir).absolute()
+    if (workdir / "study.json").exists():
+        return write_study(study.gather(workdir), workdir)
+    if (workdir / "config.json").exists():
+        return _write(run_page.make, workdir)
+    raise ValueError(
+        f"{workdir} is no working directory: it has neither config.json nor study.json"
+    )
+
+
+def write_study(found: study.Study, workdir) -> pathlib.Path:
+    """`write_report` of a study that is gathered already."""
+    return _write(functools.partial(study_page.make, found), pathlib.Path(workdir).absolute())
+
+
+def _write(make, workdir) -> pathlib.Path:
+    folder = workdir / "report"
+    folder.mkdir(exist_ok=True)
+    text = make(workdir, folder)
+    files.write_text(folder / "report.html", text)
+    say.result(f"report {folder / 'report.html'}")
+    return folder / "report.html"
+
+
+def _run(config, workdir, *, which: str = "latest", required: bool = True) -> None:
+    if devices_lib.is_main():
+        write_report(workdir)
+
+
+STAGE = Stage(_run, lambda config: None, keys=("report.",))

@@ -1,0 +1,241 @@
+"""Faithfulness as agreement: do attributions predict by how much the output falls when parts are removed?
+
+A map of zeros, or with a value that is NaN or infinite, predicts no change at all.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mixaug_jax.attribution import chunks
+from mixaug_jax.attribution.gradient import as_key
+from mixaug_jax.attribution.target import outputs
+from mixaug_jax.core import checks
+from mixaug_jax.scores.agreement import correlation
+from mixaug_jax.scores.maps import checked, ratio
+from mixaug_jax.scores.replacement import fill
+from mixaug_jax.scores.tiles import grid, on_pixels, tile_sums
+
+
+def subset_sizes(units, count=16):
+    """The sizes n of sensitivity-n: `count` log-spaced integers from 1 to 0.8 `units`, each once, as a tuple.
+
+    Schulz et al. 2020, arXiv 2001.00396, whose code has some small sizes twice.
+    """
+    last = min(0.8 * units, units - 1)
+    return tuple(int(n) for n in np.unique(np.geomspace(1, max(last, 1), count).round()))
+
+
+def subset_drops(
+    heatmap,
+    net,
+    image,
+    label,
+    *,
+    n=(),
+    samples=100,
+    window=1,
+    masks=(),
+    baseline="zero",
+    key=0,
+    of="logit",
+    chunk=16,
+):
+    """For random subsets of n units, the sum of the map over them and the drop of the output without them.
+
+    What `sensitivity_n` correlates for one image and `pooled_sensitivity_n` over many.
+
+    Args:
+      heatmap: [h,w] at the image's size, signed: what each pixel contributes (for methods by channel, their sum).
+      net, image, label: see `mixaug_jax.evaluation.faithfulness`.
+      n: number of units removed together, one or several, each at least 1 and less than all; () is `subset_sizes`.
+      samples: subsets of each size.
+      window: side of the units in pixels; 1 is single pixels.
+      masks: bool [sizes,samples,rows,cols], True for units removed, in place of n, samples and key.
+      baseline: the replacement, see `replacement.fill`.
+      key: a random key or a seed; subset i uses the key folded with i, so one key gives all images the same subsets.
+      of, chunk: as in `mixaug_jax.evaluation.faithfulness`.
+
+    Returns:
+      sums and drops, [sizes,samples] each.
+    """
+    image = checks.image(image)
+    heat = checked(heatmap, image.shape[:2], "image")
+    cells = grid(heat.shape, window)
+    after = fill(image, baseline, key)
+    draw, shape = _subsets(n, samples, masks, cells, as_key(key))
+    sums = tile_sums(heat, window)
+    middle = sums.mean()  # apart, or the sums of a constant map would differ by rounding
+    clean = outputs(net, image[None], label, of)
+
+    def pair(indices):
+        gone = jax.vmap(draw)(indices)
+        pixels = on_pixels(gone, window, heat.shape)[..., None]
+        drop = clean - outputs(net, jnp.where(pixels, after, image), label, of)
+        lost = jnp.sum((sums - middle) * gone, (1, 2)) + gone.sum((1, 2)) * middle
+        return jnp.stack([lost, drop], 1)
+
+    pairs = chunks.every(pair, shape[0] * shape[1], chunk).reshape(*shape, 2)
+    return pairs[..., 0], pairs[..., 1]
+
+
+def _subsets(n, samples, masks, cells, key):
+    """index -> bool [rows,cols], and (sizes, samples)."""
+    if checks.given(masks):
+        masks = checks.array("masks", masks, (0, 0, *cells)) > 0
+        shape = masks.shape[:2]
+        masks = masks.reshape(-1, *cells)
+        return lambda index: masks[index], shape
+    checks.count("samples", samples)
+    units = cells[0] * cells[1]
+    sizes = jnp.asarray(_sizes(n, units))
+
+    def draw(index):
+        order = jax.random.permutation(jax.random.fold_in(key, index), units)
+        return (order < sizes[index // samples]).reshape(cells)
+
+    return draw, (len(sizes), samples)
+
+
+def _sizes(n, units):
+    if units < 2:
+        raise ValueError("subsets need at least 2 units, and the window covers the whole image")
+    sizes = np.ravel(n) if np.size(n) else np.asarray(subset_sizes(units))
+    if not all(0 < k < units and k == int(k) for k in sizes):
+        raise ValueError(f"n must be integers from 1 to {units - 1}, fewer than all units; got {n}")
+    return sizes.astype(np.int32)
+
+
+def sensitivity_n(
+    heatmap,
+    net,
+    image,
+    label,
+    *,
+    n=(),
+    samples=100,
+    window=1,
+    masks=(),
+    baseline="zero",
+    key=0,
+    of="logit",
+    chunk=16,
+):
+    """The correlation of a subset's summed attribution with the drop of the output without it, the mean over sizes n.
+
+    Ancona et al. 2017, arXiv 1711.06104: Pearson's, for one image, -1..1, larger is better; 1 at every n for the exact
+    attributions of a linear model. Where the sums or the drops do not vary (a map of zeros, an output that does not change)
+    it is 0. Quantus's SensitivityN is another quantity: it correlates over images the drop after all steps so far with the
+    attribution of the last step. For one value a size, give one n.
+
+    Args:
+      heatmap, net, image, label, n, samples, window, masks, baseline, key, of, chunk: as `subset_drops`.
+    """
+    sums, drops = subset_drops(
+        heatmap,
+        net,
+        image,
+        label,
+        n=n,
+        samples=samples,
+        window=window,
+        masks=masks,
+        baseline=baseline,
+        key=key,
+        of=of,
+        chunk=chunk,
+    )
+    return correlation(sums, drops).mean()
+
+
+def pooled_sensitivity_n(sums, drops):
+    """One correlation for each size over the subsets of all images, as the code of Schulz et al. 2020, arXiv 2001.00396.
+
+    Images whose outputs drop more weigh more, and differences between images count, unlike in the mean of `sensitivity_n`.
+
+    Args:
+      sums, drops: [images,sizes,samples], from `subset_drops` with one key for all images.
+
+    Returns:
+      [sizes].
+
+    Raises:
+      ValueError: for arrays of another or of different shapes.
+    """
+    sums, drops = jnp.asarray(sums), jnp.asarray(drops)
+    if sums.shape != drops.shape or sums.ndim != 3 or 0 in sums.shape:
+        shapes = f"{list(sums.shape)} and {list(drops.shape)}"
+        raise ValueError(f"sums and drops must both be [images,sizes,samples], got {shapes}")
+    sums, drops = (jnp.moveaxis(x, 1, 0) for x in (sums, drops))
+    return correlation(sums.reshape(len(sums), -1), drops.reshape(len(drops), -1))
+
+
+def infidelity(
+    heatmap,
+    net,
+    image,
+    label,
+    *,
+    samples=100,
+    window=8,
+    masks=(),
+    baseline="zero",
+    normalise=False,
+    key=0,
+    of="logit",
+    chunk=16,
+):
+    """The mean squared error of the drop that attributions predict for a perturbation, not negative, smaller is better.
+
+    Yeh et al. 2019, arXiv 1901.09392: the mean of (sum(I phi) - (f(x) - f(x - I)))^2, with their square removal: I is the image
+    less its replacement within a square in a random place, and 0 elsewhere. phi is a sensitivity, like the gradient, and not a
+    contribution, like input x gradient.
+
+    Args:
+      heatmap: phi, [h,w,C], or [h,w] for the same in every channel.
+      net, image, label: see `mixaug_jax.evaluation.faithfulness`.
+      samples: number of squares.
+      window: their side in pixels.
+      masks: [samples,h,w] in 0..1 in place of squares.
+      baseline: the replacement, see `replacement.fill`.
+      normalise: first scale phi by E[ab] / E[a^2], a and b the predicted and the true drop, as captum can; zeros stay zeros.
+      key: a random key or a seed; square i uses the key folded with i.
+      of, chunk: as in `mixaug_jax.evaluation.faithfulness`.
+    """
+    image = checks.image(image)
+    size = image.shape[:2]
+    shape = image.shape if jnp.ndim(heatmap) == 3 else size
+    phi = checked(heatmap, shape, "image").reshape(*size, -1)
+    lost = image - fill(image, baseline, key)
+    draw, samples = _squares(samples, window, masks, size, as_key(key))
+    clean = outputs(net, image[None], label, of)
+
+    def pair(indices):
+        perturbation = jax.vmap(draw)(indices)[..., None] * lost
+        drop = clean - outputs(net, image - perturbation, label, of)
+        return jnp.stack([jnp.sum(perturbation * phi, (1, 2, 3)), drop], 1)
+
+    predicted, drop = chunks.every(pair, samples, chunk).T
+    if normalise:
+        largest = jnp.abs(predicted).max()
+        predicted = ratio(predicted, largest)  # before squaring, which small numbers do not survive
+        predicted *= ratio((predicted * drop).mean(), jnp.square(predicted).mean())
+    return jnp.square(predicted - drop).mean()
+
+
+def _squares(samples, window, masks, size, key):
+    """index -> [h,w] in 0..1, and how many there are."""
+    if checks.given(masks):
+        masks = checks.array("masks", masks, (0, *size))
+        return lambda index: masks[index], len(masks)
+    grid(size, window)
+    checks.count("samples", samples)
+    last = jnp.asarray(size) - window + 1
+
+    def draw(index):
+        corner = jax.random.randint(jax.random.fold_in(key, index), (2,), 0, last)
+        row, col = (jnp.arange(side) - start for side, start in zip(size, corner, strict=True))
+        inside = ((row >= 0) & (row < window))[:, None] & ((col >= 0) & (col < window))
+        return inside.astype(jnp.float32)
+
+    return draw, samples

@@ -1,0 +1,262 @@
+"""Curves of faithfulness: what a network says as the pixels that a heat map names are removed or brought in.
+
+Each is f(heatmap, net, image [h,w,C] preprocessed, label) -> [T+1] float32, the start included; the caller vmaps. The last
+point has everything removed (or brought in), so it is the same for every heat map; `road` stops at its last fraction.
+
+* Pixels, or square tiles of `window` pixels ranked by their mean (those at the lower and right border cut), are removed `step`
+  at a time, all channels together; the last step may be shorter. Equal values are ranked in a fixed arbitrary order.
+* A map of zeros, or with a value that is NaN or infinite, is thus ranked arbitrarily: it scores as a random map does. Where
+  the network's output is NaN, so is the curve.
+* `baseline` is "zero" (the mean colour), "mean" (the image's, of each channel), "image_mean", "blur" (RISE's kernel), "noise"
+  or an array; see `replacement.fill`. `of` is what is recorded: "prob" or "logit" of the label, or its "loss".
+* `chunk` images are in memory at once, for each image of the vmapped batch; 0 is all. It changes only the rounding.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mixaug_jax.attribution import chunks
+from mixaug_jax.attribution.gradient import as_key
+from mixaug_jax.attribution.target import outputs
+from mixaug_jax.core import checks
+from mixaug_jax.scores.imputation import impute
+from mixaug_jax.scores.maps import checked, ranks
+from mixaug_jax.scores.replacement import fill
+from mixaug_jax.scores.tiles import on_pixels, tile_means
+
+ORDERS = ("morf", "lerf")
+
+
+def _curve(net, label, before, after, rank, counts, of, chunk):
+    """Outputs for `before` with the first counts[t] units (int [h,w] or [h,w,C] `rank`) taken from `after`, [T+1]."""
+    rank = rank.reshape(*rank.shape, *[1] * (3 - rank.ndim))
+    counts = jnp.asarray(counts, jnp.int32)
+
+    def score(index):
+        moved = rank < counts[index][:, None, None, None]
+        return outputs(net, jnp.where(moved, after, before), label, of)
+
+    return chunks.every(score, len(counts), chunk)
+
+
+def _counts(units, row, step):
+    """How many units are moved at each point: 0, step, ..., units. A `step` of 0 is a row of them."""
+    checks.count("step", step, 0)
+    step = step or row
+    return np.minimum(step * np.arange(math.ceil(units / step) + 1), units)
+
+
+def _ranked(heatmap, image, window, step):
+    """The units' rank at each pixel, largest first, [h,w], and the number moved at each point."""
+    size = image.shape[:2]
+    means = tile_means(checked(heatmap, size, "image"), window)
+    counts = _counts(math.prod(means.shape), means.shape[1], step)
+    return on_pixels(ranks(means), window, size), counts
+
+
+def deletion(
+    heatmap, net, image, label, *, window=1, step=0, baseline="zero", key=0, of="prob", chunk=16
+):
+    """The output as the pixels with the largest values are removed first (RISE, Petsiuk et al. 2018, arXiv 1806.07421).
+
+    A low area (`auc`) says that what the map names matters. The defaults are those of RISE's code: one row's number of
+    pixels a step (224 at 224 x 224), set to 0 in normalised space. Ties there follow the reverse of numpy's argsort.
+
+    Args:
+      heatmap: [h,w] at the image's size.
+      net, image, label, of, chunk: see `mixaug_jax.evaluation.faithfulness`. RISE explains the predicted class.
+      window: side of the units in pixels; 1 is single pixels.
+      step: units a step; 0 is as many as a row has.
+      baseline, key: the replacement, and the random key or seed of "noise".
+
+    Raises:
+      ValueError: for a heat map of another size, or a window larger than the image.
+    """
+    image = checks.image(image)
+    rank, counts = _ranked(heatmap, image, window, step)
+    return _curve(net, label, image, fill(image, baseline, key), rank, counts, of, chunk)
+
+
+def insertion(
+    heatmap, net, image, label, *, window=1, step=0, baseline="blur", key=0, of="prob", chunk=16
+):
+    """The output as the pixels with the largest values come into a blurred image (RISE, Petsiuk et al. 2018, arXiv 1806.07421).
+
+    A high area (`auc`) says that what the map names suffices. The defaults are those of RISE's code.
+
+    Args:
+      heatmap, net, image, label, window, step, of, chunk: as `deletion`.
+      baseline, key: what the image starts from, and the random key or seed of "noise".
+    """
+    image = checks.image(image)
+    rank, counts = _ranked(heatmap, image, window, step)
+    return _curve(net, label, fill(image, baseline, key), image, rank, counts, of, chunk)
+
+
+def morf(
+    heatmap, net, image, label, *, window=8, step=1, baseline="mean", key=0, of="prob", chunk=16
+):
+    """The output as tiles are removed, most relevant first (Samek et al. 2015, arXiv 1509.06321).
+
+    The defaults are those of the degradation of Schulz et al. 2020, arXiv 2001.00396: tiles of 8 (also 14) pixels, replaced
+    by the image's mean of each channel. Their code records 100 snapshots, never the one with everything removed; this one
+    records every step. `comparison.degradation_score` is their score.
+
+    Args:
+      heatmap, net, image, label, of, chunk: as `deletion`.
+      window: side of the tiles in pixels.
+      step: tiles a step; 0 is as many as a row has.
+      baseline, key: the replacement, and the random key or seed of "noise".
+    """
+    return deletion(
+        heatmap,
+        net,
+        image,
+        label,
+        window=window,
+        step=step,
+        baseline=baseline,
+        key=key,
+        of=of,
+        chunk=chunk,
+    )
+
+
+def lerf(
+    heatmap, net, image, label, *, window=8, step=1, baseline="mean", key=0, of="prob", chunk=16
+):
+    """As `morf`, least relevant first (Ancona et al. 2017, arXiv 1711.06104; Schulz et al. 2020, arXiv 2001.00396).
+
+    Equal tiles go in the same order in both.
+
+    Args:
+      heatmap, net, image, label, window, step, baseline, key, of, chunk: as `morf`.
+    """
+    return morf(
+        -jnp.asarray(heatmap, jnp.float32),
+        net,
+        image,
+        label,
+        window=window,
+        step=step,
+        baseline=baseline,
+        key=key,
+        of=of,
+        chunk=chunk,
+    )
+
+
+def pixel_flipping(
+    heatmap, net, image, label, *, step=0, baseline="zero", key=0, of="prob", chunk=16
+):
+    """The output as single pixels or channel elements are replaced, largest value first (Bach et al. 2015, PLoS ONE 10(7)).
+
+    Quantus's PixelFlipping counts channel elements: a map [h,w,C] gives that, a map [h,w] removes whole pixels. Its curve
+    lacks the start, and its mean replacement is the mean of the image as perturbed so far, which drifts; its "black" and
+    "white" are the image's smallest and largest value: `baseline=image.min()`.
+
+    Args:
+      heatmap: [h,w], or [h,w,C] to flip elements.
+      net, image, label, of, chunk: as `deletion`.
+      step: pixels or elements a step; 0 is as many as a row has.
+      baseline, key: the replacement, and the random key or seed of "noise".
+
+    Raises:
+      ValueError: for a heat map of another size.
+    """
+    image = checks.image(image)
+    shape = image.shape if jnp.ndim(heatmap) == 3 else image.shape[:2]
+    rank = ranks(checked(heatmap, shape, "image"))
+    counts = _counts(rank.size, math.prod(shape[1:]), step)
+    return _curve(net, label, image, fill(image, baseline, key), rank, counts, of, chunk)
+
+
+def road(
+    heatmap,
+    net,
+    image,
+    label,
+    *,
+    fractions=(0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9),
+    order="morf",
+    sigma=0.01,
+    key=0,
+    of="prob",
+    chunk=16,
+):
+    """The output as removed pixels are imputed from their neighbours (ROAD, Rong et al. 2022, arXiv 2202.00449).
+
+    Noisy linear imputation hides the shape of what was removed, which a constant colour gives away; see `imputation.impute`.
+    The area over unequal fractions is `auc(curve, at=(0, *fractions))`. ROAD's accuracy is whether the label has the largest
+    logit; this is the output itself.
+
+    Args:
+      heatmap, net, image, label, of, chunk: as `deletion`.
+      fractions: of pixels removed, rising within 0..1; int(fraction h w) pixels each. The curve starts before them with
+        nothing removed.
+      order: "morf" removes the largest values first, "lerf" the smallest.
+      sigma: standard deviation of the noise on imputed pixels, in the units of the preprocessed image; 0 is none.
+      key: a random key or a seed; fraction i uses the key folded with i.
+
+    Returns:
+      [len(fractions) + 1].
+    """
+    image = checks.image(image)
+    checks.choice("order", order, ORDERS)
+    checks.not_negative("sigma", sigma)
+    heat = checked(heatmap, image.shape[:2], "image")
+    rank = ranks(heat if order == "morf" else -heat)
+    counts = _fraction_counts(fractions, rank.size)
+    key = as_key(key)
+
+    def imputed(index):
+        gone = rank < counts[index]
+        noise = sigma * jax.random.normal(jax.random.fold_in(key, index), image.shape)
+        return jnp.where(gone[..., None], impute(image, gone) + noise, image)
+
+    def score(index):
+        return outputs(net, jax.vmap(imputed)(index), label, of)
+
+    return chunks.every(score, len(counts), chunk)
+
+
+def _fraction_counts(fractions, pixels):
+    """How many pixels are removed at each point, int32 [T+1], the first 0."""
+    try:
+        known = np.asarray(fractions, float)
+    except (TypeError, ValueError):
+        known = np.zeros(0)
+    if (
+        known.ndim != 1
+        or not known.size
+        or not (np.diff(known, prepend=0) > 0).all()
+        or known[-1] > 1
+    ):
+        raise ValueError(f"fractions must rise within 0..1, from above 0, got {fractions}")
+    return jnp.asarray([0, *(int(f * pixels) for f in known)], jnp.int32)
+
+
+def auc(curve, *, at=()):
+    """The area under curves over 0..1, the trapezoid rule: [..., T+1] -> [...] (RISE, Petsiuk et al. 2018, arXiv 1806.07421).
+
+    Args:
+      curve: at least two points each; NaN gives NaN.
+      at: [T+1], where the points lie, each beyond the one before; () is at equal distances from 0 to 1. The area is divided by
+        their range.
+
+    Raises:
+      ValueError: a single point, or places that do not rise.
+    """
+    curve = jnp.asarray(curve, jnp.float32)
+    if curve.ndim < 1 or curve.shape[-1] < 2:
+        raise ValueError(f"curve must have at least two points, got the shape {list(curve.shape)}")
+    points = curve.shape[-1]
+    at = at if checks.given(at) else np.linspace(0, 1, points)
+    known, at = checks.concrete(at), checks.array("at", at, (points,))
+    if known is not None and not (np.diff(known) > 0).all():
+        raise ValueError(f"at must rise from point to point, got {known.tolist()}")
+    middle = (curve[..., 1:] + curve[..., :-1]) / 2
+    return (middle * jnp.diff(at)).sum(-1) / (at[-1] - at[0])

@@ -1,0 +1,48 @@
+"""What all scores do with a heat map first: its size, values that are not finite, the order of its values."""
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def checked(heatmap, shape, of):
+    """`heatmap` as float32 of `shape`, all zeros where any of its values is NaN or infinite.
+
+    Args:
+      of: whose size `shape` is, for the error.
+
+    Raises:
+      ValueError: for another shape.
+    """
+    if jnp.shape(heatmap) != tuple(shape):
+        got = list(jnp.shape(heatmap))
+        raise ValueError(f"heatmap must have the size of the {of}, {list(shape)}, got {got}")
+    heatmap = jnp.asarray(heatmap, jnp.float32)
+    return jnp.where(jnp.isfinite(heatmap).all(), heatmap, 0)
+
+
+def ratio(part, whole):
+    """part / whole, or 0 where `whole` is 0."""
+    return jnp.where(whole == 0, 0.0, part / jnp.where(whole == 0, 1, whole))
+
+
+def to_one(heat):
+    """Not negative values divided by their maximum, so that no sum overflows; zeros stay zeros."""
+    top = heat.max()
+    # The reciprocal of a very large number is flushed to 0, so bring it near 1 first.
+    near = jnp.where(top > 1, 2.0**-64, 2.0**64)
+    return ratio(heat * near, top * near)
+
+
+def ranks(values):
+    """The rank of each value, int32 of the same shape: 0 is the largest.
+
+    Equal values are ranked in an arbitrary order that is always the same for one number of values. In reading order, a map
+    with many zeros would be removed from the top of the image downwards, which is no chance ranking.
+    """
+    flat = values.ravel()
+    shuffle = np.random.RandomState(0).permutation(
+        flat.size
+    )  # frozen by numpy's compatibility rules
+    order = jnp.asarray(shuffle)[jnp.argsort(-flat[shuffle], stable=True)]
+    places = jnp.arange(flat.size, dtype=jnp.int32)
+    return jnp.zeros_like(places).at[order].set(places).reshape(values.shape)

@@ -1,0 +1,205 @@
+"""Scores of stability, and checks of whether an explanation depends on what it explains.
+
+Each is f(explain, net, image [h,w,C] preprocessed, label) -> a float32 scalar. `explain(net, image, label) -> [h,w,C] or
+[h,w,1]` is a method with its options bound: functools.partial(METHODS["gradcam"], stage="layer4"). An explanation with a
+value that is NaN or infinite gets the worst score: infinity, or a similarity of 1; so does a constant one where similarity is
+the score. A constant explanation is stable, though, and complete only by chance.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from mixaug_jax.attribution import chunks, heatmap
+from mixaug_jax.attribution.gradient import as_key
+from mixaug_jax.attribution.target import BASELINES, outputs, replacement
+from mixaug_jax.core import checks
+from mixaug_jax.scores.agreement import similarity
+from mixaug_jax.scores.replacement import fill
+
+MODES = ("cascading", "independent")
+
+
+def max_sensitivity(
+    explain, net, image, label, *, radius=0.02, samples=10, noise=(), key=0, chunk=4
+):
+    """The largest relative change of the explanation near the image, not negative, smaller is more stable.
+
+    Yeh et al. 2019, arXiv 1901.09392, definition as captum's: max over x' of |phi(x') - phi(x)| / |phi(x)|, Euclidean norms,
+    x' uniform within `radius` of x in every value. Where phi(x) is zero the change itself counts.
+
+    Args:
+      explain, net, image, label: see `mixaug_jax.evaluation.sanity`.
+      radius: in the units of the preprocessed image.
+      samples: number of x'.
+      noise: [samples,h,w,C], in place of uniform draws from -1..1; x' = x + radius noise.
+      key: a random key or a seed; sample i uses the key folded with i.
+      chunk: explanations in memory at once (times what each of them holds); 0 is all.
+    """
+    image = checks.image(image)
+    checks.not_negative("radius", radius)
+    key = as_key(key)
+    if checks.given(noise):
+        noise = checks.array("noise", noise, (0, *image.shape))
+        samples = len(noise)
+    checks.count("samples", samples)
+    clean = explain(net, image, label)
+    largest = jnp.abs(clean).max()
+    # Divided before squaring, which small numbers do not survive.
+    scale = jnp.where(largest > 0, largest, 1)
+    length = jnp.sqrt(jnp.square(clean / scale).sum())
+
+    def draw(index):
+        if checks.given(noise):
+            return noise[index]
+        uniform = jax.random.uniform
+        return uniform(jax.random.fold_in(key, index), image.shape, minval=-1, maxval=1)
+
+    def change(index):
+        moved = explain(net, image + radius * draw(index), label) - clean
+        return jnp.sqrt(jnp.square(moved / scale).sum())
+
+    worst = chunks.every(jax.vmap(change), samples, chunk).max() / jnp.where(length > 0, length, 1)
+    return _finite_or_worst(worst)
+
+
+def completeness(explain, net, image, label, *, baseline="zero", key=0, of="logit"):
+    """The sum of the explanation less the change of the output from the baseline to the image; 0 is complete.
+
+    Sundararajan et al. 2017, arXiv 1703.01365, section 3, in the output's units and with its sign, as captum's convergence
+    delta; take absolute values before a mean over images.
+
+    Args:
+      explain, net, image, label: see `mixaug_jax.evaluation.sanity`.
+      baseline: the one that the explanation has: "zero", "mean", "blur" or an array, as in `attribution` (whose "blur" is not
+        that of `replacement.fill`), or another name of `replacement.fill`.
+      key: a random key or a seed, for the baseline "noise".
+      of: the output that the explanation explains, "logit", "prob" or "loss".
+    """
+    image = checks.image(image)
+    elsewhere = isinstance(baseline, str) and baseline not in BASELINES
+    start = fill(image, baseline, key) if elsewhere else replacement(image, baseline)
+    ends = jnp.stack([image, start])
+    there, absent = outputs(net, ends, label, of)
+    return _finite_or_worst(explain(net, image, label).sum() - (there - absent))
+
+
+def _alike(trained, other, measure):
+    """Their similarity, or 1 where there is nothing in `trained` that could have changed, or a value is not finite."""
+    says = jnp.isfinite(trained).all() & jnp.isfinite(other).all() & (trained.max() > trained.min())
+    return jnp.where(says, similarity(trained, other, measure), 1.0)
+
+
+def _finite_or_worst(score):
+    return jnp.where(jnp.isfinite(score), score, jnp.inf)
+
+
+def class_sensitivity(explain, net, image, label, *, other=-1, measure="pearson", reduce="abs_sum"):
+    """How alike the explanations of two classes are, -1..1, smaller is more sensitive to the class.
+
+    Rebuffi et al. 2020, arXiv 2004.02866: the correlation of the maps of the most and the least likely class.
+
+    Args:
+      explain, net, image: see `mixaug_jax.evaluation.sanity`.
+      label: one class.
+      other: the other one; -1 is the least likely, of the classes other than `label`.
+      measure: "spearman", "pearson" or "ssim".
+      reduce: how channels become one map, see `attribution.heatmap`.
+    """
+    image = checks.image(image)
+    logits = net.logits(image[None])[0]
+    checks.label(label, logits.size)
+    least = jnp.argmin(jnp.where(jnp.arange(logits.size) == label, jnp.inf, logits))
+    known = checks.concrete(other)
+    if known is None or known.shape or known != -1:
+        checks.label(other, logits.size)
+        least = jnp.asarray(other)
+    maps = [heatmap(explain(net, image, k), reduce) for k in (label, least)]
+    return _alike(*maps, measure)
+
+
+def parameter_randomisation(
+    explain,
+    net,
+    image,
+    label,
+    *,
+    mode="cascading",
+    measure="spearman",
+    reduce="abs_sum",
+    key=0,
+):
+    """How alike the explanation stays as the network's stages are re-initialised, the mean over stages, smaller is better.
+
+    Adebayo et al. 2018, arXiv 1810.03292. Quantus's average includes the network as trained, whose similarity is 1;
+    this one does not.
+
+    Args:
+      explain, net, image, label, mode, measure, reduce, key: as `randomised_similarities`.
+    """
+    return randomised_similarities(
+        explain, net, image, label, mode=mode, measure=measure, reduce=reduce, key=key
+    ).mean()
+
+
+def randomised_similarities(
+    explain,
+    net,
+    image,
+    label,
+    *,
+    mode="cascading",
+    measure="spearman",
+    reduce="abs_sum",
+    key=0,
+):
+    """The similarity of the trained network's explanation to that after each randomisation, [stages with variables].
+
+    Args:
+      explain, net, image, label: see `mixaug_jax.evaluation.sanity`. `net.model` is a linen module whose `init` takes `train`
+        and `stop`, as the models here.
+      mode: "cascading", from the logits down to the stage and all above it; or "independent", that stage alone. Element i
+        is the i-th stage from the top. Batch statistics are re-initialised, too.
+      measure: "spearman" (Quantus's default), "pearson" or "ssim".
+      reduce: how channels become one map, see `attribution.heatmap`; "sum" keeps the sign.
+      key: a random key or a seed of the new variables; one key gives all images the same networks.
+    """
+    image = checks.image(image)
+    checks.choice("mode", mode, MODES)
+    fresh = net.model.init(as_key(key), image[None], train=False)
+    first = _first_stage(net, image, fresh)
+    levels = sorted(set(jax.tree.leaves(first)), reverse=True)
+    trained = heatmap(explain(net, image, label), reduce)
+
+    def score(level):
+        def pick(stage, old, new):
+            hit = stage == level if mode == "independent" else stage >= level
+            return jnp.where(hit, new.astype(old.dtype), old)
+
+        variables = jax.tree.map(pick, first, net.variables, fresh)
+        changed = dataclasses.replace(net, variables=variables)
+        return _alike(trained, heatmap(explain(changed, image, label), reduce), measure)
+
+    return jax.lax.map(score, jnp.asarray(levels))
+
+
+def _first_stage(net, image, tree):
+    """For every variable of `tree`, the index of the first stage that needs it."""
+
+    def variables(stage):
+        def init(x):
+            return net.model.init(jax.random.key(0), x, train=False, stop=stage)
+
+        shapes = jax.eval_shape(init, image[None])
+        return {
+            jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)
+        }
+
+    known = [variables(stage) for stage in net.stages]
+
+    def index(path, _):
+        name = jax.tree_util.keystr(path)
+        return next(i for i, names in enumerate(known) if name in names)
+
+    return jax.tree_util.tree_map_with_path(index, tree)

@@ -1,0 +1,31 @@
+"""What the stages share: a run's checkpoints, one after the other."""
+
+from collections.abc import Callable
+
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.training import checkpoint
+
+
+def each_checkpoint(workdir, which: str, name: str, advice: str, work: Callable) -> None:
+    """Calls `work(net, folder, step)` for checkpoints of a run.
+
+    In a job of several processes the first one works, on its own devices; the others wait.
+
+    Args:
+      workdir: the run's, a path.
+      which: "latest", "best", "all" or a step's number.
+      name: of the stage's folder in it; which="all" has one in that for each step.
+      advice: what to lower where memory runs out.
+      work: what to do.
+
+    Raises:
+      ValueError: no such checkpoint.
+      MemoryError: memory ran out.
+    """
+    for step in checkpoint.steps(workdir, which):
+        net = checkpoint.load(workdir, step)
+        if devices_lib.is_main():
+            folder = workdir / name / (str(step) if which == "all" else "")
+            with devices_lib.out_of_memory(advice):
+                work(net, folder, step)
+    devices_lib.barrier(name)

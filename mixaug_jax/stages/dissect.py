@@ -1,0 +1,254 @@
+"""The stage `dissect` of a run: from its checkpoints to `dissection/` in the working directory."""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+
+from mixaug_jax import config as config_lib
+from mixaug_jax import data
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import files, say
+from mixaug_jax.core.files import load_if
+from mixaug_jax.dissection import activations, broden, colors, concepts, network, segmenter
+from mixaug_jax.dissection.result import Dissection, Options, load, save
+from mixaug_jax.draw import dissection_figures, dissection_tables, style
+from mixaug_jax.stages.base import Stage
+from mixaug_jax.stages.checkpoints import each_checkpoint
+from mixaug_jax.training import checkpoint
+
+_MEMORY_ADVICE = (
+    "memory ran out; lower eval.batch_size, dissect.size or dissect.images, or name fewer "
+    "dissect.stages"
+)
+
+
+def run(config, workdir, *, which: str = "latest", required: bool = True) -> None:
+    """Dissects checkpoints of a run and writes tables and figures.
+
+    Writes `dissection/` (`dissection/<step>/` for each step of which="all"): `<stage>.npz`,
+    units.csv, concepts.csv, counts.csv, and the figures `unique_<stage>` and `units_<stage>` as PNG
+    and SVG. A stage whose .npz is there with the same settings and weights is not computed again.
+    In a job of several processes the first one does it, on its own devices; the others wait.
+
+    Args:
+      config: from `get_config`; its settings are those of the run, but for `dissect`.
+      workdir: a run's working directory, with checkpoints.
+      which: "latest", "best", "all" or a step's number.
+      required: whether missing label maps are an error; if not, the part that can be done is done,
+        with a line about the rest.
+
+    Raises:
+      ValueError: settings or data that cannot work, no such checkpoint or stage, no masks.
+      MemoryError, OSError: memory or disk ran out.
+    """
+    config_lib.check(config)
+    workdir = pathlib.Path(workdir).absolute()
+    checkpoint.check_settings(workdir, config)
+    checkpoint.steps(workdir, which)  # what is not there is said before the data is opened
+    side = config_lib.read(workdir).resolved.preprocess["size"]
+    dataset, note = _open_dataset(config, required, side)
+    if note:
+        say.line(f"dissect: {note}")
+    if dataset is None:
+        return
+    devices_lib.set_up(config)
+
+    def work(net, folder, step):
+        if config.dissect.broden:  # whose images are square already, and are seen whole
+            net = dataclasses.replace(net, preprocess=dataclasses.replace(net.preprocess, resize=0))
+        _dissect_step(config, net, dataset, folder, step, required)
+
+    each_checkpoint(workdir, which, "dissection", _MEMORY_ADVICE, work)
+
+
+def _dissect_step(config, net, dataset, folder, step, required):
+    """One checkpoint: what is there already is read, the rest computed, tables and figures written."""
+    d = config.dissect
+    stages = tuple(d.stages) or activations.last_maps(net, dataset)
+    activations.shapes(net, dataset, stages)  # a wrong name is said before any work
+    try:
+        labelled, view, settings = _labelled(config, dataset, net.preprocess)
+        labels = concepts.make_label_maps(
+            labelled,
+            view,
+            _cache_root(config),
+            size=d.size,
+            images=d.images,
+            settings=_data_settings(config) | settings,
+            threads=config.data.threads,
+        )
+    except concepts.NoMasksError as error:
+        if required:
+            raise
+        say.line(f"dissect: left out, because {error}")
+        return
+    say.line(
+        f"dissecting step {step}: {', '.join(stages)}; {len(labels.images)} images, "
+        f"{labels.vocabulary.size} concepts ({', '.join(labels.vocabulary.categories)})"
+    )
+    options = Options(
+        d.q, d.over, d.rule, d.padding, d.restricted, tuple(d.iou), d.shuffles, d.replicates, d.seed
+    )
+    results = {}
+    for stage in stages:
+        settings = network.settings_of(net, labels, options, stage, d.random_baseline)
+        results[stage] = load_if(load, folder / f"{stage}.npz", settings)
+    missing = [stage for stage, result in results.items() if result is None]
+    if missing:
+        results |= _compute(config, net, dataset, missing, options, labels, folder)
+    _write(results, dataset, net.preprocess, folder, again=bool(missing))
+
+
+def _compute(config, net, dataset, stages, options, labels, folder) -> dict[str, Dissection]:
+    """Dissects and saves."""
+    scratch = folder / "cache"
+    shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
+    scratch.mkdir(parents=True)
+    try:
+        results = network.dissect(
+            net,
+            dataset,
+            stages,
+            **dataclasses.asdict(options),
+            random_baseline=config.dissect.random_baseline,
+            labels=labels,
+            folder=str(scratch),
+            cache_gb=config.dissect.cache_gb,
+            batch_size=config.eval.batch_size,
+            threads=config.data.threads,
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    for stage, result in results.items():
+        save(result, folder / f"{stage}.npz")
+    return results
+
+
+def _write(results, dataset, preprocess, folder, again):
+    """Tables, figures, and the summary on the console."""
+    rows = {
+        "units": dissection_tables.unit_rows,
+        "concepts": dissection_tables.concept_rows,
+        "counts": dissection_tables.count_rows,
+    }
+    for name, make in rows.items():
+        made = [make(result) for result in results.values()]
+        files.write_csv(
+            folder / f"{name}.csv", made[0][0], [row for _, part in made for row in part]
+        )
+    for stage, result in results.items():
+        drawn = [
+            folder / f"{kind}_{stage}{e}" for kind in ("unique", "units") for e in (".png", ".svg")
+        ]
+        if again or not all(file.exists() for file in drawn):
+            figure = dissection_figures.unique_concepts({stage: result})
+            style.save_figure(figure, folder / f"unique_{stage}")
+            figure = dissection_figures.unit_sheet(result, dataset, preprocess)
+            style.save_figure(figure, folder / f"units_{stage}")
+        say.line(dissection_tables.summary(result))
+    done = "written to" if again else "already there:"
+    say.line(
+        f"{done} {folder}: {', '.join(f'{stage}.npz' for stage in results)}, units.csv, "
+        "concepts.csv, counts.csv, unique_* and units_* as PNG and SVG"
+    )
+
+
+def check(config) -> None:
+    """Opens the data, so that what cannot work is said before a training and not after it.
+
+    Raises:
+      ValueError: settings or data that cannot work; missing masks are no error.
+    """
+    config_lib.check(config)
+    _open_dataset(config, required=False, side=config.data.size)
+
+
+def _open_dataset(config, required, side):
+    """The examples and their concepts, and what is left out; None where no concepts are there and
+    none are required. `side` is that of the network's input."""
+    d = config.dissect
+    if d.broden:
+        dataset = broden.open_broden(d.broden, side)
+    else:
+        split = config.data[f"{d.split}_split"]
+        if not split:
+            raise ValueError(
+                f"dissect.split={d.split!r}, but data.{d.split}_split is empty; name another split"
+            )
+        dataset = data.open_source(split, config)
+    note, grey = "", len(config.data.mean) == 1
+    if d.segmenter:
+        _check_segmenter(config, grey)
+        return dataset, ""
+    if not dataset.concept_names:
+        note = f"{config.data.name} has no masks in its {d.split} split"
+        if required:
+            raise ValueError(
+                f"{note}, and a dissection needs label maps (a folder takes them from "
+                "annotations.json; dissect.broden names a folder in Broden's format, dissect.segmenter "
+                "a network that finds concepts in photos)"
+            )
+        if grey or d.colors == "off":
+            why = "its images are grey" if grey else "dissect.colors is off"
+            return None, f"left out, because {note} and {why}"
+        note += ", so only computed colours are looked for"
+    if d.colors != "off" and not grey and not concepts.has_colors(dataset):
+        dataset = concepts.add_colors(dataset, "" if d.colors == "auto" else d.colors)
+    return dataset, note
+
+
+def _check_segmenter(config, grey):
+    """Raises for what would fail after the first compile otherwise."""
+    segmenter.find_files(config.dissect.segmenter)
+    if config.dissect.colors not in ("auto", "off"):
+        colors.open_table(config.dissect.colors)
+    if grey:
+        raise ValueError("dissect.segmenter needs images in colour, and data.mean has one channel")
+    if config.dissect.broden:
+        raise ValueError("dissect.segmenter and dissect.broden both give concepts; set one to ''")
+
+
+def _labelled(config, dataset, preprocess):
+    """(examples with concepts, how they are seen, what else decides these): those of `dataset` where
+    it has concepts; where a segmenter finds them, what the network sees of the images."""
+    d = config.dissect
+    if not d.segmenter:
+        return dataset, preprocess, {}
+    label_map = segmenter.open_segmenter(
+        d.segmenter, _cache_root(config), sizes=tuple(d.segmenter_sizes), side=preprocess.size
+    )
+    seen = segmenter.view(dataset, preprocess)
+    seen = concepts.annotate(seen, label_map, segmenter.NAMES)
+    if d.colors != "off":
+        seen = concepts.add_colors(seen, "" if d.colors == "auto" else d.colors)
+    settings = {
+        "segmenter": segmenter.checksum(d.segmenter),
+        "sizes": list(d.segmenter_sizes),
+        "seen": repr(preprocess),
+    }
+    return seen, dataclasses.replace(preprocess, resize=0), settings
+
+
+def _data_settings(config) -> dict:
+    """What decides the examples, besides the network's view of them."""
+    d = config.data
+    return {
+        "data": d.name,
+        "dir": d.dir,
+        "split": d[f"{config.dissect.split}_split"],
+        "pixels": d.size,
+        "scenes": d.scenes.to_dict() if d.name == "scenes" else {},
+        "colors": config.dissect.colors,
+        "broden": config.dissect.broden,
+    }
+
+
+def _cache_root(config) -> pathlib.Path:
+    """Where label maps are kept: beside the rendered scenes, for all runs."""
+    given = config.data.dir if config.data.name == "scenes" else ""
+    given = given or os.environ.get("MIXAUG_JAX_CACHE", "") or "~/.cache/mixaug_jax"
+    return pathlib.Path(given).expanduser().absolute()
+
+
+STAGE = Stage(run, check, keys=("dissect.",))

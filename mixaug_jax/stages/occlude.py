@@ -1,0 +1,169 @@
+"""The stage `anomaly` of a run: from its checkpoints to `anomaly/` in the working directory."""
+
+import contextlib
+import pathlib
+
+from mixaug_jax import config as config_lib
+from mixaug_jax import data
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import say
+from mixaug_jax.core.files import write_csv
+from mixaug_jax.core.walk import spread
+from mixaug_jax.draw import occlusion_figures, occlusion_tables
+from mixaug_jax.draw.style import save_figure
+from mixaug_jax.explain.examples import num_classes
+from mixaug_jax.occlusion.grid import from_config
+from mixaug_jax.occlusion.outcomes import Sweep, load, outcome, save
+from mixaug_jax.occlusion.sweeping import settings_of, sweep
+from mixaug_jax.stages.base import Stage
+from mixaug_jax.stages.checkpoints import each_checkpoint
+from mixaug_jax.training import checkpoint
+
+_MEMORY_ADVICE = "memory ran out; lower anomaly.batch"
+
+
+def run(config, workdir, *, which: str = "latest", required: bool = True) -> None:
+    """Removes parts of images, as a gradient of the loss ranks them, and writes what changes.
+
+    Writes `anomaly/` (`anomaly/<step>/` for each step of which="all"): sweep.npz, sweep.csv, and the
+    figures `rises` and `curves_<score>` as PNG and SVG. A sweep that is there with the same settings,
+    images and weights is not computed again. In a job of several processes the first one does it, on
+    its own devices; the others wait.
+
+    Args:
+      config: from `get_config`; its settings are those of the run, but for `anomaly`.
+      workdir: a run's working directory, with checkpoints.
+      which: "latest", "best", "all" or a step's number.
+      required: False is the light form: anomaly.light images (0: nothing is done) unless a sweep of
+        more is there, and where the data set has other classes than the network, a line that says
+        so in place of an error.
+
+    Raises:
+      ValueError: settings or data that cannot work, no such checkpoint, classes that do not fit.
+      MemoryError, OSError: memory or disk ran out.
+    """
+    config_lib.check(config)
+    if not required and not config.anomaly.light:
+        return
+    workdir = pathlib.Path(workdir).absolute()
+    checkpoint.check_settings(workdir, config)
+    checkpoint.steps(workdir, which)  # what is not there is said before the data is opened
+    dataset = _open_dataset(config)
+    devices_lib.set_up(config)
+
+    def work(net, folder, step):
+        _sweep_step(config, net, dataset, folder, step, required)
+
+    each_checkpoint(workdir, which, "anomaly", _MEMORY_ADVICE, work)
+
+
+def check(config) -> None:
+    """Opens the data, so that what cannot work is said before a training and not after it.
+
+    Raises:
+      ValueError: settings or data that cannot work.
+    """
+    config_lib.check(config)
+    _open_dataset(config)
+
+
+def _open_dataset(config):
+    a, d = config.anomaly, config.data
+    name = _split(config)
+    split = d[f"{name}_split"]
+    if not split:
+        raise ValueError(
+            f"anomaly.split={a.split!r}, but data.{name}_split is empty; name another split"
+        )
+    dataset = data.open_source(split, config, annotations=False)
+    try:
+        from_config(a).units((d.size, d.size, len(d.mean)))
+    except ValueError as error:
+        raise ValueError(f"anomaly.{error}") from error
+    for label in a.labels:
+        if str(label).isdigit() and int(label) >= dataset.num_classes:
+            last = dataset.num_classes - 1
+            raise ValueError(f"anomaly.labels names class {label}; the classes are 0..{last}")
+    return dataset
+
+
+def _split(config):
+    return config.anomaly.split or ("test" if config.data.test_split else "validation")
+
+
+def _sweep_step(config, net, dataset, folder, step, required):
+    """One checkpoint: what is there already is read, the rest computed, table and figures written."""
+    a, grid = config.anomaly, from_config(config.anomaly)
+    classes = num_classes(net, dataset)
+    if classes != dataset.num_classes:
+        sentence = (
+            f"the network has {classes} classes and the data set {dataset.num_classes}, so there is "
+            "no loss of the true label"
+        )
+        if required:
+            raise ValueError(f"anomaly: {sentence}")
+        say.line(f"anomaly: left out, because {sentence}")
+        return
+    images = spread(len(dataset), a.images if required else a.light)
+    extra = {"dataset": config.data.name, "split": _split(config)}
+    settings = settings_of(net, dataset, images, grid, a.labels, a.seed, extra)
+    swept = _stored(folder / "sweep.npz", settings, len(images), exact=required)
+    again = swept is None
+    if again:
+        say.line(
+            f"anomaly of step {step}: {' x '.join(map(str, grid.shape))} removals (scores, selections, "
+            f"shares, values), {len(images)} images, ranked by the loss of: {', '.join(map(str, a.labels))}"
+        )
+        swept = sweep(
+            net,
+            dataset,
+            images,
+            grid=grid,
+            labels=tuple(a.labels),
+            seed=a.seed,
+            batch_size=a.batch,
+            threads=config.data.threads,
+            extra=extra,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        save(swept, folder / "sweep.npz")
+    _write(config, swept, folder, again)
+
+
+def _stored(path, settings, images, exact) -> Sweep | None:
+    """The sweep in a file, if it was made with these settings; where not `exact`, of these images or
+    of more."""
+    if not path.exists():
+        return None
+    with contextlib.suppress(ValueError):  # an unreadable file is replaced
+        swept = load(path)
+        if swept.settings == settings:
+            return swept
+        of_images = ("images", "data")
+        others = [
+            {k: v for k, v in s.items() if k not in of_images} for s in (swept.settings, settings)
+        ]
+        if not exact and others[0] == others[1] and len(swept.images) > images:
+            return swept
+    return None
+
+
+def _write(config, swept, folder, again):
+    """Table, figures, and the summary on the console."""
+    a = config.anomaly
+    found = outcome(swept, replicates=a.replicates, seed=a.seed)
+    write_csv(folder / "sweep.csv", occlusion_tables.HEADER, occlusion_tables.rows(swept, found))
+    drawn = {"rises": lambda: occlusion_figures.rises(swept, found)}
+    for score in swept.grid.scores:
+        drawn[f"curves_{score}"] = lambda score=score: occlusion_figures.curves(swept, found, score)
+    for old in folder.glob("curves_*") if again else ():  # of other scores
+        old.unlink()
+    for name, draw in drawn.items():
+        if again or not all((folder / f"{name}{e}").exists() for e in (".png", ".svg")):
+            save_figure(draw(), folder / name)
+    say.line(occlusion_tables.summary(swept, found))
+    done = "written to" if again else "already there:"
+    say.line(f"{done} {folder}: sweep.npz, sweep.csv, {', '.join(drawn)} as PNG and SVG")
+
+
+STAGE = Stage(run, check, keys=("anomaly.",))
