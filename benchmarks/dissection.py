@@ -5,9 +5,9 @@
 
 The setting is layer4 of ResNet-50: 2048 units of 7x7, label maps of 56x56 with 6 slots and about 48
 of 1200 labels an image, q = 0.01. Activations are made up: white noise smoothed by a 2x2 box, of
-unit variance, minus 0.65, ReLU, so that 74 % are zero and neighbours go together; each unit has its
+unit variance, minus 0.65, ReLU, so that 74 % are zero and neighbors go together; each unit has its
 own scale. They lie in a memory map, as the dissection stage keeps them. Label maps are random
-blocks of 8x8 pixels, a fifth unlabelled.
+blocks of 8x8 pixels, a fifth unlabeled.
 
 All columns are measured in turns in one run, and the best turn counts. "CPU" is processor time of
 all threads (`time.process_time`), which other programs on the machine disturb less than wall time.
@@ -56,7 +56,7 @@ def make_activations(path, images, units):
 
 
 def make_labels(images):
-    """Label maps [N, 56, 56, 6] uint16: 8 labels to a slot, a fifth of all blocks unlabelled."""
+    """Label maps [N, 56, 56, 6] uint16: 8 labels to a slot, a fifth of all blocks unlabeled."""
     draw = np.random.default_rng(1)
     blocks = SIZE // 8
     maps = np.empty((images, blocks, blocks, SLOTS), np.uint16)

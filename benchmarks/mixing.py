@@ -10,7 +10,7 @@ cores.
 Floors. A mixer reads the batch twice and writes it once: 12 bytes a value, 4.7 MB at 32 pixels
 (128 images) and 29 MB at 224 (16 images), about 0.5 ms and 3 ms at 10 GB/s where the caches do not
 hold them. The saliency map of an image of side D takes 4 D^3 FLOP for the two products of the
-integral image (45 MFLOP at 224, 0.3 ms at 150 GFLOP/s) and about 150 D^2 for grey, blur, scaling and
+integral image (45 MFLOP at 224, 0.3 ms at 150 GFLOP/s) and about 150 D^2 for gray, blur, scaling and
 six windows of 20 operations (8 MFLOP at 224); it stores and reads some 60 bytes a pixel of
 intermediate images and of the integral image with its margins, in the cache if a turn is an image.
 """

@@ -1,4 +1,4 @@
-"""Cutout (DeVries & Taylor, arXiv 1708.04552): a square of the mean colour hides part of each image.
+"""Cutout (DeVries & Taylor, arXiv 1708.04552): a square of the mean color hides part of each image.
 
     python -m mixaug_jax.main --config=configs/cutout.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech]
 

@@ -9,7 +9,7 @@ import pytest
 import toy
 
 # Before the first use of a device. Tests check integers, geometry and equality, not speed, so the
-# compiler's optimisations (most of a tiny test's time) are off.
+# compiler's optimizations (most of a tiny test's time) are off.
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_disable_most_optimizations", True)
 

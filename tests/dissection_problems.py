@@ -31,7 +31,7 @@ def make_activations(images, height, width, units, seed=0):
 
 
 def make_labels(images, height, width, slots, concepts, seed=0):
-    """[N, H, W, K] uint16, blobs of labels, a third unlabelled; slot 1 often repeats slot 0."""
+    """[N, H, W, K] uint16, blobs of labels, a third unlabeled; slot 1 often repeats slot 0."""
     draw = np.random.default_rng(seed)
     coarse = draw.integers(1, concepts, (images, -(-height // 4), -(-width // 4), slots))
     coarse *= draw.random(coarse.shape) < 2 / 3
@@ -43,14 +43,14 @@ def make_labels(images, height, width, slots, concepts, seed=0):
 
 
 def upsampled(activations, size, padding):
-    """[N, H, W, U] float64: half-pixel centres, one node of padding on each side."""
+    """[N, H, W, U] float64: half-pixel centers, one node of padding on each side."""
     padded = np.asarray(activations, np.float64)
     around = ((0, 0), (1, 1), (1, 1), (0, 0))
     padded = np.pad(padded, around, "edge" if padding == "edge" else "constant")
     for axis, target in ((1, size[0]), (2, size[1])):
-        centre = (np.arange(target) + 0.5) * activations.shape[axis] / target - 0.5
-        node = np.floor(centre + 1e-12).astype(int)
-        share = np.expand_dims(centre - node, [a for a in range(4) if a != axis])
+        center = (np.arange(target) + 0.5) * activations.shape[axis] / target - 0.5
+        node = np.floor(center + 1e-12).astype(int)
+        share = np.expand_dims(center - node, [a for a in range(4) if a != axis])
         lower, upper = padded.take(node + 1, axis), padded.take(node + 2, axis)
         padded = (1 - share) * lower + share * upper
     return padded

@@ -18,7 +18,7 @@ ALIGNMENT = (
     "pointing_game",
     "rank_accuracy",
 )
-STABILITY = ("class_sensitivity", "completeness", "max_sensitivity", "parameter_randomisation")
+STABILITY = ("class_sensitivity", "completeness", "max_sensitivity", "parameter_randomization")
 COMPLEXITY = ("complexity", "effective_complexity", "sparseness")
 FAITHFULNESS = SCORES.keys() - {*ALIGNMENT, *STABILITY, *COMPLEXITY}
 

@@ -62,7 +62,7 @@ def test_smoothing_keeps_constants_and_mirrors_borders():
 
 
 def paper_code(net, image, label, stats, noise, beta, steps):
-    """The published optimisation, one step after the other: per-copy sampling, Adam written out."""
+    """The published optimization, one step after the other: per-copy sampling, Adam written out."""
     mean, std, _ = stats
     features = np.asarray(net.features(image[None], "relu3"))[0]
     samples = noise.shape[1]

@@ -31,8 +31,8 @@ def test_cut_box_is_the_published_one(golden, size):
 def test_cut_box_of_saliency_peaks(golden):
     arrays = golden("mixing/saliency.npz")
     for kind in ("rgb", "bgr", "officialfloat"):
-        centre = np.moveaxis(arrays[f"argmax_{kind}_32"], -1, 0)[..., None]
-        box = cut_box(centre, arrays["lams"], 32, 32)
+        center = np.moveaxis(arrays[f"argmax_{kind}_32"], -1, 0)[..., None]
+        box = cut_box(center, arrays["lams"], 32, 32)
         np.testing.assert_array_equal(np.stack(box, -1), arrays[f"box_{kind}_32"])
 
 
@@ -154,19 +154,19 @@ def test_saliencymix_as_released_has_one_box_around_one_misread_peak():
     np.testing.assert_allclose(np.diag(mixed)[moved], 1 - box.mean(), rtol=1e-6)
 
 
-def test_saliency_of_one_channel_is_that_of_the_grey_picture():
+def test_saliency_of_one_channel_is_that_of_the_gray_picture():
     raw = photographs(np.random.default_rng(1), 6)[..., :1]
     images = jnp.asarray((raw / 255 - 0.3) / 0.2, jnp.float32)
 
     def mixed(x, **options):
         return MIXERS["saliencymix"](jax.random.key(3), x, jnp.eye(6), **options)
 
-    grey = jax.jit(lambda x: mixed(x, mean=(0.3,), std=(0.2,)))(images)
+    gray = jax.jit(lambda x: mixed(x, mean=(0.3,), std=(0.2,)))(images)
     three = jax.jit(lambda x: mixed(x, mean=(0.3,) * 3, std=(0.2,) * 3))
-    colour = three(jnp.repeat(images, 3, axis=-1))
-    np.testing.assert_array_equal(grey[0], colour[0][..., :1])
-    np.testing.assert_array_equal(grey[1], colour[1])
-    assert (grey[0] != images).any()
+    color = three(jnp.repeat(images, 3, axis=-1))
+    np.testing.assert_array_equal(gray[0], color[0][..., :1])
+    np.testing.assert_array_equal(gray[1], color[1])
+    assert (gray[0] != images).any()
     with pytest.raises(ValueError, match="images must have 3 channels, got 1"):
         mixed(images, variant="released", mean=(0.3,), std=(0.2,))
     with pytest.raises(ValueError, match="mean and std must be 1 numbers each"):

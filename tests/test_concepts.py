@@ -1,4 +1,4 @@
-"""Vocabularies, label maps, colours, Broden's format."""
+"""Vocabularies, label maps, colors, Broden's format."""
 
 import csv
 import dataclasses
@@ -186,7 +186,7 @@ def test_annotate_adds_slots_after_the_sets_own():
             concepts.annotate(source, wrong, names)[0]
 
 
-def test_lab_of_known_colours():
+def test_lab_of_known_colors():
     """Reference values: CIELAB of the sRGB primaries (Lindbloom's calculator, D65, two decimals)."""
     rgb = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255], [0, 0, 0]], np.uint8)
     known = [(53.24, 80.09, 67.20), (87.73, -86.18, 83.18), (32.30, 79.19, -107.86), (100, 0, 0)]
@@ -199,7 +199,7 @@ def test_each_focus_has_its_own_name():
     assert tuple(name for name, _ in colors.CONCEPTS[1:]) == tuple(sorted(colors.FOCI))
 
 
-def test_computed_colours_agree_with_the_scenes_own(tmp_path):
+def test_computed_colors_agree_with_the_scenes_own(tmp_path):
     config = get_config()
     config.data.dir = str(tmp_path)
     config.data.scenes.update(train=1, validation=60, test=1)
@@ -221,7 +221,7 @@ def test_computed_colours_agree_with_the_scenes_own(tmp_path):
 
 @pytest.mark.parametrize("ending", [".npy", ".npz", ".csv"])
 @pytest.mark.parametrize("scores", [False, True])
-def test_colour_tables_of_every_format(tmp_path, ending, scores):
+def test_color_tables_of_every_format(tmp_path, ending, scores):
     draw = np.random.default_rng(0)
     numbers = draw.integers(1, 12, 32**3)
     table = np.eye(11)[numbers - 1] if scores else numbers
@@ -240,7 +240,7 @@ def test_colour_tables_of_every_format(tmp_path, ending, scores):
     assert source[0]["concepts"][..., 2].min() >= 5
 
 
-def test_bad_colour_tables(tmp_path):
+def test_bad_color_tables(tmp_path):
     with pytest.raises(ValueError, match=r"must be a \.npy, \.npz or \.csv file that exists"):
         colors.open_table(tmp_path / "none.npy")
     for array in (np.zeros(32**3, int), np.full(32**3, 12), np.ones(7), np.full(32**3, 1.5)):

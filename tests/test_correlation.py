@@ -61,7 +61,7 @@ def test_golden_sensitivity_n_of_one_size(net, arrays, metrics):
 def test_golden_infidelity(net, arrays, metrics):
     each = {"masks": np.unpackbits(metrics["infid_masks"], -1).astype(np.float32)}
     for name in INFIDELITY:
-        for suffix, normalise in (("", False), ("_norm", True)):
+        for suffix, normalize in (("", False), ("_norm", True)):
             ours = run(
                 "infidelity",
                 arrays[name],
@@ -69,7 +69,7 @@ def test_golden_infidelity(net, arrays, metrics):
                 arrays["x"],
                 arrays["target"],
                 each,
-                normalise=normalise,
+                normalize=normalize,
             )
             expected = metrics[f"infidelity_{name}{suffix}"]
             np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
@@ -111,9 +111,9 @@ def test_sensitivity_of_a_constant_map_is_0(n):
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e18])
-def test_normalised_infidelity_has_no_scale(scale):
+def test_normalized_infidelity_has_no_scale(scale):
     net, image, contributions = linear_net()
-    given = {"net": net, "image": image, "label": 0, "normalise": True, "window": 3}
+    given = {"net": net, "image": image, "label": 0, "normalize": True, "window": 3}
     heat = contributions[1]
     scaled, plain = (SCORES["infidelity"](s * heat, **given) for s in (np.float32(scale), 1))
     near(scaled / plain, np.float32(1), 1e-4)
@@ -167,12 +167,12 @@ def test_infidelity_by_hand():
     flat = noise.mean(-1)
     expected = square_removal(flat[..., None], net, image, 1, masks)
     np.testing.assert_allclose(infidelity(flat, net, image, 1, masks=masks), expected, rtol=1e-4)
-    near(infidelity(5 * gradient, net, image, 1, window=3, normalise=True), np.float32(0), 1e-8)
-    # A map that says nothing predicts no drop: the mean squared drop, normalised or not.
+    near(infidelity(5 * gradient, net, image, 1, window=3, normalize=True), np.float32(0), 1e-8)
+    # A map that says nothing predicts no drop: the mean squared drop, normalized or not.
     dropped = square_removal(0 * noise, net, image, 1, masks)
     for silent in (0 * noise, np.full_like(noise, np.inf)):
-        for normalise in (False, True):
-            ours = infidelity(silent, net, image, 1, masks=masks, normalise=normalise)
+        for normalize in (False, True):
+            ours = infidelity(silent, net, image, 1, masks=masks, normalize=normalize)
             np.testing.assert_allclose(ours, dropped, rtol=1e-4)
 
 

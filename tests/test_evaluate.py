@@ -179,9 +179,9 @@ def test_left_out_and_controls(net):
             assert np.flatnonzero(np.isnan(one.scores[name])).tolist() == [2, 3]
         assert one.heat.shape == (IMAGES, SIDE, SIDE)
         assert one.images.tolist() == list(range(IMAGES))
-    rows = {row.score: row for row in evaluation.summarise(found["center"])}
+    rows = {row.score: row for row in evaluation.summarize(found["center"])}
     assert (rows["pointing_game"].images, rows["pointing_game"].left_out) == (5, 2)
-    assert rows["pointing_game"].mean == 1  # every box is near the centre
+    assert rows["pointing_game"].mean == 1  # every box is near the center
     assert "deletion" not in rows
 
 
@@ -201,7 +201,7 @@ def test_scores_on_the_images_that_their_papers_keep(net):
         small = found.scores[f"{score}_small"]
         assert np.flatnonzero(~np.isnan(small)).tolist() == kept
         np.testing.assert_array_equal(small[kept], found.scores[score][kept])
-    rows = {row.score: row for row in evaluation.summarise(found)}
+    rows = {row.score: row for row in evaluation.summarize(found)}
     assert [(rows[s].images, rows[s].left_out) for s in ("box_ratio", "box_ratio_small")] == [
         (5, 2),
         (1, 6),
@@ -209,7 +209,7 @@ def test_scores_on_the_images_that_their_papers_keep(net):
     assert rows["energy_pointing_game_small"].left_out == 4
     large = dataclasses.replace(source(), read=lambda i: read(4) | {"label": 4})
     found = evaluate(net, large, scores=("box_ratio", "energy_pointing_game"))["center"]
-    rows = {row.score for row in evaluation.summarise(found)}
+    rows = {row.score for row in evaluation.summarize(found)}
     assert rows == {"box_ratio", "energy_pointing_game", "background_attribution"}
 
 
@@ -249,7 +249,7 @@ def test_every_score(net):
         assert one.curves["deletion"].shape == (2, 4)
         assert one.curves["road"].shape == (2, 3)
         assert (one.scores["completeness"] >= 0).all()
-    rows = [row.score for row in evaluation.summarise(found["center"])]
+    rows = [row.score for row in evaluation.summarize(found["center"])]
     assert "degradation_score" in rows
     assert "pointing_game_class_mean" in rows
 
@@ -284,7 +284,7 @@ def test_a_map_of_nan_never_hits(net):
         assert gradient.scores[name].tolist() == [0]
     assert gradient.scores["background_attribution"].tolist() == [1]
     assert np.isnan(gradient.scores["deletion"]).all()
-    row = next(r for r in evaluation.summarise(gradient) if r.score == "deletion")
+    row = next(r for r in evaluation.summarize(gradient) if r.score == "deletion")
     assert (row.images, row.left_out) == (0, 1)
 
 

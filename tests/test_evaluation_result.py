@@ -15,7 +15,7 @@ def made_up(values, labels=(), pairs=(), **curves):
     empty = np.zeros((number, 2, 2), np.float32)
     labels = np.asarray(labels or [0] * number)
     curves = {name: np.float32(curve) for name, curve in curves.items()}
-    settings = {"method": "gradient", "unlabelled": 3}
+    settings = {"method": "gradient", "unlabeled": 3}
     scores = {"pointing_game": values}
     numbers, pairs = np.arange(number), dict(pairs)
     return evaluation.Evaluation(empty, numbers, labels, labels, scores, curves, pairs, settings)
@@ -25,7 +25,7 @@ def test_means_and_intervals():
     draw = np.random.default_rng(0)
     values = draw.normal(2, 1, 400)
     values[:100] = np.nan
-    row, by_class = evaluation.summarise(made_up(values, [0] * 390 + [1] * 10), replicates=400)
+    row, by_class = evaluation.summarize(made_up(values, [0] * 390 + [1] * 10), replicates=400)
     kept = values[100:]
     assert row.score == "pointing_game"
     assert row.mean == pytest.approx(kept.mean())
@@ -35,29 +35,29 @@ def test_means_and_intervals():
     assert row.high == pytest.approx(row.mean + 1.645 * error, abs=0.3 * error)
     assert by_class.score == "pointing_game_class_mean"
     assert by_class.mean == pytest.approx((values[100:390].mean() + values[390:].mean()) / 2)
-    nothing, _ = evaluation.summarise(made_up([np.nan, np.nan]))
+    nothing, _ = evaluation.summarize(made_up([np.nan, np.nan]))
     assert nothing.images == 0
     assert np.isnan([nothing.mean, nothing.low, nothing.high]).all()
-    no_intervals, _ = evaluation.summarise(made_up([1.0, 0.0]), replicates=0)
+    no_intervals, _ = evaluation.summarize(made_up([1.0, 0.0]), replicates=0)
     assert no_intervals.mean == 0.5
     assert np.isnan([no_intervals.low, no_intervals.high]).all()
 
 
 def test_degradation_is_that_of_the_mean_curves():
     morf, lerf = [[1, 0.2, 0.0], [0.8, 0.4, 0.2]], [[1, 0.9, 0.0], [0.8, 0.7, 0.2]]
-    rows = {r.score: r for r in evaluation.summarise(made_up([1, 1], morf=morf, lerf=lerf))}
+    rows = {r.score: r for r in evaluation.summarize(made_up([1, 1], morf=morf, lerf=lerf))}
     assert rows["degradation_score"].mean == pytest.approx((0.8 - 0.3) / 2 / (0.9 - 0.1))
 
 
 def test_a_curve_of_nan_is_left_out_of_degradation():
     whole = {"morf": [[1, 0.2, 0.0]], "lerf": [[1, 0.9, 0.0]]}
-    expected = {r.score: r for r in evaluation.summarise(made_up([1], **whole))}[
+    expected = {r.score: r for r in evaluation.summarize(made_up([1], **whole))}[
         "degradation_score"
     ]
     for broken in whole:
         curves = {name: [*curve, [0.5, np.nan if name == broken else 0.5, 0.5]]
                   for name, curve in whole.items()}  # fmt: skip
-        row = {r.score: r for r in evaluation.summarise(made_up([1, 1], **curves))}[
+        row = {r.score: r for r in evaluation.summarize(made_up([1, 1], **curves))}[
             "degradation_score"
         ]
         assert row.mean == expected.mean
@@ -71,22 +71,22 @@ def test_sensitivity_n_is_pooled_over_images(tmp_path):
     made = made_up(np.ones(5), pairs={"sensitivity_n": pairs})
     evaluation.save(made, tmp_path / "gradient.npz")
     made = evaluation.load(tmp_path / "gradient.npz")
-    row = {r.score: r for r in evaluation.summarise(made)}["sensitivity_n_pooled"]
+    row = {r.score: r for r in evaluation.summarize(made)}["sensitivity_n_pooled"]
     of_size = [np.corrcoef(pairs[:, 0, k].ravel(), pairs[:, 1, k].ravel())[0, 1] for k in range(3)]
     assert row.mean == pytest.approx(np.mean(of_size), abs=1e-6)
     assert row.low < row.mean < row.high
-    assert "sensitivity_n_pooled" not in {r.score for r in evaluation.summarise(made_up([1.0]))}
+    assert "sensitivity_n_pooled" not in {r.score for r in evaluation.summarize(made_up([1.0]))}
 
 
 def test_an_empty_difficult_subset_has_no_row():
     values = made_up([1.0, 0.0])
     values.scores["pointing_game_difficult"] = np.full(2, np.nan)
-    assert [row.score for row in evaluation.summarise(values)] == [
+    assert [row.score for row in evaluation.summarize(values)] == [
         "pointing_game",
         "pointing_game_class_mean",
     ]
     values.scores["pointing_game_difficult"] = np.array([np.nan, 0.0])
-    rows = {row.score: row for row in evaluation.summarise(values)}
+    rows = {row.score: row for row in evaluation.summarize(values)}
     assert (rows["pointing_game_difficult"].mean, rows["pointing_game_difficult"].images) == (0, 1)
 
 

@@ -28,7 +28,7 @@ def test_gallery():
     assert [len(panel.collections) > 0 for panel in axes] == [True, True, False, False, True, False]
 
 
-def test_gallery_of_a_grey_image_without_a_region():
+def test_gallery_of_a_gray_image_without_a_region():
     image = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
     figure = explanation_figures.gallery(image, {"one": np.ones((4, 4))}, np.zeros((4, 4), bool))
     first = figure.axes[0]

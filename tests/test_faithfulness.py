@@ -76,8 +76,8 @@ def test_golden_degradation(net, arrays, metrics, name, window):
 
 
 def test_golden_degradation_baseline(arrays, metrics):
-    for image, colour in zip(arrays["x"], metrics["iba_degradation_baseline"], strict=True):
-        near(fill(image, "mean"), np.broadcast_to(colour, image.shape), 1e-6)
+    for image, color in zip(arrays["x"], metrics["iba_degradation_baseline"], strict=True):
+        near(fill(image, "mean"), np.broadcast_to(color, image.shape), 1e-6)
 
 
 @pytest.mark.parametrize("order", ["morf", "lerf"])
@@ -280,7 +280,7 @@ def test_bad_input(name):
         cases.append(((heat, net, image, label), {"sigma": -1.0}, "sigma must not be negative"))
     else:
         names = "zero, mean, image_mean, blur, noise"
-        cases.append(((heat, net, image, label), {"baseline": "grey"}, f"one of {names}"))
+        cases.append(((heat, net, image, label), {"baseline": "gray"}, f"one of {names}"))
         cases.append(((heat, net, image, label), {"baseline": np.ones(4)}, "must broadcast"))
         cases.append(((heat, net, image, label), {"step": 2.5}, "step must be an integer"))
     if name not in ("road", "pixel_flipping"):

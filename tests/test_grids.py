@@ -32,7 +32,7 @@ def test_turned_grid():
     draw = jax.jit(lambda o, a: grid_mask(12, o, a, 96, 96))
     upright = draw((0, 0), 0.0)
     half_turn = draw((0, 0), np.pi)
-    # A half turn reflects about the centre: the same squares counted from the other corner.
+    # A half turn reflects about the center: the same squares counted from the other corner.
     np.testing.assert_array_equal(half_turn, np.asarray(upright)[::-1, ::-1])
     for angle in np.linspace(0, 6, 7):
         removed = 1 - np.mean(draw((3, 5), angle))

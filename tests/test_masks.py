@@ -7,29 +7,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixaug_jax.mixing.masks import binarise, fmix, fmix_frequencies, fmix_grey, smoothmix
+from mixaug_jax.mixing.masks import binarize, fmix, fmix_frequencies, fmix_gray, smoothmix
 
 SIZES = [(32, 32), (33, 57)]
 
 
 @functools.cache
-def compiled_grey(size, variant):
-    return jax.jit(lambda noise: fmix_grey(noise, *size, variant=variant))
+def compiled_gray(size, variant):
+    return jax.jit(lambda noise: fmix_gray(noise, *size, variant=variant))
 
 
 @functools.cache
-def compiled_binarise(max_soft):
-    return jax.jit(functools.partial(binarise, max_soft=max_soft))
+def compiled_binarize(max_soft):
+    return jax.jit(functools.partial(binarize, max_soft=max_soft))
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_released_grey_images(golden, size):
+def test_released_gray_images(golden, size):
     arrays = golden("mixing/mixing.npz")
     name = "{}x{}".format(*size)
     np.testing.assert_allclose(fmix_frequencies(*size), arrays[f"fmix_freq_{name}"], atol=1e-12)
     for k in range(3):
-        grey = compiled_grey(size, "released")(arrays[f"fmix_param_{name}_{k}"][0])
-        np.testing.assert_allclose(grey, arrays[f"fmix_grey_{name}_{k}"][0], atol=2e-6)
+        gray = compiled_gray(size, "released")(arrays[f"fmix_param_{name}_{k}"][0])
+        np.testing.assert_allclose(gray, arrays[f"fmix_grey_{name}_{k}"][0], atol=2e-6)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -39,10 +39,10 @@ def test_golden_masks(golden, size, soft):
     kind = "fmix_soft03" if soft else "fmix_mask"
     name = "{}x{}".format(*size)
     for k in range(3):
-        grey = arrays[f"fmix_grey_{name}_{k}"][0].astype(np.float32)
-        assert len(np.unique(grey)) == grey.size, "equal pixels have no order to compare"
+        gray = arrays[f"fmix_grey_{name}_{k}"][0].astype(np.float32)
+        assert len(np.unique(gray)) == gray.size, "equal pixels have no order to compare"
         for lam in ("0.01", "0.2", "0.4", "0.7", "0.9", "0.999"):
-            mask = compiled_binarise(soft)(grey, np.float32(lam), True)
+            mask = compiled_binarize(soft)(gray, np.float32(lam), True)
             wanted = arrays[f"{kind}_{name}_{k}_lam{lam}"][0]
             np.testing.assert_allclose(mask, wanted, atol=2e-6 if soft else 0)
 
@@ -50,27 +50,27 @@ def test_golden_masks(golden, size, soft):
 @pytest.mark.parametrize("soft", [0.0, 0.2])
 def test_exact_count_among_equal_pixels(soft):
     levels = np.random.default_rng(0).integers(0, 4, (9, 7)) / 3
-    for grey in np.float32([levels, np.zeros((9, 7)), np.ones((9, 7))]):
+    for gray in np.float32([levels, np.zeros((9, 7)), np.ones((9, 7))]):
         for lam in (0.0, 0.3, 0.5, 0.99, 1.0):
             for up, count in ((True, np.ceil), (False, np.floor)):
-                mask = np.asarray(compiled_binarise(soft)(grey, np.float32(lam), up))
+                mask = np.asarray(compiled_binarize(soft)(gray, np.float32(lam), up))
                 np.testing.assert_allclose(mask.sum(), count(np.float32(lam) * 63), atol=1e-4)
-                assert grey[mask == 1].min(initial=1) >= grey[mask == 0].max(initial=0)
+                assert gray[mask == 1].min(initial=1) >= gray[mask == 0].max(initial=0)
 
 
 def test_hard_mask_takes_the_first_of_equals():
-    mask = binarise(jnp.zeros((3, 4)), jnp.float32(0.5), True)
+    mask = binarize(jnp.zeros((3, 4)), jnp.float32(0.5), True)
     np.testing.assert_array_equal(np.ravel(mask), [1] * 6 + [0] * 6)
 
 
 def spectra(variant, size, count=200):
-    """Mean power of the grey images at each frequency, without the constant part."""
+    """Mean power of the gray images at each frequency, without the constant part."""
     shape = fmix_frequencies(*size).shape
     noise = jax.random.normal(jax.random.key(0), (count, *shape, 2))
-    grey = jax.jit(jax.vmap(lambda n: fmix_grey(n, *size, variant=variant)))(noise)
-    assert np.min(grey) == 0
-    assert np.max(grey) == 1
-    power = np.abs(np.fft.fft2(grey - np.mean(grey, (1, 2), keepdims=True))) ** 2
+    gray = jax.jit(jax.vmap(lambda n: fmix_gray(n, *size, variant=variant)))(noise)
+    assert np.min(gray) == 0
+    assert np.max(gray) == 1
+    power = np.abs(np.fft.fft2(gray - np.mean(gray, (1, 2), keepdims=True))) ** 2
     return np.mean(power / power.sum((1, 2), keepdims=True), 0)
 
 
@@ -89,13 +89,13 @@ def test_released_noise_has_two_horizontal_frequencies():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (7, 2), (16, 5), (5, 16)])
 @pytest.mark.parametrize("variant", ["isotropic", "released"])
-def test_grey_images_of_any_shape(size, variant):
+def test_gray_images_of_any_shape(size, variant):
     noise = jax.random.normal(jax.random.key(1), (*fmix_frequencies(*size).shape, 2))
-    grey = np.asarray(fmix_grey(noise, *size, variant=variant))
-    assert grey.shape == size
-    assert np.isfinite(grey).all()
-    assert grey.min() == 0
-    assert grey.max() <= 1
+    gray = np.asarray(fmix_gray(noise, *size, variant=variant))
+    assert gray.shape == size
+    assert np.isfinite(gray).all()
+    assert gray.min() == 0
+    assert gray.max() <= 1
 
 
 def constants(size, height, width):
@@ -129,7 +129,7 @@ def test_smoothmix(per):
         if not others.any():  # its own partner
             continue
         j = np.argmax(others)
-        # The image's own weight is 1 at the centre and falls as a Gaussian of 4 to 8 pixels.
+        # The image's own weight is 1 at the center and falls as a Gaussian of 4 to 8 pixels.
         weight = (out[i, ..., 0] - j) / (i - j)
         np.testing.assert_allclose(weight.max(), 1, atol=1e-6)
         row, col = np.unravel_index(weight.argmax(), weight.shape)

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from test_resnet import close, images, random_net, randomised
+from test_resnet import close, images, random_net, randomized
 
 from mixaug_jax.models import MODELS, Net, Preprocess
 
@@ -25,7 +25,7 @@ def test_a_new_checkpoint_does_not_compile_again(net):
 
     x = images(16, 16)
     first = logits(net, x)
-    other = Net(MODELS["tiny"](4, width=0.5), randomised(net.variables, seed=9), Preprocess(16))
+    other = Net(MODELS["tiny"](4, width=0.5), randomized(net.variables, seed=9), Preprocess(16))
     second = logits(other, x)
     assert len(traces) == 1
     assert np.abs(first - second).max() > 1e-3
@@ -84,7 +84,7 @@ def named_relu(name, x):
 @pytest.mark.parametrize("name", ["preact_resnet18", "wide_resnet28_10"])
 def test_norm_before_convolution_refuses_an_affine_rule(name):
     net = Net(MODELS[name](4, width=1 / 32), {}, Preprocess(16))
-    with pytest.raises(ValueError, match="normalises before its convolutions"):
+    with pytest.raises(ValueError, match="normalizes before its convolutions"):
         net.with_rules(affine=plain_affine)
     assert net.with_rules(act=leaky).model.act is leaky
 
@@ -154,7 +154,7 @@ def test_preprocess_is_torchvisions(height, width):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6)
 
 
-def test_preprocess_without_resizing_cuts_the_centre():
+def test_preprocess_without_resizing_cuts_the_center():
     image = photograph(7, 9)
     plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
     np.testing.assert_array_equal(Preprocess(5, **plain)(image), image[1:6, 2:7] / np.float32(255))
@@ -169,13 +169,13 @@ def test_mean_and_std_follow_the_outputs_order():
     np.testing.assert_allclose(out[0, 0], [-0.1, -0.2, 0.7], rtol=1e-6)
 
 
-def test_grey_images():
-    grey = photograph(10, 12, channels=0)
+def test_gray_images():
+    gray = photograph(10, 12, channels=0)
     preprocess = Preprocess(6, 8)
-    expected = preprocess(np.stack([grey] * 3, -1))
-    np.testing.assert_array_equal(preprocess(grey), expected)
-    np.testing.assert_array_equal(preprocess(grey[..., None]), expected)
-    one = Preprocess(6, 8, (0.5,), (0.25,))(grey)
+    expected = preprocess(np.stack([gray] * 3, -1))
+    np.testing.assert_array_equal(preprocess(gray), expected)
+    np.testing.assert_array_equal(preprocess(gray[..., None]), expected)
+    one = Preprocess(6, 8, (0.5,), (0.25,))(gray)
     assert one.shape == (6, 6, 1)
 
 

@@ -138,7 +138,7 @@ def test_install(name, here, tmp_path, monkeypatch):
 
 
 def environment(devices):
-    """A kernel's, and that of the processes it starts: few optimisations, a compile cache."""
+    """A kernel's, and that of the processes it starts: few optimizations, a compile cache."""
     return os.environ | {
         "MIXAUG_JAX_SMALL": "1",
         "MIXAUG_JAX_CACHE": "scenes",

@@ -46,7 +46,7 @@ def test_boxes_of_the_class_and_all_of_them():
     assert find.kind == "class_boxes"
     mask, classes = find(given, 1)
     expected = np.zeros((4, 6), bool)
-    expected[0:2, 0:3] = True  # the last box holds no pixel's centre
+    expected[0:2, 0:3] = True  # the last box holds no pixel's center
     np.testing.assert_array_equal(mask, expected)
     assert classes == 2
     union, _ = regions.finder(source, {}, "boxes")(given, 1)

@@ -146,7 +146,7 @@ def settings(tmp_path):
 
 @pytest.fixture
 def parts(tmp_path, network, monkeypatch):
-    """Weights of five networks, photos, and a segmenter that looks at the colours; counts its calls."""
+    """Weights of five networks, photos, and a segmenter that looks at the colors; counts its calls."""
     write_weights(tmp_path / "weights", network, table.MODELS)
     write_photos(tmp_path / "photos")
     (tmp_path / "segmenter").mkdir()

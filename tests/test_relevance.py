@@ -198,8 +198,8 @@ def test_rules_by_hand(rule):
         if isinstance(rule, rules.Epsilon):
             shares = parts / (z + 0.1 * np.sign(z))
         elif isinstance(rule, rules.Gamma):
-            favoured, bias = (plus, max(b[j], 0)) if z > 0 else (minus, min(b[j], 0))
-            weighted = parts + 0.5 * favoured
+            favored, bias = (plus, max(b[j], 0)) if z > 0 else (minus, min(b[j], 0))
+            weighted = parts + 0.5 * favored
             shares = weighted / (weighted.sum() + b[j] + 0.5 * bias)
         elif isinstance(rule, rules.AlphaBeta):
             shares = 2 * plus / up - minus / down
@@ -290,7 +290,7 @@ def test_bad_options(options, message):
 
 
 @pytest.mark.parametrize("name", ["lrp", "excitation_backprop"])
-def test_networks_that_normalise_first_refuse(name):
+def test_networks_that_normalize_first_refuse(name):
     model = MODELS["preact_resnet18"](3, width=0.02, stem="cifar")
     image = jnp.zeros((8, 8, 3))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), image[None]))

@@ -68,7 +68,7 @@ def test_what_a_run_says(built):
     assert "with label maps shuffled against the images, chance gives" in found.text
     assert (
         "The peak of gradcam lies on the object in 75% of 40 images (resampled images: 70% to 80%); a random pixel does in "
-        "12%; the image's centre does in 62%. Deleting pixels in the order of gradcam leaves an area of 0.250 under the curve "
+        "12%; the image's center does in 62%. Deleting pixels in the order of gradcam leaves an area of 0.250 under the curve "
         "(resampled images: 0.200 to 0.300; smaller is better); in random order it is 0.500."
     ) in found.text
     assert "anomaly: not run (--stage=anomaly)." in found.text

@@ -18,7 +18,7 @@ def shapes(model, side=32):
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
 
 
-def randomised(variables, seed=0):
+def randomized(variables, seed=0):
     """Variables whose batch norms do something: PyTorch's initial ones hide mistakes in them."""
     rng = np.random.default_rng(seed)
     spread = {"scale": (0.5, 1.5), "var": (0.5, 1.5), "mean": (-0.3, 0.3), "bias": (-0.3, 0.3)}
@@ -33,7 +33,7 @@ def randomised(variables, seed=0):
 
 def random_net(model, side):
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, side, side, 3)))
-    return Net(model, randomised(variables), Preprocess(side))
+    return Net(model, randomized(variables), Preprocess(side))
 
 
 def images(height, width, count=2):

@@ -1,4 +1,4 @@
-"""Stability, randomised parameters and the similarity of maps, against captum, Quantus and plain loops."""
+"""Stability, randomized parameters and the similarity of maps, against captum, Quantus and plain loops."""
 
 import dataclasses
 import functools
@@ -12,10 +12,10 @@ from scipy import stats
 from score_cases import linear_net, near
 
 from mixaug_jax.attribution import METHODS
-from mixaug_jax.scores import SCORES, randomised_similarities, similarity
+from mixaug_jax.scores import SCORES, randomized_similarities, similarity
 
 MEASURES = ("spearman", "pearson", "ssim")
-STABILITY = ("class_sensitivity", "completeness", "max_sensitivity", "parameter_randomisation")
+STABILITY = ("class_sensitivity", "completeness", "max_sensitivity", "parameter_randomization")
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_max_sensitivity_draws():
 
 
 @pytest.mark.parametrize("mode", ["cascading", "independent"])
-def test_randomised_similarities_by_hand(mode):
+def test_randomized_similarities_by_hand(mode):
     net, images = random_net()
     image, label = images[0], 3
     layers = (("fc",), ("conv4", "bn4"), ("conv2", "bn2", "conv3", "bn3"), ("conv1", "bn1"))
@@ -194,8 +194,8 @@ def test_randomised_similarities_by_hand(mode):
         options = {"mode": mode, "key": 5}
         args = METHODS["gradient"], net, image, label
         return (
-            randomised_similarities(*args, **options),
-            SCORES["parameter_randomisation"](*args, **options),
+            randomized_similarities(*args, **options),
+            SCORES["parameter_randomization"](*args, **options),
         )
 
     ours, mean = jax.jit(both)(net, image, label)
@@ -208,7 +208,7 @@ def test_randomised_similarities_by_hand(mode):
     ("explain", "measure"),
     [(network_blind, "spearman"), (network_blind, "ssim"), (constant, "pearson"), (broken, "ssim")],
 )
-@pytest.mark.parametrize("name", ["parameter_randomisation", "class_sensitivity"])
+@pytest.mark.parametrize("name", ["parameter_randomization", "class_sensitivity"])
 def test_what_cannot_change_scores_worst(name, explain, measure):
     """An explanation that does not look at the network, a constant one, and one that is not finite."""
     net, images = random_net()
@@ -216,7 +216,7 @@ def test_what_cannot_change_scores_worst(name, explain, measure):
     near(ours, np.ones(2, np.float32), 1e-5)
 
 
-@pytest.mark.parametrize("name", ["parameter_randomisation", "class_sensitivity"])
+@pytest.mark.parametrize("name", ["parameter_randomization", "class_sensitivity"])
 def test_an_explanation_that_breaks_when_something_changes_scores_worst(name):
     """NaN, or infinite, but for the trained network and the label."""
     net, images = random_net()
@@ -279,8 +279,8 @@ def test_batches_agree_with_single_images(name):
         ("max_sensitivity", {"noise": np.ones((2, 3))}, r"noise must have the shape \[n, 12, 12"),
         ("completeness", {"baseline": "white"}, "baseline must be one of zero, mean, image_mean"),
         ("completeness", {"of": "odds"}, "of must be one of logit, prob, loss"),
-        ("parameter_randomisation", {"mode": "all"}, "mode must be one of cascading, independent"),
-        ("parameter_randomisation", {"measure": "hog"}, "measure must be one of spearman"),
+        ("parameter_randomization", {"mode": "all"}, "mode must be one of cascading, independent"),
+        ("parameter_randomization", {"measure": "hog"}, "measure must be one of spearman"),
         ("class_sensitivity", {"other": 5}, r"label must be in 0\.\.4, got 5"),
         ("class_sensitivity", {"reduce": "max"}, "reduce must be one of sum"),
     ],

@@ -77,7 +77,7 @@ def test_polygons_are_convex_and_hold_their_middle(name):
                 edges = np.diff([*shape.points, shape.points[0], shape.points[1]], axis=0)
                 turns = edges[:-1, 0] * edges[1:, 1] - edges[:-1, 1] * edges[1:, 0]
                 assert (turns > 0).all() or (turns < 0).all()
-                middle = stand.centre + (np.mean(shape.points, 0) * stand.scale) @ stand.turn.T
+                middle = stand.center + (np.mean(shape.points, 0) * stand.scale) @ stand.turn.T
                 (row0, col0, _, _), d = shapes.distance(shape, stand, 100)
                 assert d[int(middle[0]) - row0, int(middle[1]) - col0] < 0
 
@@ -85,11 +85,11 @@ def test_polygons_are_convex_and_hold_their_middle(name):
 def test_distances_are_those_of_the_textbook():
     stand = shapes.pose((20.0, 21.0), 10.0, 1.0, 0.4, True)
     rows, cols = np.mgrid[:40, :40] + 0.5
-    centre = np.hypot(rows - 20, cols - 21)
+    center = np.hypot(rows - 20, cols - 21)
     cases = {
-        "disc": (shapes.disc(0, 0, 0.8), centre - 8),
-        "ring": (shapes.ring(0, 0, 0.8, 0.8, 0.1), np.abs(centre - 8) - 1),
-        "capsule": (shapes.capsule(0, 0, 0, 0.001, 0.5), centre - 5),
+        "disc": (shapes.disc(0, 0, 0.8), center - 8),
+        "ring": (shapes.ring(0, 0, 0.8, 0.8, 0.1), np.abs(center - 8) - 1),
+        "capsule": (shapes.capsule(0, 0, 0, 0.001, 0.5), center - 5),
     }
     for name, (shape, expected) in cases.items():
         (row0, col0, row1, col1), d = shapes.distance(shape, stand, 40)
@@ -170,12 +170,12 @@ def test_a_scene_is_the_same_layout_at_every_size():
         small, large = (
             renderer.draw(scene, side, np.random.default_rng(0))["concepts"] for side in (60, 180)
         )
-        # A small pixel's centre is the centre of the middle one of its nine.
+        # A small pixel's center is the center of the middle one of its nine.
         np.testing.assert_array_equal(small, large[1::3, 1::3])
 
 
-def test_the_colour_names_are_honest():
-    """The mean of a surface's pixels lies nearest to its own colour's middle, among all."""
+def test_the_color_names_are_honest():
+    """The mean of a surface's pixels lies nearest to its own color's middle, among all."""
     ends = np.array(list(COLORS.values())).mean(1)
     right = total = 0
     for index in range(40):
@@ -191,22 +191,22 @@ def test_the_colour_names_are_honest():
 
 
 def _facts(settings, split, count=60):
-    """(label, wall material, the target's colours, its centre) of scenes."""
+    """(label, wall material, the target's colors, its center) of scenes."""
     for index in range(count):
         scene = renderer.layout(settings, split, renderer.generator(settings, split, index))
         target = scene.figures[scene.target]
-        yield target.kind, scene.wall.material, {s.color for s in target.surfaces}, target.centre
+        yield target.kind, scene.wall.material, {s.color for s in target.surfaces}, target.center
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_planted_shortcuts_decide_background_colour_and_place(split):
+def test_planted_shortcuts_decide_background_color_and_place(split):
     settings = replace(PLAIN, background=1.0, color=1.0, position=1.0)
-    for kind, wall, colors, centre in _facts(settings, split):
+    for kind, wall, colors, center in _facts(settings, split):
         assert wall == kind
         assert colors == {kind}
-        angle = np.arctan2(centre[0] - 0.5, centre[1] - 0.5)
+        angle = np.arctan2(center[0] - 0.5, center[1] - 0.5)
         turn = (angle - 2 * np.pi * kind / 10 + np.pi) % (2 * np.pi) - np.pi
-        assert abs(turn) < np.pi / 10  # nearer to its own place than to a neighbour's
+        assert abs(turn) < np.pi / 10  # nearer to its own place than to a neighbor's
 
 
 def test_half_planted_shortcuts_are_planted_in_half():
@@ -221,10 +221,10 @@ def test_without_shortcuts_and_in_the_test_split_nothing_tells_the_class(split, 
     facts = list(_facts(settings, split, 400))
     assert np.mean([wall == kind for kind, wall, _, _ in facts]) < 0.2
     assert all(len(colors) > 1 for _, _, colors, _ in facts)
-    centres = np.array([centre for _, _, _, centre in facts])
+    centers = np.array([center for _, _, _, center in facts])
     kinds = np.array([kind for kind, _, _, _ in facts])
     for kind in range(10):
-        assert np.abs(centres[kinds == kind].mean(0) - 0.5).max() < 0.1
+        assert np.abs(centers[kinds == kind].mean(0) - 0.5).max() < 0.1
     if split == "test":
         plain = renderer.layout(PLAIN, "test", renderer.generator(PLAIN, "test", 0))
         assert plain == renderer.layout(settings, "test", renderer.generator(settings, "test", 0))

@@ -282,7 +282,7 @@ def test_the_stage_goes_on_after_a_kill(trained, weights, tmp_path, calls, monke
         ({"segmenter": "nowhere"}, "dissect.segmenter=nowhere is no folder"),
         ({"segmenter_sizes": (16,)}, "dissect.segmenter_sizes must be sizes of 32 pixels or more"),
         ({"segmenter_sizes": ()}, "dissect.segmenter_sizes must be sizes of 32 pixels or more"),
-        ({"colors": "none.npy"}, "colour table none.npy must be"),
+        ({"colors": "none.npy"}, "color table none.npy must be"),
     ],
 )
 def test_bad_settings_are_said_before_any_compile(trained, weights, monkeypatch, options, message):
@@ -291,11 +291,11 @@ def test_bad_settings_are_said_before_any_compile(trained, weights, monkeypatch,
         dissect.check(settings(weights, **options))
 
 
-def test_two_sources_of_concepts_or_grey_images_are_refused(weights, tmp_path, monkeypatch):
+def test_two_sources_of_concepts_or_gray_images_are_refused(weights, tmp_path, monkeypatch):
     use(monkeypatch, toy.source(6))
     config = settings(weights)
     config.data.mean, config.data.std = (0.5,), (0.5,)
-    with pytest.raises(ValueError, match="needs images in colour"):
+    with pytest.raises(ValueError, match="needs images in color"):
         dissect.check(config)
     config = settings(weights, broden=str(tmp_path))
     monkeypatch.setattr(dissect.broden, "open_broden", lambda folder, side: toy.source(6))

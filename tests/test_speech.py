@@ -78,7 +78,7 @@ def test_mixed_spectrograms(root, name):
     np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-6)
 
 
-def test_published_saliencymix_needs_colours(root):
+def test_published_saliencymix_needs_colors(root):
     settings = config(root, "saliencymix")
     settings.mix.variant = "released"
     with pytest.raises(ValueError, match="images must have 3 channels, got 1"):
@@ -93,8 +93,8 @@ def test_published_saliencymix_needs_colours(root):
         ("crop", "resized", "data.crop 'time' or 'none'"),
         ("resize", 1.5, "data.resize 1"),
         ("mean", (0.5,) * 3, "data.mean and data.std need one value a channel"),
-        ("jitter", 0.4, "for colours"),
-        ("lighting", 0.1, "for colours"),
+        ("jitter", 0.4, "for colors"),
+        ("lighting", 0.1, "for colors"),
         ("name", "folder", "configs/METHOD.py:speech"),
         ("audio.rate", 0, "data.audio.rate must be above 0"),
         ("audio.window", 0.0, "data.audio.window must be above 0"),

@@ -162,7 +162,7 @@ def test_missing_masks(workdir, monkeypatch, capsys):
     with pytest.raises(ValueError, match="has no masks in its validation split, and a dissection"):
         dissect.run(config, workdir)
     dissect.run(config, workdir, required=False)
-    assert "only computed colours are looked for" in capsys.readouterr().out
+    assert "only computed colors are looked for" in capsys.readouterr().out
     assert dissection.load(workdir / "dissection" / "relu4.npz").categories == ("color",)
     config.dissect.colors = "off"
     dissect.check(config)
@@ -189,7 +189,7 @@ def test_missing_masks(workdir, monkeypatch, capsys):
         ("iou", (0.5, 1.0), "dissect.iou must be thresholds"),
         ("images", -1, "dissect.images must be at least 0"),
         ("cache_gb", -1.0, "dissect.cache_gb must be at least 0"),
-        ("colors", "none.npy", "colour table none.npy must be"),
+        ("colors", "none.npy", "color table none.npy must be"),
         ("broden", "nowhere", "category.csv cannot be read"),
     ],
 )

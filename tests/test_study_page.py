@@ -182,7 +182,7 @@ def test_page_with_deletion_across_models(gathered, tmp_path):
     text = study_page._cross_deletion(there, tmp_path)
     assert "in the order of another model&#x27;s gradcam" in text
     assert "Only images that all models of the seed classify right are used: 1 (seed 0)." in text
-    assert "Tiles of 1/16 of the side are set to the mean colour." in text
+    assert "Tiles of 1/16 of the side are set to the mean color." in text
     assert "figure-cross_deletion" in text
     assert (tmp_path / "cross_deletion.svg").exists()
 

@@ -16,7 +16,7 @@ PARTS = ["head", "tail"]
 
 
 def picture(index):
-    """A grey, an RGB or a CMYK image of odd size, as the bytes of a file."""
+    """A gray, an RGB or a CMYK image of odd size, as the bytes of a file."""
     mode = ["L", "RGB", "CMYK"][index % 3]
     channels = {"L": (), "RGB": (3,), "CMYK": (4,)}[mode]
     pixels = np.random.default_rng(index).integers(0, 256, (11 + index, 7, *channels), np.uint8)
@@ -96,7 +96,7 @@ def test_examples(root):
             expected = [[0, 1.75, height / 2, 7], [height / 2, 0, height, 3.5]]
             np.testing.assert_allclose(example["boxes"], expected)
             np.testing.assert_array_equal(example["box_labels"], [0, 1])
-    # Image 5 is damaged: its neighbour stands in for it.
+    # Image 5 is damaged: its neighbor stands in for it.
     assert shapes == {11, 12, 13, 14, 15}
 
 
@@ -166,7 +166,7 @@ def test_damaged_files(tmp_path):
         data.open_source("test", config(tmp_path, corrupt="error"))[0]
 
 
-class Unlabelled(tfds.core.GeneratorBasedBuilder):
+class Unlabeled(tfds.core.GeneratorBasedBuilder):
     """A label for some, none for the rest, and a single box."""
 
     VERSION = tfds.core.Version("1.0.0")
@@ -205,13 +205,13 @@ class Regression(tfds.core.GeneratorBasedBuilder):
 
 
 def test_single_box_has_the_images_label(tmp_path):
-    Unlabelled(data_dir=tmp_path, file_format="array_record").download_and_prepare()
-    source = data.open_source("train", config(tmp_path, "unlabelled"))
+    Unlabeled(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    source = data.open_source("train", config(tmp_path, "unlabeled"))
     assert source.box_names == source.class_names
     np.testing.assert_allclose(source[0]["boxes"], [[0, 0, 12, 3.5]])
     np.testing.assert_array_equal(source[0]["box_labels"], [2])
     with pytest.raises(ValueError, match="split test has no labels"):
-        data.open_source("test", config(tmp_path, "unlabelled"))[0]
+        data.open_source("test", config(tmp_path, "unlabeled"))[0]
 
 
 def test_set_without_labels_is_refused(tmp_path):

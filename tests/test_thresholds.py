@@ -111,7 +111,7 @@ def test_counts_go_to_the_host_before_they_overflow(monkeypatch):
 @pytest.mark.parametrize(
     ("nodes", "size"), [((7, 7), (56, 56)), ((3, 5), (10, 7)), ((8, 9), (5, 9))]
 )
-def test_upsample_is_bilinear_with_half_pixel_centres(nodes, size):
+def test_upsample_is_bilinear_with_half_pixel_centers(nodes, size):
     activations = np.random.default_rng(0).standard_normal((*nodes, 6)).astype(np.float32)
     edge = resample.upsample(activations, resample.Grid(nodes, size, "edge"))
     resized = jax.image.resize(activations, (*size, 6), "bilinear", antialias=False)

@@ -30,7 +30,7 @@ def net(golden):
     return Net(MODELS["tiny"](10), variables, Preprocess(32))
 
 
-def stabilise(z):
+def stabilize(z):
     return z + EPS * jnp.where(z >= 0, 1, -1)
 
 
@@ -44,7 +44,7 @@ def with_backward(f, backward):
 def share(f, x, r):
     """Relevance r of f(x), given to x in proportion to what each entry contributes."""
     y, vjp = jax.vjp(f, x)
-    return x * vjp(r / stabilise(y))[0]
+    return x * vjp(r / stabilize(y))[0]
 
 
 def epsilon_affine(name, linear, x, kernel, bias):

@@ -25,7 +25,7 @@ from mixaug_jax.training import checkpoint, metric_log
 
 @pytest.fixture(autouse=True)
 def noise(monkeypatch):
-    """Every run here reads the coloured noise."""
+    """Every run here reads the colored noise."""
     monkeypatch.setattr(data, "open_splits", lambda config: toy.splits())
 
 

@@ -184,7 +184,7 @@ def test_random_resized_crop(height, width, size):
     np.testing.assert_allclose(new["boxes"], [[0, 0, size, size]], atol=1e-5)
 
 
-def test_grey_images_stay_grey():
+def test_gray_images_stay_gray():
     old = {"image": np.random.default_rng(0).integers(0, 256, (20, 30, 1), np.uint8)}
     assert transforms.evaluation(old, 16)["image"].shape == (16, 16, 1)
 
@@ -207,8 +207,8 @@ def test_train_geometry_of_every_crop():
     f = transforms.train_geometry(data_config(flip=True))
     flipped = [not np.array_equal(f(rng, old)["image"], old["image"]) for _ in range(400)]
     assert 150 < sum(flipped) < 250
-    with pytest.raises(ValueError, match=r"data\.crop is 'centre'.*resized, pad, time, none"):
-        transforms.train_geometry(data_config(crop="centre"))
+    with pytest.raises(ValueError, match=r"data\.crop is 'center'.*resized, pad, time, none"):
+        transforms.train_geometry(data_config(crop="center"))
 
 
 def test_deterministic():
@@ -220,7 +220,7 @@ def test_deterministic():
 
 # Photometrics -------------------------------------------------------------------------------------
 
-GREY = np.array([0.299, 0.587, 0.114])
+GRAY = np.array([0.299, 0.587, 0.114])
 
 
 def brightness(image, a):
@@ -228,11 +228,11 @@ def brightness(image, a):
 
 
 def contrast(image, a):
-    return image + a * ((image @ GREY).mean() - image)
+    return image + a * ((image @ GRAY).mean() - image)
 
 
 def saturation(image, a):
-    return image + a * ((image @ GREY)[..., None] - image)
+    return image + a * ((image @ GRAY)[..., None] - image)
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
@@ -272,7 +272,7 @@ def bytes_and_seeds(number, seed=0):
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])
-def test_evaluation_normalises_only(number):
+def test_evaluation_normalizes_only(number):
     images, seeds = bytes_and_seeds(number)
     actual = transforms.device_transform(images, seeds, jitter=0, lighting=0, mean=MEAN, std=STD)
     assert actual.dtype == jnp.float32
@@ -309,16 +309,16 @@ def test_device_transform_order_of_things():
 
 def test_photometric_statistics():
     """Over many seeds the brightness factor is uniform in 0.6..1.4 and the lighting has mean 0."""
-    grey = np.full((2000, 1, 1, 3), 100, np.uint8)  # contrast and saturation do nothing to grey
+    gray = np.full((2000, 1, 1, 3), 100, np.uint8)  # contrast and saturation do nothing to gray
     seeds = np.arange(2000, dtype=np.uint32)
     off = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
-    jittered = transforms.device_transform(grey, seeds, jitter=0.4, lighting=0, **off)
+    jittered = transforms.device_transform(gray, seeds, jitter=0.4, lighting=0, **off)
     factor = np.asarray(jittered)[:, 0, 0, 0] * 255 / 100
     assert 0.6 <= factor.min() < 0.61
     assert 1.39 < factor.max() <= 1.4001
     assert abs(factor.mean() - 1) < 0.02
     assert abs(factor.std() - 0.8 / 12**0.5) < 0.01
-    lit = transforms.device_transform(grey, seeds, jitter=0, lighting=0.1, **off)
+    lit = transforms.device_transform(gray, seeds, jitter=0, lighting=0.1, **off)
     shift = np.asarray(lit)[:, 0, 0] - 100 / 255
     assert np.abs(shift.mean(axis=0)).max() < 0.001
     np.testing.assert_allclose(shift[:, 0].std(), 0.1 * 0.2175 * 0.5675, rtol=0.1)

@@ -226,7 +226,7 @@ def test_each_network_has_its_own_preprocessing():
     np.testing.assert_allclose(found("resnet18", channels=1).mean, [0.449])
 
 
-def test_grey_networks(path):
+def test_gray_networks(path):
     state = small("tiny")
     state["conv1.weight"] = state["conv1.weight"][:, :1]
     net = importing(path, state)

@@ -1,4 +1,4 @@
-"""A data set of coloured noise and a config for it: seconds of training, no files."""
+"""A data set of colored noise and a config for it: seconds of training, no files."""
 
 import pathlib
 

@@ -13,7 +13,7 @@ result does not depend on it but for rounding. Defects of other code that users 
 where they matter.
 
 * What is explained is `of`: "logit" of the label, its softmax probability "prob", or the cross-entropy "loss".
-* `stage` is one of `net.stages` with a map; `baseline` is "zero" (the mean colour), "mean", "blur" or an array.
+* `stage` is one of `net.stages` with a map; `baseline` is "zero" (the mean color), "mean", "blur" or an array.
 * A label known while tracing must be in 0..K-1 (ValueError). A traced one cannot be checked: outside, its output counts as 0.
 * Where the explained output is NaN, the whole map is NaN. An image equal to the baseline, a dead network, or a CAM with
   nothing positive give maps of zeros ("mean" to rounding), never 0/0; but rise and iba give what their noise does.

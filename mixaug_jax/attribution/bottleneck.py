@@ -78,7 +78,7 @@ def iba(
 def bottleneck(
     net, image, label, stats, stage, variant, beta, steps, samples, sigma, key, noise, chunk
 ):
-    """What `iba` optimises, with its arguments.
+    """What `iba` optimizes, with its arguments.
 
     Returns:
       capacity [h',w',K] in nats of the last step's forward pass, and float32 [steps,2]: each step's mean cross-entropy and
@@ -131,7 +131,7 @@ def _masks(alpha, sigma):
 
 
 def _capacity(signal, lam, rest):
-    """KL divergence, in nats, of a cell's noisy value from noise alone; `signal` is the cell's value, standardised."""
+    """KL divergence, in nats, of a cell's noisy value from noise alone; `signal` is the cell's value, standardized."""
     rest = jnp.maximum(rest, np.finfo(np.float32).tiny)  # alpha beyond 87, after as many steps
     return 0.5 * ((lam * signal) ** 2 + rest**2 - 2 * jnp.log(rest) - 1)
 

@@ -78,7 +78,7 @@ def gradcam(net, image, label, *, stage="", relu=True, resize="bilinear", of="lo
       net, image, label: see `mixaug_jax.attribution`.
       stage: whose activations to sum; "" is the last one that is a map.
       relu: keep only what is positive, before enlarging.
-      resize: to the image's size, "bilinear" (half-pixel centres) or "nearest" (captum's default).
+      resize: to the image's size, "bilinear" (half-pixel centers) or "nearest" (captum's default).
       of: the output explained, "logit", "prob" or "loss".
     """
     return _cam(gradcam_map, net, image, label, stage, relu, resize, of)
@@ -98,7 +98,7 @@ def gradcam_plus_plus(
       epsilon: added to the denominator of eq. 19 against division by 0, as in pytorch-grad-cam. Small gradients (of the order
         of its root, 1e-3, as before a global average) count less by it; 0 is the paper's definition.
       relu: keep only what is positive, before enlarging.
-      resize: to the image's size, "bilinear" (half-pixel centres) or "nearest".
+      resize: to the image's size, "bilinear" (half-pixel centers) or "nearest".
       of: the output explained, "logit", "prob" or "loss".
     """
     checks.not_negative("epsilon", epsilon)
@@ -118,7 +118,7 @@ def hirescam(net, image, label, *, stage="", relu=True, resize="bilinear", of="l
       net, image, label: see `mixaug_jax.attribution`.
       stage: whose activations to sum; "" is the last one that is a map.
       relu: keep only what is positive, before enlarging.
-      resize: to the image's size, "bilinear" (half-pixel centres) or "nearest".
+      resize: to the image's size, "bilinear" (half-pixel centers) or "nearest".
       of: the output explained, "logit", "prob" or "loss".
     """
     return _cam(hirescam_map, net, image, label, stage, relu, resize, of)
@@ -133,7 +133,7 @@ def xgradcam(net, image, label, *, stage="", relu=True, resize="bilinear", of="l
       net, image, label: see `mixaug_jax.attribution`.
       stage: whose activations to sum; "" is the last one that is a map.
       relu: keep only what is positive, before enlarging.
-      resize: to the image's size, "bilinear" (half-pixel centres) or "nearest".
+      resize: to the image's size, "bilinear" (half-pixel centers) or "nearest".
       of: the output explained, "logit", "prob" or "loss".
     """
     return _cam(xgradcam_map, net, image, label, stage, relu, resize, of)
@@ -148,7 +148,7 @@ def layercam(net, image, label, *, stage="", relu=True, resize="bilinear", of="l
       net, image, label: see `mixaug_jax.attribution`.
       stage: whose activations to sum; "" is the last one that is a map.
       relu: keep only what is positive, before enlarging.
-      resize: to the image's size, "bilinear" (half-pixel centres) or "nearest".
+      resize: to the image's size, "bilinear" (half-pixel centers) or "nearest".
       of: the output explained, "logit", "prob" or "loss".
     """
     return _cam(layercam_map, net, image, label, stage, relu, resize, of)
@@ -170,14 +170,14 @@ def scorecam(
 
     Wang et al. 2019, arXiv 1910.01279. A channel's mask is its activation map at the image's size, scaled to 0..1;
     a constant map masks everything (other code divides 0 by 0 there). pytorch-grad-cam enlarges with corners aligned, which
-    shifts masks against pixels by up to half a cell; here centres are half-pixel.
+    shifts masks against pixels by up to half a cell; here centers are half-pixel.
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
       stage: whose activations to sum; "" is the last one that is a map.
       masks: [K,h,w] in 0..1 for the K channels, in place of the enlarged activations.
       relu: keep only what is positive, before enlarging.
-      resize: to the image's size, "bilinear" (half-pixel centres) or "nearest".
+      resize: to the image's size, "bilinear" (half-pixel centers) or "nearest".
       of: the output that weights channels, "logit", "prob" or "loss".
       chunk: masked images in memory at once; 0 is all.
     """
@@ -210,7 +210,7 @@ def guided_gradcam(net, image, label, *, stage="", resize="bilinear", of="logit"
     Args:
       net, image, label: see `mixaug_jax.attribution`.
       stage: whose activations to sum; "" is the last one that is a map.
-      resize: of Grad-CAM to the image's size, "bilinear" (half-pixel centres, the paper's) or "nearest" (captum's default).
+      resize: of Grad-CAM to the image's size, "bilinear" (half-pixel centers, the paper's) or "nearest" (captum's default).
       of: the output explained, "logit", "prob" or "loss".
     """
     coarse = gradcam(net, image, label, stage=stage, resize=resize, of=of)

@@ -23,9 +23,9 @@ def random(net, image, label, *, key=0):
 
 
 def center(net, image, label):
-    """1 in the centre, falling with the distance from it to 0 in the corners, [h,w,1].
+    """1 in the center, falling with the distance from it to 0 in the corners, [h,w,1].
 
-    The centre bias that photographs have (Zhang et al. 2016, arXiv 1608.00507).
+    The center bias that photographs have (Zhang et al. 2016, arXiv 1608.00507).
 
     Args:
       net, image, label: as for any method; only the image's size matters.
@@ -45,9 +45,9 @@ def sobel(net, image, label):
     Args:
       net, image, label: as for any method; only the image matters.
     """
-    grey = jnp.pad(checks.image(image).mean(-1), 1, mode="edge")
-    rise = grey[2:] - grey[:-2]
-    run = grey[:, 2:] - grey[:, :-2]
+    gray = jnp.pad(checks.image(image).mean(-1), 1, mode="edge")
+    rise = gray[2:] - gray[:-2]
+    run = gray[:, 2:] - gray[:, :-2]
     down = rise[:, :-2] + 2 * rise[:, 1:-1] + rise[:, 2:]
     across = run[:-2] + 2 * run[1:-1] + run[2:]
     return jnp.hypot(down, across)[..., None]

@@ -24,7 +24,7 @@ def input_x_gradient(net, image, label, *, of="logit"):
     """Image times gradient, signed [h,w,C] (Shrikumar et al. 2016, arXiv 1605.01713).
 
     Args:
-      net, image, label: see `mixaug_jax.attribution`. The image is normalised, so its zero is the mean colour.
+      net, image, label: see `mixaug_jax.attribution`. The image is normalized, so its zero is the mean color.
       of: the output explained, "logit", "prob" or "loss".
     """
     return checks.image(image) * gradient(net, image, label, of=of)

@@ -72,7 +72,7 @@ def lrp(
         makes of black and white.
 
     Raises:
-      ValueError: for an unknown rule or stage, or a network that normalises before its convolutions.
+      ValueError: for an unknown rule or stage, or a network that normalizes before its convolutions.
     """
     image = checks.image(image)
     layers = _layers(net, image)
@@ -111,7 +111,7 @@ def excitation_backprop(net, image, label, *, use_bias=True):
       use_bias: whether biases take part, so that the map sums to less than the logit.
 
     Raises:
-      ValueError: for a network that normalises before its convolutions.
+      ValueError: for a network that normalizes before its convolutions.
     """
     image = checks.image(image)
     rule = rules.AlphaBeta(1.0, 0.0, use_bias)

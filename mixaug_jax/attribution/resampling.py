@@ -14,7 +14,7 @@ def apply(rows, cols, x):
 
 
 def blur(x, sigma):
-    """Gaussian blur of x [h,w,C] over the whole image, weights renormalised at the borders; `sigma` in pixels."""
+    """Gaussian blur of x [h,w,C] over the whole image, weights renormalized at the borders; `sigma` in pixels."""
 
     def matrix(length):
         place = np.arange(length)
@@ -45,7 +45,7 @@ def smooth(x, sigma):
 
 
 def enlarge(x, size, method="bilinear"):
-    """x [h,w,C] at size (H, W), half-pixel centres.
+    """x [h,w,C] at size (H, W), half-pixel centers.
 
     Args:
       method: "nearest", "bilinear" (the outer values continue beyond the border, as in torch and OpenCV), or "mirror":

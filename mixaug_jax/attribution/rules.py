@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-STABILISER = 1e-6
+STABILIZER = 1e-6
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -31,15 +31,15 @@ def _go_back(forward, backward, inputs, r):
 replaced.defvjp(_run, _go_back)
 
 
-def stabilise(z, epsilon=STABILISER):
+def stabilize(z, epsilon=STABILIZER):
     """z moved away from zero by epsilon; zero counts as positive."""
     return z + epsilon * jnp.where(z >= 0, 1, -1)
 
 
-def share(f, inputs, r, epsilon=STABILISER):
+def share(f, inputs, r, epsilon=STABILIZER):
     """Relevance r of z = f(*inputs), linear but for a bias, given to the inputs in proportion to what they add to z."""
     z, vjp = jax.vjp(f, *inputs)
-    return sum(x * g for x, g in zip(inputs, vjp(r / stabilise(z, epsilon)), strict=True))
+    return sum(x * g for x, g in zip(inputs, vjp(r / stabilize(z, epsilon)), strict=True))
 
 
 def _check(name, value):
@@ -55,7 +55,7 @@ def _signed(x):
 class Epsilon:
     """R_i = x_i w_ij / (z_j + epsilon sign(z_j)) R_j, Bach et al. 2015 eq. 58; epsilon in units of z."""
 
-    epsilon: float = STABILISER
+    epsilon: float = STABILIZER
 
     def __post_init__(self):
         _check("epsilon", self.epsilon)
@@ -210,7 +210,7 @@ def share_add(name, x, y):
     """A residual sum shares relevance in proportion to its summands."""
 
     def backward(x, y, r):
-        part = r / stabilise(x + y)
+        part = r / stabilize(x + y)
         return x * part, y * part
 
     return replaced(jnp.add, backward, x, y)

@@ -50,7 +50,7 @@ def replacement(image, baseline):
     """What stands for "nothing there" in image [h,w,C] -> [h,w,C].
 
     Args:
-      baseline: "zero" (the mean colour of the data, where images are normalised), "mean" (this image's, of each channel),
+      baseline: "zero" (the mean color of the data, where images are normalized), "mean" (this image's, of each channel),
         "blur" (Gaussian, its sigma a sixteenth of the shorter side), or an array that broadcasts to the image.
     """
     if not isinstance(baseline, str):

@@ -59,7 +59,7 @@ def _defaults(data: str) -> ml_collections.ConfigDict:
     d.flip = True  # mirror left and right, half of the time
     d.jitter = 0.0  # strength of brightness, contrast and saturation changes
     d.lighting = 0.0  # strength of PCA lighting
-    d.resize = 1.0  # evaluation: the short side becomes resize * size, then the centre is cut out
+    d.resize = 1.0  # evaluation: the short side becomes resize * size, then the center is cut out
     d.mean, d.std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)  # of 0..1 pixels, red green blue
     d.corrupt = "error"  # an unreadable image: "error" or "skip" (said once by name)
     d.threads = 4  # that read and decode

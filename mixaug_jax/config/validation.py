@@ -67,7 +67,7 @@ def _check_channels(d):
     if len(d.mean) not in (1, 3):
         raise ValueError(f"data.mean has {len(d.mean)} values; images have 1 channel or 3")
     if len(d.mean) == 1 and (d.jitter or d.lighting):
-        raise ValueError("data.jitter and data.lighting are for colours; data.mean has one channel")
+        raise ValueError("data.jitter and data.lighting are for colors; data.mean has one channel")
 
 
 def _check_audio(config):

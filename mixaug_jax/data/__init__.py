@@ -24,7 +24,7 @@ def batches(source: Source, config, *, train: bool, start: int = 0) -> Iterator[
     `start`, of the number of threads, or, up to the order inside the batch, of the number of
     processes. So resuming is `start=step`, and costs nothing.
 
-    Evaluation: every example once, in order, by the centre crop; the last batch is short. All
+    Evaluation: every example once, in order, by the center crop; the last batch is short. All
     processes get the same number of batches, so the last one of a process may even be empty.
 
     Args:

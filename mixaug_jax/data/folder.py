@@ -11,7 +11,7 @@ annotations.json  {"train/cat/1.jpg": {"boxes": [["head", row0, col0, row1, col1
     out, and pictures too.
 concepts.json     {"1": ["cat", "object"], "2": ["grass", "material"], ...}
     (name, category) of the numbers in the masks; 0 is none. A mask is a PNG of the picture's size:
-    grey or palette (the index is the number) up to 65535, or with several channels where a pixel
+    gray or palette (the index is the number) up to 65535, or with several channels where a pixel
     has several concepts.
 """
 
@@ -37,7 +37,7 @@ def open_folder(split: str, config, *, annotations: bool = True) -> Source:
 
     A file that is cut short or no image is found here, before anything is trained on it: with
     data.corrupt="error" it is refused by name, with "skip" left out and logged. (Damage that only a
-    full decoding shows is met when the image is read: an error, or its neighbour instead.) Camera
+    full decoding shows is met when the image is read: an error, or its neighbor instead.) Camera
     orientation tags are not applied. The names of boxes are numbered as the classes, others after.
 
     Args:
@@ -210,7 +210,7 @@ def _segmentation(path, shape, slots, known):
 
 
 def _mask(path):
-    """The numbers in a mask as uint8 or uint16 [H, W, K]; a palette's indices, not its colours."""
+    """The numbers in a mask as uint8 or uint16 [H, W, K]; a palette's indices, not its colors."""
     try:
         with PIL.Image.open(path) as image:
             mask = np.array(image)

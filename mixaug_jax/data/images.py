@@ -12,7 +12,7 @@ from mixaug_jax.core import say
 def decode_rgb(file, name: str) -> np.ndarray:
     """The pixels of an image file as uint8 [H, W, 3], by Pillow alone, so equal on every machine.
 
-    Grey, palette, CMYK and 16-bit images become RGB (16 bits keep their upper eight); transparency
+    Gray, palette, CMYK and 16-bit images become RGB (16 bits keep their upper eight); transparency
     is dropped. The orientation tag of a camera is not applied: boxes and masks are given in the
     stored pixels.
 
@@ -26,8 +26,8 @@ def decode_rgb(file, name: str) -> np.ndarray:
     try:
         with PIL.Image.open(file) as image:
             if image.mode.startswith("I"):  # Pillow's own conversion clips instead of scaling
-                grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=-1)
+                gray = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
+                return np.repeat(gray[..., None], 3, axis=-1)
             if "transparency" in image.info:  # else Pillow warns of what the next line drops
                 image = image.convert("RGBA")
             return np.array(image.convert("RGB"))

@@ -20,12 +20,12 @@ CROPS = ("resized", "pad", "time", "none")
 # The principal components of ImageNet's RGB pixels (0..1): Krizhevsky et al. 2012, section 4.1; the
 # numbers are those of Facebook's fb.resnet.torch, which CutMix's code has taken over.
 LIGHTING_VALUES = (0.2175, 0.0188, 0.0045)
-LIGHTING_VECTORS = (  # a row is a colour channel, a column a component
+LIGHTING_VECTORS = (  # a row is a color channel, a column a component
     (-0.5675, 0.7192, 0.4009),
     (-0.5808, -0.0045, -0.8140),
     (-0.5836, -0.6948, 0.4203),
 )
-GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
+GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 
 
 def train_geometry(config) -> Callable[[np.random.Generator, dict], dict]:
@@ -118,7 +118,7 @@ def pad_crop(rng: np.random.Generator, example: dict, pad: int) -> dict:
     """`pad` black pixels on every side, then a random crop of the old size.
 
     The CIFAR recipe (He et al. 2016, section 4.2), with torchvision's black border, which is black
-    before and not after the normalisation. Where the concepts have no pixels they are 0 (none).
+    before and not after the normalization. Where the concepts have no pixels they are 0 (none).
     """
     height, width = example["image"].shape[:2]
     row, col = (int(offset) for offset in rng.integers(2 * pad + 1, size=2))
@@ -190,7 +190,7 @@ def _crop(example, row, col, rows, cols):
 
 
 def _resize(example, rows, cols):
-    """The image by Pillow's antialiased bilinear filter, concepts by the nearest pixel's centre."""
+    """The image by Pillow's antialiased bilinear filter, concepts by the nearest pixel's center."""
     height, width = example["image"].shape[:2]
     if (height, width) == (rows, cols):
         return example
@@ -205,7 +205,7 @@ def _resize(example, rows, cols):
 
 
 def _nearest(old, new):
-    """For each of `new` pixels the one of `old` pixels that holds its centre, in integers."""
+    """For each of `new` pixels the one of `old` pixels that holds its center, in integers."""
     return (2 * np.arange(new) + 1) * old // (2 * new)
 
 
@@ -225,16 +225,16 @@ def device_transform(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> jax.Array:
-    """Bytes to normalised float32, by way of the random photometrics; pure, for use under jit.
+    """Bytes to normalized float32, by way of the random photometrics; pure, for use under jit.
 
-    The CutMix ImageNet recipe: colour jitter, PCA lighting, normalise (clovaai/CutMix-PyTorch). An
+    The CutMix ImageNet recipe: color jitter, PCA lighting, normalize (clovaai/CutMix-PyTorch). An
     example's draws come from its own seed alone, so they do not depend on how many devices or
     processes share the batch.
 
     Args:
       images: uint8 [B, h, w, C]; C = 3 where jitter or lighting is on.
       seeds: uint32 [B].
-      jitter: strength of the colour jitter, 0.4 in the recipe; 0 = off, as in evaluation.
+      jitter: strength of the color jitter, 0.4 in the recipe; 0 = off, as in evaluation.
       lighting: strength of the lighting, 0.1 in the recipe; 0 = off, as in evaluation.
       mean: per channel, in units of image / 255.
       std: likewise.
@@ -260,11 +260,11 @@ def device_transform(
 def color_jitter(key: jax.Array, image: jax.Array, *, strength: float = 0.4) -> jax.Array:
     """Brightness, contrast and saturation, each `image + a (reference - image)`.
 
-    a ~ U(-strength, strength), drawn for each; the reference is black, the image's mean grey, or
-    each pixel's own grey (.299, .587, .114). From fb.resnet.torch, as in clovaai/CutMix-PyTorch,
+    a ~ U(-strength, strength), drawn for each; the reference is black, the image's mean gray, or
+    each pixel's own gray (.299, .587, .114). From fb.resnet.torch, as in clovaai/CutMix-PyTorch,
     which applies the three in random order and clips nothing. Unclipped, the three are linear maps
-    that commute: brightness is a factor, saturation keeps every pixel's grey and so the mean that
-    contrast pulls to, contrast moves a pixel and its grey alike. So the order has no effect but on
+    that commute: brightness is a factor, saturation keeps every pixel's gray and so the mean that
+    contrast pulls to, contrast moves a pixel and its gray alike. So the order has no effect but on
     rounding, and is not drawn.
 
     Args:
@@ -279,13 +279,13 @@ def color_jitter(key: jax.Array, image: jax.Array, *, strength: float = 0.4) -> 
         key, (3,), minval=-strength, maxval=strength
     )
     image = image * (1 - brightness)
-    grey = jnp.sum(image * jnp.asarray(GREY, image.dtype), axis=-1, keepdims=True)
-    image = image + saturation * (grey - image)
-    return image + contrast * (jnp.mean(grey) - image)
+    gray = jnp.sum(image * jnp.asarray(GRAY, image.dtype), axis=-1, keepdims=True)
+    image = image + saturation * (gray - image)
+    return image + contrast * (jnp.mean(gray) - image)
 
 
 def pca_lighting(key: jax.Array, image: jax.Array, *, strength: float = 0.1) -> jax.Array:
-    """One colour shift along the principal components of natural images' RGB values.
+    """One color shift along the principal components of natural images' RGB values.
 
     Adds sum_j v_cj e_j a_j to channel c, a ~ N(0, strength^2) for each component, with ImageNet's
     eigenvectors v and values e (Krizhevsky et al. 2012, section 4.1).

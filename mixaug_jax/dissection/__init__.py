@@ -1,4 +1,4 @@
-"""Network Dissection: which human-recognisable concepts the units of a network detect.
+"""Network Dissection: which human-recognizable concepts the units of a network detect.
 
 Bau, Zhou, Khosla, Oliva, Torralba: "Network Dissection: Quantifying Interpretability of Deep Visual
 Representations", CVPR 2017.

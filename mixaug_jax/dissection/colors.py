@@ -1,14 +1,14 @@
-"""The basic colour name of every pixel.
+"""The basic color name of every pixel.
 
-The eleven basic colour terms are those of Berlin and Kay, Basic Color Terms, 1969. A pixel gets the
-name whose focus lies nearest in CIELAB (D65, Euclidean distance). This is not Broden's own colour
+The eleven basic color terms are those of Berlin and Kay, Basic Color Terms, 1969. A pixel gets the
+name whose focus lies nearest in CIELAB (D65, Euclidean distance). This is not Broden's own color
 annotation, which reads van de Weijer's learned table (van de Weijer, Schmid, Verbeek, Larlus:
 "Learning color names for real-world applications", IEEE TIP 2009); who has that table, or another,
 can give it as a file to `open_table`.
 
 The foci are this package's own choice: an everyday shade of each name, not the screen's primaries.
 Pure (0, 0, 255), for one, lies so far out that most blue surfaces would be called purple or gray.
-Chosen so, 91 to 97 % of each colour's pixels in the scenes get the name that they were painted in
+Chosen so, 91 to 97 % of each color's pixels in the scenes get the name that they were painted in
 (95 % of all). One focus a name has its limits: pale tints, such as a hazy sky's blue, become white
 or gray.
 """
@@ -66,7 +66,7 @@ def nearest_names(image: np.ndarray) -> np.ndarray:
 
 
 def open_table(path) -> np.ndarray:
-    """A table of colour names from a file: uint8 [32, 32, 32], numbers 1..11 in `CONCEPTS`, by
+    """A table of color names from a file: uint8 [32, 32, 32], numbers 1..11 in `CONCEPTS`, by
     (red // 8, green // 8, blue // 8).
 
     The file is .npy, .npz (its one array) or .csv, with either the number of the name for each bin,
@@ -80,17 +80,17 @@ def open_table(path) -> np.ndarray:
     path = pathlib.Path(path).expanduser()
     kinds = {".npy": _numpy_array, ".npz": _numpy_array, ".csv": _csv_array}
     if path.suffix not in kinds or not path.is_file():
-        raise ValueError(f"the colour table {path} must be a .npy, .npz or .csv file that exists")
+        raise ValueError(f"the color table {path} must be a .npy, .npz or .csv file that exists")
     try:
         table = kinds[path.suffix](path)
     except (OSError, ValueError) as error:
-        raise ValueError(f"the colour table {path} cannot be read: {error}") from error
+        raise ValueError(f"the color table {path} cannot be read: {error}") from error
     if table.shape == (BINS**3, len(FOCI)):
         table = 1 + table.argmax(1)
     inside = table.size == BINS**3 and table.min() >= 1 and table.max() <= len(FOCI)
     if not inside or (table != np.floor(table)).any():
         raise ValueError(
-            f"the colour table {path} has shape {table.shape}; it must hold {BINS**3} numbers 1..11 "
+            f"the color table {path} has shape {table.shape}; it must hold {BINS**3} numbers 1..11 "
             f"or {BINS**3} rows of {len(FOCI)} scores"
         )
     return table.reshape(BINS, BINS, BINS).astype(np.uint8)

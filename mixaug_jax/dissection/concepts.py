@@ -6,7 +6,7 @@ K numbers. Any `data.Source` whose examples hold `concepts` can be dissected:
 * the scenes, and folders with masks, have their own;
 * `broden.open_broden` reads a folder in Broden's format;
 * `annotate(source, f, names)` adds what a function image -> label map finds, which is where a
-  segmentation network plugs in; `add_colors` is that with the basic colour names.
+  segmentation network plugs in; `add_colors` is that with the basic color names.
 
 `make_label_maps` brings all maps of a data set to one size, once, and keeps them on disk.
 """
@@ -120,7 +120,7 @@ def annotate(source: Source, label_map: Callable, names: tuple) -> Source:
 
 
 def add_colors(source: Source, table: str = "") -> Source:
-    """The data set with the basic colour name of each pixel, in a slot of its own; see `colors`.
+    """The data set with the basic color name of each pixel, in a slot of its own; see `colors`.
 
     table: path of a table for `colors.open_table`; "" takes the nearest focus.
     """

@@ -156,7 +156,7 @@ def random_net(net, dataset, seed: int):
     statistics are mean 0 and variance 1."""
     image = jnp.asarray(net.preprocess(dataset[0]["image"]))[None]
     lowered = jax.jit(net.model.init).lower(jax.random.key(seed), image)
-    # XLA's CPU backend takes tens of seconds to optimise this, which runs once.
+    # XLA's CPU backend takes tens of seconds to optimize this, which runs once.
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     compiled = lowered.compile(quick if jax.default_backend() == "cpu" else None)
     return dataclasses.replace(net, variables=compiled(jax.random.key(seed), image))

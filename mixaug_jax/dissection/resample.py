@@ -1,11 +1,11 @@
 """Where the pixels of a label map fall between the nodes of an activation map.
 
-Half-pixel centres: pixel t of an axis of H pixels lies at (t + 1/2) h/H - 1/2 on the axis of the h
+Half-pixel centers: pixel t of an axis of H pixels lies at (t + 1/2) h/H - 1/2 on the axis of the h
 nodes, which is `jax.image.resize(..., "bilinear", antialias=False)` and torch's
 `align_corners=False`. Beyond the outer nodes stands one more node on each side: a copy of the outer
 one (padding "edge"), or 0 (padding "zero", the geometry of github.com/davidbau/dissect, where the
 values of a border strip half a cell wide fade to about a half). A *cell* is the space between two
-neighbouring nodes along an axis, or between four on the map.
+neighboring nodes along an axis, or between four on the map.
 
 Values are clamped between the corners that they lie between, so that rounding never lifts a pixel
 above its corners: a constant map stays constant, and a cell whose corners are all at most T has no
@@ -43,7 +43,7 @@ class Grid:
 def pixels(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
     """The lower node [target], numbered with padding (0..source), and the fraction [target] float32
     of the way to the next node, for each pixel of an axis."""
-    # (t + 1/2) source/target - 1/2 in integers: exact where a centre falls on a node.
+    # (t + 1/2) source/target - 1/2 in integers: exact where a center falls on a node.
     node, rest = np.divmod((2 * np.arange(target) + 1) * source - target, 2 * target)
     return node + 1, (rest / (2 * target)).astype(np.float32)
 

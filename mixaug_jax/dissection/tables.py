@@ -198,7 +198,7 @@ def _pack_image(maps: np.ndarray, num_concepts: int, categories: np.ndarray):
     groups = np.unique(categories[present]) if len(categories) else present[:0]
     pixels = len(maps)
     bits = np.zeros((1 + len(present) + len(groups), 32 * -(-pixels // 32)), bool)
-    place = np.zeros(num_concepts, int)  # unlabelled pixels go to row 0, which has them all
+    place = np.zeros(num_concepts, int)  # unlabeled pixels go to row 0, which has them all
     place[present] = 1 + np.arange(len(present))
     bits[place[maps], np.arange(pixels)[:, None]] = True
     bits[0, :pixels] = True

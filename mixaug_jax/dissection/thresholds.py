@@ -10,7 +10,7 @@ A float32 is looked up by its bits, put in an order that integers share with flo
 sample gives each unit an interval of values that should hold the wanted rank. A pass over the
 images counts the values of the interval in up to 4096 bins, and those above it; the bin that holds
 the rank is the next interval; one bin is one float32 after two passes as a rule. Where the pilot
-missed, the interval on the proper side of it follows. Only cells (four neighbouring nodes) with a
+missed, the interval on the proper side of it follows. Only cells (four neighboring nodes) with a
 corner at or above the interval are computed: bilinear values lie between their corners. Counts are
 integers, so devices and batches add up to the same answer.
 """

@@ -1,7 +1,7 @@
 """Figures; every function gives a matplotlib `Figure`, and `save_figure` writes PNG and SVG.
 
-The colours are those of Okabe and Ito, "Color Universal Design" (2008), which people with any kind
-of colour vision can tell apart.
+The colors are those of Okabe and Ito, "Color Universal Design" (2008), which people with any kind
+of color vision can tell apart.
 """
 
 import matplotlib
@@ -22,7 +22,7 @@ def unique_concepts(results: dict[str, Dissection], *, per: str = "unit") -> Fig
     """Unique concepts by category, one panel for each IoU threshold: Won et al. 2023, Fig. 3.
 
     Beside every bar stand its interval over resampled images (line; see `stats.PERCENTILES`), the same count with label maps shuffled
-    against images (open circle at the mean, grey band over the range) and of a network with random
+    against images (open circle at the mean, gray band over the range) and of a network with random
     weights (cross).
 
     Args:
@@ -177,14 +177,14 @@ def masked(image: np.ndarray, activation: np.ndarray, threshold: float) -> np.nd
     `threshold`.
     """
     inside = _upsampled(activation, image.shape[:2]) > threshold
-    grey = image.mean(-1, keepdims=True)
-    outside = 0.25 * (0.5 * image + 0.5 * grey) + 25
+    gray = image.mean(-1, keepdims=True)
+    outside = 0.25 * (0.5 * image + 0.5 * gray) + 25
     shown = np.where(inside[..., None], image, outside).astype(np.uint8)
     return np.broadcast_to(shown, (*image.shape[:2], 3))
 
 
 def _upsampled(activation, size):
-    """Bilinear with half-pixel centres and clamped edges, as `resample`."""
+    """Bilinear with half-pixel centers and clamped edges, as `resample`."""
     padded = np.pad(np.asarray(activation, np.float32), 1, mode="edge")
     for axis in (0, 1):
         node, share = resample.pixels(activation.shape[axis], size[axis])

@@ -18,7 +18,7 @@ _AXIS = {
     "morf": "share of the tiles removed, most relevant first",
 }
 _OUTPUT = {"prob": "probability", "logit": "logit", "loss": "loss"}
-_DASHES = ((1.5, 1.5), (4, 2), (6, 1.5, 1.5, 1.5))  # of the controls, all grey
+_DASHES = ((1.5, 1.5), (4, 2), (6, 1.5, 1.5, 1.5))  # of the controls, all gray
 
 
 def faithfulness(results: dict[str, Evaluation], *, replicates: int = 200, seed: int = 0) -> Figure:
@@ -125,7 +125,7 @@ def compared_curves(
 
 
 def _styles(results):
-    """How each method's line is drawn; more methods than colours are told apart by their dashes."""
+    """How each method's line is drawn; more methods than colors are told apart by their dashes."""
     methods = [m for m, result in results.items() if result.kind == "method"]
     controls = [m for m, result in results.items() if result.kind == "control"]
     styles = {}
@@ -241,12 +241,12 @@ def _overlay(panel, image, heat, mask, hit):
 
 
 def blend(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """uint8 [H,W,3] and a finite map [H,W] -> uint8 [H,W,3]: the image in dim grey, the positive heat in colour over it."""
+    """uint8 [H,W,3] and a finite map [H,W] -> uint8 [H,W,3]: the image in dim gray, the positive heat in color over it."""
     top = np.quantile(heat[heat > 0], 0.99)  # a few pixels would leave the others dark
     share = np.clip(heat / top, 0, 1)[..., None]
-    grey = 0.55 * image.mean(-1, keepdims=True)
+    gray = 0.55 * image.mean(-1, keepdims=True)
     color = 255 * matplotlib.colormaps["inferno"](share[..., 0])[..., :3]
-    return ((1 - 0.8 * share) * grey + 0.8 * share * color).astype(np.uint8)
+    return ((1 - 0.8 * share) * gray + 0.8 * share * color).astype(np.uint8)
 
 
 def _outline(panel, mask):

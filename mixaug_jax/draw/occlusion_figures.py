@@ -8,9 +8,9 @@ from mixaug_jax.core.stats import PERCENTILES
 from mixaug_jax.draw.style import FAINT, INK, PALETTE, STYLE
 from mixaug_jax.occlusion.outcomes import Outcome, Sweep
 
-# ColorBrewer's purple and orange: their order shows with any kind of colour vision.
+# ColorBrewer's purple and orange: their order shows with any kind of color vision.
 _MAP = "PuOr_r"
-_LEAST = 2.0  # points; the colours' smallest range
+_LEAST = 2.0  # points; the colors' smallest range
 
 
 def curves(swept: Sweep, found: Outcome, score: str, *, label: int = 0) -> Figure:
@@ -72,7 +72,7 @@ def _dress(panels):
 def rises(swept: Sweep, found: Outcome) -> Figure:
     """Where accuracy rises: scores and selections against shares and values, a panel for each label.
 
-    A dot marks cells whose interval lies above 0, a ring those whose loss falls for sure. Colours
+    A dot marks cells whose interval lies above 0, a ring those whose loss falls for sure. Colors
     reach to the largest rise, so most losses of accuracy are at the end of the scale.
     """
     grid = swept.grid

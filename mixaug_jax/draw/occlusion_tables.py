@@ -59,7 +59,7 @@ def summary(swept: Sweep, found: Outcome) -> str:
         f"loss {found.clean_loss:.3f}"
     ]
     if found.clean_accuracy == 1:
-        lines.append("  every complete image is recognised, so accuracy cannot rise")
+        lines.append("  every complete image is recognized, so accuracy cannot rise")
     for k, label in enumerate(swept.labels):
         chance, most = found.by_chance[k].mean(), np.percentile(found.by_chance[k], 95)
         lines.append(

@@ -33,7 +33,7 @@ def training_curves(lines: list[dict]) -> Figure:
 
 
 def study_curves(runs: dict[str, list[list[dict]]]) -> Figure:
-    """Training loss and validation accuracy of many runs: a colour an augmentation, a line a seed.
+    """Training loss and validation accuracy of many runs: a color an augmentation, a line a seed.
 
     Args:
       runs: the lines of `metrics.jsonl` of each seed, by augmentation.

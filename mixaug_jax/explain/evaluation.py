@@ -85,7 +85,7 @@ class Row:
     left_out: int
 
 
-def summarise(result: Evaluation, *, replicates: int = 200, seed: int = 0) -> list[Row]:
+def summarize(result: Evaluation, *, replicates: int = 200, seed: int = 0) -> list[Row]:
     """A row for each score, but for subsets (`SUBSETS`) without an image.
 
     The pointing games have another row each, "..._class_mean", the mean over classes as TorchRay has it (see
@@ -99,7 +99,7 @@ def summarise(result: Evaluation, *, replicates: int = 200, seed: int = 0) -> li
     """
     number = len(result.images)
     draws = image_weights(number, replicates, seed).T
-    unlabelled = result.settings.get("unlabelled", 0)
+    unlabeled = result.settings.get("unlabeled", 0)
     rows = []
 
     def add(score, counted, statistic):
@@ -109,7 +109,7 @@ def summarise(result: Evaluation, *, replicates: int = 200, seed: int = 0) -> li
         if again:
             ends = np.percentile(again, PERCENTILES)
         mean = statistic(places) if len(places) else np.nan
-        left_out = number - len(places) + unlabelled
+        left_out = number - len(places) + unlabeled
         rows.append(Row(score, float(mean), *map(float, ends), len(places), left_out))
 
     for name, values in result.scores.items():
@@ -145,7 +145,7 @@ def table(results: dict[str, Evaluation], *, replicates: int = 200, seed: int = 
         [result.method, result.kind, row.score, *(f"{v:.6g}" for v in (row.mean, row.low, row.high)),
          row.images, row.left_out]
         for result in ordered
-        for row in summarise(result, replicates=replicates, seed=seed)
+        for row in summarize(result, replicates=replicates, seed=seed)
     ]  # fmt: skip
 
 

@@ -29,7 +29,7 @@ class Examples:
       masks: bool [N,h,w], the region that should be pointed at; empty where there is none, or it was cropped away.
       difficult: bool [N], see `is_difficult`.
       region: how masks were found, one of `regions.KINDS`, or "" where the data set tells no place of anything.
-      unlabelled: how many images were left out, because nothing in them is a class of the network.
+      unlabeled: how many images were left out, because nothing in them is a class of the network.
     """
 
     images: np.ndarray
@@ -39,7 +39,7 @@ class Examples:
     masks: np.ndarray
     difficult: np.ndarray
     region: str
-    unlabelled: int
+    unlabeled: int
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -117,7 +117,7 @@ def load_examples(
         masks=masks,
         difficult=is_difficult(masks.mean((1, 2)), kinds) & masks.any((1, 2)),
         region=find.kind,
-        unlabelled=len(chosen) - len(found),
+        unlabeled=len(chosen) - len(found),
     )
 
 

@@ -135,7 +135,7 @@ def settings_of(net, examples, method: str, plan: Plan, reference=(), extra=NO_O
         "view": repr(net.preprocess),
         "examples": examples.checksum,
         "images": len(examples),
-        "unlabelled": examples.unlabelled,
+        "unlabeled": examples.unlabeled,
         "region": examples.region,
         "precision": jax.config.jax_default_matmul_precision or "default",
         **used,

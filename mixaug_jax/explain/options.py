@@ -10,7 +10,7 @@ from mixaug_jax.scores import SCORES
 # They know nothing of the network: what every method has to beat.
 CONTROLS = ("random", "center", "sobel")
 # How their channels become one map unless it is said: these methods tell how sensitive the output is to a pixel, with a sign
-# that depends on the pixel's colour; the others what a pixel contributes to the output.
+# that depends on the pixel's color; the others what a pixel contributes to the output.
 SENSITIVITIES = ("gradient", "loss_gradient", "guided_backprop", "deconvnet", "smoothgrad")
 SENSITIVITIES += ("guided_gradcam",)
 # What follows from the run: keys from its seed, chunks from its memory. The others are arrays, which a config does not hold.

@@ -120,7 +120,7 @@ def imagenet_classes(dataset) -> dict[str, frozenset]:
 
 
 def boxes_mask(boxes, size) -> np.ndarray:
-    """Boxes [n,4] (row0, col0, row1, col1) in pixels -> bool [h,w], the pixels whose centres lie in one of them."""
+    """Boxes [n,4] (row0, col0, row1, col1) in pixels -> bool [h,w], the pixels whose centers lie in one of them."""
     row, col = (np.arange(side) + 0.5 for side in size)
     mask = np.zeros(size, bool)
     for row0, col0, row1, col1 in boxes:

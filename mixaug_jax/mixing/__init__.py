@@ -2,8 +2,8 @@
 
     images, targets = MIXERS["cutmix"](key, images, targets, shard=shard, alpha=1.0)
 
-`key` is the step's key, equal on all devices; `images` [B,H,W,C] are normalised, so that 0 is the
-mean colour; `targets` [B,K] are rows that sum to 1; `shard` is the index of the device along the
+`key` is the step's key, equal on all devices; `images` [B,H,W,C] are normalized, so that 0 is the
+mean color; `targets` [B,K] are rows that sum to 1; `shard` is the index of the device along the
 data axis. All mix in float32 and return the types given. With `per="batch"` the examples share
 lambda, coin and mask, alike on all devices; with `per="example"` each has its own; the default is
 what was published. With the probability 1 - `prob` nothing is mixed. lambda is always the weight of

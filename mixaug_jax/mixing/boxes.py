@@ -11,25 +11,25 @@ from mixaug_jax.mixing.pixels import mix_with_partners
 from mixaug_jax.mixing.saliency import fine_grained_saliency, misread_saliency
 
 
-def cut_box(centre, lam, height, width):
+def cut_box(center, lam, height, width):
     """CutMix's box, which covers 1 - lam of the image before the edge clips it.
 
     Yun et al., CutMix, arXiv 1905.04899, section 3.1, as in the published `rand_bbox`: each side is
     trunc(side * sqrt(1 - lam)), and the box reaches half of that, rounded down, to both sides of
-    the centre, so an odd side loses a pixel.
+    the center, so an odd side loses a pixel.
 
     Args:
-      centre: (row, col), integers of any shape.
-      lam: share of the image to keep, 0..1, any shape that broadcasts against the centre's.
+      center: (row, col), integers of any shape.
+      lam: share of the image to keep, 0..1, any shape that broadcasts against the center's.
       height, width: of the image, in pixels.
 
     Returns:
       (row0, col0, row1, col1), ends exclusive, int32 of the broadcast shape. Computed by numpy in
       float64, as published, where all arguments are Python's or numpy's; else in float32.
     """
-    on_device = any(isinstance(x, jax.Array) for x in (*centre, lam))
+    on_device = any(isinstance(x, jax.Array) for x in (*center, lam))
     xp, real = (jnp, jnp.float32) if on_device else (np, np.float64)
-    row, col, lam = xp.broadcast_arrays(*(xp.asarray(c) for c in centre), xp.asarray(lam, real))
+    row, col, lam = xp.broadcast_arrays(*(xp.asarray(c) for c in center), xp.asarray(lam, real))
     cut = xp.sqrt(1 - lam)
     ends = []
     for at, side in ((row, height), (col, width)):
@@ -70,7 +70,7 @@ def cutmix(key, images, targets, *, shard=0, prob=1.0, per="batch", label="mixed
 
     Args:
       key: the step's key, equal on all devices.
-      images: [B,H,W,C] floating point, normalised.
+      images: [B,H,W,C] floating point, normalized.
       targets: [B,K] rows summing to 1.
       shard: index of this device along the data axis.
       prob: probability of mixing; published as 1 for ImageNet, 0.5 for CIFAR.
@@ -119,21 +119,21 @@ def saliencymix(
     """CutMix with the box around the most salient pixel of the image it is cut from.
 
     Uddin et al., SaliencyMix, arXiv 2006.01791, section 3: one lambda ~ Beta(alpha, alpha), the
-    peak of `fine_grained_saliency` as the centre of `cut_box`, the box pasted at the same place.
+    peak of `fine_grained_saliency` as the center of `cut_box`, the box pasted at the same place.
 
     The paper's text and its published code differ, hence two variants:
     * "intended": every example gets the peak of its own partner, from a map of the partner's bytes
       and true luminance. This is what the paper describes.
     * "released": what the code does. One peak, that of the partner of the first example on the
-      device, serves the whole batch; and the map is made of normalised float32, which OpenCV reads
+      device, serves the whole batch; and the map is made of normalized float32, which OpenCV reads
       as bytes (`misread_saliency`), so the boxes follow no saliency at all: with photographs most
       lie at the top edge. Channels are taken as they come. The paper's released weights, if made by
       this code, were trained so.
 
     Args:
       key: the step's key, equal on all devices.
-      images: [B,H,W,3] floating point, normalised RGB, at most 256 x 256 pixels; for "intended" also
-        [B,H,W,1], whose map is that of the grey picture.
+      images: [B,H,W,3] floating point, normalized RGB, at most 256 x 256 pixels; for "intended" also
+        [B,H,W,1], whose map is that of the gray picture.
       targets: [B,K] rows summing to 1.
       shard: index of this device along the data axis.
       prob: probability of mixing; published as 1 for ImageNet, 0.5 for CIFAR.
@@ -141,7 +141,7 @@ def saliencymix(
       label: what becomes of the labels, see `mix_targets`.
       alpha: 1 as published.
       variant: "intended" or "released".
-      mean, std: one number a channel, what the images were normalised with, in units of the full
+      mean, std: one number a channel, what the images were normalized with, in units of the full
         range 0..1. Bytes are rebuilt as clip(round(255 (x std + mean)), 0, 255). "released" needs
         neither.
 
@@ -179,7 +179,7 @@ def saliencymix(
 
 
 def to_bytes(images, mean, std):
-    """uint8 [B,H,W,C] that `images`, normalised by `mean` and `std`, came from."""
+    """uint8 [B,H,W,C] that `images`, normalized by `mean` and `std`, came from."""
     images = images.astype(jnp.float32) * jnp.asarray(std) + jnp.asarray(mean)
     return jnp.clip(jnp.rint(255 * images), 0, 255).astype(jnp.uint8)
 
@@ -202,7 +202,7 @@ def resizemix(
 
     Args:
       key: the step's key, equal on all devices.
-      images: [B,H,W,C] floating point, normalised.
+      images: [B,H,W,C] floating point, normalized.
       targets: [B,K] rows summing to 1.
       shard: index of this device along the data axis.
       prob: probability of mixing.
@@ -280,7 +280,7 @@ def switch(
 
     Args:
       key: the step's key, equal on all devices.
-      images: [B,H,W,C] floating point, normalised.
+      images: [B,H,W,C] floating point, normalized.
       targets: [B,K] rows summing to 1.
       shard: index of this device along the data axis.
       prob: probability of mixing at all.

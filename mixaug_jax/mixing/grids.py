@@ -16,7 +16,7 @@ def grid_mask(period, offset, angle, height, width, *, ratio=0.6):
     Args:
       period: distance of the squares in pixels, int.
       offset: (row, col) of the grid, int.
-      angle: of the grid about the image's centre, radians.
+      angle: of the grid about the image's center, radians.
       height, width: of the image.
       ratio: of the band between two squares to the period; a square's side is the rest.
 
@@ -60,7 +60,7 @@ def gridmask(
 
     Args:
       key: the step's key, equal on all devices.
-      images: [B,H,W,C] floating point, normalised, so that 0 is the mean colour.
+      images: [B,H,W,C] floating point, normalized, so that 0 is the mean color.
       targets: [B,K], returned as they are.
       shard: index of this device along the data axis.
       prob: probability of a grid. The published training raises it linearly from 0 to 0.8 over its
@@ -154,7 +154,7 @@ def gridmix(
 
     Args:
       key: the step's key, equal on all devices.
-      images: [B,H,W,C] floating point, normalised.
+      images: [B,H,W,C] floating point, normalized.
       targets: [B,K] rows summing to 1.
       shard: index of this device along the data axis.
       prob: probability of mixing.

@@ -21,7 +21,7 @@ def fmix_frequencies(height, width):
     return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[:columns])
 
 
-def fmix_grey(noise, height, width, *, decay=3.0, variant="isotropic"):
+def fmix_gray(noise, height, width, *, decay=3.0, variant="isotropic"):
     """Smooth random image whose amplitudes fall with frequency.
 
     Args:
@@ -51,17 +51,17 @@ def fmix_grey(noise, height, width, *, decay=3.0, variant="isotropic"):
         spectrum = jax.lax.complex(noise[0], second)[:height, :columns]
         missing = (height - spectrum.shape[0], columns - spectrum.shape[1])
         spectrum = jnp.pad(spectrum, ((0, missing[0]), (0, missing[1])))
-    grey = jnp.fft.irfft2(spectrum, (height, width))
-    grey -= jnp.min(grey)
-    largest = jnp.max(grey)
-    return grey / jnp.where(largest > 0, largest, 1)
+    gray = jnp.fft.irfft2(spectrum, (height, width))
+    gray -= jnp.min(gray)
+    largest = jnp.max(gray)
+    return gray / jnp.where(largest > 0, largest, 1)
 
 
-def binarise(grey, lam, round_up, *, max_soft=0.0):
+def binarize(gray, lam, round_up, *, max_soft=0.0):
     """Mask of the lam * size brightest pixels.
 
     Args:
-      grey: float32 [H,W] in 0..1.
+      gray: float32 [H,W] in 0..1.
       lam: float32 scalar in 0..1.
       round_up: bool scalar, whether a fraction of a pixel counts as one.
       max_soft: 0 for a mask of 0 and 1; up to 0.5 for an edge that falls linearly with the pixels'
@@ -71,19 +71,19 @@ def binarise(grey, lam, round_up, *, max_soft=0.0):
       float32 [H,W]. The number of ones is exact also where pixels are equal; among equal ones the
       first in reading order are taken.
     """
-    size = grey.size
+    size = gray.size
     count = jnp.where(round_up, jnp.ceil(lam * size), jnp.floor(lam * size))
     count = jnp.clip(count, 0, size).astype(jnp.int32)
     if max_soft == 0:
-        return _brightest(grey.ravel(), count).reshape(grey.shape).astype(jnp.float32)
+        return _brightest(gray.ravel(), count).reshape(gray.shape).astype(jnp.float32)
     soft = (size * jnp.minimum(max_soft, jnp.minimum(lam, 1 - lam))).astype(jnp.int32)
     # Places in the order of brightness, from count - soft (1) to count + soft - 1 (0).
     place = jnp.arange(size) - (count - soft)
     weight = 1 - place / jnp.maximum(2 * soft - 1, 1)
     weight = jnp.where(place < 0, 1, jnp.where(place < 2 * soft, weight, 0))
-    order = jnp.argsort(-grey.ravel())
+    order = jnp.argsort(-gray.ravel())
     mask = jnp.zeros(size, jnp.float32).at[order].set(weight, unique_indices=True)
-    return mask.reshape(grey.shape)
+    return mask.reshape(gray.shape)
 
 
 def _brightest(values, count):
@@ -138,7 +138,7 @@ def fmix(
 
     Args:
       key: the step's key, equal on all devices.
-      images: [B,H,W,C] floating point, normalised.
+      images: [B,H,W,C] floating point, normalized.
       targets: [B,K] rows summing to 1.
       shard: index of this device along the data axis.
       prob: probability of mixing.
@@ -146,7 +146,7 @@ def fmix(
       label: what becomes of the labels, see `mix_targets`.
       alpha: 1 as published.
       decay: exponent of the amplitudes' fall with frequency, 3 as published.
-      max_soft: 0 as published for a hard edge; up to 0.5, see `binarise`.
+      max_soft: 0 as published for a hard edge; up to 0.5, see `binarize`.
       variant: "isotropic", noise that falls alike in all directions, as the paper says; or
         "released", the published code, which mixes up axes of its spectrum: the image is made of
         horizontal frequencies 0 and 1 only, so the masks are near to horizontal bands.
@@ -172,8 +172,8 @@ def fmix(
     noise = jax.random.normal(spectrum, (*shape, *fmix_frequencies(height, width).shape, 2))
 
     def mask(noise, lam, round_up):
-        grey = fmix_grey(noise, height, width, decay=decay, variant=variant)
-        return binarise(grey, lam, round_up, max_soft=max_soft)
+        gray = fmix_gray(noise, height, width, decay=decay, variant=variant)
+        return binarize(gray, lam, round_up, max_soft=max_soft)
 
     mask = (mask if per == "batch" else jax.vmap(mask))(noise, lam, round_up)
     lam = jnp.mean(mask, (-2, -1))
@@ -200,7 +200,7 @@ def smoothmix(
 
     Args:
       key: the step's key, equal on all devices.
-      images: [B,H,W,C] floating point, normalised.
+      images: [B,H,W,C] floating point, normalized.
       targets: [B,K] rows summing to 1.
       shard: index of this device along the data axis.
       prob: probability of mixing.
@@ -226,8 +226,8 @@ def smoothmix(
     row, col = draws.pixel(where, height, width, shape)
     mixed = draws.coin(whether, prob, shape)
 
-    def bell(side, centre):
-        bell = jnp.exp(-0.5 * ((jnp.arange(side) - centre[..., None]) / spread[..., None]) ** 2)
+    def bell(side, center):
+        bell = jnp.exp(-0.5 * ((jnp.arange(side) - center[..., None]) / spread[..., None]) ** 2)
         return jnp.where(mixed[..., None], bell, 1)
 
     rows, cols = bell(height, row), bell(width, col)

@@ -45,18 +45,18 @@ def mix_with_partners(permutation, images, targets, weight, lam, label):
     )
 
 
-def cutout_mask(centre, length, height, width):
+def cutout_mask(center, length, height, width):
     """What cutout keeps.
 
     Args:
-      centre: (row, col), integers of any common shape [...].
+      center: (row, col), integers of any common shape [...].
       length: side of the hole in pixels, an int. An odd length removes length - 1 pixels a side.
       height, width: of the image.
 
     Returns:
       bool [...,height,width], False within the hole, which the image's edge may clip.
     """
-    row, col = (jnp.asarray(c)[..., None] for c in centre)
+    row, col = (jnp.asarray(c)[..., None] for c in center)
     half = length // 2
     rows, cols = jnp.arange(height), jnp.arange(width)
     in_rows = (rows >= row - half) & (rows < row + half)
@@ -68,12 +68,12 @@ def cutout(key, images, targets, *, shard=0, prob=1.0, per="example", length=0.5
     """One square of zeros at a random place; labels stay.
 
     DeVries & Taylor, Improved Regularization of Convolutional Neural Networks with Cutout,
-    arXiv 1708.04552, section 3, as in its published code: the centre is uniform over the pixels, so
-    a hole may reach over the edge, and the fill is 0 after normalisation, the mean colour.
+    arXiv 1708.04552, section 3, as in its published code: the center is uniform over the pixels, so
+    a hole may reach over the edge, and the fill is 0 after normalization, the mean color.
 
     Args:
       key: the step's key, equal on all devices.
-      images: [B,H,W,C] floating point, normalised.
+      images: [B,H,W,C] floating point, normalized.
       targets: [B,K], returned as they are.
       shard: index of this device along the data axis.
       prob: probability of a hole.
@@ -113,7 +113,7 @@ def mixup(key, images, targets, *, shard=0, prob=1.0, per="batch", label="mixed"
 
     Args:
       key: the step's key, equal on all devices.
-      images: [B,H,W,C] floating point, normalised.
+      images: [B,H,W,C] floating point, normalized.
       targets: [B,K] rows summing to 1.
       shard: index of this device along the data axis.
       prob: probability of mixing.

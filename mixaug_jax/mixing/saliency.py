@@ -1,4 +1,4 @@
-"""Fine-grained saliency: how much a pixel stands out from six neighbourhoods of growing size.
+"""Fine-grained saliency: how much a pixel stands out from six neighborhoods of growing size.
 
 Montabone & Soto, Human detection using a mobile platform and novel features derived from a visual
 saliency mechanism, Image and Vision Computing 28(3), 2010, in the form of OpenCV's
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# OpenCV's neighbourhoods: pixel i sees i - n + 1 .. i + n, cut at the edge.
+# OpenCV's neighborhoods: pixel i sees i - n + 1 .. i + n, cut at the edge.
 _HALF_SIZES = (12, 24, 28, 48, 56, 112)
 _MOST_PIXELS = 256 * 256
 # Two sums of at most 6 * 255 share a number, brighter + _OFF * darker, so that they are computed once.
@@ -57,8 +57,8 @@ def fine_grained_saliency(images, *, order="rgb"):
 def misread_saliency(image):
     """What OpenCV makes of float32, which is what the published SaliencyMix feeds it.
 
-    OpenCV reads its grey image, by now float32, as bytes: the centre's value at (row, column) is
-    byte `column` of that row's buffer, while the neighbourhoods are real float sums. So the map is
+    OpenCV reads its gray image, by now float32, as bytes: the center's value at (row, column) is
+    byte `column` of that row's buffer, while the neighborhoods are real float sums. So the map is
     noise, and its peak has nothing to do with the image's content. Bit for bit what OpenCV gives on
     processors with fused multiply-add.
 
@@ -70,21 +70,21 @@ def misread_saliency(image):
     """
     height, width = image.shape[:2]
     first, second, third = (image[..., channel] for channel in range(3))
-    grey = _fused(third, 0.299, _fused(first, 0.114, np.float32(0.587) * second))
+    gray = _fused(third, 0.299, _fused(first, 0.114, np.float32(0.587) * second))
     for _ in range(2):
-        grey = _binomial(grey) / 16
+        gray = _binomial(gray) / 16
     # Little-endian, on any device: XLA defines the least significant byte as the first.
-    raw = jax.lax.bitcast_convert_type(grey, jnp.uint8).reshape(height, 4 * width)
-    centre = raw[:, :width].astype(jnp.float32)
+    raw = jax.lax.bitcast_convert_type(gray, jnp.uint8).reshape(height, 4 * width)
+    center = raw[:, :width].astype(jnp.float32)
 
     # One addition after the other: float sums depend on their order.
     def running_sum(x):
         return jax.lax.scan(lambda s, row: (s + row, s + row), jnp.zeros_like(x[0]), x)[1]
 
-    integral = running_sum(running_sum(grey.T).T)
+    integral = running_sum(running_sum(gray.T).T)
     levels = 0.0
     for total, others, times in _windows(integral):
-        excess = centre - (total - centre) / jnp.maximum(others, 1)
+        excess = center - (total - center) / jnp.maximum(others, 1)
         level = jnp.trunc(jnp.abs(excess)) % 256
         levels += jnp.where(excess > 0, times, times * _OFF) * level
     return _combine(levels)
@@ -115,12 +115,12 @@ def _upper_half(x):
 
 
 def _levels(image, order):
-    """How far each pixel of uint8 [H,W,3] is from its neighbourhoods, brighter + _OFF * darker."""
-    grey = _grey(image, order)
+    """How far each pixel of uint8 [H,W,3] is from its neighborhoods, brighter + _OFF * darker."""
+    gray = _gray(image, order)
     levels = 0.0
-    for total, others, times in _windows(_integral(grey)):
-        # centre - mean of the others, times their number, so that it stays whole.
-        excess = grey * others - (total - grey)
+    for total, others, times in _windows(_integral(gray)):
+        # center - mean of the others, times their number, so that it stays whole.
+        excess = gray * others - (total - gray)
         level = _quotient(jnp.abs(excess), jnp.maximum(others, 1))
         levels += jnp.where(excess > 0, times, times * _OFF) * level
     return levels
@@ -133,14 +133,14 @@ def _combine(levels):
     return jnp.where(out < 256, out, out - 256).astype(jnp.uint8)
 
 
-def _grey(image, order):
+def _gray(image, order):
     """Luminance of uint8 [H,W,3] in OpenCV's 15-bit fixed point, blurred twice, float32 [H,W]."""
     channels = (2, 1, 0) if order == "rgb" else (0, 1, 2)
     blue, green, red = (image[..., channel].astype(jnp.float32) for channel in channels)
-    grey = jnp.floor((3735 * blue + 19235 * green + 9798 * red + 16384) / 32768)
+    gray = jnp.floor((3735 * blue + 19235 * green + 9798 * red + 16384) / 32768)
     for _ in range(2):
-        grey = jnp.floor((_binomial(grey) + 8) / 16)
-    return grey
+        gray = jnp.floor((_binomial(gray) + 8) / 16)
+    return gray
 
 
 def _binomial(x):
@@ -153,20 +153,20 @@ def _binomial(x):
     return 2 * x[1:-1] + (x[:-2] + x[2:])
 
 
-def _integral(grey):
+def _integral(gray):
     """Sums over all pixels up to and including each, [H,W]."""
     # A running sum is a product with a triangle of ones, many times faster than cumsum on a CPU.
     # HIGHEST because accelerators would round the second product's input to bfloat16.
-    rows, cols = (np.tri(size, dtype=np.float32) for size in grey.shape)
+    rows, cols = (np.tri(size, dtype=np.float32) for size in gray.shape)
     highest = jax.lax.Precision.HIGHEST
-    return jnp.matmul(rows, jnp.matmul(grey, cols.T, precision=highest), precision=highest)
+    return jnp.matmul(rows, jnp.matmul(gray, cols.T, precision=highest), precision=highest)
 
 
 def _windows(integral):
-    """Yields (sums of a neighbourhood [H,W], its pixels less one [H,W], how often)."""
+    """Yields (sums of a neighborhood [H,W], its pixels less one [H,W], how often)."""
     height, width = integral.shape
     largest = max(height, width)
-    # All neighbourhoods that reach over the whole image are the same one.
+    # All neighborhoods that reach over the whole image are the same one.
     halves = Counter(min(half, largest) for half in _HALF_SIZES)
     margin = max(halves)
     before, after = (margin, 0), (0, margin)
@@ -189,7 +189,7 @@ def _windows(integral):
 
 
 def _lengths(half, size):
-    """float32 [size], how much of a neighbourhood lies within the image."""
+    """float32 [size], how much of a neighborhood lies within the image."""
     at = np.arange(size)
     end, start = (np.clip(at + sign * half + 1, 0, size) for sign in (1, -1))
     return (end - start).astype(np.float32)

@@ -128,7 +128,7 @@ class StagedModel(nn.Module, kw_only=True):
     def __post_init__(self):
         if self.affine is not None and not self.merges_norm:
             raise ValueError(
-                f"{type(self).__name__} normalises before its convolutions, so it has no merged layers and refuses an affine "
+                f"{type(self).__name__} normalizes before its convolutions, so it has no merged layers and refuses an affine "
                 "rule (relevance propagation); resnet18 and vgg16_bn accept one"
             )
         super().__post_init__()

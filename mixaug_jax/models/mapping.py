@@ -20,7 +20,7 @@ RESNETS = {
     ((3, 4, 23, 3), True): "resnet101",
     ((3, 8, 36, 3), True): "resnet152",
 }
-LISTED = 10  # so many names of each kind are spelt out in an error
+LISTED = 10  # so many names of each kind are spelled out in an error
 
 
 class Architecture(NamedTuple):

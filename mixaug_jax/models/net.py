@@ -22,13 +22,13 @@ INTERPOLATIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Preprocess:
-    """From a stored image to a network's input: resize the short side, cut out the centre, normalise.
+    """From a stored image to a network's input: resize the short side, cut out the center, normalize.
 
     Attributes:
       size: side of the square that is cut out, in pixels.
       resize: length of the short side before the cut, in pixels; 0 leaves the image's size.
       mean, std: of each channel, in the order of the output's channels, for values between 0 and 1; one value each makes the
-        input one-channel, which only grey images can be.
+        input one-channel, which only gray images can be.
       order: the output's channel order, "rgb" or "bgr".
       interpolation: "bilinear" (antialiased, as PIL's), "bicubic" or "nearest".
     """
@@ -56,7 +56,7 @@ class Preprocess:
             )
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H,W,C], or grey [H,W] or [H,W,1] whose one channel is repeated, to float32 [size,size,C].
+        """uint8 [H,W,C], or gray [H,W] or [H,W,1] whose one channel is repeated, to float32 [size,size,C].
 
         Raises:
           ValueError: for another dtype or shape, or an image smaller than the cut when `resize` is 0.

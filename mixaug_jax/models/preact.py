@@ -1,4 +1,4 @@
-"""Residual networks that normalise before they convolve: PreAct-ResNet (He et al. 2016, 1603.05027) and WideResNet
+"""Residual networks that normalize before they convolve: PreAct-ResNet (He et al. 2016, 1603.05027) and WideResNet
 (Zagoruyko and Komodakis 2016, 1605.07146).
 
 Names and arithmetic are those of the PyTorch code behind the published CIFAR tables of Mixup, Manifold Mixup and Cutout. Having

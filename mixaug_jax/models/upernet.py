@@ -129,7 +129,7 @@ class UPerNet(nn.Module):
 
 
 def resize(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """x [B,h,w,C] -> [B,*size,C], bilinear with half-pixel centres, not antialiased."""
+    """x [B,h,w,C] -> [B,*size,C], bilinear with half-pixel centers, not antialiased."""
     return jax.image.resize(x, (len(x), *size, x.shape[-1]), "bilinear", antialias=False)
 
 

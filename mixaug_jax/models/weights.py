@@ -79,9 +79,9 @@ def _notes(metadata) -> tuple[str, Preprocess | None]:
 def preprocessing(found: Architecture) -> Preprocess:
     """What networks of an architecture are evaluated with where they were published.
 
-    With the "imagenet" stem: short side 256, centre 224, ImageNet's mean and standard deviation, as in torchvision and in the
+    With the "imagenet" stem: short side 256, center 224, ImageNet's mean and standard deviation, as in torchvision and in the
     CutMix and SaliencyMix code. With the "cifar" stem: 32 pixels and the constants of the Cutout, CutMix and SaliencyMix code.
-    EfficientNet-Lite: (x - 127) / 128, the centre's size / (size + 32), bicubic; the authors' code says bilinear, but
+    EfficientNet-Lite: (x - 127) / 128, the center's size / (size + 32), bicubic; the authors' code says bilinear, but
     TensorFlow's, which is not antialiased, and which PIL's bicubic comes closer to. One-channel networks get the mean of the
     three channels' constants.
     """

@@ -52,7 +52,7 @@ class Grid:
         "bottom" with one below; "random", whatever the score.
       shares: of all units that are selected, in percent, 0 to 100; the nearest whole number of
         units is taken. "positive" and "negative" remove fewer where the signs run out.
-      values: "zero", 0 in the normalised image, the colour that the normalisation takes for the
+      values: "zero", 0 in the normalized image, the color that the normalization takes for the
         mean, as everywhere in this package; "data_mean", the mean of each channel over the images
         of the sweep; and of each image and channel "sample_mean", "minimum", "maximum" (black and
         white, or silence, as far as the image has them), "noise", uniform between these two, and

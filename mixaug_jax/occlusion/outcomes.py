@@ -190,10 +190,10 @@ def _by_chance(changes, draws, flips, seed):
     the same, by chance either none or many seem to help.
     """
     rng = np.random.default_rng(seed)
-    centred, strongest = changes - changes.mean(0), _strength(changes).max()
+    centered, strongest = changes - changes.mean(0), _strength(changes).max()
     counts, beyond = np.zeros(flips, np.int64), 0
     for k in range(flips):
-        flipped = rng.choice((-1.0, 1.0), len(changes))[:, None] * centred
+        flipped = rng.choice((-1.0, 1.0), len(changes))[:, None] * centered
         rising = flipped[:, flipped.mean(0) > 0]  # no other interval can lie above 0
         counts[k] = _certain(rising, draws).sum()
         beyond += _strength(flipped).max() >= strongest

@@ -110,8 +110,8 @@ def _mixed(config, images, targets):
         options |= {"mean": tuple(config.data.mean), "std": tuple(config.data.std)}
     mixer = functools.partial(mixing.MIXERS[config.mix.name], **options)
     keys = jax.random.split(jax.random.key(0), DRAWS)
-    normalised = (images.astype(np.float32) / 255 - mean) / std
-    mixed, targets = jax.jit(jax.vmap(mixer, (0, None, None)))(keys, normalised, targets)
+    normalized = (images.astype(np.float32) / 255 - mean) / std
+    mixed, targets = jax.jit(jax.vmap(mixer, (0, None, None)))(keys, normalized, targets)
     pixels = 255 * (np.asarray(mixed) * std + mean)
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8), np.asarray(targets)
 

@@ -69,7 +69,7 @@ def paragraph(text: str, *, kind: str = "") -> str:
     return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
 
 
-def labelled(label: str, text: str) -> str:
+def labeled(label: str, text: str) -> str:
     """A paragraph that begins with what it is about."""
     return f"<p><strong>{escape(label)}.</strong> {escape(text[:1].upper() + text[1:])}</p>"
 

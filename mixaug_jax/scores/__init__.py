@@ -52,8 +52,8 @@ from mixaug_jax.scores.stability import (
     class_sensitivity,
     completeness,
     max_sensitivity,
-    parameter_randomisation,
-    randomised_similarities,
+    parameter_randomization,
+    randomized_similarities,
 )
 
 __all__ = [
@@ -64,7 +64,7 @@ __all__ = [
     "is_difficult",
     "pointing_accuracy",
     "pooled_sensitivity_n",
-    "randomised_similarities",
+    "randomized_similarities",
     "readings",
     "similarity",
     "subset_drops",
@@ -87,7 +87,7 @@ SCORES = {
     "mass_accuracy": mass_accuracy,
     "max_sensitivity": max_sensitivity,
     "morf": morf,
-    "parameter_randomisation": parameter_randomisation,
+    "parameter_randomization": parameter_randomization,
     "pixel_flipping": pixel_flipping,
     "pointing_game": pointing_game,
     "rank_accuracy": rank_accuracy,

@@ -110,7 +110,7 @@ def _top_share(heat, mask):
 def best_box_iou(heatmap, mask, *, levels=20):
     """The best IoU of a box drawn from the map with the object's box, over thresholds.
 
-    The box lies around the largest connected region (8 neighbours) of at least k / levels of the map's maximum (Zhou et al.
+    The box lies around the largest connected region (8 neighbors) of at least k / levels of the map's maximum (Zhou et al.
     2015, arXiv 1512.04150, with one threshold of 0.2), at the best k, as Choe et al. 2020, arXiv 2001.07437,
     argue; they choose it for a whole data set, this score for each image: an upper bound.
 
@@ -154,7 +154,7 @@ def effective_heat_ratio(heatmap, mask, *, base=0.1):
 
 
 def _deciles(heat, warm):
-    """The smallest, the deciles and the largest of the values that are `warm`, [11]: linear between neighbours.
+    """The smallest, the deciles and the largest of the values that are `warm`, [11]: linear between neighbors.
 
     In integers up to the last step, so that a decile between equal values is that value to the bit and leaves none of them out.
     """

@@ -18,7 +18,7 @@ CONTROLS = ("random", "center")
 def degradation_score(morf, lerf, *, top=0.0):
     """The area between the mean LeRF and MoRF curves of many images, larger is better (Schulz et al. 2020, arXiv 2001.00396).
 
-    Both curves are first normalised, (p - b) / (t - b): b is the mean probability with everything removed, t that of the
+    Both curves are first normalized, (p - b) / (t - b): b is the mean probability with everything removed, t that of the
     clean images. Where removal does not lower the mean probability, t <= b, the score has no meaning and is 0.
 
     Args:
@@ -107,7 +107,7 @@ def _areas(net, heats, images, labels, keys, *, options):
 
 
 def readings(d, models, sources):
-    """The normalised matrix and the three readings of `cross_model_deletion`, from D [M,S] float64.
+    """The normalized matrix and the three readings of `cross_model_deletion`, from D [M,S] float64.
 
     For resampled images, too: `readings(per_image[..., chosen].mean(-1), models, sources)`.
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 
 def largest_component(on):
-    """bool [H,W] -> bool [H,W], the region of neighbouring True cells (8 neighbours) that has the most; of equals, the last.
+    """bool [H,W] -> bool [H,W], the region of neighboring True cells (8 neighbors) that has the most; of equals, the last.
 
     All False where `on` is.
     """

@@ -180,7 +180,7 @@ def infidelity(
     window=8,
     masks=(),
     baseline="zero",
-    normalise=False,
+    normalize=False,
     key=0,
     of="logit",
     chunk=16,
@@ -198,7 +198,7 @@ def infidelity(
       window: their side in pixels.
       masks: [samples,h,w] in 0..1 in place of squares.
       baseline: the replacement, see `replacement.fill`.
-      normalise: first scale phi by E[ab] / E[a^2], a and b the predicted and the true drop, as captum can; zeros stay zeros.
+      normalize: first scale phi by E[ab] / E[a^2], a and b the predicted and the true drop, as captum can; zeros stay zeros.
       key: a random key or a seed; square i uses the key folded with i.
       of, chunk: as in `mixaug_jax.evaluation.faithfulness`.
     """
@@ -216,7 +216,7 @@ def infidelity(
         return jnp.stack([jnp.sum(perturbation * phi, (1, 2, 3)), drop], 1)
 
     predicted, drop = chunks.every(pair, samples, chunk).T
-    if normalise:
+    if normalize:
         largest = jnp.abs(predicted).max()
         predicted = ratio(predicted, largest)  # before squaring, which small numbers do not survive
         predicted *= ratio((predicted * drop).mean(), jnp.square(predicted).mean())

@@ -7,7 +7,7 @@ point has everything removed (or brought in), so it is the same for every heat m
   at a time, all channels together; the last step may be shorter. Equal values are ranked in a fixed arbitrary order.
 * A map of zeros, or with a value that is NaN or infinite, is thus ranked arbitrarily: it scores as a random map does. Where
   the network's output is NaN, so is the curve.
-* `baseline` is "zero" (the mean colour), "mean" (the image's, of each channel), "image_mean", "blur" (RISE's kernel), "noise"
+* `baseline` is "zero" (the mean color), "mean" (the image's, of each channel), "image_mean", "blur" (RISE's kernel), "noise"
   or an array; see `replacement.fill`. `of` is what is recorded: "prob" or "logit" of the label, or its "loss".
 * `chunk` images are in memory at once, for each image of the vmapped batch; 0 is all. It changes only the rounding.
 """
@@ -63,7 +63,7 @@ def deletion(
     """The output as the pixels with the largest values are removed first (RISE, Petsiuk et al. 2018, arXiv 1806.07421).
 
     A low area (`auc`) says that what the map names matters. The defaults are those of RISE's code: one row's number of
-    pixels a step (224 at 224 x 224), set to 0 in normalised space. Ties there follow the reverse of numpy's argsort.
+    pixels a step (224 at 224 x 224), set to 0 in normalized space. Ties there follow the reverse of numpy's argsort.
 
     Args:
       heatmap: [h,w] at the image's size.
@@ -187,9 +187,9 @@ def road(
     of="prob",
     chunk=16,
 ):
-    """The output as removed pixels are imputed from their neighbours (ROAD, Rong et al. 2022, arXiv 2202.00449).
+    """The output as removed pixels are imputed from their neighbors (ROAD, Rong et al. 2022, arXiv 2202.00449).
 
-    Noisy linear imputation hides the shape of what was removed, which a constant colour gives away; see `imputation.impute`.
+    Noisy linear imputation hides the shape of what was removed, which a constant color gives away; see `imputation.impute`.
     The area over unequal fractions is `auc(curve, at=(0, *fractions))`. ROAD's accuracy is whether the label has the largest
     logit; this is the output itself.
 

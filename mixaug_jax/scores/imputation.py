@@ -4,8 +4,8 @@ import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 
 
-def _neighbours(x):
-    """The weighted sum over a pixel's eight neighbours, [h,w,C]: 1/6 each beside it, 1/12 each at its corners, 0 outside."""
+def _neighbors(x):
+    """The weighted sum over a pixel's eight neighbors, [h,w,C]: 1/6 each beside it, 1/12 each at its corners, 0 outside."""
     x = jnp.pad(x, ((1, 1), (1, 1), (0, 0)))
     line = x[:-2] + x[2:]
     beside = line[:, 1:-1] + x[1:-1, :-2] + x[1:-1, 2:]
@@ -13,9 +13,9 @@ def _neighbours(x):
 
 
 def impute(image, gone):
-    """Removed pixels such that each is the weighted mean of its neighbours, removed ones included.
+    """Removed pixels such that each is the weighted mean of its neighbors, removed ones included.
 
-    Rong et al. 2022 (ROAD), arXiv 2202.00449: direct neighbours count 1/6, diagonal ones 1/12, renormalised at
+    Rong et al. 2022 (ROAD), arXiv 2202.00449: direct neighbors count 1/6, diagonal ones 1/12, renormalized at
     the border. The equations, multiplied by the weights that lie inside the image, are symmetric and positive definite;
     conjugate gradients solve them.
 
@@ -27,12 +27,12 @@ def impute(image, gone):
       [h,w,C]; pixels that are not `gone` as they were.
     """
     gone = gone[..., None]
-    inside = _neighbours(jnp.ones(gone.shape))
+    inside = _neighbors(jnp.ones(gone.shape))
 
     def equations(x):
-        return jnp.where(gone, inside * x - _neighbours(x), 0)
+        return jnp.where(gone, inside * x - _neighbors(x), 0)
 
-    known = _neighbours(jnp.where(gone, 0, image))
+    known = _neighbors(jnp.where(gone, 0, image))
     start = jnp.where(gone, image.mean((0, 1)), 0)
     # Iterations needed grow with the side of the largest hole; hundreds at 224 pixels.
     limit = 10 * sum(image.shape[:2])

@@ -15,7 +15,7 @@ def fill(image, baseline, key=0):
     """The image's replacement, [h,w,C] -> [h,w,C].
 
     Args:
-      baseline: "zero" (the mean colour of the data, where images are normalised); "mean", the image's own of each channel;
+      baseline: "zero" (the mean color of the data, where images are normalized); "mean", the image's own of each channel;
         "image_mean", over all channels; "blur", see `rise_blur`; "noise", uniform between the channel's smallest and largest
         value in the image; or an array that broadcasts to the image.
       key: a random key or a seed, for "noise".

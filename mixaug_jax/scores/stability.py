@@ -119,7 +119,7 @@ def class_sensitivity(explain, net, image, label, *, other=-1, measure="pearson"
     return _alike(*maps, measure)
 
 
-def parameter_randomisation(
+def parameter_randomization(
     explain,
     net,
     image,
@@ -130,20 +130,20 @@ def parameter_randomisation(
     reduce="abs_sum",
     key=0,
 ):
-    """How alike the explanation stays as the network's stages are re-initialised, the mean over stages, smaller is better.
+    """How alike the explanation stays as the network's stages are re-initialized, the mean over stages, smaller is better.
 
     Adebayo et al. 2018, arXiv 1810.03292. Quantus's average includes the network as trained, whose similarity is 1;
     this one does not.
 
     Args:
-      explain, net, image, label, mode, measure, reduce, key: as `randomised_similarities`.
+      explain, net, image, label, mode, measure, reduce, key: as `randomized_similarities`.
     """
-    return randomised_similarities(
+    return randomized_similarities(
         explain, net, image, label, mode=mode, measure=measure, reduce=reduce, key=key
     ).mean()
 
 
-def randomised_similarities(
+def randomized_similarities(
     explain,
     net,
     image,
@@ -154,13 +154,13 @@ def randomised_similarities(
     reduce="abs_sum",
     key=0,
 ):
-    """The similarity of the trained network's explanation to that after each randomisation, [stages with variables].
+    """The similarity of the trained network's explanation to that after each randomization, [stages with variables].
 
     Args:
       explain, net, image, label: see `mixaug_jax.evaluation.sanity`. `net.model` is a linen module whose `init` takes `train`
         and `stop`, as the models here.
       mode: "cascading", from the logits down to the stage and all above it; or "independent", that stage alone. Element i
-        is the i-th stage from the top. Batch statistics are re-initialised, too.
+        is the i-th stage from the top. Batch statistics are re-initialized, too.
       measure: "spearman" (Quantus's default), "pearson" or "ssim".
       reduce: how channels become one map, see `attribution.heatmap`; "sum" keeps the sign.
       key: a random key or a seed of the new variables; one key gives all images the same networks.

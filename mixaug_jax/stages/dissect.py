@@ -68,9 +68,9 @@ def _dissect_step(config, net, dataset, folder, step, required):
     stages = tuple(d.stages) or activations.last_maps(net, dataset)
     activations.shapes(net, dataset, stages)  # a wrong name is said before any work
     try:
-        labelled, view, settings = _labelled(config, dataset, net.preprocess)
+        labeled, view, settings = _labeled(config, dataset, net.preprocess)
         labels = concepts.make_label_maps(
-            labelled,
+            labeled,
             view,
             _cache_root(config),
             size=d.size,
@@ -177,9 +177,9 @@ def _open_dataset(config, required, side):
                 f"dissect.split={d.split!r}, but data.{d.split}_split is empty; name another split"
             )
         dataset = data.open_source(split, config)
-    note, grey = "", len(config.data.mean) == 1
+    note, gray = "", len(config.data.mean) == 1
     if d.segmenter:
-        _check_segmenter(config, grey)
+        _check_segmenter(config, gray)
         return dataset, ""
     if not dataset.concept_names:
         note = f"{config.data.name} has no masks in its {d.split} split"
@@ -189,27 +189,27 @@ def _open_dataset(config, required, side):
                 "annotations.json; dissect.broden names a folder in Broden's format, dissect.segmenter "
                 "a network that finds concepts in photos)"
             )
-        if grey or d.colors == "off":
-            why = "its images are grey" if grey else "dissect.colors is off"
+        if gray or d.colors == "off":
+            why = "its images are gray" if gray else "dissect.colors is off"
             return None, f"left out, because {note} and {why}"
-        note += ", so only computed colours are looked for"
-    if d.colors != "off" and not grey and not concepts.has_colors(dataset):
+        note += ", so only computed colors are looked for"
+    if d.colors != "off" and not gray and not concepts.has_colors(dataset):
         dataset = concepts.add_colors(dataset, "" if d.colors == "auto" else d.colors)
     return dataset, note
 
 
-def _check_segmenter(config, grey):
+def _check_segmenter(config, gray):
     """Raises for what would fail after the first compile otherwise."""
     segmenter.find_files(config.dissect.segmenter)
     if config.dissect.colors not in ("auto", "off"):
         colors.open_table(config.dissect.colors)
-    if grey:
-        raise ValueError("dissect.segmenter needs images in colour, and data.mean has one channel")
+    if gray:
+        raise ValueError("dissect.segmenter needs images in color, and data.mean has one channel")
     if config.dissect.broden:
         raise ValueError("dissect.segmenter and dissect.broden both give concepts; set one to ''")
 
 
-def _labelled(config, dataset, preprocess):
+def _labeled(config, dataset, preprocess):
     """(examples with concepts, how they are seen, what else decides these): those of `dataset` where
     it has concepts; where a segmenter finds them, what the network sees of the images."""
     d = config.dissect

@@ -57,7 +57,7 @@ def cross_deletion(workdirs: dict, method: str, cache) -> CrossDeletion:
       cache: path of a .npz; one that other networks or maps made is replaced.
 
     Returns:
-      Of at most `IMAGES` images that all models classify right; tiles of a sixteenth of the side, set to the mean colour.
+      Of at most `IMAGES` images that all models classify right; tiles of a sixteenth of the side, set to the mean color.
 
     Raises:
       ValueError: fewer than two models, no such image, or networks that see images of different preprocessing.

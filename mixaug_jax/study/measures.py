@@ -41,7 +41,7 @@ BETTER = {
     "infidelity": -1,
     "max_sensitivity": -1,
     "class_sensitivity": -1,
-    "parameter_randomisation": -1,
+    "parameter_randomization": -1,
     "sparseness": 1,
     "complexity": -1,
     "effective_complexity": -1,
@@ -54,7 +54,7 @@ _SCORES = {
                   "background_attribution", "box_ratio", "box_ratio_small", "best_box_iou", "effective_heat_ratio",
                   "mass_accuracy", "rank_accuracy"),
     "faithfulness": ("deletion", "insertion", "morf", "lerf", "road", "pixel_flipping", "sensitivity_n", "infidelity"),
-    "stability": ("max_sensitivity", "completeness", "parameter_randomisation", "class_sensitivity"),
+    "stability": ("max_sensitivity", "completeness", "parameter_randomization", "class_sensitivity"),
     "complexity": ("sparseness", "complexity", "effective_complexity"),
 }  # fmt: skip
 AXIS_OF = {name: axis for axis, names in _SCORES.items() for name in names}

@@ -95,7 +95,7 @@ def init_state(model, optimizer, config) -> State:
     """The state before the first step, replicated; its weights follow from config.seed."""
     key = jax.random.key(config.seed)
     lowered = jax.jit(_init(model, optimizer, config)).lower(key)
-    # XLA's CPU backend takes tens of seconds to optimise this, which runs once.
+    # XLA's CPU backend takes tens of seconds to optimize this, which runs once.
     quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     compiled = lowered.compile(quick if jax.default_backend() == "cpu" else None)
     return devices_lib.replicate(compiled(key))
@@ -106,7 +106,7 @@ def mixed(key, images, targets, *, config, shard):
 
     Args:
       key: the micro-batch's key, equal on all devices.
-      images: [B,H,W,C] float32, normalised.
+      images: [B,H,W,C] float32, normalized.
       targets: [B,K] float32.
       config: resolved settings.
       shard: this device's index.

@@ -3,7 +3,7 @@
     source = scenes("train", config)
     source[0]  # image, label, boxes, box_labels, concepts
 
-Ten classes that differ in shape alone, while colours, materials, background, light and clutter are
+Ten classes that differ in shape alone, while colors, materials, background, light and clutter are
 random, unless a shortcut is planted. The scenes are rendered once, by all cores, through a TFDS
 builder into array_record files under a cache folder; `mixaug_jax.data.render` draws them.
 """

@@ -1,7 +1,7 @@
-"""Surfaces of the scenes: ten procedural materials and the eleven basic colour names.
+"""Surfaces of the scenes: ten procedural materials and the eleven basic color names.
 
-A material modulates lightness between the dark and the light end of a colour, so that every pixel
-of a surface keeps the colour's name. Basic colour terms: Berlin and Kay, Basic Color Terms, 1969.
+A material modulates lightness between the dark and the light end of a color, so that every pixel
+of a surface keeps the color's name. Basic color terms: Berlin and Kay, Basic Color Terms, 1969.
 """
 
 import math
@@ -29,7 +29,7 @@ _BASE, _CONTRAST = (_LIGHT + _DARK) / 2, (_LIGHT - _DARK) / 2
 
 @dataclass(frozen=True)
 class Surface:
-    """A material in a colour: indices into `MATERIALS` and `COLORS`, and how the pattern lies.
+    """A material in a color: indices into `MATERIALS` and `COLORS`, and how the pattern lies.
 
     `period` is the pattern's length as a share of the image's side, `angle` in radians, `phase`
     the pattern's shift in periods.
@@ -43,7 +43,7 @@ class Surface:
 
 
 def paint(surface, window, side):
-    """The surface's sRGB, float32 [3, rows, cols], at the pixel centres of a window.
+    """The surface's sRGB, float32 [3, rows, cols], at the pixel centers of a window.
 
     The window is (row0, col0, row1, col1). Periods below four pixels are drawn as four pixels: a
     finer pattern would only alias.

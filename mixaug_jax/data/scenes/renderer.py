@@ -49,7 +49,7 @@ class Figure:
     """One object: its class, and lengths and places as shares of the image's side."""
 
     kind: int
-    centre: tuple[float, float]
+    center: tuple[float, float]
     radius: float
     stretch: float
     angle: float
@@ -81,7 +81,7 @@ def generator(settings, split, index):
 def layout(settings, split, rng):
     """Draws a scene. Shortcuts are planted in training and validation, label noise in training.
 
-    A shortcut gives class k the wall's material k, the colour k for all its parts, or the k-th of
+    A shortcut gives class k the wall's material k, the color k for all its parts, or the k-th of
     ten places round the middle.
     """
     planted = split != "test"
@@ -89,7 +89,7 @@ def layout(settings, split, rng):
     shortcut = rng.random(3) < (settings.background, settings.color, settings.position)
     by_background, by_color, by_position = shortcut & planted
     target = _target(rng, kind, by_color, by_position)
-    # A background in a colour of the target's would hide it from a person too.
+    # A background in a color of the target's would hide it from a person too.
     wall, floor = _surfaces(rng, 2, {surface.color for surface in target.surfaces})
     if by_background:
         # Swapped, so that the two materials still differ.
@@ -121,7 +121,7 @@ def layout(settings, split, rng):
 
 
 def _surfaces(rng, count, taken=()):
-    """Surfaces that differ in material and in colour, and have none of the taken colours."""
+    """Surfaces that differ in material and in color, and have none of the taken colors."""
     materials = rng.permutation(len(MATERIALS))
     colors = [color for color in rng.permutation(len(COLORS)) if color not in taken]
     return [
@@ -139,14 +139,14 @@ def _surfaces(rng, count, taken=()):
 def _target(rng, kind, by_color, by_position):
     radius = rng.uniform(0.33, 0.42)
     room = 0.5 - 0.9 * radius
-    centre = 0.5 + rng.uniform(-room, room, 2)
+    center = 0.5 + rng.uniform(-room, room, 2)
     if by_position:
         turn = 2 * np.pi * kind / len(CLASSES)
-        centre = 0.5 + room * np.array([np.sin(turn), np.cos(turn)]) + rng.uniform(-0.01, 0.01, 2)
+        center = 0.5 + room * np.array([np.sin(turn), np.cos(turn)]) + rng.uniform(-0.01, 0.01, 2)
     surfaces = _surfaces(rng, len(OBJECTS[CLASSES[kind]]))
     if by_color:
         surfaces = [replace(s, color=kind) for s in surfaces]
-    return _figure(rng, kind, centre, radius, surfaces)
+    return _figure(rng, kind, center, radius, surfaces)
 
 
 def _distractor(rng, kind, target, over):
@@ -154,19 +154,19 @@ def _distractor(rng, kind, target, over):
     radius, turn = rng.uniform(0.07, 0.11), rng.uniform(0, 2 * np.pi)
     if over:
         reach = target.radius * rng.uniform(0.5, 0.9)
-        centre = target.centre + reach * np.array([np.sin(turn), np.cos(turn)])
-        centre = np.clip(centre, 0.06, 0.94)
+        center = target.center + reach * np.array([np.sin(turn), np.cos(turn)])
+        center = np.clip(center, 0.06, 0.94)
     else:
-        for centre in rng.uniform(0.06, 0.94, (8, 2)):
-            if np.hypot(*(centre - target.centre)) > 0.6 * target.radius:
+        for center in rng.uniform(0.06, 0.94, (8, 2)):
+            if np.hypot(*(center - target.center)) > 0.6 * target.radius:
                 break
-    return _figure(rng, kind, centre, radius, _surfaces(rng, len(OBJECTS[CLASSES[kind]])))
+    return _figure(rng, kind, center, radius, _surfaces(rng, len(OBJECTS[CLASSES[kind]])))
 
 
-def _figure(rng, kind, centre, radius, surfaces):
+def _figure(rng, kind, center, radius, surfaces):
     return Figure(
         kind=kind,
-        centre=(float(centre[0]), float(centre[1])),
+        center=(float(center[0]), float(center[1])),
         radius=radius,
         stretch=rng.uniform(0.85, 1.18),
         angle=rng.uniform(-np.pi / 6, np.pi / 6),
@@ -187,7 +187,7 @@ def draw(scene, side, rng):
         A dict of image uint8 [side,side,3]; label int; boxes float32 [n,4] (row0, col0, row1,
         col1), the extents of the objects' visible pixels, the target first; box_labels int32 [n];
         concepts uint8 [side,side,4], numbers of `CONCEPTS` for (object, part, material, color) of
-        the surface at each pixel's centre. Objects without a visible pixel have no box.
+        the surface at each pixel's center. Objects without a visible pixel have no box.
     """
     picture = np.empty((3, side, side), np.float32)
     light = _daylight(scene, side)
@@ -245,8 +245,8 @@ def _background(scene, picture, codes):
 
 def _draw_figure(figure, light_angle, picture, light, codes):
     side, name = len(codes), CLASSES[figure.kind]
-    centre, radius = (figure.centre[0] * side, figure.centre[1] * side), figure.radius * side
-    stand = pose(centre, radius, figure.stretch, figure.angle, figure.mirror)
+    center, radius = (figure.center[0] * side, figure.center[1] * side), figure.radius * side
+    stand = pose(center, radius, figure.stretch, figure.angle, figure.mirror)
     parts = [
         (part, surface, *found)
         for (part, shapes), surface in zip(OBJECTS[name], figure.surfaces, strict=True)
@@ -259,17 +259,17 @@ def _draw_figure(figure, light_angle, picture, light, codes):
         row0, col0, row1, col1 = window
         cover = _cover(d)
         _blend(picture[:, row0:row1, col0:col1], paint(surface, window, side), cover)
-        rows = np.arange(row0 + 0.5, row1, dtype=np.float32)[:, None] - centre[0]
-        cols = np.arange(col0 + 0.5, col1, dtype=np.float32)[None, :] - centre[1]
+        rows = np.arange(row0 + 0.5, row1, dtype=np.float32)[:, None] - center[0]
+        cols = np.arange(col0 + 0.5, col1, dtype=np.float32)[None, :] - center[1]
         relief = (1 + 0.2 * to_light[0] * rows) + 0.2 * to_light[1] * cols
-        # A darker outline, so that neighbouring parts of one colour stay apart.
+        # A darker outline, so that neighboring parts of one color stay apart.
         relief *= 1 - 0.6 * np.minimum(np.maximum(1 + d / line, 0), 1)
         _blend(light[row0:row1, col0:col1], relief, cover)
         np.copyto(codes[row0:row1, col0:col1], _code(name, part, surface), where=d < 0)
 
 
 def _cover(d):
-    """The share of each pixel that lies inside, from the distance at its centre."""
+    """The share of each pixel that lies inside, from the distance at its center."""
     return np.minimum(np.maximum(0.5 - d, 0), 1)
 
 

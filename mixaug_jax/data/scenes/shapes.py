@@ -2,7 +2,7 @@
 
 An object is drawn in its own frame: (row, col) in [-1, 1], rows pointing down, inside the unit
 circle. Its parts are listed back to front; a part is a union of simple shapes. Shape alone decides
-the class: colours and materials are drawn at random.
+the class: colors and materials are drawn at random.
 """
 
 import math
@@ -177,26 +177,26 @@ PARTS = tuple(dict.fromkeys(part for parts in OBJECTS.values() for part, _ in pa
 class Pose:
     """Where an object stands: from its frame to pixels.
 
-    `centre` [2] is in pixels, `scale` [2] the pixels of the frame's unit along its rows and its
+    `center` [2] is in pixels, `scale` [2] the pixels of the frame's unit along its rows and its
     columns, `unit` their mean, and `turn` [2,2] the mirroring and rotation that follow.
     """
 
-    centre: np.ndarray
+    center: np.ndarray
     scale: np.ndarray
     unit: float
     turn: np.ndarray
 
 
-def pose(centre, radius, stretch, angle, mirror):
+def pose(center, radius, stretch, angle, mirror):
     """A `Pose`; lengths in pixels, `angle` in radians, `stretch` of the height over the width."""
     cos, sin, side = math.cos(angle), math.sin(angle), -1 if mirror else 1
     scale = np.array([radius * stretch**0.5, radius / stretch**0.5])
     turn = np.array([[cos, -sin * side], [sin, cos * side]])
-    return Pose(np.asarray(centre), scale, float(scale.mean()), turn)
+    return Pose(np.asarray(center), scale, float(scale.mean()), turn)
 
 
 def distance(shape, pose, side):
-    """Signed distance in pixels (negative inside) at the pixel centres of the shape's window.
+    """Signed distance in pixels (negative inside) at the pixel centers of the shape's window.
 
     Exact to first order at the outline of ellipses, exact for all else but beyond the corners of
     polygons, where it is the larger of the distances to the two lines.
@@ -210,7 +210,7 @@ def distance(shape, pose, side):
         ((row0, col0, row1, col1), float32 [row1 - row0, col1 - col0]), or None where the shape is
         outside the image.
     """
-    points = pose.centre + (np.array(shape.points) * pose.scale) @ pose.turn.T
+    points = pose.center + (np.array(shape.points) * pose.scale) @ pose.turn.T
     radii, width = np.array(shape.radii) * pose.scale, shape.width * pose.unit
     reach = 1 + shape.round * pose.unit + width + np.sqrt(pose.turn**2 @ radii**2)
     low, high = points.min(0) - reach, points.max(0) + reach
@@ -251,9 +251,9 @@ def _capsule(points, radius, rows, cols):
     return np.hypot(y - along * down, x - along * right) - radius
 
 
-def _ellipse(centre, radii, turn, width, rows, cols):
+def _ellipse(center, radii, turn, width, rows, cols):
     """f / |grad f| with f = |p / radii| - 1."""
-    (row, col), (tall, wide) = centre.tolist(), radii.tolist()
+    (row, col), (tall, wide) = center.tolist(), radii.tolist()
     to_frame = (turn / radii).tolist()
     y, x = rows - row, cols - col
     u = to_frame[0][0] * y + to_frame[1][0] * x

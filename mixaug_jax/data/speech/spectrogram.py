@@ -138,14 +138,14 @@ def mask_bands_and_frames(
 ) -> jax.Array:
     """SpecAugment's frequency and time masks (Park et al. 2019, arXiv 1904.08779, section 2).
 
-    `masks` runs of bands and `masks` runs of frames become 0, the mean of the normalised data. A
+    `masks` runs of bands and `masks` runs of frames become 0, the mean of the normalized data. A
     run's length is uniform from 0 to its most, its place uniform among those where it fits (the
     paper leaves the last one out); they may overlap. Runs of frames lie within the recording, and
     its length bounds theirs, the paper's p; so padding takes no part. There is no time warping,
     which the paper finds to matter least. An example's draws come from its own seed alone.
 
     Args:
-      images: float32 [B,H,W,C], normalised.
+      images: float32 [B,H,W,C], normalized.
       seeds: uint32 [B].
       valid: bool [B,W], the frames that are the recording's and not padding; one run each.
       masks: of bands, and of frames; 0 = off.

@@ -2,7 +2,7 @@
 
 The paper (Won et al. 2023, which dissects networks of mixed-sample augmentations) looks at the last convolutional layer of five
 networks of ImageNet, whose weights the authors of CutMix and of SaliencyMix released: P(a > T) = 0.01, maps enlarged to the
-label map, IoU over all images, concepts from a UPerNet in the categories object, part, material and colour. It does not say
+label map, IoU over all images, concepts from a UPerNet in the categories object, part, material and color. It does not say
 which images were scanned, so differences to its numbers are to be read with that in mind. Settings: `configs/released.py`.
 """
 

@@ -16,8 +16,8 @@ _SELECTED = {
     "random": "any, whatever the score",
 }
 _PUT = {
-    "zero": "0 after normalisation, the colour that it takes for the mean",
-    "data_mean": "the mean colour of the images",
+    "zero": "0 after normalization, the color that it takes for the mean",
+    "data_mean": "the mean color of the images",
     "sample_mean": "the image's own mean",
     "minimum": "the image's darkest value",
     "maximum": "the image's brightest value",
@@ -73,7 +73,7 @@ def pointing(scores: list[dict]) -> str:
     first, controls = _rows(scores, "pointing_game")
     if first is None:
         return ""
-    places = {"center": "the image's centre", "random": "a random pixel"}
+    places = {"center": "the image's center", "random": "a random pixel"}
     beside_it = [f"{places[name]} does in {row['mean']:.0%}" for name, row in controls.items()]
     text = f"The peak of {first['method']} lies on the object in {first['mean']:.0%} of {first['images']:g} images"
     text += f" (resampled images: {first['low']:.0%} to {first['high']:.0%})"
@@ -86,7 +86,7 @@ def deletion(scores: list[dict]) -> str:
     first, controls = _rows(scores, "deletion")
     if first is None:
         return ""
-    orders = {"center": "from the centre outwards it is", "random": "in random order it is"}
+    orders = {"center": "from the center outwards it is", "random": "in random order it is"}
     beside_it = [f"{orders[name]} {row['mean']:.3f}" for name, row in controls.items()]
     text = f"Deleting pixels in the order of {first['method']} leaves an area of {first['mean']:.3f} under the curve"
     text += f" (resampled images: {first['low']:.3f} to {first['high']:.3f}; smaller is better)"

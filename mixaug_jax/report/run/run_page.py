@@ -224,7 +224,7 @@ def _stage_figures(source, folder, stage, found):
             dissection_figures.unique_concepts({stage: found}), folder / f"unique_{stage}"
         )
     caption = (
-        f"Unique concepts of {stage} by category and IoU threshold. Circle and grey band: label maps shuffled against the "
+        f"Unique concepts of {stage} by category and IoU threshold. Circle and gray band: label maps shuffled against the "
         "images (mean, range). Cross: random weights. Line: images drawn anew, which tends to lie above the count."
     )
     totals = ", ".join(

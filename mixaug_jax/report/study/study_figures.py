@@ -24,7 +24,7 @@ def comparison(pair: tuple[str, str]) -> str:
 
 
 def color(study: Study, name: str) -> str:
-    """An augmentation's colour, the same in every figure."""
+    """An augmentation's color, the same in every figure."""
     return PALETTE[study.augmentations.index(name) % len(PALETTE)]
 
 
@@ -173,7 +173,7 @@ def cross_deletion(study: Study) -> Figure:
 
 
 def _frame_own(panel, models, sources):
-    """White on black, which shows on every colour."""
+    """White on black, which shows on every color."""
     for row, name in enumerate(models):
         corner = (sources.index(name) - 0.5, row - 0.5)
         for shade, width in (("black", 3.0), ("white", 1.4)):

@@ -24,10 +24,10 @@ def make(study: Study, workdir: pathlib.Path, folder: pathlib.Path) -> str:
     configs = _configs(study)
     shown, problem = _pictures(configs, folder)
     said = [page.paragraph(_what(study, configs, shown), kind="note")]
-    said += [page.labelled(*text.partition(": ")[::2]) for text in study.sentences.values()]
+    said += [page.labeled(*text.partition(": ")[::2]) for text in study.sentences.values()]
     if study.problems:
         text = f"{_count(len(study.problems), 'result')}, listed under {_MISSING}."
-        said.append(page.labelled("Missing or left out", text))
+        said.append(page.labeled("Missing or left out", text))
     parts = [
         study_numbers.comparison(study, folder),
         study_numbers.differences(study, folder),
@@ -142,7 +142,7 @@ def _cross_deletion(study, folder):
         f"How fast each model's output falls when pixels are removed in the order of another model's {one.method}. Smaller is "
         "faster; 1 is as slow as in random order, so that models that bear occlusion well have no advantage. Framed: a model's "
         "own explanations. Only images that all models of the seed classify right are used: "
-        f"{', '.join(counts)}. Tiles of 1/{TILES} of the side are set to the mean colour."
+        f"{', '.join(counts)}. Tiles of 1/{TILES} of the side are set to the mean color."
     )
     parts = [
         page.figure(
