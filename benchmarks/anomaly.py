@@ -52,9 +52,9 @@ def make_jobs(net, size, images, batch, grid):
     )
     seen = np.stack([net.preprocess(image) for image in pixels[:batch]])
     removals = len(plan(grid, seen.shape[1:]).cells) - 1
-    as_stages = devices_lib.compiler_options()
-    forward = jax.jit(lambda net, x: net.logits(x), compiler_options=as_stages)
-    gradients = jax.jit(removal.gradients, compiler_options=as_stages)
+    as_layers = devices_lib.compiler_options()
+    forward = jax.jit(lambda net, x: net.logits(x), compiler_options=as_layers)
+    gradients = jax.jit(removal.gradients, compiler_options=as_layers)
 
     def forward_job():
         for _ in range(removals * images // batch):

@@ -11,7 +11,7 @@ what the process grew by in the first run.
 "CPU" is processor time of all threads (`time.process_time`), which other programs on the machine disturb less than wall time.
 PyTorch's threads wait in loops, which counts as processor time: where other programs run, compare with one thread each
 (`taskset -c 0 python -m ...`). PyTorch's network lies in memory as it does by default; what its other order gives shows in the
-first lines, for the forward pass and the input's gradient alone. Ours are compiled as the stages compile them, with
+first lines, for the forward pass and the input's gradient alone. Ours are compiled as the layers compile them, with
 `devices_lib.compiler_options`.
 
 Floors: an evaluation is 8.2 GFLOP forward, and as many again for its input's gradient; no program is quicker than the speed of
@@ -354,7 +354,7 @@ def main():
     gflop, peak = forward_flops(net.model, x[:1]) / 1e9, matmul_speed()
     print(f"a matrix product: {peak:.1f} GFLOP/s; a forward pass: {gflop:.1f} GFLOP")
     bound = memory.evaluation_bytes(net, x.shape[1:]) / 2**20
-    print(f"the stage's bound of an evaluation's memory: {bound:.0f} MiB")
+    print(f"the layer's bound of an evaluation's memory: {bound:.0f} MiB")
     plain_passes(net, peer, x[:AT_ONCE], tx[:AT_ONCE], options.repeats)
     for name in options.only:
         row = ROWS[name](peer, x, tx, labels, size)

@@ -1,4 +1,4 @@
-"""What Network Dissection costs: thresholds and tally of ResNet-50's last stage, beside its forward.
+"""What Network Dissection costs: thresholds and tally of ResNet-50's last layer, beside its forward.
 
     python -m benchmarks.dissection                  # about 5 minutes on two cores
     python -m benchmarks.dissection --skip_forward   # without compiling ResNet-50
@@ -6,7 +6,7 @@
 The setting is layer4 of ResNet-50: 2048 units of 7x7, label maps of 56x56 with 6 slots and about 48
 of 1200 labels an image, q = 0.01. Activations are made up: white noise smoothed by a 2x2 box, of
 unit variance, minus 0.65, ReLU, so that 74 % are zero and neighbors go together; each unit has its
-own scale. They lie in a memory map, as the dissection stage keeps them. Label maps are random
+own scale. They lie in a memory map, as the dissection layer keeps them. Label maps are random
 blocks of 8x8 pixels, a fifth unlabeled.
 
 All columns are measured in turns in one run, and the best turn counts. "CPU" is processor time of

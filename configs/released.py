@@ -22,8 +22,8 @@ def get_config(data="folder"):
     settings = config.get_config("baseline", data)
     settings.model.name = "resnet50"  # the files decide; this is what they are expected to hold
     settings.data.size = 224
-    settings.dissect.stages = ("layer4",)  # after its last ReLU
-    settings.dissect.images = 0  # all
+    settings.dissect.layers = ("layer4",)  # after its last ReLU
+    settings.dissect.max_images = 0  # all
     settings.dissect.random_baseline = False
     with settings.unlocked():
         settings.released = ml_collections.ConfigDict()

@@ -55,9 +55,9 @@ def close(actual, expected, tolerance=1e-5):
     )
 
 
-@functools.partial(jax.jit, static_argnames="of")
-def score(net, images, labels, of="logit"):
+@functools.partial(jax.jit, static_argnames="output")
+def score(net, images, labels, output="logit"):
     """The explained number of each image, [n]."""
     logits = net.logits(images)
-    logits = jax.nn.softmax(logits) if of == "prob" else logits
+    logits = jax.nn.softmax(logits) if output == "prob" else logits
     return jnp.take_along_axis(logits, jnp.asarray(labels)[:, None], 1)[:, 0]

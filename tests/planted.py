@@ -22,12 +22,12 @@ NAMES = (
 class Planted(StagedModel):
     """Stages: pixels (the input itself), mixed (a convolution of it), fc."""
 
-    stages: ClassVar = ("pixels", "mixed", "fc")
+    layers: ClassVar = ("pixels", "mixed", "fc")
 
-    def run(self, stage, x, train):
-        if stage == "pixels":
+    def run(self, layer, x, train):
+        if layer == "pixels":
             return x
-        if stage == "mixed":
+        if layer == "mixed":
             return self.relu("relu", self.conv("conv", x, 6, 3, 2, bias=True, train=train))
         return self.dense("fc", self.global_average("avgpool", x), 3)
 

@@ -1,4 +1,4 @@
-"""Working directories with small results of every stage, made without training; and a reader of pages."""
+"""Working directories with small results of every layer, made without training; and a reader of pages."""
 
 import html.parser
 import itertools
@@ -38,7 +38,7 @@ def found():
 
 
 def write_run(workdir, dissected=None, *, method="mixup", seed=0, accuracy=0.75, scores=SCORES):
-    """What the stages write; without `dissected` and `scores` their folders are left out."""
+    """What the layers write; without `dissected` and `scores` their folders are left out."""
     workdir = pathlib.Path(workdir)
     config = toy.config(method)
     config.seed = seed
@@ -93,12 +93,12 @@ def write_anomaly(folder, shift=0.0):
 
 def write_dissection(folder, dissected):
     folder.mkdir(parents=True)
-    result.save(dissected, folder / f"{dissected.stage}.npz")
+    result.save(dissected, folder / f"{dissected.layer}.npz")
     for name in ("unit", "concept", "count"):
         header, rows = getattr(dissection_tables, f"{name}_rows")(dissected)
         files.write_csv(folder / f"{name}s.csv", header, rows)
     sheet = dissection_figures.unit_sheet(dissected, planted.source(), planted.shares)
-    style.save_figure(sheet, folder / f"units_{dissected.stage}")
+    style.save_figure(sheet, folder / f"units_{dissected.layer}")
 
 
 def write_attribution(folder, scores):

@@ -15,7 +15,7 @@ HEATS = ("grad", "random", "gradcam")
 class Linear(nn.Module):
     """Logits that are linear in the image, and take a sum of features to be exactly their sum."""
 
-    stages: ClassVar = ("fc",)
+    layers: ClassVar = ("fc",)
     classes: int
 
     @nn.compact

@@ -51,7 +51,7 @@ def concepts(unique, null=1.0, **changed):
     )  # fmt: skip
     options = {"iou": [0.03, 0.04, 0.05], "shuffles": 2, "replicates": 4} | changed
     return dissection.Dissection(
-        stage="layer4",
+        layer="layer4",
         names=NAMES,
         threshold=np.zeros(units, np.float32),
         tally=tally,

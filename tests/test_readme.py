@@ -22,9 +22,9 @@ def test_a_linen_model_of_ones_own():
     x = jnp.asarray(net.preprocess(np.full((40, 36, 3), 90, np.uint8)[:32, :32]))
     logits = net.logits(x[None])
     assert logits.shape == (1, 10)
-    again = net.from_features(net.features(x[None], "conv"), "conv")
+    again = net.between(net.features(x[None], "conv"), "conv")
     np.testing.assert_allclose(again, logits, rtol=1e-6)
-    assert METHODS["gradcam"](net, x, 3, stage="conv").shape == (32, 32, 1)
+    assert METHODS["gradcam"](net, x, 3, layer="conv").shape == (32, 32, 1)
 
 
 def test_public_names():

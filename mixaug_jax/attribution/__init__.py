@@ -1,6 +1,6 @@
 """Attribution: which parts of an image a network's output depends on.
 
-    explain = jax.vmap(functools.partial(METHODS["gradcam"], stage="layer4"), (None, 0, 0))
+    explain = jax.vmap(functools.partial(METHODS["gradcam"], layer="layer4"), (None, 0, 0))
     maps = jax.jit(explain)(net, images, labels)     # [B,h,w,C] or [B,h,w,1]
     heat = heatmap(maps, "positive")                 # [B,h,w]
 
@@ -12,8 +12,8 @@ hold that many evaluations of the network in memory at once, for each image of t
 result does not depend on it but for rounding. Defects of other code that users may compare with are named
 where they matter.
 
-* What is explained is `of`: "logit" of the label, its softmax probability "prob", or the cross-entropy "loss".
-* `stage` is one of `net.stages` with a map; `baseline` is "zero" (the mean color), "mean", "blur" or an array.
+* What is explained is `output`: "logit" of the label, its softmax probability "prob", or the cross-entropy "loss".
+* `layer` is one of `net.layers` with a map; `baseline` is "zero" (the mean color), "mean", "blur" or an array.
 * A label known while tracing must be in 0..K-1 (ValueError). A traced one cannot be checked: outside, its output counts as 0.
 * Where the explained output is NaN, the whole map is NaN. An image equal to the baseline, a dead network, or a CAM with
   nothing positive give maps of zeros ("mean" to rounding), never 0/0; but rise and iba give what their noise does.

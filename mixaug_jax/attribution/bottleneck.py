@@ -11,11 +11,11 @@ import optax
 from mixaug_jax.attribution import chunks, resampling
 from mixaug_jax.attribution.cam import outputs_from
 from mixaug_jax.attribution.gradient import as_key
-from mixaug_jax.attribution.target import conv_stage, nan_like
+from mixaug_jax.attribution.target import map_layer, nan_like
 from mixaug_jax.core import checks
 
 # The released library (package IBA) and the code of the paper differ in their settings. "library": deviations of all values,
-# at least MIN_STD; cells that are almost always zero are shut. "paper": its estimator for stages after a ReLU; noise of at
+# at least MIN_STD; cells that are almost always zero are shut. "paper": its estimator for layers after a ReLU; noise of at
 # least exp(-5); features kept positive.
 VARIANTS = ("library", "paper")
 MIN_STD = 0.01
@@ -23,7 +23,7 @@ MIN_ACTIVE = 0.01  # share of images in which a cell must not be zero
 LIMITS = (math.exp(-5), math.exp(5))  # of the noise in the paper's code
 START = 5.0  # alpha, the logit of lambda, everywhere
 LEARNING_RATE = 1.0
-DEPTH = 0.5  # of the default stage: layer2 of a ResNet, as in the paper
+DEPTH = 0.5  # of the default layer: layer2 of a ResNet, as in the paper
 
 
 def iba(
@@ -32,7 +32,7 @@ def iba(
     label,
     *,
     stats=(),
-    stage="",
+    layer="",
     variant="library",
     beta=10.0,
     steps=10,
@@ -44,16 +44,16 @@ def iba(
 ):
     """The per-sample bottleneck's capacity in bits per pixel, not negative, [h,w,1] (Schulz et al. 2020, arXiv 2001.00396).
 
-    Noise replaces as much of a stage as the label's cross-entropy allows; what remains is the information used, summed
+    Noise replaces as much of a layer as the label's cross-entropy allows; what remains is the information used, summed
     over channels, spread over the pixels of each cell and enlarged bilinearly (as scikit-image in the library, as OpenCV
     in the paper's code, which then scales maps to 0..1). It is that of the last step's forward pass, as in both.
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      stats: (mean, std, active), [h',w',K] each, from `iba_statistics` for this stage and variant; required.
-      stage: where the noise is added; "" is the middle one of those with a map.
+      stats: (mean, std, active), [h',w',K] each, from `iba_statistics` for this layer and variant; required.
+      layer: where the noise is added; "" is the middle one of those with a map.
       variant: "library" or "paper", the settings of one or the other published code; see `iba_statistics`.
-      beta: weight of the information's mean over the stage, nats a cell (the paper's beta/k for k cells).
+      beta: weight of the information's mean over the layer, nats a cell (the paper's beta/k for k cells).
       steps: of Adam with rate 1.
       samples: noisy copies in each step.
       sigma: of the Gaussian that smooths the mask lambda, in cells; 0 is none.
@@ -62,11 +62,11 @@ def iba(
       chunk: copies in memory at once; 0 is all.
 
     Raises:
-      ValueError: without stats, or where they or the noise do not have the stage's shape.
+      ValueError: without stats, or where they or the noise do not have the layer's shape.
     """
     image = checks.image(image)
     capacity, _ = bottleneck(
-        net, image, label, stats, stage, variant, beta, steps, samples, sigma, key, noise, chunk
+        net, image, label, stats, layer, variant, beta, steps, samples, sigma, key, noise, chunk
     )
     cells, pixels = math.prod(capacity.shape[:2]), math.prod(image.shape[:2])
     # Rounding can make the capacity of a cell that is all noise as low as -1e-7.
@@ -76,7 +76,7 @@ def iba(
 
 
 def bottleneck(
-    net, image, label, stats, stage, variant, beta, steps, samples, sigma, key, noise, chunk
+    net, image, label, stats, layer, variant, beta, steps, samples, sigma, key, noise, chunk
 ):
     """What `iba` optimizes, with its arguments.
 
@@ -88,8 +88,8 @@ def bottleneck(
     checks.count("steps", steps)
     checks.not_negative("beta", beta)
     checks.not_negative("sigma", sigma)
-    stage = conv_stage(net, image, stage, DEPTH)
-    features = net.features(image[None], stage)[0]
+    layer = map_layer(net, image, layer, DEPTH)
+    features = net.features(image[None], layer)[0]
     mean, std, active = _checked_stats(stats, features.shape)
     draw, samples = _noise(key, noise, steps, samples, features.shape)
     std = jnp.maximum(std, MIN_STD) if variant == "library" else std
@@ -105,7 +105,7 @@ def bottleneck(
             rest = jnp.clip(rest, *LIMITS)
         z = ((lam * signal + rest * noise) * std + mean) * active
         z = jnp.maximum(z, 0) if variant == "paper" else z
-        return outputs_from(net, z[None], stage, label, "loss")[0]
+        return outputs_from(net, image[None], layer, z[None], label, "loss")[0]
 
     each = jax.vmap(jax.value_and_grad(cross_entropy), (None, 0))
     adam = optax.adam(LEARNING_RATE)
@@ -138,7 +138,7 @@ def _capacity(signal, lam, rest):
 
 def _checked_stats(stats, shape):
     if not isinstance(stats, (tuple, list)) or len(stats) != 3:
-        raise ValueError("iba needs stats=(mean, std, active) of the stage; see iba_statistics")
+        raise ValueError("iba needs stats=(mean, std, active) of the layer; see iba_statistics")
     names = ("mean", "std", "active")
     return [checks.array(f"stats {n}", s, shape) for n, s in zip(names, stats, strict=True)]
 
@@ -158,15 +158,15 @@ def _noise(key, noise, steps, samples, shape):
     return draw, samples
 
 
-def iba_statistics(net, batches, *, stage="", variant="library"):
+def iba_statistics(net, batches, *, layer="", variant="library"):
     """Each cell's statistics over many images, for `iba`.
 
     Args:
       net: the network.
       batches: iterable of preprocessed images [B,h,w,C], none larger than the first; 10 000 images are advised by the authors.
-      stage: as in `iba`.
+      layer: as in `iba`.
       variant: "library": mean and standard deviation (divided by n - 1); a cell is active where more than 1 percent of the
-        images are not zero. "paper": its estimator for stages after a ReLU: mean 0, the root mean square of the values that
+        images are not zero. "paper": its estimator for layers after a ReLU: mean 0, the root mean square of the values that
         are not zero (at least 1e-5 in their sum of squares), all cells active.
 
     Returns:
@@ -185,10 +185,10 @@ def iba_statistics(net, batches, *, stage="", variant="library"):
         if images.shape[1:] != shape[1:] or len(images) > shape[0]:
             got = f"{list(images.shape)} after {list(shape)}"
             raise ValueError(f"batches must be of one size, none larger than the first, got {got}")
-        stage = conv_stage(net, jnp.asarray(images[0]), stage, DEPTH)
+        layer = map_layer(net, jnp.asarray(images[0]), layer, DEPTH)
         filled = np.zeros(shape, np.float32)  # one shape, so one compile
         filled[: len(images)] = images
-        mean, spread, live = jax.device_get(_batch_moments(net, filled, len(images), stage))
+        mean, spread, live = jax.device_get(_batch_moments(net, filled, len(images), layer))
         # Batches are joined in float64, so that their number does not matter.
         moments = chunks.merge_moments(moments, (len(images), np.float64(mean), np.float64(spread)))
         nonzero = nonzero + live.astype(np.int64)
@@ -204,10 +204,10 @@ def iba_statistics(net, batches, *, stage="", variant="library"):
     return tuple(np.float32(s) for s in stats)
 
 
-@functools.partial(jax.jit, static_argnames="stage")
-def _batch_moments(net, images, count, stage):
+@functools.partial(jax.jit, static_argnames="layer")
+def _batch_moments(net, images, count, layer):
     """Mean, sum of squared deviations and number of non-zeros over the first `count` images, [h',w',K] each."""
-    features = net.features(images, stage)
+    features = net.features(images, layer)
     real = (jnp.arange(len(images)) < count).reshape(-1, 1, 1, 1)
     mean = jnp.mean(features, 0, where=real)
     spread = jnp.sum(jnp.square(features - mean), 0, where=real)

@@ -1,6 +1,6 @@
-"""Class activation maps: sums over the channels of a stage, at the image's size.
+"""Class activation maps: sums over the channels of a layer, at the image's size.
 
-The functions called *_map work on a stage's activations and their gradients, [h,w,K] each, and give [h,w].
+The functions called *_map work on a layer's activations and their gradients, [h,w,K] each, and give [h,w].
 """
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mixaug_jax.attribution import chunks, resampling
 from mixaug_jax.attribution.gradient import guided_backprop
-from mixaug_jax.attribution.target import conv_stage, nan_like, outputs, select
+from mixaug_jax.attribution.target import map_layer, nan_like, outputs, select
 from mixaug_jax.core import checks
 
 RESIZES = ("bilinear", "nearest")
@@ -51,41 +51,41 @@ def _finish(values, image, relu, resize):
     return resampling.enlarge(values[..., None], image.shape[:2], resize)
 
 
-def _cam(combine, net, image, label, stage, relu, resize, of):
+def _cam(combine, net, image, label, layer, relu, resize, output):
     image = checks.image(image)
-    stage = conv_stage(net, image, stage, 1)
-    activations = net.features(image[None], stage)
+    layer = map_layer(net, image, layer, 1)
+    activations = net.features(image[None], layer)
 
-    def output(h):
-        return outputs_from(net, h, stage, label, of)[0]
+    def explained(h):
+        return outputs_from(net, image[None], layer, h, label, output)[0]
 
-    value, gradients = jax.value_and_grad(output)(activations)
+    value, gradients = jax.value_and_grad(explained)(activations)
     values = nan_like(value, combine(activations[0], gradients[0]))
     return _finish(values, image, relu, resize)
 
 
-def outputs_from(net, h, stage, label, of):
-    """As `outputs`, from the features h [n,h,w,K] of a stage."""
-    return select(net.from_features(h, stage), label, of)
+def outputs_from(net, x, layer, value, label, output):
+    """As `outputs` of images x [n,h,w,C], with the features `value` [n,h',w',K] in place of a layer's own."""
+    return select(net.logits(x, layer=layer, value=value), label, output)
 
 
-def gradcam(net, image, label, *, stage="", relu=True, resize="bilinear", of="logit"):
+def gradcam(net, image, label, *, layer="", relu=True, resize="bilinear", output="logit"):
     """Grad-CAM: channels weighted by their mean gradient, [h,w,1] (Selvaraju et al. 2017, arXiv 1610.02391, eq. 1 and 2).
 
     In the units of the output, not scaled to 0..1.
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      stage: whose activations to sum; "" is the last one that is a map.
+      layer: whose activations to sum; "" is the last one that is a map.
       relu: keep only what is positive, before enlarging.
       resize: to the image's size, "bilinear" (half-pixel centers) or "nearest" (captum's default).
-      of: the output explained, "logit", "prob" or "loss".
+      output: the output explained, "logit", "prob" or "loss".
     """
-    return _cam(gradcam_map, net, image, label, stage, relu, resize, of)
+    return _cam(gradcam_map, net, image, label, layer, relu, resize, output)
 
 
 def gradcam_plus_plus(
-    net, image, label, *, stage="", epsilon=1e-6, relu=True, resize="bilinear", of="logit"
+    net, image, label, *, layer="", epsilon=1e-6, relu=True, resize="bilinear", output="logit"
 ):
     """Grad-CAM++: channels weighted by positive gradients, [h,w,1] (Chattopadhay et al. 2018, arXiv 1710.11063, eq. 19).
 
@@ -94,64 +94,64 @@ def gradcam_plus_plus(
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      stage: whose activations to sum; "" is the last one that is a map.
+      layer: whose activations to sum; "" is the last one that is a map.
       epsilon: added to the denominator of eq. 19 against division by 0, as in pytorch-grad-cam. Small gradients (of the order
         of its root, 1e-3, as before a global average) count less by it; 0 is the paper's definition.
       relu: keep only what is positive, before enlarging.
       resize: to the image's size, "bilinear" (half-pixel centers) or "nearest".
-      of: the output explained, "logit", "prob" or "loss".
+      output: the output explained, "logit", "prob" or "loss".
     """
     checks.not_negative("epsilon", epsilon)
 
     def combine(activations, gradients):
         return gradcam_plus_plus_map(activations, gradients, epsilon)
 
-    return _cam(combine, net, image, label, stage, relu, resize, of)
+    return _cam(combine, net, image, label, layer, relu, resize, output)
 
 
-def hirescam(net, image, label, *, stage="", relu=True, resize="bilinear", of="logit"):
+def hirescam(net, image, label, *, layer="", relu=True, resize="bilinear", output="logit"):
     """HiResCAM: activations times gradients, [h,w,1] (Draelos and Carin 2020, arXiv 2011.08891).
 
-    Equal to `gradcam` where only a global average and a dense layer follow the stage.
+    Equal to `gradcam` where only a global average and a dense layer follow the layer.
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      stage: whose activations to sum; "" is the last one that is a map.
+      layer: whose activations to sum; "" is the last one that is a map.
       relu: keep only what is positive, before enlarging.
       resize: to the image's size, "bilinear" (half-pixel centers) or "nearest".
-      of: the output explained, "logit", "prob" or "loss".
+      output: the output explained, "logit", "prob" or "loss".
     """
-    return _cam(hirescam_map, net, image, label, stage, relu, resize, of)
+    return _cam(hirescam_map, net, image, label, layer, relu, resize, output)
 
 
-def xgradcam(net, image, label, *, stage="", relu=True, resize="bilinear", of="logit"):
+def xgradcam(net, image, label, *, layer="", relu=True, resize="bilinear", output="logit"):
     """XGrad-CAM: channels weighted by their gradient's mean, [h,w,1] (Fu et al. 2020, arXiv 2008.02312).
 
     The mean is weighted by the activations. A channel that is zero everywhere counts nothing.
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      stage: whose activations to sum; "" is the last one that is a map.
+      layer: whose activations to sum; "" is the last one that is a map.
       relu: keep only what is positive, before enlarging.
       resize: to the image's size, "bilinear" (half-pixel centers) or "nearest".
-      of: the output explained, "logit", "prob" or "loss".
+      output: the output explained, "logit", "prob" or "loss".
     """
-    return _cam(xgradcam_map, net, image, label, stage, relu, resize, of)
+    return _cam(xgradcam_map, net, image, label, layer, relu, resize, output)
 
 
-def layercam(net, image, label, *, stage="", relu=True, resize="bilinear", of="logit"):
+def layercam(net, image, label, *, layer="", relu=True, resize="bilinear", output="logit"):
     """LayerCAM: activations times positive gradients, [h,w,1] (Jiang et al. 2021, IEEE Transactions on Image Processing 30).
 
-    Meant for early stages, too.
+    Meant for early layers, too.
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      stage: whose activations to sum; "" is the last one that is a map.
+      layer: whose activations to sum; "" is the last one that is a map.
       relu: keep only what is positive, before enlarging.
       resize: to the image's size, "bilinear" (half-pixel centers) or "nearest".
-      of: the output explained, "logit", "prob" or "loss".
+      output: the output explained, "logit", "prob" or "loss".
     """
-    return _cam(layercam_map, net, image, label, stage, relu, resize, of)
+    return _cam(layercam_map, net, image, label, layer, relu, resize, output)
 
 
 def scorecam(
@@ -159,11 +159,11 @@ def scorecam(
     image,
     label,
     *,
-    stage="",
+    layer="",
     masks=(),
     relu=True,
     resize="bilinear",
-    of="logit",
+    output="logit",
     chunk=16,
 ):
     """Score-CAM: channels weighted by the softmax, over channels, of the output for the image that each one masks, [h,w,1].
@@ -174,16 +174,16 @@ def scorecam(
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      stage: whose activations to sum; "" is the last one that is a map.
+      layer: whose activations to sum; "" is the last one that is a map.
       masks: [K,h,w] in 0..1 for the K channels, in place of the enlarged activations.
       relu: keep only what is positive, before enlarging.
       resize: to the image's size, "bilinear" (half-pixel centers) or "nearest".
-      of: the output that weights channels, "logit", "prob" or "loss".
+      output: the output that weights channels, "logit", "prob" or "loss".
       chunk: masked images in memory at once; 0 is all.
     """
     image = checks.image(image)
-    stage = conv_stage(net, image, stage, 1)
-    activations = net.features(image[None], stage)[0]
+    layer = map_layer(net, image, layer, 1)
+    activations = net.features(image[None], layer)[0]
     channels = activations.shape[-1]
     if checks.given(masks):
         masks = checks.array("masks", masks, (channels, *image.shape[:2]))
@@ -198,20 +198,20 @@ def scorecam(
         return jnp.moveaxis(scaled, -1, 0)
 
     def score(index):
-        return outputs(net, mask(index)[..., None] * image, label, of)
+        return outputs(net, mask(index)[..., None] * image, label, output)
 
     weights = jax.nn.softmax(chunks.every(score, channels, chunk))
     return _finish((activations * weights).sum(-1), image, relu, resize)
 
 
-def guided_gradcam(net, image, label, *, stage="", resize="bilinear", of="logit"):
+def guided_gradcam(net, image, label, *, layer="", resize="bilinear", output="logit"):
     """Guided Grad-CAM: guided backpropagation times Grad-CAM, signed [h,w,C] (Selvaraju et al. 2017, arXiv 1610.02391).
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      stage: whose activations to sum; "" is the last one that is a map.
+      layer: whose activations to sum; "" is the last one that is a map.
       resize: of Grad-CAM to the image's size, "bilinear" (half-pixel centers, the paper's) or "nearest" (captum's default).
-      of: the output explained, "logit", "prob" or "loss".
+      output: the output explained, "logit", "prob" or "loss".
     """
-    coarse = gradcam(net, image, label, stage=stage, resize=resize, of=of)
-    return guided_backprop(net, image, label, of=of) * coarse
+    coarse = gradcam(net, image, label, layer=layer, resize=resize, output=output)
+    return guided_backprop(net, image, label, output=output) * coarse

@@ -8,26 +8,26 @@ from mixaug_jax.attribution.target import input_gradient
 from mixaug_jax.core import checks
 
 
-def gradient(net, image, label, *, of="logit"):
+def gradient(net, image, label, *, output="logit"):
     """The gradient of an output, signed [h,w,C] (Simonyan et al. 2013, arXiv 1312.6034, section 3).
 
     The paper shows its absolute maximum over channels: `heatmap(a, "abs_max")`.
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      of: the output explained, "logit", "prob" or "loss".
+      output: the output explained, "logit", "prob" or "loss".
     """
-    return input_gradient(net, checks.image(image)[None], label, of)[0]
+    return input_gradient(net, checks.image(image)[None], label, output)[0]
 
 
-def input_x_gradient(net, image, label, *, of="logit"):
+def input_x_gradient(net, image, label, *, output="logit"):
     """Image times gradient, signed [h,w,C] (Shrikumar et al. 2016, arXiv 1605.01713).
 
     Args:
       net, image, label: see `mixaug_jax.attribution`. The image is normalized, so its zero is the mean color.
-      of: the output explained, "logit", "prob" or "loss".
+      output: the output explained, "logit", "prob" or "loss".
     """
-    return checks.image(image) * gradient(net, image, label, of=of)
+    return checks.image(image) * gradient(net, image, label, output=output)
 
 
 def loss_gradient(net, image, label):
@@ -39,10 +39,10 @@ def loss_gradient(net, image, label):
     Args:
       net, image, label: see `mixaug_jax.attribution`.
     """
-    return gradient(net, image, label, of="loss")
+    return gradient(net, image, label, output="loss")
 
 
-def _noisy_gradients(net, image, label, key, samples, sigma, noise, of):
+def _noisy_gradients(net, image, label, key, samples, sigma, noise, output):
     """indices [n] -> the gradients [n,h,w,C] at noisy copies, and the number of copies."""
     image = checks.image(image)
     checks.not_negative("sigma", sigma)
@@ -62,7 +62,7 @@ def _noisy_gradients(net, image, label, key, samples, sigma, noise, of):
             return jax.random.normal(jax.random.fold_in(key, index), image.shape)
 
     def f(indices):
-        return input_gradient(net, image + scale * jax.vmap(draw)(indices), label, of)
+        return input_gradient(net, image + scale * jax.vmap(draw)(indices), label, output)
 
     return f, samples
 
@@ -76,7 +76,9 @@ def as_key(key):
     return jax.random.key(key) if is_seed else key
 
 
-def smoothgrad(net, image, label, *, key=0, samples=50, sigma=0.15, noise=(), of="logit", chunk=8):
+def smoothgrad(
+    net, image, label, *, key=0, samples=50, sigma=0.15, noise=(), output="logit", chunk=8
+):
     """The mean gradient of noisy copies, signed [h,w,C] (Smilkov et al. 2017, arXiv 1706.03825).
 
     Args:
@@ -86,29 +88,29 @@ def smoothgrad(net, image, label, *, key=0, samples=50, sigma=0.15, noise=(), of
       sigma: standard deviation of the noise, as a share of the image's range max - min (the paper's noise level; captum's
         `stdevs` is absolute).
       noise: [samples,h,w,C] standard normal in place of draws.
-      of: the output explained, "logit", "prob" or "loss".
+      output: the output explained, "logit", "prob" or "loss".
       chunk: copies in memory at once; 0 is all.
     """
-    f, count = _noisy_gradients(net, image, label, key, samples, sigma, noise, of)
+    f, count = _noisy_gradients(net, image, label, key, samples, sigma, noise, output)
     return chunks.total(f, count, chunk) / count
 
 
 def smoothgrad_squared(
-    net, image, label, *, key=0, samples=50, sigma=0.15, noise=(), of="logit", chunk=8
+    net, image, label, *, key=0, samples=50, sigma=0.15, noise=(), output="logit", chunk=8
 ):
     """The mean squared gradient of noisy copies, not negative, [h,w,C] (Hooker et al. 2019, arXiv 1806.10758).
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
       key, samples, sigma, noise: as `smoothgrad`.
-      of: the output explained, "logit", "prob" or "loss".
+      output: the output explained, "logit", "prob" or "loss".
       chunk: copies in memory at once; 0 is all.
     """
-    f, count = _noisy_gradients(net, image, label, key, samples, sigma, noise, of)
+    f, count = _noisy_gradients(net, image, label, key, samples, sigma, noise, output)
     return chunks.total(lambda indices: jnp.square(f(indices)), count, chunk) / count
 
 
-def vargrad(net, image, label, *, key=0, samples=50, sigma=0.15, noise=(), of="logit", chunk=8):
+def vargrad(net, image, label, *, key=0, samples=50, sigma=0.15, noise=(), output="logit", chunk=8):
     """The variance of the gradient over noisy copies, not negative, [h,w,C] (Adebayo et al. 2018, arXiv 1810.03307).
 
     Divided by `samples`, as captum's, not by one less; summed without cancellation, so never below zero.
@@ -116,36 +118,36 @@ def vargrad(net, image, label, *, key=0, samples=50, sigma=0.15, noise=(), of="l
     Args:
       net, image, label: see `mixaug_jax.attribution`.
       key, samples, sigma, noise: as `smoothgrad`.
-      of: the output explained, "logit", "prob" or "loss".
+      output: the output explained, "logit", "prob" or "loss".
       chunk: copies in memory at once; 0 is all.
     """
-    f, count = _noisy_gradients(net, image, label, key, samples, sigma, noise, of)
+    f, count = _noisy_gradients(net, image, label, key, samples, sigma, noise, output)
     return chunks.moments(f, count, chunk)[1]
 
 
-def guided_backprop(net, image, label, *, of="logit"):
+def guided_backprop(net, image, label, *, output="logit"):
     """The gradient with negative signals stopped at every ReLU, signed [h,w,C] (Springenberg et al. 2014, arXiv 1412.6806).
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      of: the output explained, "logit", "prob" or "loss".
+      output: the output explained, "logit", "prob" or "loss".
 
     Raises:
       ValueError: for a model whose activations have no rule field.
     """
-    return gradient(net.with_rules(act=rules.guided_act), image, label, of=of)
+    return gradient(net.with_rules(act=rules.guided_act), image, label, output=output)
 
 
-def deconvnet(net, image, label, *, of="logit"):
+def deconvnet(net, image, label, *, output="logit"):
     """The gradient with ReLUs applied to the backward signal only, signed [h,w,C] (Zeiler and Fergus 2013, arXiv 1311.2901).
 
     Max pooling gives its signal to the winner of the forward pass, as there.
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      of: the output explained, "logit", "prob" or "loss".
+      output: the output explained, "logit", "prob" or "loss".
 
     Raises:
       ValueError: for a model whose activations have no rule field.
     """
-    return gradient(net.with_rules(act=rules.deconvnet_act), image, label, of=of)
+    return gradient(net.with_rules(act=rules.deconvnet_act), image, label, output=output)

@@ -30,7 +30,7 @@ def nodes(rule, steps):
     return np.linspace(0, 1, steps), weight
 
 
-def integrate(net, image, label, start, alphas, weights, *, of="logit", chunk=8):
+def integrate(net, image, label, start, alphas, weights, *, output="logit", chunk=8):
     """(image - start) times the weighted sum of the gradients at start + alpha (image - start).
 
     Args:
@@ -44,13 +44,13 @@ def integrate(net, image, label, start, alphas, weights, *, of="logit", chunk=8)
     def f(indices):
         column = (len(indices), 1, 1, 1)
         x = start + alphas[indices].reshape(column) * way
-        return weights[indices].reshape(column) * input_gradient(net, x, label, of)
+        return weights[indices].reshape(column) * input_gradient(net, x, label, output)
 
     return way * chunks.total(f, len(alphas), chunk)
 
 
 def integrated_gradients(
-    net, image, label, *, steps=50, rule="gausslegendre", baseline="zero", of="logit", chunk=8
+    net, image, label, *, steps=50, rule="gausslegendre", baseline="zero", output="logit", chunk=8
 ):
     """Integrated gradients, signed [h,w,C] (Sundararajan et al. 2017, arXiv 1703.01365, eq. 1 and 3).
 
@@ -64,16 +64,16 @@ def integrated_gradients(
       steps: number of gradients.
       rule: "gausslegendre", "trapezoid" (both ends included) or "right" (Riemann sum, the paper's).
       baseline: "zero", "mean", "blur" or an array.
-      of: the output explained, "logit", "prob" or "loss".
+      output: the output explained, "logit", "prob" or "loss".
       chunk: gradients in memory at once; 0 is all.
     """
     image = checks.image(image)
     start = replacement(image, baseline)
-    return integrate(net, image, label, start, *nodes(rule, steps), of=of, chunk=chunk)
+    return integrate(net, image, label, start, *nodes(rule, steps), output=output, chunk=chunk)
 
 
 def expected_gradients(
-    net, image, label, *, baselines=(), key=0, samples=50, draws=(), of="logit", chunk=8
+    net, image, label, *, baselines=(), key=0, samples=50, draws=(), output="logit", chunk=8
 ):
     """The mean over random baselines b and places alpha of (image - b) times the gradient at b + alpha (image - b), [h,w,C].
 
@@ -86,7 +86,7 @@ def expected_gradients(
       samples: number of pairs (b, alpha).
       draws: in place of random draws, (index int [samples] into baselines, 0..n - 1, alpha [samples] in 0..1). Traced ones
         cannot be looked at: an index beyond the last baseline takes the last one.
-      of: the output explained, "logit", "prob" or "loss".
+      output: the output explained, "logit", "prob" or "loss".
       chunk: gradients in memory at once; 0 is all.
 
     Raises:
@@ -109,7 +109,7 @@ def expected_gradients(
         start = baselines[index[i]]
         way = image - start
         x = start + alpha[i].reshape(-1, 1, 1, 1) * way
-        return way * input_gradient(net, x, label, of)
+        return way * input_gradient(net, x, label, output)
 
     return chunks.total(f, samples, chunk) / samples
 

@@ -37,7 +37,7 @@ def occlusion(
     stride=8,
     baseline="zero",
     per_channel=False,
-    of="logit",
+    output="logit",
     chunk=16,
 ):
     """How much the output drops when a window is replaced, signed [h,w,1] (Zeiler and Fergus 2013, arXiv 1311.2901).
@@ -50,7 +50,7 @@ def occlusion(
       window, stride: in pixels, one number or (rows, columns).
       baseline: "zero", "mean", "blur" or an array.
       per_channel: replace one channel at a time; gives [h,w,C].
-      of: the output explained, "logit", "prob" or "loss" (a rising loss is a negative drop).
+      output: the output explained, "logit", "prob" or "loss" (a rising loss is a negative drop).
       chunk: windows in memory at once; 0 is all.
 
     Raises:
@@ -71,16 +71,16 @@ def occlusion(
         r, c, k = jnp.unravel_index(index, shape)
         gone = jnp.asarray(rows)[r][:, :, None, None] & jnp.asarray(cols)[c][:, None, :, None]
         gone &= jnp.asarray(layers)[k][:, None, None, :]
-        return outputs(net, jnp.where(gone, fill, image), label, of)
+        return outputs(net, jnp.where(gone, fill, image), label, output)
 
-    drops = outputs(net, image[None], label, of) - chunks.every(score, math.prod(shape), chunk)
+    drops = outputs(net, image[None], label, output) - chunks.every(score, math.prod(shape), chunk)
     covering = rows.sum(0)[:, None, None] * cols.sum(0)[:, None]
     total = resampling.apply(rows.T, cols.T, drops.reshape(shape))
     return total / np.maximum(covering, 1)
 
 
 def feature_ablation(
-    net, image, label, *, window=8, masks=(), baseline="zero", of="logit", chunk=16
+    net, image, label, *, window=8, masks=(), baseline="zero", output="logit", chunk=16
 ):
     """How much the output drops when a group of pixels is replaced, signed [h,w,1] or [h,w,C].
 
@@ -93,7 +93,7 @@ def feature_ablation(
       masks: bool [n,h,w], or [n,h,w,C] for groups within channels, in place of the cells; a pixel in several groups gets the
         sum of their drops, one in none 0.
       baseline: "zero", "mean", "blur" or an array.
-      of: the output explained, "logit", "prob" or "loss".
+      output: the output explained, "logit", "prob" or "loss".
       chunk: groups in memory at once; 0 is all.
 
     Raises:
@@ -102,16 +102,23 @@ def feature_ablation(
     image = checks.image(image)
     if not checks.given(masks):
         return occlusion(
-            net, image, label, window=window, stride=window, baseline=baseline, of=of, chunk=chunk
+            net,
+            image,
+            label,
+            window=window,
+            stride=window,
+            baseline=baseline,
+            output=output,
+            chunk=chunk,
         )
     shape = image.shape if jnp.ndim(masks) == 4 else image.shape[:2]
     masks = checks.array("masks", masks, (0, *shape)).reshape(-1, *shape[:2], math.prod(shape[2:]))
     fill = replacement(image, baseline)
-    clean = outputs(net, image[None], label, of)[0]
+    clean = outputs(net, image[None], label, output)[0]
 
     def drop(index):
         group = masks[index]
-        lost = clean - outputs(net, jnp.where(group > 0, fill, image), label, of)
+        lost = clean - outputs(net, jnp.where(group > 0, fill, image), label, output)
         return lost[:, None, None, None] * (group > 0)
 
     return nan_like(clean, chunks.total(drop, len(masks), chunk))
@@ -156,7 +163,7 @@ def rise(
     prob=0.5,
     masks=(),
     baseline="zero",
-    of="prob",
+    output="prob",
     chunk=16,
 ):
     """RISE: the mean of random masks weighted by the output for the image they leave visible, [h,w,1].
@@ -171,7 +178,7 @@ def rise(
       prob: share of visible cells, which divides the mean.
       masks: [samples,h,w] in 0..1 in place of draws.
       baseline: what is seen where a mask is 0: "zero" (the paper's), "mean", "blur" or an array.
-      of: the output that weights masks, "logit", "prob" (the paper's) or "loss".
+      output: the output that weights masks, "logit", "prob" (the paper's) or "loss".
       chunk: masks in memory at once; 0 is all.
     """
     image = checks.image(image)
@@ -189,6 +196,6 @@ def rise(
     def weighted(indices):
         mask = draw(indices)[..., None]
         seen = mask * image + (1 - mask) * fill
-        return outputs(net, seen, label, of)[:, None, None, None] * mask
+        return outputs(net, seen, label, output)[:, None, None, None] * mask
 
     return chunks.total(weighted, samples, chunk) / (samples * prob)

@@ -59,9 +59,9 @@ def lrp(
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      rule: a name, a rule of `mixaug_jax.attribution.rules` for all layers, or pairs ((stage, rule), ...), one for each
-        stage with layers, of either: (("relu1", "z_box"), ("relu3", "gamma"), ("fc", rules.Epsilon())). A name in a pair means
-        for the stage's layers what it means for them in the whole network. Names:
+      rule: a name, a rule of `mixaug_jax.attribution.rules` for all layers, or pairs ((layer, rule), ...), one for each
+        layer that has weights, of either: (("relu1", "z_box"), ("relu3", "gamma"), ("fc", rules.Epsilon())). A name in a pair
+        means for what the layer holds what it means for that in the whole network. Names:
         "epsilon": everywhere.
         "gamma", "alpha_beta", "z_plus": in convolutions; dense layers have the epsilon rule at 1e-6, here and below.
         "w_squared", "flat", "z_box": in the first layer, z+ in other convolutions (Montavon et al. 2017, arXiv 1512.02479).
@@ -72,10 +72,10 @@ def lrp(
         makes of black and white.
 
     Raises:
-      ValueError: for an unknown rule or stage, or a network that normalizes before its convolutions.
+      ValueError: for an unknown rule or layer, or a network that normalizes before its convolutions.
     """
     image = checks.image(image)
-    layers = _layers(net, image)
+    affine = _affine_parts(net, image)
     settings = {
         "plain": rules.Epsilon(),
         "epsilon": rules.Epsilon(epsilon),
@@ -86,17 +86,17 @@ def lrp(
         "flat": rules.Flat(),
     }
 
-    def by_layer(rule):
+    def ruled(rule):
         if isinstance(rule, rules.Rule):
-            return tuple((name, rule) for name, *_ in layers)
+            return tuple((name, rule) for name, *_ in affine)
         checks.choice("rule", rule, tuple(RULES))
         if "z_box" in RULES[rule]:
             settings["z_box"] = rules.ZBox(*_bounds(net, image, bounds))
-        return _by_name(layers, [settings[k] for k in RULES[rule]])
+        return _by_name(affine, [settings[k] for k in RULES[rule]])
 
     if isinstance(rule, (tuple, list)):
-        return propagate(net, image, label, _by_stage(net, layers, rule, by_layer))
-    return propagate(net, image, label, by_layer(rule))
+        return propagate(net, image, label, _by_layer(net, affine, rule, ruled))
+    return propagate(net, image, label, ruled(rule))
 
 
 def excitation_backprop(net, image, label, *, use_bias=True):
@@ -115,7 +115,9 @@ def excitation_backprop(net, image, label, *, use_bias=True):
     """
     image = checks.image(image)
     rule = rules.AlphaBeta(1.0, 0.0, use_bias)
-    return propagate(net, image, label, tuple((name, rule) for name, *_ in _layers(net, image)))
+    return propagate(
+        net, image, label, tuple((name, rule) for name, *_ in _affine_parts(net, image))
+    )
 
 
 def propagate(net, image, label, by_layer):
@@ -141,36 +143,36 @@ class _Record:
         return linear(x, kernel, bias)
 
 
-def _layers(net: Net, image):
-    """(name, stage, rank of the kernel) of each conv or dense layer, in order; nothing is computed."""
+def _affine_parts(net: Net, image):
+    """(name, layer, rank of the kernel) of each conv or dense layer, in order; nothing is computed."""
     found = []
-    for stage in net.stages:
+    for layer in net.layers:
         seen = []
         recorder = net.with_rules(affine=_Record(seen))
         jax.eval_shape(
-            lambda x, recorder=recorder, stage=stage: recorder.features(x, stage), image[None]
+            lambda x, recorder=recorder, layer=layer: recorder.features(x, layer), image[None]
         )
         known = {name for name, *_ in found}
-        found += [(name, stage, rank) for name, rank in seen if name not in known]
+        found += [(name, layer, rank) for name, rank in seen if name not in known]
     return found
 
 
-def _by_name(layers, chosen):
+def _by_name(affine, chosen):
     first, conv, dense = chosen
-    by_layer = [(name, dense if rank == 2 else conv) for name, _, rank in layers]
-    return ((by_layer[0][0], first), *by_layer[1:])
+    rules_of = [(name, dense if rank == 2 else conv) for name, _, rank in affine]
+    return ((rules_of[0][0], first), *rules_of[1:])
 
 
-def _by_stage(net, layers, pairs, by_layer):
+def _by_layer(net, affine, pairs, ruled):
     if any(not isinstance(pair, (tuple, list)) or len(pair) != 2 for pair in pairs):
-        raise ValueError(f"rule must be pairs of a stage and its rule, got {pairs!r}")
-    for stage, _ in pairs:
-        checks.choice("a stage of rule", stage, net.stages)
-    chosen = {stage: dict(by_layer(rule)) for stage, rule in pairs}
-    missing = {stage for _, stage, _ in layers} - set(chosen)
+        raise ValueError(f"rule must be pairs of a layer and its rule, got {pairs!r}")
+    for layer, _ in pairs:
+        checks.choice("a layer of rule", layer, net.layers)
+    chosen = {layer: dict(ruled(rule)) for layer, rule in pairs}
+    missing = {layer for _, layer, _ in affine} - set(chosen)
     if missing:
-        raise ValueError(f"rule names no rule for stage {', '.join(sorted(missing))}")
-    return tuple((name, chosen[stage][name]) for name, stage, _ in layers)
+        raise ValueError(f"rule names no rule for layer {', '.join(sorted(missing))}")
+    return tuple((name, chosen[layer][name]) for name, layer, _ in affine)
 
 
 def _bounds(net, image, bounds):

@@ -10,34 +10,34 @@ OUTPUTS = ("logit", "prob", "loss")
 BASELINES = ("zero", "mean", "blur")
 
 
-def outputs(net, x, label, of="logit"):
+def outputs(net, x, label, output="logit"):
     """The explained number of each of the preprocessed images x [n,h,w,C] -> [n] float32.
 
     Args:
-      of: "logit" of `label`, its softmax probability "prob", or "loss", the cross-entropy with `label`.
+      output: "logit" of `label`, its softmax probability "prob", or "loss", the cross-entropy with `label`.
 
     Raises:
-      ValueError: for another `of`, or a label outside 0..K-1. A traced label cannot be looked at: outside 0..K-1 it
+      ValueError: for another `output`, or a label outside 0..K-1. A traced label cannot be looked at: outside 0..K-1 it
         gives 0.
     """
-    checks.choice("of", of, OUTPUTS)
-    return select(net.logits(x), label, of)
+    checks.choice("output", output, OUTPUTS)
+    return select(net.logits(x), label, output)
 
 
-def select(logits, label, of):
+def select(logits, label, output):
     """logits [n,K] -> [n], as `outputs`."""
     classes = logits.shape[-1]
     checks.label(label, classes)
-    if of == "prob":
+    if output == "prob":
         logits = jax.nn.softmax(logits)
-    elif of == "loss":
+    elif output == "loss":
         logits = -jax.nn.log_softmax(logits)
     return jnp.where(jnp.arange(classes) == label, logits, 0).sum(-1)
 
 
-def input_gradient(net, x, label, of="logit"):
+def input_gradient(net, x, label, output="logit"):
     """The gradient of each image's explained number: x [n,h,w,C] -> [n,h,w,C], NaN where that number is."""
-    values, vjp = jax.vjp(lambda x: outputs(net, x, label, of), x)
+    values, vjp = jax.vjp(lambda x: outputs(net, x, label, output), x)
     return nan_like(values[:, None, None, None], vjp(jnp.ones_like(values))[0])
 
 
@@ -68,27 +68,27 @@ def replacement(image, baseline):
     return resampling.blur(image, min(image.shape[:2]) / 16)
 
 
-def conv_stages(net, image):
-    """The stages of `net` whose output is a map [B,h,w,K], in order."""
+def map_layers(net, image):
+    """The layers of `net` whose output is a map [B,h,w,K], in order."""
 
-    def rank(stage):
-        return jax.eval_shape(lambda x: net.features(x, stage), image[None]).ndim
+    def rank(layer):
+        return jax.eval_shape(lambda x: net.features(x, layer), image[None]).ndim
 
-    return tuple(stage for stage in net.stages if rank(stage) == 4)
+    return tuple(layer for layer in net.layers if rank(layer) == 4)
 
 
-def conv_stage(net, image, stage, depth):
-    """`stage`, or where it is "" the one at `depth` (0 to 1) among those with a map.
+def map_layer(net, image, layer, depth):
+    """`layer`, or where it is "" the one at `depth` (0 to 1) among those with a map.
 
     Raises:
-      ValueError: for a stage that the network does not have, or one without a map, or a network without maps.
+      ValueError: for a layer that the network does not have, or one without a map, or a network without maps.
     """
-    maps = conv_stages(net, image)
+    maps = map_layers(net, image)
     if not maps:
         raise ValueError(
-            f"no stage of the network gives a map [h,w,K]; it has {', '.join(net.stages)}"
+            f"no layer of the network gives a map [h,w,K]; it has {', '.join(net.layers)}"
         )
-    if not stage:
+    if not layer:
         return maps[min(int(depth * len(maps)), len(maps) - 1)]
-    checks.choice("stage", stage, maps)
-    return stage
+    checks.choice("layer", layer, maps)
+    return layer

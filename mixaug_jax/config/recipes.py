@@ -45,7 +45,7 @@ def _cifar(config):
     """Cutout's recipe, which SaliencyMix's code shares."""
     config.data.update(size=32, batch_size=128, validation_split="", crop="pad")
     config.data.update(mean=CIFAR_MEAN, std=CIFAR_STD)
-    config.dissect.split = config.attribute.split = "test"
+    config.dissect.split = config.explain.split = "test"
     config.model.stem = "cifar"
     config.train.update(epochs=200, schedule="step", boundaries=(0.3, 0.6, 0.8), decay=0.2)
     config.train.weight_decay = 5e-4

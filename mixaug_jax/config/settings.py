@@ -103,16 +103,16 @@ def _defaults(data: str) -> ml_collections.ConfigDict:
     config.eval.every = 1.0  # epochs
 
     config.dissect = _dissect()
-    config.attribute = _attribute()
-    config.anomaly = _anomaly()
+    config.explain = _explain()
+    config.occlude = _occlude()
     return config
 
 
 def _dissect() -> ml_collections.ConfigDict:
     d = ml_collections.ConfigDict()
-    d.stages = ()  # of the network; (): the last two that give maps
+    d.layers = ()  # of the network; (): the last two that give maps
     d.split = "validation"  # whose images: "train", "validation" or "test"
-    d.images = 500  # at most so many, spread evenly over the split; 0: all
+    d.max_images = 500  # at most so many, spread evenly over the split; 0: all
     d.size = 0  # side of the label maps; 0: the input's, or a quarter of it above 112 pixels
     d.q = 0.01  # a unit is on where its activation is in this upper share of all values
     d.over = "upsampled"  # the values that q refers to: "upsampled" or "raw" maps
@@ -132,20 +132,20 @@ def _dissect() -> ml_collections.ConfigDict:
     return d
 
 
-def _attribute() -> ml_collections.ConfigDict:
+def _explain() -> ml_collections.ConfigDict:
     from mixaug_jax.explain import options
 
     a = ml_collections.ConfigDict()
-    # Names in attribution.METHODS and evaluation.SCORES. The controls random, center and sobel are always added.
+    # Names in attribution.METHODS and evaluation.RANKINGS. The controls random, center and sobel are always added.
     a.methods = ("gradient", "integrated_gradients", "guided_backprop", "gradcam")
     a.scores = ("pointing_game", "energy_pointing_game", "mass_accuracy", "deletion", "insertion",
                 "sparseness")  # fmt: skip
     a.split = "validation"  # whose images: "train", "validation" or "test"
-    a.images = 50  # at most so many, spread evenly over the split; 0: all
+    a.max_images = 50  # at most so many, spread evenly over the split; 0: all
     a.label = "true"  # the class explained: "true", "predicted" or "mapped" (ImageNet's, by objects' names)
     a.region = "auto"  # to point at: "class_masks", "class_boxes", "boxes", "masks"; "auto": the first there is
     a.boxes = ""  # a CSV of boxes for the images, as ImageNet's LOC_val_solution.csv
-    a.stage = ""  # for CAMs and the bottleneck; "": CAMs the last with 4 x 4 nodes, the bottleneck its own
+    a.layer = ""  # for CAMs and the bottleneck; "": CAMs the last with 4 x 4 nodes, the bottleneck its own
     a.reduce = "auto"  # over channels: "sum", "abs_sum", "abs_max", "positive"; "auto": as suits the method
     a.reference = 100  # training images, for expected_gradients' baselines and iba's statistics
     a.replicates = 200  # of the bootstrap over images, for intervals
@@ -153,7 +153,7 @@ def _attribute() -> ml_collections.ConfigDict:
     a.memory_gb = 2.0  # GiB, on a CPU in all; decides how much is done at once. 0: no bound
     # What each method and score can be told, e.g. options.occlusion.window; their docstrings explain it.
     given = options.all_options()
-    # A name, or pairs of a stage and a name, so its type cannot be that of the default.
+    # A name, or pairs of a layer and a name, so its type cannot be that of the default.
     given["lrp"]["rule"] = ml_collections.FieldReference(given["lrp"]["rule"], field_type=object)
     a.options = ml_collections.ConfigDict(given)
     a.options.deletion.window = 2  # pixels; half the steps of single ones
@@ -162,15 +162,15 @@ def _attribute() -> ml_collections.ConfigDict:
     return a
 
 
-def _anomaly() -> ml_collections.ConfigDict:
+def _occlude() -> ml_collections.ConfigDict:
     a = ml_collections.ConfigDict()
     a.grid = "default"  # removals: "default" (180 cells) or "full" (2688), unless named here:
-    a.scores, a.selections, a.shares, a.values = (), (), (), ()  # see evaluation.anomaly.Grid
+    a.rankings, a.selections, a.shares, a.values = (), (), (), ()  # see occlusion.Grid
     a.window = (1, 1)  # rows and columns of a unit, pixels (bands and frames of a spectrogram)
     a.channels = "sum"  # a unit has the "sum" of all channels, or "each" is one
     a.labels = ("true", "predicted")  # whose loss ranks: these two, or a class's number
     a.split = ""  # "train", "validation" or "test"; "": test where there is one, else validation
-    a.images = 200  # at most so many, spread evenly over the split; 0: all
+    a.max_images = 200  # at most so many, spread evenly over the split; 0: all
     a.light = 50  # images as a part of --stage=all; 0: no part of it
     a.steps = 50  # gradients of integrated_gradients
     a.samples = 50  # noisy copies of smoothgrad
@@ -230,7 +230,7 @@ def overview(config) -> str:
     sections = {"": {}}
     for key, value in flatten(config.to_dict()).items():
         section, _, name = key.partition(".") if "." in key else ("", "", key)
-        if not key.startswith(("attribute.options.", "resolved.class_names")):
+        if not key.startswith(("explain.options.", "resolved.class_names")):
             sections.setdefault(section, {})[name] = value
     lines = ["settings (all of them are in config.json):"]
     for section, values in sections.items():
@@ -253,7 +253,7 @@ def from_json(text: str) -> ml_collections.ConfigDict:
 # What may differ when a run goes on: how often something is said or saved, how fast data is read, and the length.
 _FREE = ("train.epochs", "train.steps", "train.log_every", "train.checkpoint_every", "train.keep_every",
          "train.profile_steps", "eval.", "data.threads", "data.prefetch", "data.dir", "compile_cache",
-         "resolved.", "dissect.", "attribute.", "anomaly.", "report.")  # fmt: skip
+         "resolved.", "dissect.", "explain.", "occlude.", "report.")  # fmt: skip
 
 
 def difference(old, new) -> list[str]:

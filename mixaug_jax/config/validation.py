@@ -52,8 +52,8 @@ def check(config) -> None:
     _check_channels(d)
     _check_audio(config)
     _check_dissect(config)
-    _check_attribute(config)
-    _check_anomaly(config)
+    _check_explain(config)
+    _check_occlude(config)
     if m.name != "none":
         surplus = set(m) - {"name"} - set(mixing.options(m.name))
         if surplus:
@@ -106,14 +106,14 @@ def _check_dissect(config):
     from mixaug_jax import models
 
     d, m = config.dissect, config.model
-    for stage in () if config.weights else d.stages:  # weights bring their own network
-        known = models.MODELS[m.name](2, width=m.width, stem=m.stem).stages
-        checks.choice("dissect.stages", stage, known)
+    for layer in () if config.weights else d.layers:  # weights bring their own network
+        known = models.MODELS[m.name](2, width=m.width, stem=m.stem).layers
+        checks.choice("dissect.layers", layer, known)
     checks.choice("dissect.split", d.split, ("train", "validation", "test"))
     checks.choice("dissect.over", d.over, ("upsampled", "raw"))
     checks.choice("dissect.rule", d.rule, ("linear", "hazen", "inverted_cdf"))
     checks.choice("dissect.padding", d.padding, ("edge", "zero"))
-    for key in ("images", "size", "shuffles", "replicates", "seed", "cache_gb"):
+    for key in ("max_images", "size", "shuffles", "replicates", "seed", "cache_gb"):
         _at_least(config, f"dissect.{key}", 0)
     if not 0 < d.q < 1:
         raise ValueError(f"dissect.q must lie between 0 and 1, both excluded, not {d.q}")
@@ -125,45 +125,45 @@ def _check_dissect(config):
         )
 
 
-def _check_attribute(config):
+def _check_explain(config):
     from mixaug_jax import attribution, models, scores
     from mixaug_jax.explain import examples, options, regions
 
-    a, m = config.attribute, config.model
+    a, m = config.explain, config.model
     for method in a.methods:
-        checks.choice("attribute.methods", method, attribution.METHODS)
+        checks.choice("explain.methods", method, attribution.METHODS)
     for score in a.scores:
-        checks.choice("attribute.scores", score, scores.SCORES)
-    if a.stage and not config.weights:
-        known = models.MODELS[m.name](2, width=m.width, stem=m.stem).stages
-        checks.choice("attribute.stage", a.stage, known)
-    checks.choice("attribute.split", a.split, ("train", "validation", "test"))
-    checks.choice("attribute.label", a.label, examples.LABELS)
-    checks.choice("attribute.region", a.region, ("auto", *regions.KINDS))
-    checks.choice("attribute.reduce", a.reduce, options.REDUCES)
-    for key in ("images", "replicates", "seed", "memory_gb"):
-        _at_least(config, f"attribute.{key}", 0)
-    _at_least(config, "attribute.reference", 2)
+        checks.choice("explain.scores", score, scores.SCORES)
+    if a.layer and not config.weights:
+        known = models.MODELS[m.name](2, width=m.width, stem=m.stem).layers
+        checks.choice("explain.layer", a.layer, known)
+    checks.choice("explain.split", a.split, ("train", "validation", "test"))
+    checks.choice("explain.label", a.label, examples.LABELS)
+    checks.choice("explain.region", a.region, ("auto", *regions.KINDS))
+    checks.choice("explain.reduce", a.reduce, options.REDUCES)
+    for key in ("max_images", "replicates", "seed", "memory_gb"):
+        _at_least(config, f"explain.{key}", 0)
+    _at_least(config, "explain.reference", 2)
 
 
-def _check_anomaly(config):
+def _check_occlude(config):
     from mixaug_jax.occlusion import grid
 
-    a = config.anomaly
+    a = config.occlude
     try:
         grid.from_config(a)
     except ValueError as error:  # a sentence that begins with the key
-        raise ValueError(f"anomaly.{error}") from error
-    checks.choice("anomaly.split", a.split, ("", "train", "validation", "test"))
+        raise ValueError(f"occlude.{error}") from error
+    checks.choice("occlude.split", a.split, ("", "train", "validation", "test"))
     named = {"true", "predicted"}
     if not a.labels or not all(v in named or str(v).isdigit() for v in a.labels):
         raise ValueError(
-            f"anomaly.labels must be 'true', 'predicted' or numbers of classes, not {a.labels}"
+            f"occlude.labels must be 'true', 'predicted' or numbers of classes, not {a.labels}"
         )
-    for key in ("images", "light", "seed"):
-        _at_least(config, f"anomaly.{key}", 0)
+    for key in ("max_images", "light", "seed"):
+        _at_least(config, f"occlude.{key}", 0)
     for key in ("replicates", "batch"):
-        _at_least(config, f"anomaly.{key}", 1)
+        _at_least(config, f"occlude.{key}", 1)
 
 
 def _get(config, key):

@@ -57,22 +57,24 @@ def pair(name: str, value: Any) -> tuple[int, int]:
     return operator.index(values[0]), operator.index(values[1])
 
 
-def number(name: str, value: Any, least: float = -math.inf, most: float = math.inf, *, above: bool = False) -> None:  # fmt: skip
-    """Raises ValueError unless `value` is a finite number in `least`..`most`, `least` left out where `above`."""
+def number(
+    name: str,
+    value: Any,
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    above: bool = False,
+) -> None:
+    """Raises ValueError unless `value` is a finite number in `least`..`most`, `least` itself left out where `above`."""
     fits = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not (
-        fits and math.isfinite(value) and least <= value <= most and not (above and value == least)
-    ):
-        low = f"above {least:g}" if above else f"at least {least:g}"
-        wanted = (
-            low
-            if math.isinf(most)
-            else f"{low} and at most {most:g}"
-            if above
-            else f"in {least:g}..{most:g}"
-        )
-        wanted = "finite" if math.isinf(least) else wanted
-        raise ValueError(f"{name} must be a number, {wanted}; got {value!r}")
+    if fits and math.isfinite(value) and least <= value <= most and not (above and value == least):
+        return
+    low = f"above {least:g}" if above else f"at least {least:g}"
+    bounds = [] if math.isinf(least) else [low]
+    bounds += [] if math.isinf(most) else [f"at most {most:g}"]
+    raise ValueError(
+        f"{name} must be a number{' ' * bool(bounds)}{' and '.join(bounds)}; got {value!r}"
+    )
 
 
 def not_negative(name: str, value: Any) -> None:

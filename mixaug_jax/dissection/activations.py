@@ -1,4 +1,4 @@
-"""One forward pass for all stages, its activations on disk as long as they fit.
+"""One forward pass for all layers, its activations on disk as long as they fit.
 
 The kernels read activations a few images at a time, so what they get is either a memory map or, past
 the bound, `Recomputed`, which runs the network for the images that are asked for.
@@ -25,8 +25,8 @@ class Forward:
     Attributes:
       net: the network, its variables on the devices.
       dataset: examples with image.
-      images: [N] indices of the examples.
-      stages: those whose outputs are wanted, in the network's order.
+      indices: [N] of the examples in the data set.
+      layers: those whose outputs are wanted, in the network's order.
       rows: images of a step, over all devices.
       threads: that read and decode.
       devices: tuple.
@@ -34,21 +34,21 @@ class Forward:
 
     net: Any
     dataset: Any
-    images: np.ndarray
-    stages: tuple[str, ...]
+    indices: np.ndarray
+    layers: tuple[str, ...]
     rows: int
     threads: int
     devices: tuple
 
     def run(self, start: int, stop: int):
-        """Yields {stage: float32 [n, h, w, U]} for images start..stop-1, a step at a time."""
+        """Yields {layer: float32 [n, h, w, U]} for images start..stop-1, a step at a time."""
 
         def read(index):
             return self.net.preprocess(self.dataset[int(index)]["image"])
 
-        step = _program(self.stages, self.devices)
+        step = _program(self.layers, self.devices)
         pending, running = [], None
-        images = walk.read_ahead(read, self.images[start:stop], self.threads)
+        images = walk.read_ahead(read, self.indices[start:stop], self.threads)
         for number, image in enumerate(images, start + 1):
             pending.append(image)
             if len(pending) == self.rows or number == stop:
@@ -65,77 +65,77 @@ class Forward:
 
 
 def _to_host(count, features):
-    return {stage: np.asarray(h)[:count] for stage, h in features.items()}
+    return {layer: np.asarray(h)[:count] for layer, h in features.items()}
 
 
 @functools.cache
-def _program(stages, devices):
-    """The mapped forward: (net, images [B,h,w,C]) -> {stage: [B,h,w,U]}. Kept, so that a second
+def _program(layers, devices):
+    """The mapped forward: (net, images [B,h,w,C]) -> {layer: [B,h,w,U]}. Kept, so that a second
     network of the same architecture compiles nothing."""
 
     def forward(net, x):
-        return _features(net, x, stages)
+        return _features(net, x, layers)
 
     return devices_lib.pmap_inference(
         forward, (devices_lib.REPLICATED, devices_lib.SHARDED), devices_lib.SHARDED, devices=devices
     )
 
 
-def _features(net, x, stages):
-    """Each stage runs on from the one before; what has no place, as a dense layer's output, is a map
+def _features(net, x, layers):
+    """Each layer runs on from the one before; what has no place, as a dense layer's output, is a map
     of one node."""
     found, before = {}, ""
-    for stage in stages:
-        x = net.model.apply(net.variables, x, train=False, start=before, stop=stage)
-        before = stage
+    for layer in layers:
+        x = net.model.apply(net.variables, x, train=False, start=before, stop=layer)
+        before = layer
         h = x.astype("float32")
-        found[stage] = h[:, None, None] if h.ndim == 2 else h
+        found[layer] = h[:, None, None] if h.ndim == 2 else h
     return found
 
 
-def shapes(net, dataset, stages) -> dict[str, tuple[int, ...]]:
-    """(h, w, U) of each stage's output; computes nothing.
+def shapes(net, dataset, layers) -> dict[str, tuple[int, ...]]:
+    """(h, w, U) of each layer's output; computes nothing.
 
     Raises:
-      ValueError: an unknown stage, or one whose output is no map.
+      ValueError: an unknown layer, or one whose output is no map.
     """
-    unknown = [stage for stage in stages if stage not in net.stages]
+    unknown = [layer for layer in layers if layer not in net.layers]
     if unknown:
         raise ValueError(
-            f"stage {unknown[0]!r} is not in this network; its stages: {', '.join(net.stages)}"
+            f"layer {unknown[0]!r} is not in this network; its layers: {', '.join(net.layers)}"
         )
     image = net.preprocess(dataset[0]["image"])[None]
-    ordered = tuple(stage for stage in net.stages if stage in stages)
+    ordered = tuple(layer for layer in net.layers if layer in layers)
     found = jax.eval_shape(lambda net, x: _features(net, x, ordered), net, image)
-    for stage, h in found.items():
+    for layer, h in found.items():
         if h.ndim != 4:
             raise ValueError(
-                f"stage {stage!r} gives {h.shape[1:]} for an image; units need maps [h, w, U]"
+                f"layer {layer!r} gives {h.shape[1:]} for an image; units need maps [h, w, U]"
             )
-    return {stage: tuple(found[stage].shape[1:]) for stage in stages}
+    return {layer: tuple(found[layer].shape[1:]) for layer in layers}
 
 
 def last_maps(net, dataset, count: int = 2) -> tuple[str, ...]:
-    """The last `count` stages of the network whose maps have more than one node."""
-    found = shapes(net, dataset, net.stages)
-    return tuple(stage for stage, (h, w, _) in found.items() if h * w > 1)[-count:]
+    """The last `count` layers of the network whose maps have more than one node."""
+    found = shapes(net, dataset, net.layers)
+    return tuple(layer for layer, (h, w, _) in found.items() if h * w > 1)[-count:]
 
 
 @dataclasses.dataclass(frozen=True)
 class Recomputed:
-    """Activations [N, h, w, U] of a stage that are not kept: a slice of images runs the network."""
+    """Activations [N, h, w, U] of a layer that are not kept: a slice of images runs the network."""
 
     forward: Forward
     shape: tuple[int, ...]
 
     def __getitem__(self, images: slice) -> np.ndarray:
         start, stop, _ = images.indices(self.shape[0])
-        (stage,) = self.forward.stages
+        (layer,) = self.forward.layers
         # A power of two for each device, so that few sizes are compiled.
         each = -(-(stop - start) // len(self.forward.devices))
         rows = len(self.forward.devices) << (each - 1).bit_length()
         forward = dataclasses.replace(self.forward, rows=min(rows, self.forward.rows))
-        return np.concatenate([found[stage] for found in forward.run(start, stop)])
+        return np.concatenate([found[layer] for found in forward.run(start, stop)])
 
 
 def collect(
@@ -145,50 +145,50 @@ def collect(
 
     Args:
       forward: what to run.
-      sizes: (h, w, U) of each stage, from `shapes`.
+      sizes: (h, w, U) of each layer, from `shapes`.
       folder: where the activations wait; it must exist.
-      cache_gb: GiB that they may take. Stages past it, or past the disk's free space, are computed
+      cache_gb: GiB that they may take. Layers past it, or past the disk's free space, are computed
         again whenever they are read, which is said.
       title: of the lines about progress.
 
     Returns:
-      {stage: [N, h, w, U] float32, a memory map or `Recomputed`}, and {stage: each unit's largest
+      {layer: [N, h, w, U] float32, a memory map or `Recomputed`}, and {layer: each unit's largest
       activation in each image, float32 [N, U]}.
 
     Raises:
       OSError: the disk is full.
     """
-    total = len(forward.images)
+    total = len(forward.indices)
     room = min(cache_gb * 2**30, 0.95 * shutil.disk_usage(folder).free)
-    files, maxima = {}, {stage: [] for stage in forward.stages}
-    for stage in forward.stages:
-        need = 4 * total * int(np.prod(sizes[stage]))
+    files, maxima = {}, {layer: [] for layer in forward.layers}
+    for layer in forward.layers:
+        need = 4 * total * int(np.prod(sizes[layer]))
         if need <= room:
-            files[stage] = files_lib.create(pathlib.Path(folder) / f"{stage}.float32")
+            files[layer] = files_lib.create(pathlib.Path(folder) / f"{layer}.float32")
             room -= need
         else:
             say.line(
-                f"{stage}: its activations need {need / 2**30:.2f} GiB, more than is left of "
+                f"{layer}: its activations need {need / 2**30:.2f} GiB, more than is left of "
                 f"dissect.cache_gb={cache_gb}; the forward pass is repeated whenever they are read "
                 "(more memory, or dissect.replicates=0, would save time)"
             )
     report, done = say.progress(title, total), 0
     for batch in forward.run(0, total):
-        for stage, h in batch.items():
-            maxima[stage].append(h.max((1, 2)))
-            if stage in files:
-                files[stage].write(np.ascontiguousarray(h))
+        for layer, h in batch.items():
+            maxima[layer].append(h.max((1, 2)))
+            if layer in files:
+                files[layer].write(np.ascontiguousarray(h))
         done += len(h)
         report(done)
     kept = {}
-    for stage in forward.stages:
-        shape = (total, *sizes[stage])
-        if stage in files:
-            files[stage].close()
-            kept[stage] = np.memmap(files[stage].name, np.float32, "r", shape=shape)
+    for layer in forward.layers:
+        shape = (total, *sizes[layer])
+        if layer in files:
+            files[layer].close()
+            kept[layer] = np.memmap(files[layer].name, np.float32, "r", shape=shape)
         else:
-            kept[stage] = Recomputed(dataclasses.replace(forward, stages=(stage,)), shape)
-    return kept, {stage: np.concatenate(found) for stage, found in maxima.items()}
+            kept[layer] = Recomputed(dataclasses.replace(forward, layers=(layer,)), shape)
+    return kept, {layer: np.concatenate(found) for layer, found in maxima.items()}
 
 
 def check_activations(activations) -> None:

@@ -75,13 +75,13 @@ class LabelMaps:
 
     Attributes:
       maps: [N, H, W, K] uint16, a memory map; 0 = none.
-      images: [N] int, the examples' indices in the data set.
+      indices: [N] int, of the examples in the data set.
       vocabulary: the concepts behind the numbers.
       settings: what made them, as JSON has it.
     """
 
     maps: np.ndarray
-    images: np.ndarray
+    indices: np.ndarray
     vocabulary: Vocabulary
     settings: dict
 
@@ -146,7 +146,7 @@ def make_label_maps(
     folder,
     *,
     size: int = 0,
-    images: int = 0,
+    max_images: int = 0,
     settings: dict | None = None,
     threads: int = 4,
 ) -> LabelMaps:
@@ -162,7 +162,7 @@ def make_label_maps(
       preprocess: the network's, see `seen_part`.
       folder: where the folders of label maps are.
       size: side [pixels] of the maps, sampled at the nearest pixel; 0: see `default_size`.
-      images: at most so many, spread evenly over the data set; 0: all.
+      max_images: at most so many, spread evenly over the data set; 0: all.
       settings: what else made the data set, as JSON can hold it.
       threads: that read.
 
@@ -170,7 +170,7 @@ def make_label_maps(
       ValueError: no concepts, numbers outside the vocabulary, maps and images that differ in size.
     """
     vocabulary = Vocabulary(_concept_names(dataset))
-    chosen = walk.spread(len(dataset), images)
+    chosen = walk.spread(len(dataset), max_images)
     side = (
         getattr(preprocess, "size", 0)
         or transforms.seen_part(dataset[0], preprocess)["image"].shape[0]

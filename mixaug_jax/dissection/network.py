@@ -27,7 +27,7 @@ _TOP = 5  # images of a unit that are kept
 def dissect(
     net,
     dataset,
-    stages,
+    layers,
     *,
     q: float = 0.01,
     over: str = "upsampled",
@@ -40,7 +40,7 @@ def dissect(
     random_baseline: bool = True,
     seed: int = 0,
     size: int = 0,
-    images: int = 0,
+    max_images: int = 0,
     labels: concepts.LabelMaps | None = None,
     thresholds: dict | None = None,
     folder: str = "",
@@ -49,21 +49,21 @@ def dissect(
     threads: int = 4,
     devices=None,
 ) -> dict[str, Dissection]:
-    """Network Dissection (Bau et al., CVPR 2017) of stages of a network, by one forward pass.
+    """Network Dissection (Bau et al., CVPR 2017) of layers of a network, by one forward pass.
 
     Runs on devices of this process; in a job of several processes, call it in one of them.
 
     Args:
-      net: `models.Net`, or anything with its `model`, `variables`, `preprocess` and `stages`.
+      net: `models.Net`, or anything with its `model`, `variables`, `preprocess` and `layers`.
       dataset: examples with image uint8 [H, W, 3] and concepts [H, W, K], and `concept_names`, as
         `data.Source`; examples without concepts are left out.
-      stages: names of stages; each unit is a channel of the stage's output.
+      layers: names of layers; each unit is a channel of the layer's output.
       q, over, rule, padding, restricted, iou, shuffles, replicates, seed: see `Options`.
       random_baseline: also count a network of the same architecture with random weights.
       size: side of the label maps [pixels]; 0: the input's, or a quarter of it above 112.
-      images: at most so many images, spread evenly over the data set; 0: all.
-      labels: label maps made before with `make_label_maps`; `size` and `images` are theirs.
-      thresholds: {stage: [U]} to use in place of the quantiles.
+      max_images: at most so many images, spread evenly over the data set; 0: all.
+      labels: label maps made before with `make_label_maps`; `size` and `max_images` are theirs.
+      thresholds: {layer: [U]} to use in place of the quantiles.
       folder: where activations and label maps wait; "" takes one that is removed in the end.
       cache_gb: GiB of activations on disk; beyond it the forward pass is repeated.
       batch_size: images of a forward step, over all devices.
@@ -71,16 +71,16 @@ def dissect(
       devices: default all of this process.
 
     Returns:
-      {stage: Dissection}.
+      {layer: Dissection}.
 
     Raises:
-      ValueError: an unknown stage, an option outside its values, no concepts, label maps that do
+      ValueError: an unknown layer, an option outside its values, no concepts, label maps that do
         not fit the images or the vocabulary, activations that are not finite.
       OSError: the disk is full.
     """
     options = Options(q, over, rule, padding, restricted, tuple(iou), shuffles, replicates, seed)
-    stages = tuple(dict.fromkeys(stages))
-    sizes = activations_lib.shapes(net, dataset, stages)
+    layers = tuple(dict.fromkeys(layers))
+    sizes = activations_lib.shapes(net, dataset, layers)
     _check_thresholds(thresholds or {}, sizes)
     devices = walk.local(devices)
     with tempfile.TemporaryDirectory(dir=folder or None, prefix="dissection-") as scratch:
@@ -90,57 +90,57 @@ def dissect(
                 net.preprocess,
                 folder or scratch,
                 size=size,
-                images=images,
+                max_images=max_images,
                 threads=threads,
             )
-        rows = len(devices) * -(-min(batch_size, len(labels.images)) // len(devices))
-        ordered = tuple(stage for stage in net.stages if stage in stages)
+        rows = len(devices) * -(-min(batch_size, len(labels.indices)) // len(devices))
+        ordered = tuple(layer for layer in net.layers if layer in layers)
         forward = activations_lib.Forward(
-            net, dataset, labels.images, ordered, rows, threads, devices
+            net, dataset, labels.indices, ordered, rows, threads, devices
         )
         found, by_chance = {}, {}
-        for stage, kept, maxima in _activations(forward, sizes, scratch, cache_gb, "forward"):
-            given = (thresholds or {}).get(stage)
-            found[stage] = _measure(kept, labels, options, stage, given, devices)
-            found[stage] |= _top_images(kept, maxima, labels.images)
-            by_chance[stage] = np.full_like(found[stage]["counts"], -1)
+        for layer, kept, maxima in _activations(forward, sizes, scratch, cache_gb, "forward"):
+            given = (thresholds or {}).get(layer)
+            found[layer] = _measure(kept, labels, options, layer, given, devices)
+            found[layer] |= _top_images(kept, maxima, labels.indices)
+            by_chance[layer] = np.full_like(found[layer]["counts"], -1)
         if random_baseline:
             other = dataclasses.replace(forward, net=random_net(net, dataset, seed))
             title = "forward, random weights"
-            for stage, kept, _ in _activations(other, sizes, scratch, cache_gb, title):
-                title = f"{stage}, random weights"
-                by_chance[stage] = _count_only(kept, labels, options, title, devices)
+            for layer, kept, _ in _activations(other, sizes, scratch, cache_gb, title):
+                title = f"{layer}, random weights"
+                by_chance[layer] = _count_only(kept, labels, options, title, devices)
     return {
-        stage: Dissection(
-            stage=stage,
+        layer: Dissection(
+            layer=layer,
             names=labels.vocabulary.names,
-            random=by_chance[stage],
-            images=labels.images,
-            settings=settings_of(net, labels, options, stage, random_baseline, given=thresholds),
-            **found[stage],
+            random=by_chance[layer],
+            indices=labels.indices,
+            settings=settings_of(net, labels, options, layer, random_baseline, given=thresholds),
+            **found[layer],
         )
-        for stage in stages
+        for layer in layers
     }
 
 
 def _activations(forward, sizes, scratch, cache_gb, title):
-    """Yields (stage, activations, maxima) of each stage; their files live until the end."""
+    """Yields (layer, activations, maxima) of each layer; their files live until the end."""
     variables = devices_lib.replicate(jax.device_get(forward.net.variables), forward.devices)
     net = dataclasses.replace(forward.net, variables=variables)
     forward = dataclasses.replace(forward, net=net)
     with tempfile.TemporaryDirectory(dir=scratch) as place:
         kept, maxima = activations_lib.collect(forward, sizes, place, cache_gb, title)
-        for stage in forward.stages:
-            yield stage, kept[stage], maxima[stage]
+        for layer in forward.layers:
+            yield layer, kept[layer], maxima[layer]
 
 
 def settings_of(
-    net, labels, options: Options, stage: str, random_baseline: bool, given=None
+    net, labels, options: Options, layer: str, random_baseline: bool, given=None
 ) -> dict:
     """All that decides a result, as JSON has it; `weights` is a checksum of the network's."""
-    thresholds = np.asarray((given or {}).get(stage, ()), np.float32)
+    thresholds = np.asarray((given or {}).get(layer, ()), np.float32)
     settings = {
-        "stage": stage,
+        "layer": layer,
         "model": type(net.model).__name__,
         "weights": checksum(net.variables),
         "options": dataclasses.asdict(options),
@@ -163,28 +163,28 @@ def random_net(net, dataset, seed: int):
 
 
 def _check_thresholds(thresholds, sizes):
-    for stage, values in thresholds.items():
-        units = sizes.get(stage, (0, 0, 0))[2]
+    for layer, values in thresholds.items():
+        units = sizes.get(layer, (0, 0, 0))[2]
         if np.shape(values) != (units,):
             raise ValueError(
-                f"thresholds of stage {stage!r} have shape {np.shape(values)}; it has {units} units"
+                f"thresholds of layer {layer!r} have shape {np.shape(values)}; it has {units} units"
             )
 
 
-def _measure(activations, labels, options, stage, given, devices) -> dict:
+def _measure(activations, labels, options, layer, given, devices) -> dict:
     """The fields of a `Dissection` that need the activations."""
-    threshold = _thresholds(activations, labels, options, stage, given, devices)
-    orders, note = _orders(len(labels.images), options)
+    threshold = _thresholds(activations, labels, options, layer, given, devices)
+    orders, note = _orders(len(labels.indices), options)
     if note:
         say.line(note)
-    tally, *shuffled = _tallies(activations, threshold, labels, options, stage, orders, devices)
+    tally, *shuffled = _tallies(activations, threshold, labels, options, layer, orders, devices)
     category = labels.vocabulary.category
     null = [_count(*_best(t, category, options), options) for t in shuffled]
     counts = _count(*_best(tally, category, options), options)
     replicates = np.zeros((0, *counts.shape), np.int64)
     if options.replicates:
         labels_, values = counting.bootstrap(
-            Watched(activations, f"{stage}, intervals"),
+            Watched(activations, f"{layer}, intervals"),
             threshold,
             labels.maps,
             len(category),
@@ -210,7 +210,7 @@ def _measure(activations, labels, options, stage, given, devices) -> dict:
 def _count_only(activations, labels, options, title, devices) -> np.ndarray:
     """The counts [2, 2, T, G] alone."""
     threshold = _thresholds(activations, labels, options, title, None, devices)
-    order = np.arange(len(labels.images))[None]
+    order = np.arange(len(labels.indices))[None]
     (tally,) = _tallies(activations, threshold, labels, options, title, order, devices)
     return _count(*_best(tally, labels.vocabulary.category, options), options)
 
@@ -264,7 +264,7 @@ def _count(labels, values, options) -> np.ndarray:
     )
 
 
-def _top_images(activations, maxima, images) -> dict:
+def _top_images(activations, maxima, indices) -> dict:
     """The images that move each unit most; equal ones in the data set's order."""
     top = np.argsort(-maxima, 0, kind="stable")[:_TOP]  # [5, U]
     _, height, width, units = activations.shape
@@ -274,7 +274,7 @@ def _top_images(activations, maxima, images) -> dict:
         place, unit = np.nonzero(top == image)
         maps[unit, place] = np.moveaxis(one[..., unit], -1, 0)
     return {
-        "top_images": images[top].T,
+        "top_images": indices[top].T,
         "top_activations": np.take_along_axis(maxima, top, 0).T,
         "top_maps": maps,
     }

@@ -64,7 +64,7 @@ def compare(results: dict) -> Comparison:
 def _check_pair(first: str, base: Dissection, name: str, other: Dissection) -> None:
     checks = {
         "concepts": base.names == other.names,
-        "images": np.array_equal(base.images, other.images)
+        "images": np.array_equal(base.indices, other.indices)
         and base.settings["labels"] == other.settings["labels"],
         "options": base.options == other.options,
     }

@@ -1,4 +1,4 @@
-"""What dissecting one stage of a network found."""
+"""What dissecting one layer of a network found."""
 
 import dataclasses
 
@@ -58,7 +58,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Dissection:
-    """The units of one stage and what they detect; U units, C concepts, G categories, T IoU
+    """The units of one layer and what they detect; U units, C concepts, G categories, T IoU
     thresholds, S shuffles, R replicates, N images.
 
     Counts have the axes [2, 2, T, G]: the conventions `PER` (one best label a unit; every category
@@ -66,7 +66,7 @@ class Dissection:
     the sum over G. All are int64.
 
     Attributes:
-      stage: its name.
+      layer: its name.
       names: (name, category) of each concept's number; 0 is none.
       threshold: float32 [U], T of each unit.
       tally: pixel counts.
@@ -80,11 +80,11 @@ class Dissection:
       top_images: int [U, 5], indices in the data set of the images with the largest activations.
       top_activations: float32 [U, 5], those activations.
       top_maps: float32 [U, 5, h, w], the unit's maps of those images.
-      images: int [N], indices in the data set of the images that were looked at.
+      indices: int [N], of the images that were looked at, in the data set.
       settings: what made this, as JSON has it.
     """
 
-    stage: str
+    layer: str
     names: tuple[tuple[str, str], ...]
     threshold: np.ndarray
     tally: counting.Tally
@@ -95,7 +95,7 @@ class Dissection:
     top_images: np.ndarray
     top_activations: np.ndarray
     top_maps: np.ndarray
-    images: np.ndarray
+    indices: np.ndarray
     settings: dict
 
     @property
@@ -158,7 +158,7 @@ def _from_arrays(arrays, settings):
     return Dissection(
         names=tuple(zip(names, categories, strict=True)),
         tally=counting.Tally(**tally),
-        stage=str(arrays.pop("stage")),
+        layer=str(arrays.pop("layer")),
         settings=settings,
         **arrays,
     )

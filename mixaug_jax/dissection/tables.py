@@ -6,15 +6,15 @@ present. What bounds the cost:
 * Upsampling U maps is 4 P U multiply-adds, but as floats 25 MB for ResNet-50's layer4 at 56x56; so
   the comparison with T is fused into it and floats are never stored.
 * (A) One-hot matmul, [P, U] x [P, C]: 2 P U C operations (15 GFLOP there, two forward passes), at a
-  matrix unit's full rate. This is the road "dense", for GPU and TPU. Operands are 0 and 1 in
+  matrix unit's full rate. This is the backend "dense", for GPU and TPU. Operands are 0 and 1 in
   bfloat16 and sums float32, exact below 2^24 pixels an image.
 * (B) The same against the L labels that are present: 20 times less. (D) The set bits only: q P U K
   increments, the least possible, but of data-dependent shape. On CPU 32 pixels fit a word, and L U
   P/32 times AND and population count (10 M there, a few milliseconds) are near enough to (D) with
-  fixed shapes: the road "bits".
+  fixed shapes: the backend "bits".
 
 Each table has, beside the concepts, a row of all pixels (row 0: the unit's area) and a row for each
-category (the unit's area in the images that hold the category). Both roads see the same
+category (the unit's area in the images that hold the category). Both backends see the same
 comparisons, so they give the same integers.
 """
 
@@ -40,7 +40,7 @@ def count(
     padding: str = "edge",
     orders=None,
     weights=None,
-    road: str = "",
+    backend: str = "",
     batch_size: int = 16,
     devices=None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +50,7 @@ def count(
     Args:
       orders: [S, N] int: pairing s joins image i with label maps orders[s, i]; default its own.
       weights: [N, R] non-negative int; default 1.
-      road: "dense" or "bits"; default by the kind of device. Same integers.
+      backend: "dense" or "bits"; default by the kind of device. Same integers.
 
     Returns:
       table int64 [S, R, rows, U] and sizes int64 [S, R, rows]: pixels where a unit is on and the
@@ -62,12 +62,12 @@ def count(
     grid = resample.Grid((height, width), tuple(segmentation.shape[1:3]), padding)
     orders = np.arange(images)[None] if orders is None else np.asarray(orders)
     weights = np.ones((images, 1), np.int32) if weights is None else np.asarray(weights, np.int32)
-    road = road or ("bits" if jax.default_backend() == "cpu" else "dense")
+    backend = backend or ("bits" if jax.default_backend() == "cpu" else "dense")
     devices = walk.local(devices)
-    step, reduce = _programs(grid, road, num_concepts, tuple(categories.tolist()), devices)
+    step, reduce = _programs(grid, backend, num_concepts, tuple(categories.tolist()), devices)
     thresholds = devices_lib.replicate(np.asarray(thresholds, np.float32), devices)
     pack = functools.partial(
-        _pack_labels if road == "bits" else _plain_labels,
+        _pack_labels if backend == "bits" else _plain_labels,
         num_concepts=num_concepts,
         categories=categories,
     )
@@ -93,7 +93,7 @@ def count(
 
 
 def _batches(activations, segmentation, orders, weights, pack, num_concepts, spans):
-    """(number of images, batch) for each of `spans`; `pack` makes of label maps what a road counts."""
+    """(number of images, batch) for each of `spans`; `pack` makes of label maps what a backend counts."""
     for start, stop, rows in spans:
         labels = _read_labels(segmentation, orders[:, start:stop].T, num_concepts)
         batch = pack(labels) | {
@@ -208,7 +208,7 @@ def _pack_image(maps: np.ndarray, num_concepts: int, categories: np.ndarray):
 
 
 @functools.cache
-def _programs(grid: resample.Grid, road: str, num_concepts: int, categories: tuple, devices):
+def _programs(grid: resample.Grid, backend: str, num_concepts: int, categories: tuple, devices):
     """The mapped step and reduction. A device takes its images one by one, so the integers do not
     depend on how many share a batch."""
     sharded, replicated = devices_lib.SHARDED, devices_lib.REPLICATED
@@ -217,7 +217,7 @@ def _programs(grid: resample.Grid, road: str, num_concepts: int, categories: tup
         def image(state, x):
             on = resample.upsample(x["activations"], grid) > thresholds
             on = on.reshape(-1, on.shape[-1])
-            if road == "bits":
+            if backend == "bits":
                 ids, sums, sizes = x["ids"], *_count_bits(on, x["words"])
             else:
                 ids, sums, sizes = (

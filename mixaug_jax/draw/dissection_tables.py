@@ -13,14 +13,14 @@ def unit_rows(result: Dissection) -> tuple[list[str], list[list]]:
     """Header and a row for each unit: its threshold, its area as a share of all pixels, its five
     best concepts and its top images."""
     labels, values = result.top_labels(5)
-    pixels = max(1, result.settings["labels"]["size"] ** 2 * len(result.images))
-    header = ["stage", "unit", "threshold", "area"]
+    pixels = max(1, result.settings["labels"]["size"] ** 2 * len(result.indices))
+    header = ["layer", "unit", "threshold", "area"]
     for k in range(1, labels.shape[1] + 1):
         header += [f"{name}_{k}" for name in ("concept", "category", "iou")]
     header += [f"image_{k}" for k in range(1, result.top_images.shape[1] + 1)]
     rows = []
     for unit in range(len(labels)):
-        row = [result.stage, unit, f"{result.threshold[unit]:.6g}"]
+        row = [result.layer, unit, f"{result.threshold[unit]:.6g}"]
         row.append(f"{result.tally.unit[unit] / pixels:.6f}")
         for label, value in zip(labels[unit], values[unit], strict=True):
             row += [*(result.names[label] if value else ("", "")), f"{value:.6f}"]
@@ -33,13 +33,13 @@ def concept_rows(result: Dissection) -> tuple[list[str], list[list]]:
     best, and how many units it is the best concept of, at each IoU threshold."""
     iou = result.iou()
     labels, values = result.top_labels(1)
-    header = ["stage", "concept", "category", "pixels", "best_unit", "best_iou"]
+    header = ["layer", "concept", "category", "pixels", "best_unit", "best_iou"]
     header += [f"units_above_{threshold:g}" for threshold in result.options.iou]
     rows = []
     for number in np.flatnonzero(result.tally.concept):
         own = values[labels[:, 0] == number, 0]
         best = int(iou[:, number].argmax())
-        row = [result.stage, *result.names[number], int(result.tally.concept[number]), best]
+        row = [result.layer, *result.names[number], int(result.tally.concept[number]), best]
         row.append(f"{iou[best, number]:.6f}")
         rows.append(row + [int((own > threshold).sum()) for threshold in result.options.iou])
     return header, rows
@@ -51,14 +51,14 @@ def count_rows(result: Dissection) -> tuple[list[str], list[list]]:
 
     The category "total" is the sum over the categories. Cells of what was not asked for are empty.
     """
-    header = ["stage", "per", "iou_threshold", "category"]
+    header = ["layer", "per", "iou_threshold", "category"]
     for what in COUNTED:
         header += [what] + [f"{what}_{name}" for name in _BESIDE]
     rows = []
     for p, per in enumerate(PER):
         for t, threshold in enumerate(result.options.iou):
             for g, category in enumerate((*result.categories, "total")):
-                row = [result.stage, per, f"{threshold:g}", category]
+                row = [result.layer, per, f"{threshold:g}", category]
                 for w in range(len(COUNTED)):
                     row += [*beside(result, (p, w, t), g).values()]
                 rows.append(row)
@@ -90,7 +90,7 @@ def beside(result: Dissection, place: tuple[int, int, int], category: int) -> di
 
 def summary(result: Dissection, per: str = "unit") -> str:
     """Unique concepts by category and IoU threshold as lines of text."""
-    head = f"{result.stage}: {len(result.threshold)} units, {len(result.images)} images"
+    head = f"{result.layer}: {len(result.threshold)} units, {len(result.indices)} images"
     low, high = PERCENTILES
     lines = [
         f"{head}; unique concepts",

@@ -38,7 +38,7 @@ def faithfulness(results: dict[str, Evaluation], *, replicates: int = 200, seed:
         if not names:
             figure.text(0.5, 0.5, "no curves were asked for", ha="center", color=FAINT)
             return figure
-        draws = image_weights(len(first.images), replicates, seed).T
+        draws = image_weights(len(first.indices), replicates, seed).T
         draws = draws[draws.any(1)]
         for panel, name in zip(
             figure.subplots(1, len(names), squeeze=False)[0], names, strict=True
@@ -78,7 +78,7 @@ def _dress(panel, name, settings):
     better = _BETTER.get(name, "lower")
     panel.set_title(f"{name}: {better} is better", fontsize=10)
     panel.set_xlabel(_AXIS.get(name, "share of the pixels removed"))
-    panel.set_ylabel(f"{_OUTPUT[settings['of']]} of the class")
+    panel.set_ylabel(f"{_OUTPUT[settings['output']]} of the class")
     panel.set_xlim(0, None)
     panel.grid(color="#e4e4e4", linewidth=0.6)
     panel.set_axisbelow(True)
@@ -141,7 +141,7 @@ def _styles(results):
 
 
 def overlays(
-    results: dict[str, Evaluation], examples: Examples, dataset, preprocess, *, images: int = 6
+    results: dict[str, Evaluation], examples: Examples, dataset, preprocess, *, max_images: int = 6
 ) -> Figure:
     """Heat maps over their images: an image a row, a method a column.
 
@@ -154,15 +154,15 @@ def overlays(
       examples: the images that they explain.
       dataset: where these come from.
       preprocess: of the network, for the part of the images that it saw.
-      images: how many rows at most, spread evenly over the images with a region (over all where none has one).
+      max_images: how many rows at most, spread evenly over the images with a region (over all where none has one).
     """
     shown = np.flatnonzero(examples.masks.any((1, 2)))
     shown = shown if len(shown) else np.arange(len(examples))
-    shown = shown[walk.spread(len(shown), images)]
+    shown = shown[walk.spread(len(shown), max_images)]
     names, unknown = list(results), np.full(len(examples), np.nan)
     pixels = [
-        transforms.seen_part({"image": dataset[int(number)]["image"]}, preprocess)["image"]
-        for number in examples.numbers[shown]
+        transforms.seen_part({"image": dataset[int(index)]["image"]}, preprocess)["image"]
+        for index in examples.indices[shown]
     ]
     heats = {name: results[name].heat[shown] for name in names}
     hits = {name: results[name].scores.get("pointing_game", unknown)[shown] for name in names}

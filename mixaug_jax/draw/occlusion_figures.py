@@ -23,7 +23,7 @@ def curves(swept: Sweep, found: Outcome, score: str, *, label: int = 0) -> Figur
       label: which of the sweep's labels ranks the units.
     """
     grid = swept.grid
-    row = label, grid.scores.index(score)
+    row = label, grid.rankings.index(score)
     count = len(grid.selections)
     with matplotlib.rc_context(STYLE):
         figure = Figure((2.6 * count + 0.8, 5.2), layout="constrained")
@@ -119,12 +119,12 @@ def _mark(panel, rising, falling):
 
 def _name(panel, grid):
     """The names of rows and columns, and lines between scores and between shares."""
-    rows = [f"{s.replace('_', ' ')}, {q}" for s in grid.scores for q in grid.selections]
+    rows = [f"{s.replace('_', ' ')}, {q}" for s in grid.rankings for q in grid.selections]
     cols = [f"{k:g} %, {v.replace('_', ' ')}" for k in grid.shares for v in grid.values]
     panel.set_yticks(np.arange(len(rows)), rows, fontsize=7)
     panel.set_xticks(np.arange(len(cols)), cols, fontsize=7, rotation=90)
     panel.tick_params(length=0)
-    for k in range(1, len(grid.scores)):
+    for k in range(1, len(grid.rankings)):
         panel.axhline(k * len(grid.selections) - 0.5, color=FAINT, linewidth=0.6)
     for k in range(1, len(grid.shares)):
         panel.axvline(k * len(grid.values) - 0.5, color=FAINT, linewidth=0.6)

@@ -5,7 +5,7 @@ import numpy as np
 from mixaug_jax.occlusion.outcomes import Outcome, Sweep
 
 HEADER = (
-    *("label", "score", "selection", "share", "value", "removal", "images"),
+    *("label", "ranking", "selection", "share", "value", "removal", "images"),
     *("accuracy_change", "accuracy_low", "accuracy_high", "rises"),
     *("loss_change", "loss_low", "loss_high", "first_order_loss_change"),
     *("leak_accuracy", "leak_accuracy_low", "leak_accuracy_high"),
@@ -44,7 +44,7 @@ def names(swept: Sweep, cell) -> tuple[str, str, str, str]:
     grid = swept.grid
     score, selection, share, value = cell
     return (
-        grid.scores[score],
+        grid.rankings[score],
         grid.selections[selection],
         f"{grid.shares[share]:g}",
         grid.values[value],
@@ -55,7 +55,7 @@ def summary(swept: Sweep, found: Outcome) -> str:
     """A few lines: whether accuracy rises, where most, and what chance and the label have to do with it."""
     left = f", {found.left_out} left out (not finite)" if found.left_out else ""
     lines = [
-        f"anomaly: {found.images} images{left}; complete, accuracy {100 * found.clean_accuracy:.1f} %, "
+        f"occlude: {found.images} images{left}; complete, accuracy {100 * found.clean_accuracy:.1f} %, "
         f"loss {found.clean_loss:.3f}"
     ]
     if found.clean_accuracy == 1:

@@ -15,7 +15,7 @@ from mixaug_jax.scores.correlations import pooled_sensitivity_n
 HEADER = ("method", "kind", "score", "mean", "low", "high", "images", "left_out")
 # Scores on a part of the images, see `Evaluation.scores`.
 SUBSETS = ("pointing_game_difficult", "box_ratio_small", "energy_pointing_game_small")
-_ARRAYS = ("heat", "images", "labels", "predicted")
+_ARRAYS = ("heat", "indices", "labels", "predicted")
 _pooled = jax.jit(pooled_sensitivity_n)  # once a replicate
 _GROUPS = {"scores": "score.", "curves": "curve.", "pairs": "pair."}
 
@@ -26,7 +26,7 @@ class Evaluation:
 
     Attributes:
       heat: float32 [N,h,w], the heat maps, of the network's input size.
-      images: int [N], indices in the data set.
+      indices: int [N], of the images in the data set.
       labels: int [N], the class that was explained.
       predicted: int [N], the class with the largest logit.
       scores: {name: float64 [N]}, NaN where the image was left out; of a curve, the area under it. Besides those of `SCORES`:
@@ -40,7 +40,7 @@ class Evaluation:
     """
 
     heat: np.ndarray
-    images: np.ndarray
+    indices: np.ndarray
     labels: np.ndarray
     predicted: np.ndarray
     scores: dict[str, np.ndarray]
@@ -97,7 +97,7 @@ def summarize(result: Evaluation, *, replicates: int = 200, seed: int = 0) -> li
       replicates: of the bootstrap over images; 0 leaves the intervals NaN.
       seed: of its draws.
     """
-    number = len(result.images)
+    number = len(result.indices)
     draws = image_weights(number, replicates, seed).T
     unlabeled = result.settings.get("unlabeled", 0)
     rows = []

@@ -23,7 +23,7 @@ class Examples:
 
     Attributes:
       images: float32 [N,h,w,C], preprocessed.
-      numbers: int32 [N], their indices in the data set.
+      indices: int32 [N], where they are in the data set.
       labels: int32 [N], the class to explain.
       predicted: int32 [N], the class with the largest logit.
       masks: bool [N,h,w], the region that should be pointed at; empty where there is none, or it was cropped away.
@@ -33,7 +33,7 @@ class Examples:
     """
 
     images: np.ndarray
-    numbers: np.ndarray
+    indices: np.ndarray
     labels: np.ndarray
     predicted: np.ndarray
     masks: np.ndarray
@@ -42,12 +42,12 @@ class Examples:
     unlabeled: int
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.indices)
 
     @functools.cached_property
     def checksum(self) -> int:
         """Of everything that decides a result."""
-        return checksum_of((self.images, self.numbers, self.labels, self.masks, self.difficult))
+        return checksum_of((self.images, self.indices, self.labels, self.masks, self.difficult))
 
 
 def load_examples(
@@ -55,7 +55,7 @@ def load_examples(
     dataset,
     find: regions.Finder,
     *,
-    images: int = 0,
+    max_images: int = 0,
     label: str = "true",
     batch_size: int = 64,
     threads: int = 4,
@@ -67,7 +67,7 @@ def load_examples(
       net: the network.
       dataset: as `data.Source`.
       find: how regions are found, from `finder` with the same label.
-      images: at most so many, spread evenly over the data set; 0: all.
+      max_images: at most so many, spread evenly over the data set; 0: all.
       label: the class to explain, "true", "predicted", or "mapped": for a network of ImageNet's 1000 classes on images whose
         boxes or concepts are named as in COCO, the class with the largest logit among those that the image's objects are.
       batch_size: images of a forward pass, on each device.
@@ -77,7 +77,7 @@ def load_examples(
     Raises:
       ValueError: a label that the network cannot have, or nothing to explain in any image.
     """
-    chosen = walk.spread(len(dataset), images)
+    chosen = walk.spread(len(dataset), max_images)
     devices = walk.local(devices)
     rows = len(devices) * min(batch_size, -(-len(chosen) // len(devices)))
     net, classes = on_devices(net, devices), num_classes(net, dataset)
@@ -108,10 +108,10 @@ def load_examples(
             "label='mapped', but none of the images has an object that is one of ImageNet's classes"
         )
     columns = [np.array(column) for column in zip(*found, strict=True)]
-    pixels, numbers, labels, predicted, masks, kinds = columns
+    pixels, indices, labels, predicted, masks, kinds = columns
     return Examples(
         images=pixels,
-        numbers=numbers.astype(np.int32),
+        indices=indices.astype(np.int32),
         labels=labels.astype(np.int32),
         predicted=predicted.astype(np.int32),
         masks=masks,

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from mixaug_jax.attribution import METHODS, rules
-from mixaug_jax.attribution.target import conv_stage, conv_stages
+from mixaug_jax.attribution.target import map_layer, map_layers
 from mixaug_jax.core import checks, walk
 from mixaug_jax.core.files import checksum
 from mixaug_jax.explain import memory
@@ -30,8 +30,8 @@ class Plan:
       scores: names in SCORES.
       options: {method or score: {option: value}}; what is not there has the function's default. The pointing game's tolerance
         is TorchRay's 15 pixels in proportion to an input of 224, where it is not given or 0.
-      stage: of the network, for all methods that look at one; "" leaves it to `cam_stage`, and to the bottleneck itself.
-      cam_stage: for the class activation maps where `stage` is "".
+      layer: of the network, for all methods that look at one; "" leaves it to `cam_layer`, and to the bottleneck itself.
+      cam_layer: for the class activation maps where `layer` is "".
       reduce: how channels become one map, one of `attribution.REDUCTIONS`, or "auto", see `options.reduction`.
       seed: of all draws. A method draws for every image anew, a score the same for all.
       at_once: evaluations of the network in memory at once, on each device; no result depends on it.
@@ -39,8 +39,8 @@ class Plan:
 
     scores: tuple[str, ...]
     options: Mapping = dataclasses.field(default_factory=dict)
-    stage: str = ""
-    cam_stage: str = ""
+    layer: str = ""
+    cam_layer: str = ""
     reduce: str = "auto"
     seed: int = 0
     at_once: int = memory.MOST
@@ -53,8 +53,8 @@ class Plan:
     def of_method(self, method: str) -> dict:
         """The options of a method."""
         given = {"key": self.seed, **self.options.get(method, {})}
-        if "stage" in keywords(method) and not given.get("stage"):
-            given["stage"] = self.stage or ("" if method == "iba" else self.cam_stage)
+        if "layer" in keywords(method) and not given.get("layer"):
+            given["layer"] = self.layer or ("" if method == "iba" else self.cam_layer)
         return given
 
     def of_score(self, score: str, shape) -> dict:
@@ -66,38 +66,38 @@ class Plan:
 
 
 def make_plan(
-    net, dataset, *, scores, options, stage, reduce, seed, images: int, memory_gb: float
+    net, dataset, *, scores, options, layer, reduce, seed, max_images: int, memory_gb: float
 ) -> Plan:
-    """The plan for a network on at most `images` images of a data set; see `Plan` and `memory.at_once`.
+    """The plan for a network on at most `max_images` images of a data set; see `Plan` and `memory.at_once`.
 
-    Class activation maps are taken from the last stage whose map has 4 x 4 nodes or more: a ResNet's layer4 at 224 pixels, but
+    Class activation maps are taken from the last layer whose map has 4 x 4 nodes or more: a ResNet's layer4 at 224 pixels, but
     layer3 at 64, where layer4 has 2 x 2 and points nowhere.
 
     Raises:
-      ValueError: an unknown name, a stage that the network does not have or that gives no map, more images than fit.
+      ValueError: an unknown name, a layer that the network does not have or that gives no map, more images than fit.
     """
     if not len(dataset):
         raise ValueError("the data set has no images: there is nothing to explain")
     image = np.asarray(net.preprocess(dataset[0]["image"]))
-    maps = conv_stages(net, image)
-    if stage:
-        conv_stage(net, image, stage, 1)  # says a wrong name
+    maps = map_layers(net, image)
+    if layer:
+        map_layer(net, image, layer, 1)  # says a wrong name
     fine = [name for name in maps if min(features_shape(net, image[None], name)[:2]) >= _NODES]
-    held = _held_bytes(len(walk.spread(len(dataset), images)), image.shape)
+    held = _held_bytes(len(walk.spread(len(dataset), max_images)), image.shape)
     return Plan(
         scores=scores,
         options=options,
-        stage=stage,
-        cam_stage=(fine or maps or ("",))[-1],
+        layer=layer,
+        cam_layer=(fine or maps or ("",))[-1],
         reduce=reduce,
         seed=seed,
         at_once=memory.at_once(net, image.shape, memory_gb, held),
     )
 
 
-def features_shape(net, images, stage) -> tuple[int, ...]:
-    """[h,w,K] of what a stage makes of images [B,h,w,C]; computes nothing."""
-    return jax.eval_shape(lambda net, x: net.features(x, stage), net, images).shape[1:]
+def features_shape(net, images, layer) -> tuple[int, ...]:
+    """[h,w,K] of what a layer makes of images [B,h,w,C]; computes nothing."""
+    return jax.eval_shape(lambda net, x: net.features(x, layer), net, images).shape[1:]
 
 
 def _held_bytes(images, shape):

@@ -72,11 +72,11 @@ class Task:
 
 
 def method_task(method: str, options: Mapping, at_once: int, devices: tuple) -> Task:
-    """A method on rows of image, label and number; gives maps [h,w,C] or [h,w,1].
+    """A method on rows of image, label and index; gives maps [h,w,C] or [h,w,1].
 
     Args:
       method: its name.
-      options: of the method, arrays too. `key` is a seed, folded with an image's number.
+      options: of the method, arrays too. `key` is a seed, folded with an image's index.
       at_once: evaluations of the network in memory at once on a device.
       devices: to run on.
     """
@@ -102,7 +102,7 @@ def net_task(score: str, options: Mapping, at_once: int, devices: tuple) -> Task
 def explain_task(
     score: str, options: Mapping, method: str, method_options: Mapping, at_once: int, devices: tuple
 ) -> Task:
-    """A score of stability, of a method, on rows of image, label and number; gives a scalar."""
+    """A score of stability, of a method, on rows of image, label and index; gives a scalar."""
     static, arrays, seed = _parted(options)
     method_static, method_arrays, method_seed = _parted(method_options)
     method_static, rows = _chunked(method, method_static, at_once)
@@ -142,11 +142,11 @@ def _chunked(name, static, at_once):
     return (*rest, ("chunk", chunk)), max(1, at_once // chunk)
 
 
-def _bound(method, static, arrays, seed, number):
+def _bound(method, static, arrays, seed, index):
     """explain(net, image, label): the method with all its options."""
     given = dict(static) | arrays
     if "key" in keywords(method):
-        given["key"] = jax.random.fold_in(jax.random.key(seed), number)
+        given["key"] = jax.random.fold_in(jax.random.key(seed), index)
     return functools.partial(METHODS[method], **given)
 
 
@@ -168,7 +168,7 @@ def _mapped(one, devices):
 @functools.cache
 def _method_program(method, static, devices):
     def one(net, seed, arrays, row):
-        explain = _bound(method, static, arrays, seed, row["number"])
+        explain = _bound(method, static, arrays, seed, row["index"])
         return explain(net, row["image"], row["label"])
 
     return _mapped(one, devices)
@@ -199,7 +199,7 @@ def _net_program(score, static, devices):
 def _explain_program(score, static, method, method_static, method_seed, devices):
     def one(net, seed, arrays, row):
         given = _seeded(score, static, arrays["score"], seed)
-        explain = _bound(method, method_static, arrays["method"], method_seed, row["number"])
+        explain = _bound(method, method_static, arrays["method"], method_seed, row["index"])
         return SCORES[score](explain, net, row["image"], row["label"], **given)
 
     return _mapped(one, devices)

@@ -12,7 +12,7 @@ import numpy as np
 
 from mixaug_jax.attribution import METHODS, heatmap, iba_statistics
 from mixaug_jax.attribution.bottleneck import DEPTH
-from mixaug_jax.attribution.target import conv_stage
+from mixaug_jax.attribution.target import map_layer
 from mixaug_jax.core import checks, walk
 from mixaug_jax.explain import memory, programs
 from mixaug_jax.explain import options as options_lib
@@ -46,7 +46,7 @@ def attribute(
     options: Mapping = NO_OPTIONS,
     chunk: int = 0,
     memory_gb: float = 2.0,
-    numbers=(),
+    indices=(),
     devices=None,
 ) -> np.ndarray:
     """Attributions of many images by one method.
@@ -56,33 +56,33 @@ def attribute(
       images: [N,h,w,C] float32, preprocessed.
       labels: int [N], the classes to explain.
       method: a name in `attribution.METHODS`.
-      options: of the method, arrays too. `key`, a seed, is folded with an image's number, so each image has its own draws.
+      options: of the method, arrays too. `key`, a seed, is folded with an image's index, so each image has its own draws.
       chunk: evaluations of the network at once on each device, which decides the memory; 0: as many as memory_gb holds. Results
         do not depend on it, but for rounding.
       memory_gb: a bound in GiB, see `memory.at_once`.
-      numbers: int [N], the images' numbers; () is 0..N-1.
+      indices: int [N], of the images in their data set; () is 0..N-1.
       devices: default all of this process.
 
     Returns:
       float32 [N,h,w,C] or [N,h,w,1], signed; see the method.
 
     Raises:
-      ValueError: an unknown method or option, labels out of range, images that are not preprocessed, numbers that are not one
+      ValueError: an unknown method or option, labels out of range, images that are not preprocessed, indices that are not one
         for each image, a negative chunk or memory_gb.
     """
     checks.choice("method", method, METHODS)
     options_lib.check_options({method: options})
     images, labels = np.asarray(images), np.asarray(labels)
     _check_images(net, images, labels)
-    numbers = np.asarray(numbers) if np.size(numbers) else np.arange(len(images))
-    if numbers.shape != labels.shape or numbers.dtype.kind not in "iu":
+    indices = np.asarray(indices) if np.size(indices) else np.arange(len(images))
+    if indices.shape != labels.shape or indices.dtype.kind not in "iu":
         raise ValueError(
-            f"numbers must be integers [{len(images)}], got {numbers.dtype} {list(numbers.shape)}"
+            f"indices must be integers [{len(images)}], got {indices.dtype} {list(indices.shape)}"
         )
     checks.count("chunk", chunk, 0)
     chunk = chunk or memory.at_once(net, images.shape[1:], memory_gb, 2 * images.nbytes)
     devices = walk.local(devices)
-    rows = {"image": images, "label": labels.astype(np.int32), "number": numbers.astype(np.int32)}
+    rows = {"image": images, "label": labels.astype(np.int32), "index": indices.astype(np.int32)}
     task = programs.method_task(method, options, chunk, devices)
     return task.run(on_devices(net, devices), rows, method)
 
@@ -106,10 +106,10 @@ def evaluate(
     methods: tuple[str, ...],
     scores: tuple[str, ...],
     options: Mapping = NO_OPTIONS,
-    images: int = 0,
+    max_images: int = 0,
     label: str = "true",
     region: str = "auto",
-    stage: str = "",
+    layer: str = "",
     reduce: str = "auto",
     seed: int = 0,
     reference=(),
@@ -127,8 +127,8 @@ def evaluate(
       dataset: examples with image uint8 [H,W,3], label and, for scores of alignment, boxes or concepts, as `data.Source`.
       methods: names in METHODS; the controls are added.
       scores: names in SCORES.
-      options, stage, reduce, seed: see `Plan` and `make_plan`.
-      images: at most so many, spread evenly over the data set; 0: all.
+      options, layer, reduce, seed: see `Plan` and `make_plan`.
+      max_images: at most so many, spread evenly over the data set; 0: all.
       label, region: what is explained and where it is, see `examples.load_examples` and `regions.finder`.
       reference: images that expected_gradients starts from and that iba's statistics are of, such as the training set; () is
         the data set itself.
@@ -141,10 +141,10 @@ def evaluate(
       {name: Evaluation}, the controls last.
 
     Raises:
-      ValueError: an unknown name, an option outside its values, a stage that the network does not have, scores of alignment
+      ValueError: an unknown name, an option outside its values, a layer that the network does not have, scores of alignment
         where the data set tells no place of anything.
     """
-    checks.count("images", images, 0)
+    checks.count("max_images", max_images, 0)
     checks.count("seed", seed, 0)
     names = with_controls(methods)
     plan = make_plan(
@@ -152,22 +152,22 @@ def evaluate(
         dataset,
         scores=scores,
         options=options,
-        stage=stage,
+        layer=layer,
         reduce=reduce,
         seed=seed,
-        images=images,
+        max_images=max_images,
         memory_gb=memory_gb,
     )
     devices = walk.local(devices)
     find = finder(net, dataset, label, region)
     needed = any(needs_reference(name) for name in names)
     others = load_reference(net, reference or dataset, reference_images, threads) if needed else ()
-    check(net, dataset, images, find, names, plan, others, devices=devices)
+    check(net, dataset, max_images, find, names, plan, others, devices=devices)
     examples = load_examples(
         net,
         dataset,
         find,
-        images=images,
+        max_images=max_images,
         label=label,
         batch_size=plan.at_once,
         threads=threads,
@@ -178,22 +178,22 @@ def evaluate(
     }
 
 
-def load_reference(net, dataset, images: int, threads: int) -> np.ndarray:
+def load_reference(net, dataset, max_images: int, threads: int) -> np.ndarray:
     """Preprocessed images [n,h,w,C], spread evenly over a data set."""
 
     def read(index):
         return net.preprocess(dataset[int(index)]["image"])
 
-    return np.stack(list(walk.read_ahead(read, walk.spread(len(dataset), images), threads)))
+    return np.stack(list(walk.read_ahead(read, walk.spread(len(dataset), max_images), threads)))
 
 
 def check(
-    net, dataset, images: int, find, methods, plan: Plan, reference=(), *, devices=None
+    net, dataset, max_images: int, find, methods, plan: Plan, reference=(), *, devices=None
 ) -> None:
     """Traces everything for so many images of a data set; compiles and computes nothing.
 
     Args:
-      net, dataset, images, methods, plan, reference, devices: as in `evaluate` and `evaluate_method`.
+      net, dataset, max_images, methods, plan, reference, devices: as in `evaluate` and `evaluate_method`.
       find: how regions are found, from `examples.finder`.
 
     Raises:
@@ -206,11 +206,11 @@ def check(
                     f"{score} needs to know where things are, and the data set has no boxes and no "
                     "concepts of the category object"
                 )
-    total = len(walk.spread(len(dataset), images))
+    total = len(walk.spread(len(dataset), max_images))
     devices, shape = walk.local(devices), net.preprocess(dataset[0]["image"]).shape
     number = jax.ShapeDtypeStruct((), np.int32)
     heat = jax.ShapeDtypeStruct(shape[:2], np.float32)
-    row = {"image": jax.ShapeDtypeStruct(shape, np.float32), "label": number, "number": number}
+    row = {"image": jax.ShapeDtypeStruct(shape, np.float32), "label": number, "index": number}
     row["mask"] = jax.ShapeDtypeStruct(shape[:2], bool)
     _map_task(plan, shape, devices).check(net, {"heat": heat, "mask": row["mask"]}, total)
     for score in _with_net(plan):
@@ -266,7 +266,7 @@ def evaluate_method(
         found[score] = task.run(net, rows, f"{method}, {score}")
     return Evaluation(
         heat,
-        examples.numbers,
+        examples.indices,
         examples.labels,
         examples.predicted,
         *_finished(found, examples, plan),
@@ -278,7 +278,7 @@ def _rows(examples):
     return {
         "image": examples.images,
         "label": examples.labels,
-        "number": examples.numbers,
+        "index": examples.indices,
         "mask": examples.masks,
     }
 
@@ -312,13 +312,13 @@ def _of_reference(net, method, reference, plan, compute):
         return {"baselines": np.asarray(reference)}
     if "stats" not in keywords(method):
         return {}
-    given = {k: v for k, v in plan.of_method(method).items() if k in ("stage", "variant")}
+    given = {k: v for k, v in plan.of_method(method).items() if k in ("layer", "variant")}
     if compute:
         size = plan.at_once
         batches = (reference[k : k + size] for k in range(0, len(reference), size))
         return {"stats": iba_statistics(net, batches, **given)}
-    stage = conv_stage(net, reference[0], given.get("stage", ""), DEPTH)
-    shape = features_shape(net, reference[:1], stage)
+    layer = map_layer(net, reference[0], given.get("layer", ""), DEPTH)
+    shape = features_shape(net, reference[:1], layer)
     return {"stats": (np.zeros(shape, np.float32),) * 3}
 
 

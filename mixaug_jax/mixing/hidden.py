@@ -20,16 +20,16 @@ def manifold_mixup(
     alpha=2.0,
     active=True,
 ):
-    """Mixup of the hidden features of one stage.
+    """Mixup of the hidden features of one layer.
 
-    Verma et al., Manifold Mixup, arXiv 1806.05236, section 2: a stage is drawn for
+    Verma et al., Manifold Mixup, arXiv 1806.05236, section 2: a layer is drawn for
     each batch, its features and the labels are mixed as in mixup. Here the model calls this at
-    every candidate stage with the same key, `active` at the one that was drawn, so that one
+    every candidate layer with the same key, `active` at the one that was drawn, so that one
     compiled step serves all of them.
 
     Args:
-      key: the step's key, equal on all devices; the draws are the same at every stage.
-      images: features of the stage, [B,...] floating point of any rank (the images themselves at
+      key: the step's key, equal on all devices; the draws are the same at every layer.
+      images: features of the layer, [B,...] floating point of any rank (the images themselves at
         the first candidate).
       targets: [B,K] rows summing to 1.
       shard: index of this device along the data axis.
@@ -37,7 +37,7 @@ def manifold_mixup(
       per: "batch" as published, one lambda and one coin for the batch; or "example".
       label: what becomes of the labels, see `mix_targets`.
       alpha: lambda ~ Beta(alpha, alpha), 2 as published for CIFAR; 0.2 is used for ImageNet.
-      active: bool, may be traced: whether this stage was drawn. Where it was not, lambda is 1 and
+      active: bool, may be traced: whether this layer was drawn. Where it was not, lambda is 1 and
         features and targets come back as they are.
 
     Returns:

@@ -31,7 +31,7 @@ SIDES = (224, 240, 260, 280, 300)
 class EfficientNetLite(StagedModel):
     """EfficientNet-Lite0 to 4.
 
-    Stages: stem, block1 to block7 (groups of blocks; each ends in a convolution, or a residual sum, with no activation after
+    Layers: stem, block1 to block7 (groups of blocks; each ends in a convolution, or a residual sum, with no activation after
     it), head (after its ReLU6, before the pool), fc.
 
     Attributes:
@@ -43,8 +43,8 @@ class EfficientNetLite(StagedModel):
       stem: "imagenet" (stride 2) or "cifar" (stride 1).
     """
 
-    stages: ClassVar = ("stem", *(f"block{i}" for i in range(1, 8)), "head", "fc")
-    hidden_stages: ClassVar = ("block1", "block2")
+    layers: ClassVar = ("stem", *(f"block{i}" for i in range(1, 8)), "head", "fc")
+    hidden_layers: ClassVar = ("block1", "block2")
     epsilon: ClassVar = 1e-3
 
     num_classes: int
@@ -55,18 +55,18 @@ class EfficientNetLite(StagedModel):
     dropout: float
     stem: str
 
-    def run(self, stage: str, x: jax.Array, train: bool) -> jax.Array:
-        if stage == "stem":
+    def run(self, layer: str, x: jax.Array, train: bool) -> jax.Array:
+        if layer == "stem":
             stride = 2 if self.stem == "imagenet" else 1
             return self.relu("_relu0", self._stem(x, stride, train))
-        if stage == "head":
+        if layer == "head":
             x = self.conv("_conv_head", x, self.head_filters, 1, norm="_bn1", train=train)
             return self.relu("_relu1", x)
-        if stage == "fc":
+        if layer == "fc":
             x = self.global_average("avgpool", x)
             x = nn.Dropout(self.dropout, name="dropout")(x, deterministic=not train)
             return self.dense("_fc", x, self.num_classes, jnp.float32)
-        group = int(stage[-1]) - 1
+        group = int(layer[-1]) - 1
         for i in range(self.blocks[group]):
             stride = STRIDES[group] if i == 0 else 1
             name = f"_blocks.{sum(self.blocks[:group]) + i}"

@@ -1,6 +1,6 @@
 """The layers that every network here is made of, and the backward rules that can replace them.
 
-A network subclasses `StagedModel`, names its stages and says what each one computes. Parameters lie in one flat level under
+A network subclasses `StagedModel`, names its layers and says what each one computes. Parameters lie in one flat level under
 PyTorch's own module names, `variables["params"]["layer1.0.conv1"]["kernel"]`, so a torch key `layer1.0.conv1.weight` maps to
 a variable by its last dot: kernels are HWIO or (in, out), batch norm has `scale`, `bias` and, in `batch_stats`, `mean`, `var`.
 """
@@ -90,11 +90,11 @@ def batch_statistics(x: jax.Array, axis_name: str = "") -> tuple[jax.Array, jax.
 
 
 class StagedModel(nn.Module, kw_only=True):
-    """A network as a sequence of named stages, built from layers whose backward pass can be replaced.
+    """A network as a sequence of named layers, built from layers whose backward pass can be replaced.
 
     Attributes:
-      stages: the stages' names in order; the last one gives the logits.
-      hidden_stages: the stages after which manifold mixup may mix.
+      layers: the layers' names in order; the last one gives the logits.
+      hidden_layers: the layers after which manifold mixup may mix.
       merges_norm: whether every batch norm directly follows a conv or dense layer, and so can be merged into it.
       epsilon: what the batch norms add to the variance.
       dtype: of the body's arithmetic; parameters, batch statistics and logits are float32.
@@ -112,8 +112,8 @@ class StagedModel(nn.Module, kw_only=True):
     where they need settings (two equal `functools.partial` objects are not equal, nor are two lambdas).
     """
 
-    stages: ClassVar[tuple[str, ...]] = ()
-    hidden_stages: ClassVar[tuple[str, ...]] = ()
+    layers: ClassVar[tuple[str, ...]] = ()
+    hidden_layers: ClassVar[tuple[str, ...]] = ()
     merges_norm: ClassVar[bool] = True
     epsilon: ClassVar[float] = EPSILON
 
@@ -142,24 +142,24 @@ class StagedModel(nn.Module, kw_only=True):
         stop: str = "",
         hidden: Callable[[str, jax.Array], jax.Array] | None = None,
     ) -> jax.Array:
-        """Runs the stages after `start` up to and including `stop`.
+        """Runs the layers after `start` up to and including `stop`.
 
         Args:
-          x: images [B,h,w,C], or the output of stage `start`.
+          x: images [B,h,w,C], or the output of layer `start`.
           train: use and update batch statistics, apply dropout (rng "dropout").
-          start: the stage whose output `x` is; "" for the input.
-          stop: the last stage to run; "" for the logits.
-          hidden: `hidden(stage, h) -> h`, applied to the output of each of `hidden_stages` that is run.
+          start: the layer whose output `x` is; "" for the input.
+          stop: the last layer to run; "" for the logits.
+          hidden: `hidden(layer, h) -> h`, applied to the output of each of `hidden_layers` that is run.
 
         Returns:
-          The output of stage `stop`: logits [B,K] float32, or features in `dtype`.
+          The output of layer `stop`: logits [B,K] float32, or features in `dtype`.
         """
         if self.affine is not None and train:
             raise ValueError("An affine rule merges the running statistics: it needs train=False")
-        for stage in stages_between(self.stages, start, stop):
-            x = self.run(stage, x.astype(self.dtype), train)
-            if hidden is not None and stage in self.hidden_stages:
-                x = hidden(stage, x)
+        for layer in layers_between(self.layers, start, stop):
+            x = self.run(layer, x.astype(self.dtype), train)
+            if hidden is not None and layer in self.hidden_layers:
+                x = hidden(layer, x)
         return x
 
     def block(self, f: Callable, x: jax.Array) -> jax.Array:
@@ -229,17 +229,17 @@ def mean_over_space(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float32).mean((1, 2))
 
 
-def stages_between(stages: tuple[str, ...], start: str, stop: str) -> tuple[str, ...]:
-    """The stages after `start` up to and including `stop`; "" is the input or the last stage.
+def layers_between(layers: tuple[str, ...], start: str, stop: str) -> tuple[str, ...]:
+    """The layers after `start` up to and including `stop`; "" is the input or the last layer.
 
     Raises:
-      ValueError: for a stage that is not in `stages`, or a `stop` before `start`.
+      ValueError: for a layer that is not in `layers`, or a `stop` before `start`.
     """
-    for key, stage in (("start", start), ("stop", stop)):
-        if stage and stage not in stages:
-            raise ValueError(f"No stage {stage!r} for {key}; this network has {', '.join(stages)}")
-    first = stages.index(start) + 1 if start else 0
-    last = stages.index(stop) + 1 if stop else len(stages)
+    for key, layer in (("start", start), ("stop", stop)):
+        if layer and layer not in layers:
+            raise ValueError(f"No layer {layer!r} for {key}; this network has {', '.join(layers)}")
+    first = layers.index(start) + 1 if start else 0
+    last = layers.index(stop) + 1 if stop else len(layers)
     if last < first:
-        raise ValueError(f"Stage {stop!r} comes before stage {start!r}: nothing leads back to it")
-    return stages[first:last]
+        raise ValueError(f"Layer {stop!r} comes before layer {start!r}: nothing leads back to it")
+    return layers[first:last]

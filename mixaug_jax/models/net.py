@@ -106,7 +106,7 @@ class Net:
     model does not compile again.
 
     Attributes:
-      model: a linen module with `stages` and `apply(variables, x, train=, start=, stop=)`, as in `layers.StagedModel`.
+      model: a linen module with `layers` and `apply(variables, x, train=, start=, stop=)`, as in `layers.StagedModel`.
       variables: {"params": ..., "batch_stats": ...}.
       preprocess: hashable callable, uint8 image [H,W,3] -> float32 [h,w,3].
     """
@@ -116,21 +116,29 @@ class Net:
     preprocess: Callable[[np.ndarray], np.ndarray] = dataclasses.field(metadata={"static": True})
 
     @property
-    def stages(self) -> tuple[str, ...]:
-        """The stages' names, from the first after the input to the logits."""
-        return self.model.stages
+    def layers(self) -> tuple[str, ...]:
+        """The layers' names, from the first after the input to the logits."""
+        return self.model.layers
 
-    def logits(self, x: jax.Array) -> jax.Array:
-        """Preprocessed images [B,h,w,C] -> [B,K] float32."""
-        return self._run(x)
+    def logits(self, x: jax.Array, *, layer: str = "", value: jax.Array | None = None) -> jax.Array:
+        """Preprocessed images [B,h,w,C] -> [B,K] float32; where `layer` is named, with `value` as that layer's output.
 
-    def features(self, x: jax.Array, stage: str) -> jax.Array:
-        """Preprocessed images [B,h,w,C] -> the output of `stage`, float32. ValueError for a stage that is not there."""
-        return self._run(x, stop=stage)
+        Raises:
+          ValueError: for a layer that is not there.
+        """
+        return self._run(value, start=layer) if layer else self._run(x)
 
-    def from_features(self, h: jax.Array, stage: str) -> jax.Array:
-        """The output of `stage` -> logits [B,K] float32. ValueError for a stage that is not there."""
-        return self._run(h, start=stage)
+    def features(self, x: jax.Array, layer: str) -> jax.Array:
+        """Preprocessed images [B,h,w,C] -> the output of `layer`, float32. ValueError for a layer that is not there."""
+        return self._run(x, stop=layer)
+
+    def between(self, h: jax.Array, start: str, stop: str = "") -> jax.Array:
+        """The output of layer `start` -> that of the later layer `stop` ("": the logits), float32, where the model is a chain.
+
+        Raises:
+          ValueError: for a layer that is not there.
+        """
+        return self._run(h, start=start, stop=stop)
 
     def with_rules(self, *, affine=None, act=None, add=None, pool=None) -> "Net":
         """The same network and variables under other layer rules (None: the plain layer); see `layers.StagedModel`.

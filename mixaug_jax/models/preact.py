@@ -17,7 +17,7 @@ from mixaug_jax.models.layers import STEMS, StagedModel
 class PreActResNet(StagedModel):
     """PreAct-ResNet-18. As in the code of the tables, and not the paper, no norm and ReLU precede the global pool.
 
-    Stages: conv1, layer1, layer2, layer3, layer4 (each the residual sum, with no activation after it), fc.
+    Layers: conv1, layer1, layer2, layer3, layer4 (each the residual sum, with no activation after it), fc.
 
     Attributes:
       num_classes: K.
@@ -25,29 +25,29 @@ class PreActResNet(StagedModel):
       stem: "cifar" (3x3 stride 1, as published) or "imagenet" (7x7 stride 2 and a max pool).
     """
 
-    stages: ClassVar = ("conv1", "layer1", "layer2", "layer3", "layer4", "fc")
-    hidden_stages: ClassVar = ("layer1", "layer2")
+    layers: ClassVar = ("conv1", "layer1", "layer2", "layer3", "layer4", "fc")
+    hidden_layers: ClassVar = ("layer1", "layer2")
     merges_norm: ClassVar = False
 
     num_classes: int
     filters: int
     stem: str
 
-    def run(self, stage: str, x: jax.Array, train: bool) -> jax.Array:
-        if stage == "conv1":
+    def run(self, layer: str, x: jax.Array, train: bool) -> jax.Array:
+        if layer == "conv1":
             return self.conv("conv1", x, self.filters, *STEMS[self.stem])
-        if stage == "fc":
+        if layer == "fc":
             return self.dense(
                 "linear", self.global_average("avgpool", x), self.num_classes, jnp.float32
             )
-        if stage == "layer1" and self.stem == "imagenet":
+        if layer == "layer1" and self.stem == "imagenet":
             x = self.max_pool("maxpool", x, 3, 2, padding=1)
-        layer = self.stages.index(stage) - 1
+        depth = self.layers.index(layer) - 1
         for i in range(2):
-            stride = 2 if layer > 0 and i == 0 else 1
+            stride = 2 if depth > 0 and i == 0 else 1
 
-            def block(model, x, name=f"{stage}.{i}", stride=stride):
-                return model._block(name, x, model.filters * 2**layer, stride, train)
+            def block(model, x, name=f"{layer}.{i}", stride=stride):
+                return model._block(name, x, model.filters * 2**depth, stride, train)
 
             x = self.block(block, x)
         return x
@@ -65,7 +65,7 @@ class PreActResNet(StagedModel):
 class WideResNet(StagedModel):
     """WideResNet-(6n+4)-k.
 
-    Stages: conv1, block1, block2 (each the residual sum, with no activation after it), block3 (after the last norm and ReLU,
+    Layers: conv1, block1, block2 (each the residual sum, with no activation after it), block3 (after the last norm and ReLU,
     before the pool), fc.
 
     Attributes:
@@ -77,8 +77,8 @@ class WideResNet(StagedModel):
       stem: "cifar" (3x3 stride 1, as published) or "imagenet" (7x7 stride 2 and a max pool).
     """
 
-    stages: ClassVar = ("conv1", "block1", "block2", "block3", "fc")
-    hidden_stages: ClassVar = ("block1", "block2")
+    layers: ClassVar = ("conv1", "block1", "block2", "block3", "fc")
+    hidden_layers: ClassVar = ("block1", "block2")
     merges_norm: ClassVar = False
 
     num_classes: int
@@ -88,24 +88,24 @@ class WideResNet(StagedModel):
     dropout: float
     stem: str
 
-    def run(self, stage: str, x: jax.Array, train: bool) -> jax.Array:
-        if stage == "conv1":
+    def run(self, layer: str, x: jax.Array, train: bool) -> jax.Array:
+        if layer == "conv1":
             return self.conv("conv1", x, self.stem_filters, *STEMS[self.stem])
-        if stage == "fc":
+        if layer == "fc":
             return self.dense(
                 "fc", self.global_average("avgpool", x), self.num_classes, jnp.float32
             )
-        if stage == "block1" and self.stem == "imagenet":
+        if layer == "block1" and self.stem == "imagenet":
             x = self.max_pool("maxpool", x, 3, 2, padding=1)
-        group = self.stages.index(stage) - 1
+        group = self.layers.index(layer) - 1
         for i in range(self.blocks):
             stride = 2 if group > 0 and i == 0 else 1
 
-            def block(model, x, name=f"{stage}.layer.{i}", stride=stride):
+            def block(model, x, name=f"{layer}.layer.{i}", stride=stride):
                 return model._block(name, x, model.filters * 2**group, stride, train)
 
             x = self.block(block, x)
-        return self.relu("relu", self.norm("bn1", x, train)) if stage == "block3" else x
+        return self.relu("relu", self.norm("bn1", x, train)) if layer == "block3" else x
 
     def _block(self, name, x, filters, stride, train):
         y = self.relu(f"{name}.relu1", self.norm(f"{name}.bn1", x, train))

@@ -15,7 +15,7 @@ from mixaug_jax.models.layers import STEMS, StagedModel
 class ResNet(StagedModel):
     """ResNet-18 to 152.
 
-    Stages: conv1 (after its ReLU, before the max pool), layer1, layer2, layer3, layer4, fc.
+    Layers: conv1 (after its ReLU, before the max pool), layer1, layer2, layer3, layer4, fc.
 
     Attributes:
       num_classes: K.
@@ -25,9 +25,9 @@ class ResNet(StagedModel):
       stem: "imagenet" (7x7 stride 2 and a max pool) or "cifar" (3x3 stride 1, no pool).
     """
 
-    stages: ClassVar = ("conv1", "layer1", "layer2", "layer3", "layer4", "fc")
+    layers: ClassVar = ("conv1", "layer1", "layer2", "layer3", "layer4", "fc")
     # As in the authors' code for CIFAR, besides the input itself.
-    hidden_stages: ClassVar = ("layer1", "layer2")
+    hidden_layers: ClassVar = ("layer1", "layer2")
 
     num_classes: int
     blocks: tuple[int, int, int, int]
@@ -35,22 +35,22 @@ class ResNet(StagedModel):
     filters: int
     stem: str
 
-    def run(self, stage: str, x: jax.Array, train: bool) -> jax.Array:
-        if stage == "conv1":
+    def run(self, layer: str, x: jax.Array, train: bool) -> jax.Array:
+        if layer == "conv1":
             x = self.conv("conv1", x, self.filters, *STEMS[self.stem], norm="bn1", train=train)
             return self.relu("relu", x)
-        if stage == "fc":
+        if layer == "fc":
             x = self.global_average("avgpool", x)
             return self.dense("fc", x, self.num_classes, jnp.float32)
-        if stage == "layer1" and self.stem == "imagenet":
+        if layer == "layer1" and self.stem == "imagenet":
             x = self.max_pool("maxpool", x, 3, 2, padding=1)
-        layer = self.stages.index(stage) - 1
+        depth = self.layers.index(layer) - 1
         residual = ResNet._bottleneck if self.bottleneck else ResNet._basic
-        for i in range(self.blocks[layer]):
-            stride = 2 if layer > 0 and i == 0 else 1
+        for i in range(self.blocks[depth]):
+            stride = 2 if depth > 0 and i == 0 else 1
 
-            def block(model, x, name=f"{stage}.{i}", stride=stride):
-                return residual(model, name, x, self.filters * 2**layer, stride, train)
+            def block(model, x, name=f"{layer}.{i}", stride=stride):
+                return residual(model, name, x, self.filters * 2**depth, stride, train)
 
             x = self.block(block, x)
         return x

@@ -10,26 +10,26 @@ from mixaug_jax.models.layers import StagedModel
 class Tiny(StagedModel):
     """About 3000 parameters: for tests, and for trying a method in a second.
 
-    Stages: relu1 (before the pool), relu3 (after the residual sum), relu4 (before the global pool), fc.
+    Layers: relu1 (before the pool), relu3 (after the residual sum), relu4 (before the global pool), fc.
     """
 
-    stages: ClassVar = ("relu1", "relu3", "relu4", "fc")
-    hidden_stages: ClassVar = ("relu1", "relu3")
+    layers: ClassVar = ("relu1", "relu3", "relu4", "fc")
+    hidden_layers: ClassVar = ("relu1", "relu3")
 
     num_classes: int
     filters: int
 
-    def run(self, stage, x, train):
-        if stage == "relu1":
+    def run(self, layer, x, train):
+        if layer == "relu1":
             x = self.conv("conv1", x, self.filters, 3, norm="bn1", bias=True, train=train)
             return self.relu("relu1", x)
-        if stage == "relu3":
+        if layer == "relu3":
             shortcut = self.max_pool("maxpool1", x, 2, 2)
             x = self.conv("conv2", shortcut, self.filters, 3, norm="bn2", train=train)
             x = self.relu("relu2", x)
             x = self.conv("conv3", x, self.filters, 3, norm="bn3", train=train)
             return self.relu("relu3", self.residual("add", x, shortcut))
-        if stage == "relu4":
+        if layer == "relu4":
             x = self.conv("conv4", x, 2 * self.filters, 3, 2, norm="bn4", bias=True, train=train)
             return self.relu("relu4", x)
         x = self.global_average("avgpool", x)

@@ -64,11 +64,11 @@ def labels() -> Labels:
 class Encoder(ResNet):
     """ResNet-50 with a stem of three convolutions; used up to layer4."""
 
-    hidden_stages: ClassVar = ("layer1", "layer2", "layer3", "layer4")
+    hidden_layers: ClassVar = ("layer1", "layer2", "layer3", "layer4")
 
-    def run(self, stage: str, x: jax.Array, train: bool) -> jax.Array:
-        if stage != "conv1":
-            return super().run(stage, x, train)
+    def run(self, layer: str, x: jax.Array, train: bool) -> jax.Array:
+        if layer != "conv1":
+            return super().run(layer, x, train)
         for i, filters in enumerate((64, 64, 128), 1):
             x = self.conv(f"conv{i}", x, filters, 3, 2 if i == 1 else 1, norm=f"bn{i}", train=train)
             x = self.relu(f"relu{i}", x)
@@ -119,7 +119,7 @@ class UPerNet(nn.Module):
     def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
         features = []
 
-        def keep(stage, h):
+        def keep(layer, h):
             features.append(h)
             return h
 

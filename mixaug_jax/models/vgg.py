@@ -16,7 +16,7 @@ GRID = 7  # the classifier of the "imagenet" stem sees 7 x 7 pixels, whatever th
 class VGG(StagedModel):
     """VGG-16, with or without batch norm.
 
-    Stages: conv1 to conv5 (a block of convolutions, after its last ReLU and before its max pool), then, with the "imagenet"
+    Layers: conv1 to conv5 (a block of convolutions, after its last ReLU and before its max pool), then, with the "imagenet"
     stem, fc6, fc7 (after their ReLUs) and fc8, or with the "cifar" stem only fc.
 
     Attributes:
@@ -27,7 +27,7 @@ class VGG(StagedModel):
         and one dense layer, as CIFAR code does for 32 px).
     """
 
-    hidden_stages: ClassVar = ("conv1", "conv2")
+    hidden_layers: ClassVar = ("conv1", "conv2")
 
     num_classes: int
     filters: int
@@ -35,25 +35,25 @@ class VGG(StagedModel):
     stem: str
 
     @property
-    def stages(self) -> tuple[str, ...]:
+    def layers(self) -> tuple[str, ...]:
         head = ("fc6", "fc7", "fc8") if self.stem == "imagenet" else ("fc",)
         return ("conv1", "conv2", "conv3", "conv4", "conv5", *head)
 
-    def run(self, stage: str, x: jax.Array, train: bool) -> jax.Array:
-        if stage.startswith("conv"):
-            number = int(stage[-1])
+    def run(self, layer: str, x: jax.Array, train: bool) -> jax.Array:
+        if layer.startswith("conv"):
+            number = int(layer[-1])
             x = x if number == 1 else self.max_pool(f"maxpool{number - 1}", x, 2, 2)
             return self.block(lambda model, x: model._convolutions(number - 1, x, train), x)
-        if stage == "fc":
+        if layer == "fc":
             x = self.global_average("avgpool", self.max_pool("maxpool5", x, 2, 2))
             return self.dense("classifier", x, self.num_classes, jnp.float32)
-        if stage == "fc6":
+        if layer == "fc6":
             x = self._grid_average("avgpool", self.max_pool("maxpool5", x, 2, 2))
             # Channels first, as PyTorch flattens them, so that its weights fit as they are.
             x = jnp.transpose(x, (0, 3, 1, 2)).reshape(len(x), -1)
             return self.relu("relu6", self.dense("classifier.0", x, 64 * self.filters))
-        x = nn.Dropout(0.5, name=f"dropout{stage[-1]}")(x, deterministic=not train)
-        if stage == "fc7":
+        x = nn.Dropout(0.5, name=f"dropout{layer[-1]}")(x, deterministic=not train)
+        if layer == "fc7":
             return self.relu("relu7", self.dense("classifier.3", x, 64 * self.filters))
         return self.dense("classifier.6", x, self.num_classes, jnp.float32)
 

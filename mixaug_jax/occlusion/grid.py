@@ -14,7 +14,7 @@ import numpy as np
 
 from mixaug_jax.core import checks
 
-SCORES = (
+RANKINGS = (
     "gradient",
     "abs_gradient",
     "gradient_x_input",
@@ -44,7 +44,7 @@ class Grid:
     its elements.
 
     Attributes:
-      scores: "gradient" g, "abs_gradient" |g|, "gradient_x_input" g x, "abs_gradient_x_input"
+      rankings: "gradient" g, "abs_gradient" |g|, "gradient_x_input" g x, "abs_gradient_x_input"
         |g x|, "minus_gradient_x_input" -g x, "gradient_x_difference" g (x - r),
         "integrated_gradients" of the loss from r to x, "smoothgrad" of the loss.
       selections: "top" and "bottom", the units of largest and of smallest score; "lowest", of
@@ -68,7 +68,7 @@ class Grid:
         pixels.
     """
 
-    scores: tuple[str, ...] = (
+    rankings: tuple[str, ...] = (
         "gradient",
         "abs_gradient",
         "gradient_x_input",
@@ -84,8 +84,8 @@ class Grid:
     sigma: float = 0.15
 
     def __post_init__(self):
-        known = {"scores": SCORES, "selections": SELECTIONS, "values": VALUES}
-        for key in ("scores", "selections", "shares", "values"):
+        known = {"rankings": RANKINGS, "selections": SELECTIONS, "values": VALUES}
+        for key in ("rankings", "selections", "shares", "values"):
             given = getattr(self, key)
             listed = np.ndim(given) == 1
             entries = tuple(_share(e) if key == "shares" else e for e in given) if listed else ()
@@ -102,8 +102,8 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """How many scores, selections, shares and values there are."""
-        return len(self.scores), len(self.selections), len(self.shares), len(self.values)
+        """How many rankings, selections, shares and values there are."""
+        return len(self.rankings), len(self.selections), len(self.shares), len(self.values)
 
     def units(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Rows, columns and channels of the units of an image of `shape` [h, w, C].
@@ -124,7 +124,7 @@ def _share(value):
     return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
-FULL = Grid(scores=SCORES, selections=SELECTIONS, shares=SHARES, values=VALUES)
+FULL = Grid(rankings=RANKINGS, selections=SELECTIONS, shares=SHARES, values=VALUES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Plan:
         units of a map.
       cells: int32 [D, 3], (cut, signed, value): the units of a cut, where signed only those above
         0 (below 0 where flipped), replaced by the value of that number. Cell 0 removes nothing.
-      index: int32 [scores, selections, shares, values], the cell of every name.
+      index: int32 [rankings, selections, shares, values], the cell of every name.
     """
 
     maps: tuple[tuple[str, str, bool], ...]
@@ -159,7 +159,7 @@ def plan(grid: Grid, shape: tuple[int, int, int]) -> Plan:
         score, selection, share, value = (
             names[k]
             for names, k in zip(
-                (grid.scores, grid.selections, grid.shares, grid.values), place, strict=True
+                (grid.rankings, grid.selections, grid.shares, grid.values), place, strict=True
             )
         )
         count = math.floor(share * count_all / 100 + 0.5)
@@ -202,13 +202,13 @@ def _same(score, selection, value, single, count, count_all):
 
 
 def from_config(a) -> Grid:
-    """The grid of the section `config.anomaly`.
+    """The grid of the section `config.occlude`.
 
     Raises:
-      ValueError: as `Grid`, for anomaly.grid, too.
+      ValueError: as `Grid`, for occlude.grid, too.
     """
     checks.choice("grid", a.grid, ("default", "full"))
-    given = {k: tuple(a[k]) for k in ("scores", "selections", "shares", "values") if a[k]}
+    given = {k: tuple(a[k]) for k in ("rankings", "selections", "shares", "values") if a[k]}
     unit = {"window": tuple(a.window), "channels": a.channels}
     size = {"steps": a.steps, "samples": a.samples}
     return dataclasses.replace(FULL if a.grid == "full" else Grid(), **given, **unit, **size)

@@ -1,6 +1,6 @@
 """What a sweep of removals found: the numbers of every image, and what they come to.
 
-swept = load("anomaly/sweep.npz")
+swept = load("occlusion/sweep.npz")
 found = outcome(swept)
 found.accuracy[0, 2, 1, 3, 0]    # label, score, selection, share, value
 """
@@ -29,8 +29,8 @@ class Sweep:
       correct: bool [J, D], whether the true label has the largest logit.
       first_order: float32 [J, D], the change of the loss as the gradient predicts it.
       job: int [L, N], the row of a label and an image.
-      index: int [scores, selections, shares, values], the column of each cell of the grid.
-      images: int [N], indices in the data set.
+      index: int [rankings, selections, shares, values], the column of each cell of the grid.
+      indices: int [N], of the images in the data set.
       truth, predicted: int [N], the classes.
       settings: what made this, as JSON has it.
     """
@@ -41,7 +41,7 @@ class Sweep:
     first_order: np.ndarray
     job: np.ndarray
     index: np.ndarray
-    images: np.ndarray
+    indices: np.ndarray
     truth: np.ndarray
     predicted: np.ndarray
     settings: dict
@@ -72,7 +72,7 @@ class Sweep:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Mean changes by removals, to the complete images; the axes [L, scores, selections, shares,
+    """Mean changes by removals, to the complete images; the axes [L, rankings, selections, shares,
     values] where nothing else is said. Intervals have one more axis, of two: the percentiles
     `stats.PERCENTILES` over images drawn anew, the same ones for both sides of a difference.
 
@@ -225,7 +225,7 @@ class Comparison:
     Attributes:
       names: [1 + M]; the first is what the others are compared with.
       images: how many, those kept in every sweep.
-      accuracy, accuracy_interval: [M, L, scores, selections, shares, values], its change by a
+      accuracy, accuracy_interval: [M, L, rankings, selections, shares, values], its change by a
         removal in the other network minus that in the first; above 0 where the other one gains
         more, or loses less. Intervals are paired over images.
       loss, loss_interval: the same of the cross-entropy.

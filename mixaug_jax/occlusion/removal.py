@@ -143,7 +143,7 @@ def _scores(net, images, ranked_by, keys, gradient, fills, maps, grid):
 
         def integrated(example):
             image, label, start = example
-            options = {"steps": grid.steps, "of": "loss", "chunk": chunk}
+            options = {"steps": grid.steps, "output": "loss", "chunk": chunk}
             return integrated_gradients(net, image, label, baseline=start, **options)
 
         integrals = jax.lax.map(
@@ -157,7 +157,7 @@ def _scores(net, images, ranked_by, keys, gradient, fills, maps, grid):
             options = {
                 "samples": grid.samples,
                 "sigma": grid.sigma,
-                "of": "loss",
+                "output": "loss",
                 "chunk": chunk,
             }
             key = jax.random.fold_in(key, _SMOOTHGRAD)

@@ -93,7 +93,7 @@ def sweep(
     chosen, by, job = _jobs(ranked_by, truth)
     made = plan(grid, tuple(settings["shape"]))
     rank_batch, evaluate_cells = _programs(grid, devices)
-    report, found = say.progress("anomaly", len(chosen), "rankings"), []
+    report, found = say.progress("occlusion", len(chosen), "rankings"), []
     for start, count, batch in batches(chosen):
         rows = chosen[start : start + count]
         columns = {"index": images[rows], "label": truth[rows], "by": by[start : start + count]}

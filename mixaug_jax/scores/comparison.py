@@ -42,7 +42,7 @@ def degradation_score(morf, lerf, *, top=0.0):
 
 
 def cross_model_deletion(
-    nets, maps, images, labels, *, window=1, step=0, baseline="zero", key=0, of="prob", chunk=16
+    nets, maps, images, labels, *, window=1, step=0, baseline="zero", key=0, output="prob", chunk=16
 ):
     """How every model's output falls when pixels are removed in the order of every model's explanations.
 
@@ -68,7 +68,7 @@ def cross_model_deletion(
         for all models) and "center" are added where they are missing. A map with NaN ranks like zeros.
       images: [N,h,w,C] preprocessed. Pass only those that all models classify right where that is wanted.
       labels: int [N].
-      window, step, baseline, of, chunk: as `faithfulness.deletion`; one image at a time, so `chunk` bounds the memory.
+      window, step, baseline, output, chunk: as `faithfulness.deletion`; one image at a time, so `chunk` bounds the memory.
       key: a random key or a seed, folded with the image's index, for "random" and for the baseline "noise".
 
     Returns:
@@ -83,7 +83,13 @@ def cross_model_deletion(
     images = images.astype(jnp.float32)
     keys = jax.vmap(functools.partial(jax.random.fold_in, as_key(key)))(jnp.arange(len(images)))
     maps = _with_controls(maps, images, keys)
-    options = {"window": window, "step": step, "baseline": baseline, "of": of, "chunk": chunk}
+    options = {
+        "window": window,
+        "step": step,
+        "baseline": baseline,
+        "output": output,
+        "chunk": chunk,
+    }
     areas = functools.partial(_areas, options=options)
     areas = jax.jit(areas, compiler_options=devices_lib.compiler_options())
     rows = [[areas(net, m, images, labels, keys) for m in maps.values()] for net in nets.values()]

@@ -38,7 +38,7 @@ def subset_drops(
     masks=(),
     baseline="zero",
     key=0,
-    of="logit",
+    output="logit",
     chunk=16,
 ):
     """For random subsets of n units, the sum of the map over them and the drop of the output without them.
@@ -54,7 +54,7 @@ def subset_drops(
       masks: bool [sizes,samples,rows,cols], True for units removed, in place of n, samples and key.
       baseline: the replacement, see `replacement.fill`.
       key: a random key or a seed; subset i uses the key folded with i, so one key gives all images the same subsets.
-      of, chunk: as in `mixaug_jax.evaluation.faithfulness`.
+      output, chunk: as in `mixaug_jax.evaluation.faithfulness`.
 
     Returns:
       sums and drops, [sizes,samples] each.
@@ -66,12 +66,12 @@ def subset_drops(
     draw, shape = _subsets(n, samples, masks, cells, as_key(key))
     sums = tile_sums(heat, window)
     middle = sums.mean()  # apart, or the sums of a constant map would differ by rounding
-    clean = outputs(net, image[None], label, of)
+    clean = outputs(net, image[None], label, output)
 
     def pair(indices):
         gone = jax.vmap(draw)(indices)
         pixels = on_pixels(gone, window, heat.shape)[..., None]
-        drop = clean - outputs(net, jnp.where(pixels, after, image), label, of)
+        drop = clean - outputs(net, jnp.where(pixels, after, image), label, output)
         lost = jnp.sum((sums - middle) * gone, (1, 2)) + gone.sum((1, 2)) * middle
         return jnp.stack([lost, drop], 1)
 
@@ -118,7 +118,7 @@ def sensitivity_n(
     masks=(),
     baseline="zero",
     key=0,
-    of="logit",
+    output="logit",
     chunk=16,
 ):
     """The correlation of a subset's summed attribution with the drop of the output without it, the mean over sizes n.
@@ -129,7 +129,7 @@ def sensitivity_n(
     attribution of the last step. For one value a size, give one n.
 
     Args:
-      heatmap, net, image, label, n, samples, window, masks, baseline, key, of, chunk: as `subset_drops`.
+      heatmap, net, image, label, n, samples, window, masks, baseline, key, output, chunk: as `subset_drops`.
     """
     sums, drops = subset_drops(
         heatmap,
@@ -142,7 +142,7 @@ def sensitivity_n(
         masks=masks,
         baseline=baseline,
         key=key,
-        of=of,
+        output=output,
         chunk=chunk,
     )
     return correlation(sums, drops).mean()
@@ -182,7 +182,7 @@ def infidelity(
     baseline="zero",
     normalize=False,
     key=0,
-    of="logit",
+    output="logit",
     chunk=16,
 ):
     """The mean squared error of the drop that attributions predict for a perturbation, not negative, smaller is better.
@@ -200,7 +200,7 @@ def infidelity(
       baseline: the replacement, see `replacement.fill`.
       normalize: first scale phi by E[ab] / E[a^2], a and b the predicted and the true drop, as captum can; zeros stay zeros.
       key: a random key or a seed; square i uses the key folded with i.
-      of, chunk: as in `mixaug_jax.evaluation.faithfulness`.
+      output, chunk: as in `mixaug_jax.evaluation.faithfulness`.
     """
     image = checks.image(image)
     size = image.shape[:2]
@@ -208,11 +208,11 @@ def infidelity(
     phi = checked(heatmap, shape, "image").reshape(*size, -1)
     lost = image - fill(image, baseline, key)
     draw, samples = _squares(samples, window, masks, size, as_key(key))
-    clean = outputs(net, image[None], label, of)
+    clean = outputs(net, image[None], label, output)
 
     def pair(indices):
         perturbation = jax.vmap(draw)(indices)[..., None] * lost
-        drop = clean - outputs(net, image - perturbation, label, of)
+        drop = clean - outputs(net, image - perturbation, label, output)
         return jnp.stack([jnp.sum(perturbation * phi, (1, 2, 3)), drop], 1)
 
     predicted, drop = chunks.every(pair, samples, chunk).T

@@ -8,7 +8,7 @@ point has everything removed (or brought in), so it is the same for every heat m
 * A map of zeros, or with a value that is NaN or infinite, is thus ranked arbitrarily: it scores as a random map does. Where
   the network's output is NaN, so is the curve.
 * `baseline` is "zero" (the mean color), "mean" (the image's, of each channel), "image_mean", "blur" (RISE's kernel), "noise"
-  or an array; see `replacement.fill`. `of` is what is recorded: "prob" or "logit" of the label, or its "loss".
+  or an array; see `replacement.fill`. `output` is what is recorded: "prob" or "logit" of the label, or its "loss".
 * `chunk` images are in memory at once, for each image of the vmapped batch; 0 is all. It changes only the rounding.
 """
 
@@ -30,14 +30,14 @@ from mixaug_jax.scores.tiles import on_pixels, tile_means
 ORDERS = ("morf", "lerf")
 
 
-def _curve(net, label, before, after, rank, counts, of, chunk):
+def _curve(net, label, before, after, rank, counts, output, chunk):
     """Outputs for `before` with the first counts[t] units (int [h,w] or [h,w,C] `rank`) taken from `after`, [T+1]."""
     rank = rank.reshape(*rank.shape, *[1] * (3 - rank.ndim))
     counts = jnp.asarray(counts, jnp.int32)
 
     def score(index):
         moved = rank < counts[index][:, None, None, None]
-        return outputs(net, jnp.where(moved, after, before), label, of)
+        return outputs(net, jnp.where(moved, after, before), label, output)
 
     return chunks.every(score, len(counts), chunk)
 
@@ -58,7 +58,7 @@ def _ranked(heatmap, image, window, step):
 
 
 def deletion(
-    heatmap, net, image, label, *, window=1, step=0, baseline="zero", key=0, of="prob", chunk=16
+    heatmap, net, image, label, *, window=1, step=0, baseline="zero", key=0, output="prob", chunk=16
 ):
     """The output as the pixels with the largest values are removed first (RISE, Petsiuk et al. 2018, arXiv 1806.07421).
 
@@ -77,27 +77,27 @@ def deletion(
     """
     image = checks.image(image)
     rank, counts = _ranked(heatmap, image, window, step)
-    return _curve(net, label, image, fill(image, baseline, key), rank, counts, of, chunk)
+    return _curve(net, label, image, fill(image, baseline, key), rank, counts, output, chunk)
 
 
 def insertion(
-    heatmap, net, image, label, *, window=1, step=0, baseline="blur", key=0, of="prob", chunk=16
+    heatmap, net, image, label, *, window=1, step=0, baseline="blur", key=0, output="prob", chunk=16
 ):
     """The output as the pixels with the largest values come into a blurred image (RISE, Petsiuk et al. 2018, arXiv 1806.07421).
 
     A high area (`auc`) says that what the map names suffices. The defaults are those of RISE's code.
 
     Args:
-      heatmap, net, image, label, window, step, of, chunk: as `deletion`.
+      heatmap, net, image, label, window, step, output, chunk: as `deletion`.
       baseline, key: what the image starts from, and the random key or seed of "noise".
     """
     image = checks.image(image)
     rank, counts = _ranked(heatmap, image, window, step)
-    return _curve(net, label, fill(image, baseline, key), image, rank, counts, of, chunk)
+    return _curve(net, label, fill(image, baseline, key), image, rank, counts, output, chunk)
 
 
 def morf(
-    heatmap, net, image, label, *, window=8, step=1, baseline="mean", key=0, of="prob", chunk=16
+    heatmap, net, image, label, *, window=8, step=1, baseline="mean", key=0, output="prob", chunk=16
 ):
     """The output as tiles are removed, most relevant first (Samek et al. 2015, arXiv 1509.06321).
 
@@ -106,7 +106,7 @@ def morf(
     records every step. `comparison.degradation_score` is their score.
 
     Args:
-      heatmap, net, image, label, of, chunk: as `deletion`.
+      heatmap, net, image, label, output, chunk: as `deletion`.
       window: side of the tiles in pixels.
       step: tiles a step; 0 is as many as a row has.
       baseline, key: the replacement, and the random key or seed of "noise".
@@ -120,20 +120,20 @@ def morf(
         step=step,
         baseline=baseline,
         key=key,
-        of=of,
+        output=output,
         chunk=chunk,
     )
 
 
 def lerf(
-    heatmap, net, image, label, *, window=8, step=1, baseline="mean", key=0, of="prob", chunk=16
+    heatmap, net, image, label, *, window=8, step=1, baseline="mean", key=0, output="prob", chunk=16
 ):
     """As `morf`, least relevant first (Ancona et al. 2017, arXiv 1711.06104; Schulz et al. 2020, arXiv 2001.00396).
 
     Equal tiles go in the same order in both.
 
     Args:
-      heatmap, net, image, label, window, step, baseline, key, of, chunk: as `morf`.
+      heatmap, net, image, label, window, step, baseline, key, output, chunk: as `morf`.
     """
     return morf(
         -jnp.asarray(heatmap, jnp.float32),
@@ -144,13 +144,13 @@ def lerf(
         step=step,
         baseline=baseline,
         key=key,
-        of=of,
+        output=output,
         chunk=chunk,
     )
 
 
 def pixel_flipping(
-    heatmap, net, image, label, *, step=0, baseline="zero", key=0, of="prob", chunk=16
+    heatmap, net, image, label, *, step=0, baseline="zero", key=0, output="prob", chunk=16
 ):
     """The output as single pixels or channel elements are replaced, largest value first (Bach et al. 2015, PLoS ONE 10(7)).
 
@@ -160,7 +160,7 @@ def pixel_flipping(
 
     Args:
       heatmap: [h,w], or [h,w,C] to flip elements.
-      net, image, label, of, chunk: as `deletion`.
+      net, image, label, output, chunk: as `deletion`.
       step: pixels or elements a step; 0 is as many as a row has.
       baseline, key: the replacement, and the random key or seed of "noise".
 
@@ -171,7 +171,7 @@ def pixel_flipping(
     shape = image.shape if jnp.ndim(heatmap) == 3 else image.shape[:2]
     rank = ranks(checked(heatmap, shape, "image"))
     counts = _counts(rank.size, math.prod(shape[1:]), step)
-    return _curve(net, label, image, fill(image, baseline, key), rank, counts, of, chunk)
+    return _curve(net, label, image, fill(image, baseline, key), rank, counts, output, chunk)
 
 
 def road(
@@ -184,7 +184,7 @@ def road(
     order="morf",
     sigma=0.01,
     key=0,
-    of="prob",
+    output="prob",
     chunk=16,
 ):
     """The output as removed pixels are imputed from their neighbors (ROAD, Rong et al. 2022, arXiv 2202.00449).
@@ -194,7 +194,7 @@ def road(
     logit; this is the output itself.
 
     Args:
-      heatmap, net, image, label, of, chunk: as `deletion`.
+      heatmap, net, image, label, output, chunk: as `deletion`.
       fractions: of pixels removed, rising within 0..1; int(fraction h w) pixels each. The curve starts before them with
         nothing removed.
       order: "morf" removes the largest values first, "lerf" the smallest.
@@ -218,7 +218,7 @@ def road(
         return jnp.where(gone[..., None], impute(image, gone) + noise, image)
 
     def score(index):
-        return outputs(net, jax.vmap(imputed)(index), label, of)
+        return outputs(net, jax.vmap(imputed)(index), label, output)
 
     return chunks.every(score, len(counts), chunk)
 

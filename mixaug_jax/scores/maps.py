@@ -4,18 +4,18 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def checked(heatmap, shape, of):
+def checked(heatmap, shape, whose):
     """`heatmap` as float32 of `shape`, all zeros where any of its values is NaN or infinite.
 
     Args:
-      of: whose size `shape` is, for the error.
+      whose: the thing whose size `shape` is, for the error.
 
     Raises:
       ValueError: for another shape.
     """
     if jnp.shape(heatmap) != tuple(shape):
         got = list(jnp.shape(heatmap))
-        raise ValueError(f"heatmap must have the size of the {of}, {list(shape)}, got {got}")
+        raise ValueError(f"heatmap must have the size of the {whose}, {list(shape)}, got {got}")
     heatmap = jnp.asarray(heatmap, jnp.float32)
     return jnp.where(jnp.isfinite(heatmap).all(), heatmap, 0)
 

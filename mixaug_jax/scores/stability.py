@@ -1,7 +1,7 @@
 """Scores of stability, and checks of whether an explanation depends on what it explains.
 
 Each is f(explain, net, image [h,w,C] preprocessed, label) -> a float32 scalar. `explain(net, image, label) -> [h,w,C] or
-[h,w,1]` is a method with its options bound: functools.partial(METHODS["gradcam"], stage="layer4"). An explanation with a
+[h,w,1]` is a method with its options bound: functools.partial(METHODS["gradcam"], layer="layer4"). An explanation with a
 value that is NaN or infinite gets the worst score: infinity, or a similarity of 1; so does a constant one where similarity is
 the score. A constant explanation is stable, though, and complete only by chance.
 """
@@ -64,7 +64,7 @@ def max_sensitivity(
     return _finite_or_worst(worst)
 
 
-def completeness(explain, net, image, label, *, baseline="zero", key=0, of="logit"):
+def completeness(explain, net, image, label, *, baseline="zero", key=0, output="logit"):
     """The sum of the explanation less the change of the output from the baseline to the image; 0 is complete.
 
     Sundararajan et al. 2017, arXiv 1703.01365, section 3, in the output's units and with its sign, as captum's convergence
@@ -75,13 +75,13 @@ def completeness(explain, net, image, label, *, baseline="zero", key=0, of="logi
       baseline: the one that the explanation has: "zero", "mean", "blur" or an array, as in `attribution` (whose "blur" is not
         that of `replacement.fill`), or another name of `replacement.fill`.
       key: a random key or a seed, for the baseline "noise".
-      of: the output that the explanation explains, "logit", "prob" or "loss".
+      output: the output that the explanation explains, "logit", "prob" or "loss".
     """
     image = checks.image(image)
     elsewhere = isinstance(baseline, str) and baseline not in BASELINES
     start = fill(image, baseline, key) if elsewhere else replacement(image, baseline)
     ends = jnp.stack([image, start])
-    there, absent = outputs(net, ends, label, of)
+    there, absent = outputs(net, ends, label, output)
     return _finite_or_worst(explain(net, image, label).sum() - (there - absent))
 
 
@@ -130,7 +130,7 @@ def parameter_randomization(
     reduce="abs_sum",
     key=0,
 ):
-    """How alike the explanation stays as the network's stages are re-initialized, the mean over stages, smaller is better.
+    """How alike the explanation stays as the network's layers are re-initialized, the mean over layers, smaller is better.
 
     Adebayo et al. 2018, arXiv 1810.03292. Quantus's average includes the network as trained, whose similarity is 1;
     this one does not.
@@ -154,13 +154,13 @@ def randomized_similarities(
     reduce="abs_sum",
     key=0,
 ):
-    """The similarity of the trained network's explanation to that after each randomization, [stages with variables].
+    """The similarity of the trained network's explanation to that after each randomization, [layers with variables].
 
     Args:
       explain, net, image, label: see `mixaug_jax.evaluation.sanity`. `net.model` is a linen module whose `init` takes `train`
         and `stop`, as the models here.
-      mode: "cascading", from the logits down to the stage and all above it; or "independent", that stage alone. Element i
-        is the i-th stage from the top. Batch statistics are re-initialized, too.
+      mode: "cascading", from the logits down to the layer and all above it; or "independent", that layer alone. Element i
+        is the i-th layer from the top. Batch statistics are re-initialized, too.
       measure: "spearman" (Quantus's default), "pearson" or "ssim".
       reduce: how channels become one map, see `attribution.heatmap`; "sum" keeps the sign.
       key: a random key or a seed of the new variables; one key gives all images the same networks.
@@ -168,13 +168,13 @@ def randomized_similarities(
     image = checks.image(image)
     checks.choice("mode", mode, MODES)
     fresh = net.model.init(as_key(key), image[None], train=False)
-    first = _first_stage(net, image, fresh)
+    first = _first_layer(net, image, fresh)
     levels = sorted(set(jax.tree.leaves(first)), reverse=True)
     trained = heatmap(explain(net, image, label), reduce)
 
     def score(level):
-        def pick(stage, old, new):
-            hit = stage == level if mode == "independent" else stage >= level
+        def pick(layer, old, new):
+            hit = layer == level if mode == "independent" else layer >= level
             return jnp.where(hit, new.astype(old.dtype), old)
 
         variables = jax.tree.map(pick, first, net.variables, fresh)
@@ -184,19 +184,19 @@ def randomized_similarities(
     return jax.lax.map(score, jnp.asarray(levels))
 
 
-def _first_stage(net, image, tree):
-    """For every variable of `tree`, the index of the first stage that needs it."""
+def _first_layer(net, image, tree):
+    """For every variable of `tree`, the index of the first layer that needs it."""
 
-    def variables(stage):
+    def variables(layer):
         def init(x):
-            return net.model.init(jax.random.key(0), x, train=False, stop=stage)
+            return net.model.init(jax.random.key(0), x, train=False, stop=layer)
 
         shapes = jax.eval_shape(init, image[None])
         return {
             jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)
         }
 
-    known = [variables(stage) for stage in net.stages]
+    known = [variables(layer) for layer in net.layers]
 
     def index(path, _):
         name = jax.tree_util.keystr(path)

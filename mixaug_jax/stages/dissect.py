@@ -18,17 +18,17 @@ from mixaug_jax.stages.checkpoints import each_checkpoint
 from mixaug_jax.training import checkpoint
 
 _MEMORY_ADVICE = (
-    "memory ran out; lower eval.batch_size, dissect.size or dissect.images, or name fewer "
-    "dissect.stages"
+    "memory ran out; lower eval.batch_size, dissect.size or dissect.max_images, or name fewer "
+    "dissect.layers"
 )
 
 
 def run(config, workdir, *, which: str = "latest", required: bool = True) -> None:
     """Dissects checkpoints of a run and writes tables and figures.
 
-    Writes `dissection/` (`dissection/<step>/` for each step of which="all"): `<stage>.npz`,
-    units.csv, concepts.csv, counts.csv, and the figures `unique_<stage>` and `units_<stage>` as PNG
-    and SVG. A stage whose .npz is there with the same settings and weights is not computed again.
+    Writes `dissection/` (`dissection/<step>/` for each step of which="all"): `<layer>.npz`,
+    units.csv, concepts.csv, counts.csv, and the figures `unique_<layer>` and `units_<layer>` as PNG
+    and SVG. A layer whose .npz is there with the same settings and weights is not computed again.
     In a job of several processes the first one does it, on its own devices; the others wait.
 
     Args:
@@ -39,7 +39,7 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
         with a line about the rest.
 
     Raises:
-      ValueError: settings or data that cannot work, no such checkpoint or stage, no masks.
+      ValueError: settings or data that cannot work, no such checkpoint or layer, no masks.
       MemoryError, OSError: memory or disk ran out.
     """
     config_lib.check(config)
@@ -65,8 +65,8 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
 def _dissect_step(config, net, dataset, folder, step, required):
     """One checkpoint: what is there already is read, the rest computed, tables and figures written."""
     d = config.dissect
-    stages = tuple(d.stages) or activations.last_maps(net, dataset)
-    activations.shapes(net, dataset, stages)  # a wrong name is said before any work
+    layers = tuple(d.layers) or activations.last_maps(net, dataset)
+    activations.shapes(net, dataset, layers)  # a wrong name is said before any work
     try:
         labeled, view, settings = _labeled(config, dataset, net.preprocess)
         labels = concepts.make_label_maps(
@@ -74,7 +74,7 @@ def _dissect_step(config, net, dataset, folder, step, required):
             view,
             _cache_root(config),
             size=d.size,
-            images=d.images,
+            max_images=d.max_images,
             settings=_data_settings(config) | settings,
             threads=config.data.threads,
         )
@@ -84,23 +84,23 @@ def _dissect_step(config, net, dataset, folder, step, required):
         say.line(f"dissect: left out, because {error}")
         return
     say.line(
-        f"dissecting step {step}: {', '.join(stages)}; {len(labels.images)} images, "
+        f"dissecting step {step}: {', '.join(layers)}; {len(labels.indices)} images, "
         f"{labels.vocabulary.size} concepts ({', '.join(labels.vocabulary.categories)})"
     )
     options = Options(
         d.q, d.over, d.rule, d.padding, d.restricted, tuple(d.iou), d.shuffles, d.replicates, d.seed
     )
     results = {}
-    for stage in stages:
-        settings = network.settings_of(net, labels, options, stage, d.random_baseline)
-        results[stage] = load_if(load, folder / f"{stage}.npz", settings)
-    missing = [stage for stage, result in results.items() if result is None]
+    for layer in layers:
+        settings = network.settings_of(net, labels, options, layer, d.random_baseline)
+        results[layer] = load_if(load, folder / f"{layer}.npz", settings)
+    missing = [layer for layer, result in results.items() if result is None]
     if missing:
         results |= _compute(config, net, dataset, missing, options, labels, folder)
     _write(results, dataset, net.preprocess, folder, again=bool(missing))
 
 
-def _compute(config, net, dataset, stages, options, labels, folder) -> dict[str, Dissection]:
+def _compute(config, net, dataset, layers, options, labels, folder) -> dict[str, Dissection]:
     """Dissects and saves."""
     scratch = folder / "cache"
     shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
@@ -109,7 +109,7 @@ def _compute(config, net, dataset, stages, options, labels, folder) -> dict[str,
         results = network.dissect(
             net,
             dataset,
-            stages,
+            layers,
             **dataclasses.asdict(options),
             random_baseline=config.dissect.random_baseline,
             labels=labels,
@@ -120,8 +120,8 @@ def _compute(config, net, dataset, stages, options, labels, folder) -> dict[str,
         )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    for stage, result in results.items():
-        save(result, folder / f"{stage}.npz")
+    for layer, result in results.items():
+        save(result, folder / f"{layer}.npz")
     return results
 
 
@@ -137,19 +137,19 @@ def _write(results, dataset, preprocess, folder, again):
         files.write_csv(
             folder / f"{name}.csv", made[0][0], [row for _, part in made for row in part]
         )
-    for stage, result in results.items():
+    for layer, result in results.items():
         drawn = [
-            folder / f"{kind}_{stage}{e}" for kind in ("unique", "units") for e in (".png", ".svg")
+            folder / f"{kind}_{layer}{e}" for kind in ("unique", "units") for e in (".png", ".svg")
         ]
         if again or not all(file.exists() for file in drawn):
-            figure = dissection_figures.unique_concepts({stage: result})
-            style.save_figure(figure, folder / f"unique_{stage}")
+            figure = dissection_figures.unique_concepts({layer: result})
+            style.save_figure(figure, folder / f"unique_{layer}")
             figure = dissection_figures.unit_sheet(result, dataset, preprocess)
-            style.save_figure(figure, folder / f"units_{stage}")
+            style.save_figure(figure, folder / f"units_{layer}")
         say.line(dissection_tables.summary(result))
     done = "written to" if again else "already there:"
     say.line(
-        f"{done} {folder}: {', '.join(f'{stage}.npz' for stage in results)}, units.csv, "
+        f"{done} {folder}: {', '.join(f'{layer}.npz' for layer in results)}, units.csv, "
         "concepts.csv, counts.csv, unique_* and units_* as PNG and SVG"
     )
 

@@ -1,4 +1,4 @@
-"""The stage `attribute` of a run: from its checkpoints to `attribution/` in the working directory."""
+"""The stage `explain` of a run: from its checkpoints to `attribution/` in the working directory."""
 
 import pathlib
 
@@ -19,7 +19,7 @@ from mixaug_jax.stages.base import Stage
 from mixaug_jax.stages.checkpoints import each_checkpoint
 from mixaug_jax.training import checkpoint
 
-_MEMORY_ADVICE = "memory ran out; lower attribute.memory_gb or attribute.images"
+_MEMORY_ADVICE = "memory ran out; lower explain.memory_gb or explain.max_images"
 
 
 def run(config, workdir, *, which: str = "latest", required: bool = True) -> None:
@@ -31,7 +31,7 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
     others wait.
 
     Args:
-      config: from `get_config`; its settings are those of the run, but for `attribute`.
+      config: from `get_config`; its settings are those of the run, but for `explain`.
       workdir: a run's working directory, with checkpoints.
       which: "latest", "best", "all" or a step's number.
       required: whether it is an error where the data set tells no place of anything, or has other classes than the network; if
@@ -49,7 +49,7 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
     devices_lib.set_up(config)
 
     def work(net, folder, step):
-        _attribute_step(config, net, dataset, folder, step, required)
+        _explain_step(config, net, dataset, folder, step, required)
 
     each_checkpoint(workdir, which, "attribution", _MEMORY_ADVICE, work)
 
@@ -65,25 +65,25 @@ def check(config) -> None:
 
 
 def _open_dataset(config):
-    a = config.attribute
+    a = config.explain
     split = config.data[f"{a.split}_split"]
     if not split:
         raise ValueError(
-            f"attribute.split={a.split!r}, but data.{a.split}_split is empty; name another split"
+            f"explain.split={a.split!r}, but data.{a.split}_split is empty; name another split"
         )
     dataset = data.open_source(split, config)
     return regions.add_boxes(dataset, a.boxes) if a.boxes else dataset
 
 
-def _attribute_step(config, net, dataset, folder, step, required):
+def _explain_step(config, net, dataset, folder, step, required):
     """One checkpoint: what is there already is read, the rest computed, tables and figures written."""
-    a = config.attribute
+    a = config.explain
     methods = with_controls(a.methods)
     label, find, scores, notes = _possible(config, net, dataset)
     for note in notes:
         if required:
-            raise ValueError(f"attribute.{note}")
-        say.line(f"attribute: {note}")
+            raise ValueError(f"explain.{note}")
+        say.line(f"explain: {note}")
     plan = make_plan(
         net,
         dataset,
@@ -92,22 +92,22 @@ def _attribute_step(config, net, dataset, folder, step, required):
         stage=a.stage,
         reduce=a.reduce,
         seed=a.seed,
-        images=a.images,
+        max_images=a.max_images,
         memory_gb=a.memory_gb,
     )
     reference = _reference(config, net, methods)
-    run_lib.check(net, dataset, a.images, find, methods, plan, reference)
+    run_lib.check(net, dataset, a.max_images, find, methods, plan, reference)
     examples = load_examples(
         net,
         dataset,
         find,
-        images=a.images,
+        max_images=a.max_images,
         label=label,
         batch_size=plan.at_once,
         threads=config.data.threads,
     )
     say.line(
-        f"attributing step {step}: {', '.join(methods)}; {len(examples)} images, {label} class; "
+        f"explaining step {step}: {', '.join(methods)}; {len(examples)} images, {label} class; "
         f"{_where(examples)}"
     )
     extra = {"data": config.data.name, "split": a.split, "label": label}
@@ -134,7 +134,7 @@ def _attribute_step(config, net, dataset, folder, step, required):
 def _possible(config, net, dataset):
     """The label to explain, how regions are found, the scores that the data set allows, and a sentence for each thing that had
     to be given up."""
-    a, notes = config.attribute, []
+    a, notes = config.explain, []
     label, scores = a.label, tuple(a.scores)
     try:
         find = finder(net, dataset, label, a.region)
@@ -149,7 +149,7 @@ def _possible(config, net, dataset):
         scores = tuple(score for score in scores if score not in pointing)
         notes.append(
             f"scores: left out {', '.join(pointing)}, because {config.data.name} has no boxes and no "
-            f"masks in its {a.split} split (attribute.boxes names a file of boxes)"
+            f"masks in its {a.split} split (explain.boxes names a file of boxes)"
         )
     return label, find, scores, notes
 
@@ -159,7 +159,7 @@ def _reference(config, net, methods):
     if not any(needs_reference(method) for method in methods):
         return ()
     dataset = data.open_source(config.data.train_split, config, annotations=False)
-    a = config.attribute
+    a = config.explain
     return run_lib.load_reference(net, dataset, a.reference, config.data.threads)
 
 
@@ -175,7 +175,7 @@ def _where(examples: Examples) -> str:
 
 def _write(config, results, folder):
     """The table, and the summary on the console."""
-    a = config.attribute
+    a = config.explain
     for method, result in results.items():
         if result.empty:
             say.line(f"{method}: {result.empty} maps are empty or hold NaN, and count as misses")
@@ -186,7 +186,7 @@ def _write(config, results, folder):
 
 def _draw(config, results, examples, dataset, preprocess, folder, again):
     """The figures, where they are missing or something is new."""
-    a = config.attribute
+    a = config.explain
     files = [folder / f"{name}{e}" for name in ("curves", "overlays") for e in (".png", ".svg")]
     if again or not all(file.exists() for file in files):
         figure = explanation_figures.faithfulness(results, replicates=a.replicates, seed=a.seed)
@@ -195,4 +195,4 @@ def _draw(config, results, examples, dataset, preprocess, folder, again):
         save_figure(figure, folder / "overlays")
 
 
-STAGE = Stage(run, check, keys=("attribute.",))
+STAGE = Stage(run, check, keys=("explain.",))

@@ -1,4 +1,4 @@
-"""The stage `anomaly` of a run: from its checkpoints to `anomaly/` in the working directory."""
+"""The stage `occlude` of a run: from its checkpoints to `occlusion/` in the working directory."""
 
 import contextlib
 import pathlib
@@ -19,22 +19,22 @@ from mixaug_jax.stages.base import Stage
 from mixaug_jax.stages.checkpoints import each_checkpoint
 from mixaug_jax.training import checkpoint
 
-_MEMORY_ADVICE = "memory ran out; lower anomaly.batch"
+_MEMORY_ADVICE = "memory ran out; lower occlude.batch"
 
 
 def run(config, workdir, *, which: str = "latest", required: bool = True) -> None:
     """Removes parts of images, as a gradient of the loss ranks them, and writes what changes.
 
-    Writes `anomaly/` (`anomaly/<step>/` for each step of which="all"): sweep.npz, sweep.csv, and the
-    figures `rises` and `curves_<score>` as PNG and SVG. A sweep that is there with the same settings,
+    Writes `occlusion/` (`occlusion/<step>/` for each step of which="all"): sweep.npz, sweep.csv, and the
+    figures `rises` and `curves_<ranking>` as PNG and SVG. A sweep that is there with the same settings,
     images and weights is not computed again. In a job of several processes the first one does it, on
     its own devices; the others wait.
 
     Args:
-      config: from `get_config`; its settings are those of the run, but for `anomaly`.
+      config: from `get_config`; its settings are those of the run, but for `occlude`.
       workdir: a run's working directory, with checkpoints.
       which: "latest", "best", "all" or a step's number.
-      required: False is the light form: anomaly.light images (0: nothing is done) unless a sweep of
+      required: False is the light form: occlude.light images (0: nothing is done) unless a sweep of
         more is there, and where the data set has other classes than the network, a line that says
         so in place of an error.
 
@@ -43,7 +43,7 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
       MemoryError, OSError: memory or disk ran out.
     """
     config_lib.check(config)
-    if not required and not config.anomaly.light:
+    if not required and not config.occlude.light:
         return
     workdir = pathlib.Path(workdir).absolute()
     checkpoint.check_settings(workdir, config)
@@ -54,7 +54,7 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
     def work(net, folder, step):
         _sweep_step(config, net, dataset, folder, step, required)
 
-    each_checkpoint(workdir, which, "anomaly", _MEMORY_ADVICE, work)
+    each_checkpoint(workdir, which, "occlusion", _MEMORY_ADVICE, work)
 
 
 def check(config) -> None:
@@ -68,32 +68,32 @@ def check(config) -> None:
 
 
 def _open_dataset(config):
-    a, d = config.anomaly, config.data
+    a, d = config.occlude, config.data
     name = _split(config)
     split = d[f"{name}_split"]
     if not split:
         raise ValueError(
-            f"anomaly.split={a.split!r}, but data.{name}_split is empty; name another split"
+            f"occlude.split={a.split!r}, but data.{name}_split is empty; name another split"
         )
     dataset = data.open_source(split, config, annotations=False)
     try:
         from_config(a).units((d.size, d.size, len(d.mean)))
     except ValueError as error:
-        raise ValueError(f"anomaly.{error}") from error
+        raise ValueError(f"occlude.{error}") from error
     for label in a.labels:
         if str(label).isdigit() and int(label) >= dataset.num_classes:
             last = dataset.num_classes - 1
-            raise ValueError(f"anomaly.labels names class {label}; the classes are 0..{last}")
+            raise ValueError(f"occlude.labels names class {label}; the classes are 0..{last}")
     return dataset
 
 
 def _split(config):
-    return config.anomaly.split or ("test" if config.data.test_split else "validation")
+    return config.occlude.split or ("test" if config.data.test_split else "validation")
 
 
 def _sweep_step(config, net, dataset, folder, step, required):
     """One checkpoint: what is there already is read, the rest computed, table and figures written."""
-    a, grid = config.anomaly, from_config(config.anomaly)
+    a, grid = config.occlude, from_config(config.occlude)
     classes = num_classes(net, dataset)
     if classes != dataset.num_classes:
         sentence = (
@@ -101,17 +101,17 @@ def _sweep_step(config, net, dataset, folder, step, required):
             "no loss of the true label"
         )
         if required:
-            raise ValueError(f"anomaly: {sentence}")
-        say.line(f"anomaly: left out, because {sentence}")
+            raise ValueError(f"occlude: {sentence}")
+        say.line(f"occlude: left out, because {sentence}")
         return
-    images = spread(len(dataset), a.images if required else a.light)
+    images = spread(len(dataset), a.max_images if required else a.light)
     extra = {"dataset": config.data.name, "split": _split(config)}
     settings = settings_of(net, dataset, images, grid, a.labels, a.seed, extra)
     swept = _stored(folder / "sweep.npz", settings, len(images), exact=required)
     again = swept is None
     if again:
         say.line(
-            f"anomaly of step {step}: {' x '.join(map(str, grid.shape))} removals (scores, selections, "
+            f"occluding: step {step}: {' x '.join(map(str, grid.shape))} removals (rankings, selections, "
             f"shares, values), {len(images)} images, ranked by the loss of: {', '.join(map(str, a.labels))}"
         )
         swept = sweep(
@@ -143,18 +143,18 @@ def _stored(path, settings, images, exact) -> Sweep | None:
         others = [
             {k: v for k, v in s.items() if k not in of_images} for s in (swept.settings, settings)
         ]
-        if not exact and others[0] == others[1] and len(swept.images) > images:
+        if not exact and others[0] == others[1] and len(swept.indices) > images:
             return swept
     return None
 
 
 def _write(config, swept, folder, again):
     """Table, figures, and the summary on the console."""
-    a = config.anomaly
+    a = config.occlude
     found = outcome(swept, replicates=a.replicates, seed=a.seed)
     write_csv(folder / "sweep.csv", occlusion_tables.HEADER, occlusion_tables.rows(swept, found))
     drawn = {"rises": lambda: occlusion_figures.rises(swept, found)}
-    for score in swept.grid.scores:
+    for score in swept.grid.rankings:
         drawn[f"curves_{score}"] = lambda score=score: occlusion_figures.curves(swept, found, score)
     for old in folder.glob("curves_*") if again else ():  # of other scores
         old.unlink()
@@ -166,4 +166,4 @@ def _write(config, swept, folder, again):
     say.line(f"{done} {folder}: sweep.npz, sweep.csv, {', '.join(drawn)} as PNG and SVG")
 
 
-STAGE = Stage(run, check, keys=("anomaly.",))
+STAGE = Stage(run, check, keys=("occlude.",))

@@ -49,10 +49,14 @@ def read_run(workdir) -> tuple[list[Part], list[str]]:
     if problem:
         return [], [problem]
     parts, problems = list(accuracy), []
-    readers = (("dissection", _dissection), ("attribution", _attribution), ("anomaly", _anomaly))
+    readers = (
+        ("dissection", _dissection),
+        ("attribution", _attribution),
+        ("occlusion", _occlusion),
+    )
     for folder, read in readers:
         files = sorted((workdir / folder).glob("*.npz"), key=_natural)
-        if not files and folder != "anomaly":  # which is part of a run only where it is asked for
+        if not files and folder != "occlusion":  # which is part of a run only where it is asked for
             problems.append(f"no {folder}")
         for path in files:
             try:
@@ -91,7 +95,7 @@ def _dissection(path) -> Part:
     for p, t, g in np.ndindex(shape):
         at = (..., p, 1, t, g)  # 1: unique concepts
         place = {
-            "subject": result.stage,
+            "subject": result.layer,
             "setting": dissection.PER[p],
             "level": float(result.options.iou[t]),
             "category": categories[g],
@@ -107,7 +111,7 @@ def _dissection(path) -> Part:
             add("unique_above_shuffled", counts[at] - chance)
         if result.random.min() >= 0:
             add("unique_random", random[at])
-    return Part(f"dissection/{result.stage}", values, {}, _comparable(result.settings))
+    return Part(f"dissection/{result.layer}", values, {}, _comparable(result.settings))
 
 
 def _attribution(path) -> Part:
@@ -128,25 +132,25 @@ def _attribution(path) -> Part:
     return Part(f"attribution/{result.method}", values, replicates, _comparable(result.settings))
 
 
-def _anomaly(path) -> Part:
+def _occlusion(path) -> Part:
     """How the share of right predictions changes with each removal, its mean over those of the least important parts, and how
     many raise it for sure, beyond those by chance."""
     swept = outcomes.load(path)
     found, grid = outcomes.outcome(swept), swept.grid
     values = {}
     for k, label in enumerate(swept.labels):
-        measure = Measure("anomaly", "rising_above_chance", setting=f"{label} label", better=0)
+        measure = Measure("occlusion", "rising_above_chance", setting=f"{label} label", better=0)
         values[measure] = float(found.rising[k] - np.mean(found.by_chance[k]))
         if "lowest" in grid.selections:
-            measure = Measure("anomaly", "lowest_removed", setting=f"{label} label", better=0)
+            measure = Measure("occlusion", "lowest_removed", setting=f"{label} label", better=0)
             least = grid.selections.index("lowest")
             values[measure] = float(found.accuracy[k, :, least].mean())
         for s, e, a, v in np.ndindex(grid.shape):
             setting = f"{grid.selections[e]}, {grid.values[v]}, {label} label"
-            place = {"subject": grid.scores[s], "setting": setting, "level": grid.shares[a] / 100}
-            measure = Measure("anomaly", "accuracy_change", better=0, **place)
+            place = {"subject": grid.rankings[s], "setting": setting, "level": grid.shares[a] / 100}
+            measure = Measure("occlusion", "accuracy_change", better=0, **place)
             values[measure] = float(found.accuracy[k, s, e, a, v])
-    return Part("anomaly/sweep", values, {}, _comparable(swept.settings))
+    return Part("occlusion/sweep", values, {}, _comparable(swept.settings))
 
 
 def _comparable(settings: dict) -> dict:

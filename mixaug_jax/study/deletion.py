@@ -32,7 +32,7 @@ class CrossDeletion:
       fixed_evaluators: float64 [S], smaller is better, 1 is chance.
       gain_over_random: float64 [M], larger is better.
       per_image: float64 [M, S, N], whose means are D.
-      images: int [N], indices in the split, all classified right by all models.
+      indices: int [N], of images in the split, all classified right by all models.
       method: the attribution method.
     """
 
@@ -44,7 +44,7 @@ class CrossDeletion:
     fixed_evaluators: np.ndarray
     gain_over_random: np.ndarray
     per_image: np.ndarray
-    images: np.ndarray
+    indices: np.ndarray
     method: str
 
 
@@ -75,9 +75,9 @@ def cross_deletion(workdirs: dict, method: str, cache) -> CrossDeletion:
         stored = _Stored(settings, **_compute(workdirs, found))
         pathlib.Path(cache).parent.mkdir(parents=True, exist_ok=True)
         names = {"models": np.array([*found]), "sources": np.array(_sources(found))}
-        arrays = {"per_image": stored.per_image, "images": stored.images}
+        arrays = {"per_image": stored.per_image, "indices": stored.indices}
         save_npz(cache, arrays | names, settings)
-    return _read(tuple(found), stored.per_image, stored.images, method)
+    return _read(tuple(found), stored.per_image, stored.indices, method)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +86,12 @@ class _Stored:
 
     settings: dict
     per_image: np.ndarray
-    images: np.ndarray
+    indices: np.ndarray
 
 
 def _load(path) -> _Stored:
     def make(arrays, settings):
-        return _Stored(settings, arrays["per_image"], arrays["images"])
+        return _Stored(settings, arrays["per_image"], arrays["indices"])
 
     return load_npz(path, make, "deletion across models")
 
@@ -102,14 +102,17 @@ def _compute(workdirs, found) -> dict:
     config = config_lib.read(next(iter(workdirs.values())))
     split = config.data[f"{first.settings['split']}_split"]
     source = data.open_source(split, config, annotations=False)
-    labels = np.array([source[int(i)]["label"] for i in first.images])
+    labels = np.array([source[int(i)]["label"] for i in first.indices])
     right = np.all([(f.predicted == labels) & (f.labels == labels) for f in found.values()], 0)
     chosen = np.flatnonzero(right)[:IMAGES]
     if not len(chosen):
         raise ValueError("no image whose class all models find and all maps explain")
     heats = {name: f.heat[chosen] for name, f in found.items()}
-    images = first.images[chosen]
-    return {"images": images, "per_image": _delete(workdirs, heats, source, images, labels[chosen])}
+    indices = first.indices[chosen]
+    return {
+        "indices": indices,
+        "per_image": _delete(workdirs, heats, source, indices, labels[chosen]),
+    }
 
 
 def _delete(workdirs, heats, source, images, labels):
@@ -137,7 +140,7 @@ def _read(models, per_image, images, method) -> CrossDeletion:
 
 def measures(found: CrossDeletion) -> tuple[dict, dict]:
     """The readings of each model as {model: {measure: number}}, and with images drawn anew {model: {measure: [R]}}."""
-    number = len(found.images)
+    number = len(found.indices)
     draws = np.random.default_rng(0).integers(number, size=(REPLICATES, number))
     again = [
         scores.readings(found.per_image[..., d].mean(-1), found.models, found.sources)

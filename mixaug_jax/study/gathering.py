@@ -97,7 +97,7 @@ def _method(asked: dict, parts: dict) -> str:
         for measure in part.values
         if part.title.startswith("attribution/") and not measure.control
     ]
-    wanted = next(iter(asked["configs"].values())).get("attribute.methods", [])
+    wanted = next(iter(asked["configs"].values())).get("explain.methods", [])
     return next((method for method in [*wanted, *there] if method in there), "")
 
 

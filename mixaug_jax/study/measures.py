@@ -10,7 +10,7 @@ AXES = (
     "faithfulness",
     "stability",
     "complexity",
-    "anomaly",
+    "occlusion",
     "other",
 )
 READINGS = ("own_vs_others", "fixed_evaluators", "gain_over_random")
@@ -70,13 +70,13 @@ class Measure:
         "unique_above_shuffled" (their difference) and "unique_random" (random weights). alignment, faithfulness, stability,
         complexity: the score's name in `evaluation.SCORES`, its mean over images (a curve's area), and
         "background_attribution", 1 - energy_pointing_game; faithfulness also has the readings of
-        `evaluation.cross_model_deletion`, "own_vs_others", "fixed_evaluators" and "gain_over_random". anomaly:
+        `evaluation.cross_model_deletion`, "own_vs_others", "fixed_evaluators" and "gain_over_random". occlusion:
         "accuracy_change" of each removal; "lowest_removed", its mean over scores, shares and values where the units of
         smallest magnitude go; "rising_above_chance", how many removals raise the accuracy beyond those that would if none had
         an effect.
       subject: what it is measured on: a stage of the network, an attribution method or a control.
-      setting: concepts: the convention, "unit" or "category". anomaly: selection, replacement, and whose loss ranks.
-      level: concepts: the IoU threshold. anomaly: the share of the input that is occluded. Else 0.
+      setting: concepts: the convention, "unit" or "category". occlusion: selection, replacement, and whose loss ranks.
+      level: concepts: the IoU threshold. occlusion: the share of the input that is occluded. Else 0.
       category: concepts: the category, or "total". Else "".
       better: 1 where larger is better, -1 where smaller is, 0 where neither.
       headline: whether the axis's sentence judges it, and Holm's correction counts it.

@@ -28,7 +28,7 @@ _HARMLESS = ("seed", "compile_cache", "train.log_every", "train.checkpoint_every
              "train.profile_steps", "eval.", "data.threads", "data.prefetch", "dissect.cache_gb",
              "resolved.", "report.")  # fmt: skip
 # What later stages may be asked anew of networks that are trained already.
-_EVALUATION = ("dissect.", "attribute.", "anomaly.")
+_EVALUATION = ("dissect.", "explain.", "occlude.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -149,7 +149,7 @@ def finished(run: plan.Run) -> bool:
 def _fingerprint(run: plan.Run) -> dict:
     results = [
         str(path.relative_to(run.workdir))
-        for folder in ("dissection", "attribution", "anomaly", "report")
+        for folder in ("dissection", "attribution", "occlusion", "report")
         for path in sorted((run.workdir / folder).glob("*"))
         if path.is_file()
     ]

@@ -54,7 +54,7 @@ def title(measure: Measure) -> str:
 
 def _axis(study, axis) -> str:
     columns = [i for i in study.headlines if study.measures[i].axis == axis]
-    heading = "Occlusion anomaly" if axis == "anomaly" else axis.capitalize()
+    heading = "Occlusion anomaly" if axis == "occlusion" else axis.capitalize()
     if not columns:
         return f"{heading}: Not measured, so the data say nothing."
     first, *others = study.augmentations

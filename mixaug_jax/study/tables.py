@@ -84,7 +84,7 @@ def cross_rows(study: Study) -> tuple[list[str], list[list]]:
         [
             seed,
             found.method,
-            len(found.images),
+            len(found.indices),
             found.models[m],
             found.sources[s],
             _text(found.area[m, s]),

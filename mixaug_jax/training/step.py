@@ -122,12 +122,12 @@ def mixed(key, images, targets, *, config, shard):
     mixer = functools.partial(mixing.MIXERS[config.mix.name], shard=shard, **options)
     if config.mix.name != "manifold_mixup":
         return *mixer(key, images, targets), None
-    stages = ("input", *build.build_model(config).hidden_stages)
+    layers = ("input", *build.build_model(config).hidden_layers)
     key, stage_key = jax.random.split(key)
-    chosen = jax.random.randint(stage_key, (), 0, len(stages))
+    chosen = jax.random.randint(stage_key, (), 0, len(layers))
 
-    def hidden(stage, h):
-        return mixer(key, h, targets, active=chosen == stages.index(stage))[0]
+    def hidden(layer, h):
+        return mixer(key, h, targets, active=chosen == layers.index(layer))[0]
 
     return hidden("input", images), mixer(key, images, targets)[1], hidden
 

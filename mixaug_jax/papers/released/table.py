@@ -95,9 +95,9 @@ def run(config, workdir, *, which: str = "latest", required: bool = False) -> No
     """
     workdir = pathlib.Path(workdir)
     names = tuple(config.released.models)
-    if len(config.dissect.stages) != 1:
+    if len(config.dissect.layers) != 1:
         raise ValueError(
-            f"dissect.stages={config.dissect.stages} must name one stage: the paper's table has one"
+            f"dissect.layers={config.dissect.layers} must name one layer: the paper's table has one"
         )
     files = find_files(config.released.dir, names)
     dissection_stage.check(config)
@@ -108,8 +108,8 @@ def run(config, workdir, *, which: str = "latest", required: bool = False) -> No
     for name in names:
         say.line(f"dissecting {name}")
         dissection_stage.run(configs[name], workdir / name)
-    (stage,) = config.dissect.stages
-    results = {name: load(workdir / name / "dissection" / f"{stage}.npz") for name in names}
+    (layer,) = config.dissect.layers
+    results = {name: load(workdir / name / "dissection" / f"{layer}.npz") for name in names}
     cells = compare(results)
     files.write_csv(workdir / "released.csv", Cell._fields, cells)
     style.save_figure(figure(results, cells), workdir / "released")

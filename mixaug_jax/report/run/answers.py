@@ -53,11 +53,11 @@ def accuracy(config, lines: list[dict], held_out: int) -> str:
 
 
 def concepts(result: Dissection) -> str:
-    """Unique concepts of a stage at its middle IoU threshold, against shuffled label maps and random weights."""
+    """Unique concepts of a layer at its middle IoU threshold, against shuffled label maps and random weights."""
     thresholds = result.options.iou
     t = len(thresholds) // 2
     found = beside(result, (PER.index("unit"), 1, t), len(result.categories))
-    text = f"{result.stage} has {found['count']} unique concepts at IoU > {thresholds[t]:g}"
+    text = f"{result.layer} has {found['count']} unique concepts at IoU > {thresholds[t]:g}"
     if found["null_mean"] != "":
         ends = f"{found['null_min']} to {found['null_max']}"
         text += f"; with label maps shuffled against the images, chance gives {found['null_mean']:g} ({ends})"

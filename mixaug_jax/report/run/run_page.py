@@ -42,7 +42,7 @@ def make(workdir: pathlib.Path, folder: pathlib.Path) -> str:
         _training(config, lines, folder),
         _concepts(workdir, folder, results, unread),
         _explanations(source, folder, scores),
-        _anomaly(workdir, folder),
+        _occlusion(workdir, folder),
         provenance.section(folder, workdir, config, _asked(config, results, source, scores)),
     ]
     title = f"{_method(config)} on {config.data.name}, seed {config.seed}"
@@ -56,7 +56,7 @@ def _method(config):
 
 
 def copy(source: pathlib.Path, folder: pathlib.Path, name: str) -> bool:
-    """Copies a stage's figure into the report; False where it is not there."""
+    """Copies a layer's figure into the report; False where it is not there."""
     files = [source / f"{name}.{ending}" for ending in ("png", "svg")]
     if not all(file.exists() for file in files):
         return False
@@ -159,13 +159,13 @@ def _steps(folder, name):
 
 
 def _dissections(workdir):
-    """The latest dissection by stage, in the network's order; and sentences about files that cannot be read."""
+    """The latest dissection by layer, in the network's order; and sentences about files that cannot be read."""
     folder = _latest(workdir / "dissection", "counts.csv")
-    stages = dict.fromkeys(str(row["stage"]) for row in files.read_csv(folder / "counts.csv"))
+    layers = dict.fromkeys(str(row["layer"]) for row in files.read_csv(folder / "counts.csv"))
     found, unread = {}, []
-    for stage in stages:
+    for layer in layers:
         try:
-            found[stage] = result.load(folder / f"{stage}.npz")
+            found[layer] = result.load(folder / f"{layer}.npz")
         except ValueError as error:
             unread.append(f"{error}; --stage=dissect makes it again.")
     return found, unread
@@ -180,8 +180,8 @@ def _concepts(workdir, folder, results, unread):
     steps = _steps(workdir / "dissection", "counts.csv")
     parts = [page.paragraph(_how(next(iter(results.values()))), kind="note")]
     parts += map(page.missing, unread)
-    for stage in results:
-        parts += [page.heading(stage), *_stage_figures(source, folder, stage, results[stage])]
+    for layer in results:
+        parts += [page.heading(layer), *_layer_figures(source, folder, layer, results[layer])]
     if len(steps) > 1:
         parts.append(page.table(folder, _by_step(steps)))
     counts = files.read_csv(source / "counts.csv")
@@ -192,7 +192,7 @@ def _concepts(workdir, folder, results, unread):
         f"{PERCENTILES[0]} and {PERCENTILES[1]}); a draw has fewer different images, by which more IoU pass the threshold by "
         "chance: this tends to lie above the count and is no interval around it."
     )
-    header = ("stage", "IoU >", "category", *_COUNTED, "detectors")
+    header = ("layer", "IoU >", "category", *_COUNTED, "detectors")
     parts.append(page.table(folder, Table("unique", caption, header, rows)))
     for name, key in (("concepts", "best_iou"), ("units", "iou_1")):
         rows = sorted(files.read_csv(source / f"{name}.csv"), key=lambda row: -float(row[key] or 0))
@@ -212,19 +212,19 @@ def _concepts(workdir, folder, results, unread):
 def _how(found):
     options = found.options
     return (
-        f"Network dissection of {len(found.images)} images and {len(found.names) - 1} concepts: a unit is on in the upper "
+        f"Network dissection of {len(found.indices)} images and {len(found.names) - 1} concepts: a unit is on in the upper "
         f"{options.q:.1%} of its activations ({options.over} maps), and detects the concept that it matches best where their "
         "IoU is above a threshold. Unique concepts are the different ones that are detected."
     )
 
 
-def _stage_figures(source, folder, stage, found):
-    if not copy(source, folder, f"unique_{stage}"):
+def _layer_figures(source, folder, layer, found):
+    if not copy(source, folder, f"unique_{layer}"):
         style.save_figure(
-            dissection_figures.unique_concepts({stage: found}), folder / f"unique_{stage}"
+            dissection_figures.unique_concepts({layer: found}), folder / f"unique_{layer}"
         )
     caption = (
-        f"Unique concepts of {stage} by category and IoU threshold. Circle and gray band: label maps shuffled against the "
+        f"Unique concepts of {layer} by category and IoU threshold. Circle and gray band: label maps shuffled against the "
         "images (mean, range). Cross: random weights. Line: images drawn anew, which tends to lie above the count."
     )
     totals = ", ".join(
@@ -232,19 +232,19 @@ def _stage_figures(source, folder, stage, found):
         for threshold, total in zip(found.options.iou, found.unique().sum(-1), strict=True)
     )
     yield page.figure(
-        folder, f"unique_{stage}", caption, alt=f"bar chart; unique concepts in all: {totals}"
+        folder, f"unique_{layer}", caption, alt=f"bar chart; unique concepts in all: {totals}"
     )
-    if not copy(source, folder, f"units_{stage}"):
+    if not copy(source, folder, f"units_{layer}"):
         yield page.missing("The units' top images are not there; --stage=dissect makes them.")
         return
     labels, _ = found.top_labels(1)
     shown = dissection_figures.example_units(found, 8)
     names = ", ".join(f"unit {u}: {found.names[labels[u, 0]][0]}" for u in shown) or "none"
     caption = (
-        f"Units of {stage} and their top images. Bright is where the unit is on; of each concept the unit with the largest "
+        f"Units of {layer} and their top images. Bright is where the unit is on; of each concept the unit with the largest "
         "IoU, then the next best."
     )
-    yield page.figure(folder, f"units_{stage}", caption, alt=f"rows of images; {names}", sheet=True)
+    yield page.figure(folder, f"units_{layer}", caption, alt=f"rows of images; {names}", sheet=True)
 
 
 _COUNTED = ("unique", "shuffled", "random weights", "resampled images")
@@ -253,7 +253,7 @@ _COUNTED = ("unique", "shuffled", "random weights", "resampled images")
 def _count_row(row):
     shuffled = Interval(row["unique_null_mean"], row["unique_null_min"], row["unique_null_max"])
     resampled = f"{row['unique_low']} to {row['unique_high']}" if row["unique_low"] != "" else ""
-    return (str(row["stage"]), row["iou_threshold"], row["category"], row["unique"], shuffled,
+    return (str(row["layer"]), row["iou_threshold"], row["category"], row["unique"], shuffled,
             row["unique_random"], resampled, row["detectors"])  # fmt: skip
 
 
@@ -264,7 +264,7 @@ def _by_step(steps):
         for row in files.read_csv(folder / "counts.csv"):
             if (row["per"], row["category"]) == ("unit", "total"):
                 rows.append((step, *_count_row(row)[:2], *_count_row(row)[3:7]))
-    header = ("step", "stage", "IoU >", *_COUNTED)
+    header = ("step", "layer", "IoU >", *_COUNTED)
     return Table("unique_by_step", "Unique concepts in all, by training step.", header, rows)
 
 
@@ -278,8 +278,9 @@ def _asked(config, results, source, scores):
     for method in list(methods)[:1]:
         with contextlib.suppress(ValueError):  # a result that is not there, or damaged
             made = explained.load(source / f"{method}.npz").settings
-            given |= {"attribute.methods": (*methods,), "attribute.scores": (*made["scores"],)}
-            given |= {f"attribute.{key}": made[key] for key in ("images", "split", "label")}
+            given |= {"explain.methods": (*methods,), "explain.scores": (*made["scores"],)}
+            given |= {f"explain.{key}": made[key] for key in ("split", "label")}
+            given["explain.max_images"] = made["images"]
     had = config_lib.flatten(config.to_dict())
     given = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
     return {key: value for key, value in given.items() if key in had and had[key] != value}
@@ -289,7 +290,7 @@ def _explanations(source, folder, scores):
     title = "Explanations"
     if not scores:
         return page.section(
-            "explanations", title, page.missing("attribute: not run (--stage=attribute).")
+            "explanations", title, page.missing("explain: not run (--stage=explain).")
         )
     parts = []
     if copy(source, folder, "overlays"):
@@ -352,11 +353,11 @@ def _by_chance(source):
     return dict(zip(swept.labels, map(float, means), strict=True))
 
 
-def _anomaly(workdir, folder):
-    title, source = answers.OCCLUSION, _latest(workdir / "anomaly", "sweep.csv")
+def _occlusion(workdir, folder):
+    title, source = answers.OCCLUSION, _latest(workdir / "occlusion", "sweep.csv")
     rows = files.read_csv(source / "sweep.csv")
     if not rows:
-        return page.section("anomaly", title, page.missing("anomaly: not run (--stage=anomaly)."))
+        return page.section("occlusion", title, page.missing("occlude: not run (--stage=occlude)."))
     said = (answers.rises(rows, _by_chance(source)), answers.words(rows))
     parts = [page.paragraph(text, kind="note") for text in said]
     if copy(source, folder, "rises"):
@@ -368,20 +369,20 @@ def _anomaly(workdir, folder):
             page.figure(folder, "rises", caption, alt="maps; the numbers are in the table")
         )
     drawn = []
-    for score in dict.fromkeys(row["score"] for row in rows):
-        if copy(source, folder, f"curves_{score}"):
+    for ranking in dict.fromkeys(row["ranking"] for row in rows):
+        if copy(source, folder, f"curves_{ranking}"):
             caption = (
-                f"Units removed in the order of {_plain(score)}. Change of accuracy and loss; dotted, the loss as the "
+                f"Units removed in the order of {_plain(ranking)}. Change of accuracy and loss; dotted, the loss as the "
                 "gradient predicts it."
             )
             alt = "line charts; the numbers are in the table"
-            drawn.append(page.figure(folder, f"curves_{score}", caption, alt=alt))
+            drawn.append(page.figure(folder, f"curves_{ranking}", caption, alt=alt))
     parts += drawn[:1]
     if drawn[1:]:
-        parts.append(page.folded("The same for other scores", *drawn[1:]))
+        parts.append(page.folded("The same for other rankings", *drawn[1:]))
     rows = sorted(rows, key=lambda row: -row["accuracy_change"])
     columns = [column for column in rows[0] if column != "removal"]
     cells = [[row[column] for column in columns] for row in rows]
     sweep = Table("sweep", "All removals, the largest rise first.", [*map(_plain, columns)], cells)
     parts.append(page.folded("Table of removals", page.table(folder, sweep, most=_MOST), long=True))
-    return page.section("anomaly", title, *parts)
+    return page.section("occlusion", title, *parts)

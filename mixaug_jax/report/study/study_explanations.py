@@ -73,7 +73,7 @@ def _same(one, other):
     return (
         there[0] == there[1]
         and one.heat.shape == other.heat.shape
-        and np.array_equal(one.images, other.images)
+        and np.array_equal(one.indices, other.indices)
     )
 
 
@@ -81,7 +81,7 @@ def section(study: Study, folder: pathlib.Path) -> str:
     """Overlays and curves; what is not there is said."""
     seed, found = results(study)
     if not found:
-        text = "attribute: no run has explanations of a method that is judged."
+        text = "explain: no run has explanations of a method that is judged."
         return page.section("explanations", _TITLE, page.missing(text))
     parts = [_overlays(study, seed, found, folder), _curves(study, seed, found, folder)]
     return page.section("explanations", _TITLE, *parts)
@@ -96,7 +96,7 @@ def _overlays(study, seed, found, folder):
     except (ValueError, OSError) as error:
         text = f"The images that were explained cannot be read here: {str(error).splitlines()[0]}"
         return page.missing(text)
-    unknown = np.full(len(first.images), np.nan)
+    unknown = np.full(len(first.indices), np.nan)
     heats = {name: one.heat[rows] for name, one in found.items()}
     hits = {name: one.scores.get("pointing_game", unknown)[rows] for name, one in found.items()}
     style.save_figure(
@@ -113,9 +113,9 @@ def _overlays(study, seed, found, folder):
 
 def _shown(result) -> np.ndarray:
     """Which images: spread evenly over those with a region, over all where none has one, as on a run's page."""
-    hits = result.scores.get("pointing_game", np.full(len(result.images), np.nan))
+    hits = result.scores.get("pointing_game", np.full(len(result.indices), np.nan))
     shown = np.flatnonzero(~np.isnan(hits))
-    shown = shown if len(shown) else np.arange(len(result.images))
+    shown = shown if len(shown) else np.arange(len(result.indices))
     return shown[walk.spread(len(shown), _IMAGES)]
 
 
@@ -127,7 +127,7 @@ def _pictures(config, result: Evaluation, rows, path) -> Pictures:
     """
     settings = {
         "examples": result.settings["examples"],
-        "images": result.images[rows].tolist(),
+        "images": result.indices[rows].tolist(),
         "data": config.data.to_dict(),
     }
     settings = json.loads(json.dumps(settings))  # tuples are lists, as they come back
@@ -149,8 +149,8 @@ def _stored(path) -> Pictures:
 def _read(config, result, rows):
     asked = result.settings
     dataset = data.open_source(config.data[f"{asked['split']}_split"], config)
-    if config.attribute.boxes:
-        dataset = regions.add_boxes(dataset, config.attribute.boxes)
+    if config.explain.boxes:
+        dataset = regions.add_boxes(dataset, config.explain.boxes)
     shows = regions.own_classes(dataset.class_names)
     if asked.get("label") == "mapped":
         shows = regions.imagenet_classes(dataset)
@@ -159,7 +159,7 @@ def _read(config, result, rows):
     preprocess = models.Preprocess(**config.resolved.preprocess)
     images, masks = [], []
     for row in rows:
-        example = transforms.seen_part(dataset[int(result.images[row])], preprocess)
+        example = transforms.seen_part(dataset[int(result.indices[row])], preprocess)
         if example["image"].shape[:2] != result.heat.shape[1:]:
             raise ValueError("the data set's images are not of the size of the heat maps")
         images.append(example["image"])
@@ -175,7 +175,7 @@ def _curves(study, seed, found, folder):
     colors = {name: study_figures.color(study, name) for name in found}
     style.save_figure(explanation_figures.compared_curves(found, random, colors), folder / "curves")
     caption = (
-        f"Faithfulness of {first.method} under each augmentation. Mean curves of {len(first.images)} images, networks of seed "
+        f"Faithfulness of {first.method} under each augmentation. Mean curves of {len(first.indices)} images, networks of seed "
         f"{seed}, while pixels are removed, or added, in the order of each network's own explanations."
     )
     caption += " Thin and dashed: in random order." if random else ""

@@ -78,13 +78,13 @@ def _side(better):
     return {1: "better \N{RIGHTWARDS ARROW}", -1: "\N{LEFTWARDS ARROW} better"}.get(better, "")
 
 
-def concepts(study: Study, stage: str) -> Figure:
+def concepts(study: Study, layer: str) -> Figure:
     """Unique concepts by category and IoU threshold for all augmentations: Won et al. 2023, Fig. 3.
 
     Bars are means over seeds, points single seeds; circle: label maps shuffled against images; cross: random weights.
     """
     found = [
-        study.measures[m] for m in study.find("concepts", "unique", subject=stage, setting="unit")
+        study.measures[m] for m in study.find("concepts", "unique", subject=layer, setting="unit")
     ]
     levels = sorted({measure.level for measure in found})
     groups = list(dict.fromkeys(measure.category for measure in found))
@@ -94,7 +94,7 @@ def concepts(study: Study, stage: str) -> Figure:
         for panel, level in zip(panels, levels, strict=True):
             for a, name in enumerate(study.augmentations):
                 at = np.arange(len(groups)) + 0.84 * ((a + 0.5) / len(study.augmentations) - 0.5)
-                _bars(panel, study, stage, level, groups, at, name)
+                _bars(panel, study, layer, level, groups, at, name)
             panel.set_xticks(range(len(groups)), groups)
             panel.set_xlim(-0.6, len(groups) - 0.4)
             panel.set_ylabel(f"unique concepts\nat IoU > {level:g}")
@@ -107,9 +107,9 @@ def concepts(study: Study, stage: str) -> Figure:
     return figure
 
 
-def _bars(panel, study, stage, level, groups, at, name):
+def _bars(panel, study, layer, level, groups, at, name):
     a = study.augmentations.index(name)
-    place = {"subject": stage, "setting": "unit", "level": level}
+    place = {"subject": layer, "setting": "unit", "level": level}
 
     def numbers(what, array):
         """array[..., m] by category, NaN where there is no such measure."""
@@ -187,14 +187,14 @@ def _numbers(panel, matrix, ends):
         panel.text(col, row, f"{value:.2f}", ha="center", va="center", fontsize=8, color=ink)
 
 
-def anomaly(study: Study, sweeps: dict[str, list[list[dict]]]) -> Figure:
+def occlusion(study: Study, sweeps: dict[str, list[list[dict]]]) -> Figure:
     """Change of accuracy by the share removed, a panel for each selection, a line for each augmentation.
 
     Of the sweep's first score, value and label; lines are means over seeds, bands reach over them.
 
     Args:
       study: whose augmentations these are.
-      sweeps: the rows of each seed's `anomaly/sweep.csv`, by augmentation; all of the same grid.
+      sweeps: the rows of each seed's `occlusion/sweep.csv`, by augmentation; all of the same grid.
     """
     one = next(iter(sweeps.values()))[0]
     first = {key: one[0][key] for key in ("label", "score", "value")}

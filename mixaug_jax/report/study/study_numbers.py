@@ -35,7 +35,7 @@ def comparison(study: Study, folder: pathlib.Path) -> str:
     """The headline measures of every augmentation, but for those of the occlusion anomaly, which has a part of its own; what
     chance gives for them; and all measures."""
     heading = "The augmentations compared"
-    chosen = [m for m in study.headlines if study.measures[m].axis != "anomaly"]
+    chosen = [m for m in study.headlines if study.measures[m].axis != "occlusion"]
     if not chosen:
         return page.section("comparison", heading, page.missing("No run has any result yet."))
     rows = [

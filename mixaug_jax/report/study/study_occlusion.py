@@ -13,37 +13,44 @@ from mixaug_jax.report.study import study_figures, study_numbers
 from mixaug_jax.study import sentences
 from mixaug_jax.study.results import Study
 
-_GRID = ("label", "score", "selection", "share", "value", "images")  # what makes sweeps comparable
+_GRID = (
+    "label",
+    "ranking",
+    "selection",
+    "share",
+    "value",
+    "images",
+)  # what makes sweeps comparable
 
 
 def section(study: Study, folder: pathlib.Path) -> str:
-    """Changes of accuracy by augmentation, from each run's `anomaly/sweep.csv`."""
+    """Changes of accuracy by augmentation, from each run's `occlusion/sweep.csv`."""
     title = answers.OCCLUSION
     sweeps, left = _sweeps(study)
     if not sweeps:
-        return page.section("anomaly", title, page.missing("anomaly: no run has a sweep."))
+        return page.section("occlusion", title, page.missing("occlude: no run has a sweep."))
     by_name = {name: [*seeds.values()] for name, seeds in sweeps.items()}
-    style.save_figure(study_figures.anomaly(study, by_name), folder / "anomaly")
+    style.save_figure(study_figures.occlusion(study, by_name), folder / "occlusion")
     rows = next(iter(by_name.values()))[0]
     first = rows[0]
     caption = (
-        f"Accuracy when parts are removed. In the order of {first['score']} of the {first['label']} label's loss, replaced by "
+        f"Accuracy when parts are removed. In the order of {first['ranking']} of the {first['label']} label's loss, replaced by "
         f"{first['value']}; lines are means over seeds, bands reach over the seeds. {answers.words(rows)}"
     )
     alt = "line charts, a line for each augmentation"
-    parts = [page.figure(folder, "anomaly", caption, alt=alt)]
+    parts = [page.figure(folder, "occlusion", caption, alt=alt)]
     parts.append(page.table(folder, _table(study, sweeps)))
     if left:
         text = f"Left out, because of other removals or images: {', '.join(left)}."
         parts.append(page.missing(text))
-    return page.section("anomaly", title, *parts)
+    return page.section("occlusion", title, *parts)
 
 
 def _sweeps(study):
     """The rows of the sweeps by augmentation and seed, and the runs whose grid or images are not those of the first."""
     sweeps, left, first = {}, [], None
     for (name, seed), where in study.workdirs.items():
-        rows = files.read_csv(pathlib.Path(where) / "anomaly" / "sweep.csv")
+        rows = files.read_csv(pathlib.Path(where) / "occlusion" / "sweep.csv")
         grid = [[row[key] for key in _GRID] for row in rows]
         first = first or grid
         if rows and grid == first:
@@ -56,7 +63,7 @@ def _sweeps(study):
 def _table(study, sweeps) -> Table:
     one = next(iter(next(iter(sweeps.values())).values()))
     labels = dict.fromkeys(row["label"] for row in one)
-    judged = [m for m in study.headlines if study.measures[m].axis == "anomaly"]
+    judged = [m for m in study.headlines if study.measures[m].axis == "occlusion"]
     rows = []
     for name, seeds in sweeps.items():
         cells = [name, len(seeds), answers.rising(one, next(iter(labels)))[1]]
@@ -79,13 +86,13 @@ def _table(study, sweeps) -> Table:
         + " The last column is the mean over scores, shares and values."
         * bool(judged)
     )
-    return Table("anomaly", caption, header, rows)
+    return Table("occlusion", caption, header, rows)
 
 
 def _by_chance(study, name, seed, label, found) -> float:
     """How many removals would raise the accuracy if none had an effect; NaN where the study does not know."""
     place = {"name": "rising_above_chance", "setting": f"{label} label"}
-    for m in study.find("anomaly", **place):
+    for m in study.find("occlusion", **place):
         above = study.values[study.augmentations.index(name), study.seeds.index(seed), m]
         return max(0.0, float(found - above))
     return np.nan

@@ -63,7 +63,7 @@ def _what(study, configs, shown) -> str:
         split = "test" if found[0].data.test_split else "validation"
         parts.append(f"{shown.held_out} {split} images")
     _, explained = study_explanations.results(study)
-    parts += [f"{len(one.images)} explained" for one in list(explained.values())[:1]]
+    parts += [f"{len(one.indices)} explained" for one in list(explained.values())[:1]]
     dissected = _dissected(study)
     parts += [f"{dissected} dissected"] if dissected else []
     return f"Augmentations compared on {sets}: {', '.join(parts)}."
@@ -74,7 +74,7 @@ def _dissected(study) -> int:
     for where in study.workdirs.values():
         for path in sorted(pathlib.Path(where, "dissection").glob("*.npz")):
             with contextlib.suppress(ValueError):  # a damaged one is listed as missing
-                return len(dissection.load(path).images)
+                return len(dissection.load(path).indices)
     return 0
 
 
@@ -92,26 +92,26 @@ _MISSING = "What is missing"
 
 
 def _concepts(study, folder):
-    stages = dict.fromkeys(study.measures[m].subject for m in study.find("concepts", "unique"))
-    if not stages:
+    layers = dict.fromkeys(study.measures[m].subject for m in study.find("concepts", "unique"))
+    if not layers:
         return page.section(
             "concepts", "Concepts", page.missing("dissect: no run has a dissection.")
         )
     parts = []
-    for stage in stages:
-        style.save_figure(drawn.concepts(study, stage), folder / f"concepts_{stage}")
+    for layer in layers:
+        style.save_figure(drawn.concepts(study, layer), folder / f"concepts_{layer}")
         caption = (
-            f"Unique concepts of {stage} by category and IoU threshold. Bars: means over seeds; points: single seeds; circles: "
+            f"Unique concepts of {layer} by category and IoU threshold. Bars: means over seeds; points: single seeds; circles: "
             "label maps shuffled against the images; crosses: random weights."
         )
-        totals = study.find("concepts", "unique", subject=stage, setting="unit", category="total")
+        totals = study.find("concepts", "unique", subject=layer, setting="unit", category="total")
         said = [
             f"{name} {study.mean[a, m]:.3g} at IoU > {study.measures[m].level:g}"
             for m in totals
             for a, name in enumerate(study.augmentations)
         ]
         alt = f"bar charts; in all: {', '.join(said)}"
-        parts.append(page.figure(folder, f"concepts_{stage}", caption, alt=alt))
+        parts.append(page.figure(folder, f"concepts_{layer}", caption, alt=alt))
     reports = _reports(study, folder)
     if reports:
         text = "Unit sheets, with the images at which each unit is on most, are on the runs' own pages:"
@@ -137,7 +137,7 @@ def _cross_deletion(study, folder):
         )
     style.save_figure(drawn.cross_deletion(study), folder / "cross_deletion")
     one = next(iter(study.cross_deletion.values()))
-    counts = [f"{len(c.images)} (seed {seed})" for seed, c in study.cross_deletion.items()]
+    counts = [f"{len(c.indices)} (seed {seed})" for seed, c in study.cross_deletion.items()]
     caption = (
         f"How fast each model's output falls when pixels are removed in the order of another model's {one.method}. Smaller is "
         "faster; 1 is as slow as in random order, so that models that bear occlusion well have no advantage. Framed: a model's "

@@ -1,0 +1,402 @@
+"""The embedded scenes: the same pixels from the same numbers, and labels that are exact."""
+
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import ml_collections
+import numpy as np
+import pytest
+
+from mixaug_jax.data import scenes
+from mixaug_jax.data.scenes import farm, renderer, shapes
+from mixaug_jax.data.scenes.materials import COLORS, MATERIALS
+
+ROOT = pathlib.Path(__file__).parents[2]
+CHANCES = {"background": 0.0, "color": 0.0, "position": 0.0, "label_noise": 0.0}
+PLAIN = renderer.Settings(size=32, seed=0, train=6, validation=3, test=4, **CHANCES)
+
+
+def config(folder, size=32, **changes):
+    """A config with the keys that the scenes read."""
+    keys = dataclasses.asdict(PLAIN) | changes
+    del keys["size"]
+    data = {"size": size, "dir": str(folder), "scenes": keys}
+    return ml_collections.ConfigDict({"data": data})
+
+
+def script(folder, settings, before=""):
+    """A program that renders into a folder and says where."""
+    return (
+        "import pathlib, time; from mixaug_jax.data import farm, render, scenes\n"
+        f"{before}\n"
+        f"folder = scenes.prepare(render.{settings!r}, pathlib.Path({str(folder)!r}))\n"
+        "print('ready', folder)"
+    )
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def assert_equal(left, right):
+    assert left.keys() == right.keys()
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+
+
+def test_tables_are_rich_enough_and_named_once():
+    assert len(shapes.CLASSES) >= 10
+    assert len(shapes.PARTS) >= 24
+    assert (len(MATERIALS), len(COLORS)) == (10, 11)
+    assert renderer.CONCEPTS[0] == ("none", "none")
+    assert len(set(renderer.CONCEPTS)) == len(renderer.CONCEPTS) < 256
+
+
+@pytest.mark.parametrize("name", shapes.CLASSES)
+def test_polygons_are_convex_and_hold_their_middle(name):
+    for mirror in (False, True):
+        stand = shapes.pose((50.0, 50.0), 40.0, 1.1, 0.3, mirror)
+        for _, parts in shapes.OBJECTS[name]:
+            for shape in parts:
+                if len(shape.points) < 3:
+                    continue
+                edges = np.diff([*shape.points, shape.points[0], shape.points[1]], axis=0)
+                turns = edges[:-1, 0] * edges[1:, 1] - edges[:-1, 1] * edges[1:, 0]
+                assert (turns > 0).all() or (turns < 0).all()
+                middle = stand.center + (np.mean(shape.points, 0) * stand.scale) @ stand.turn.T
+                (row0, col0, _, _), d = shapes.distance(shape, stand, 100)
+                assert d[int(middle[0]) - row0, int(middle[1]) - col0] < 0
+
+
+def test_distances_are_those_of_the_textbook():
+    stand = shapes.pose((20.0, 21.0), 10.0, 1.0, 0.4, True)
+    rows, cols = np.mgrid[:40, :40] + 0.5
+    center = np.hypot(rows - 20, cols - 21)
+    cases = {
+        "disc": (shapes.disc(0, 0, 0.8), center - 8),
+        "ring": (shapes.ring(0, 0, 0.8, 0.8, 0.1), np.abs(center - 8) - 1),
+        "capsule": (shapes.capsule(0, 0, 0, 0.001, 0.5), center - 5),
+    }
+    for name, (shape, expected) in cases.items():
+        (row0, col0, row1, col1), d = shapes.distance(shape, stand, 40)
+        np.testing.assert_allclose(d, expected[row0:row1, col0:col1], atol=0.02, err_msg=name)
+        assert d.dtype == np.float32
+        outside = np.ones((40, 40), bool)
+        outside[row0:row1, col0:col1] = False
+        assert expected[outside].min() > 0.5  # the window holds all that has any cover
+    square = shapes.pose((20.0, 20.0), 10.0, 1.0, 0.0, False)
+    (row0, col0, row1, col1), d = shapes.distance(shapes.box(-1, -1, 1, 1), square, 40)
+    expected = np.maximum(np.abs(rows - 20), np.abs(cols - 20)) - 10
+    np.testing.assert_allclose(d, expected[row0:row1, col0:col1], atol=1e-5)
+    assert shapes.distance(shapes.disc(9, 9, 1), square, 40) is None
+
+
+@pytest.mark.parametrize("size", [32, 33, 96, 224])
+def test_shapes_types_and_boxes_agree_with_the_concept_map(size):
+    categories = np.array([category for _, category in renderer.CONCEPTS])
+    for index in range(4):
+        scene = renderer.render(replace(PLAIN, size=size), "train", index)
+        concepts = scene["concepts"]
+        assert scene["image"].shape == (size, size, 3)
+        assert scene["image"].dtype == concepts.dtype == np.uint8
+        assert concepts.shape == (size, size, 4)
+        for slot, category in enumerate(("object", "part", "material", "color")):
+            allowed = {category, "none"} if slot < 2 else {category}
+            assert set(categories[concepts[..., slot]].ravel()) <= allowed
+        np.testing.assert_array_equal(concepts[..., 0] > 0, concepts[..., 1] > 0)
+        assert scene["box_labels"][0] == scene["label"]
+        seen = set(np.unique(concepts[..., 0])) - {0}
+        assert seen == set((scene["box_labels"] + 1).tolist())
+        assert scene["boxes"].dtype == np.float32
+        for box, label in zip(scene["boxes"], scene["box_labels"], strict=True):
+            rows, cols = np.nonzero(concepts[..., 0] == label + 1)
+            extent = (rows.min(), cols.min(), rows.max() + 1, cols.max() + 1)
+            np.testing.assert_array_equal(box, extent)
+
+
+def test_parts_belong_to_their_object():
+    names = np.array([name for name, _ in renderer.CONCEPTS])
+    for index in range(20):
+        concepts = renderer.render(PLAIN, "train", index)["concepts"]
+        pairs = {tuple(names[pixel]) for pixel in concepts[concepts[..., 0] > 0][:, :2]}
+        assert all(part in dict(shapes.OBJECTS[name]) for name, part in pairs)
+
+
+def test_every_concept_occurs_and_classes_are_balanced():
+    found, labels, objects = set(), [], []
+    for index in range(200):
+        scene = renderer.render(PLAIN, "train", index)
+        found |= set(np.unique(scene["concepts"]))
+        labels.append(scene["label"])
+        objects.append(len(scene["boxes"]))
+    assert found == set(range(len(renderer.CONCEPTS)))
+    assert np.bincount(labels, minlength=10).min() >= 8
+    assert set(objects) == {1, 2, 3, 4}
+
+
+def test_the_target_stays_mostly_visible_and_is_sometimes_covered():
+    shares = []
+    for index in range(100):
+        scene = renderer.layout(PLAIN, "test", renderer.generator(PLAIN, "test", index))
+        alone = replace(scene, figures=(scene.figures[scene.target],), target=0)
+        areas = [
+            (
+                renderer.draw(s, 48, np.random.default_rng(0))["concepts"][..., 0] == s.label + 1
+            ).sum()
+            for s in (scene, alone)
+        ]
+        shares.append(areas[0] / areas[1])
+    assert min(shares) > 0.6
+    assert np.mean(np.array(shares) < 1) > 0.1
+
+
+def test_a_scene_is_the_same_layout_at_every_size():
+    for index in range(5):
+        scene = renderer.layout(PLAIN, "train", renderer.generator(PLAIN, "train", index))
+        small, large = (
+            renderer.draw(scene, side, np.random.default_rng(0))["concepts"] for side in (60, 180)
+        )
+        # A small pixel's center is the center of the middle one of its nine.
+        np.testing.assert_array_equal(small, large[1::3, 1::3])
+
+
+def test_the_color_names_are_honest():
+    """The mean of a surface's pixels lies nearest to its own color's middle, among all."""
+    ends = np.array(list(COLORS.values())).mean(1)
+    right = total = 0
+    for index in range(40):
+        scene = renderer.render(replace(PLAIN, size=64), "test", index)
+        first = renderer.CONCEPTS.index(("black", "color"))
+        for number in np.unique(scene["concepts"][..., 3]):
+            here = scene["concepts"][..., 3] == number
+            if here.sum() > 50:
+                mean = scene["image"][here].mean(0) / 255
+                right += np.argmin(((ends - mean) ** 2).sum(1)) == number - first
+                total += 1
+    assert right / total > 0.85
+
+
+def _facts(settings, split, count=60):
+    """(label, wall material, the target's colors, its center) of scenes."""
+    for index in range(count):
+        scene = renderer.layout(settings, split, renderer.generator(settings, split, index))
+        target = scene.figures[scene.target]
+        yield target.kind, scene.wall.material, {s.color for s in target.surfaces}, target.center
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_planted_shortcuts_decide_background_color_and_place(split):
+    settings = replace(PLAIN, background=1.0, color=1.0, position=1.0)
+    for kind, wall, colors, center in _facts(settings, split):
+        assert wall == kind
+        assert colors == {kind}
+        angle = np.arctan2(center[0] - 0.5, center[1] - 0.5)
+        turn = (angle - 2 * np.pi * kind / 10 + np.pi) % (2 * np.pi) - np.pi
+        assert abs(turn) < np.pi / 10  # nearer to its own place than to a neighbor's
+
+
+def test_half_planted_shortcuts_are_planted_in_half():
+    settings = replace(PLAIN, background=0.5)
+    share = np.mean([wall == kind for kind, wall, _, _ in _facts(settings, "train", 400)])
+    assert 0.45 < share < 0.65  # a half, and a tenth of the rest
+
+
+@pytest.mark.parametrize(("split", "p"), [("train", 0.0), ("test", 1.0)])
+def test_without_shortcuts_and_in_the_test_split_nothing_tells_the_class(split, p):
+    settings = replace(PLAIN, background=p, color=p, position=p)
+    facts = list(_facts(settings, split, 400))
+    assert np.mean([wall == kind for kind, wall, _, _ in facts]) < 0.2
+    assert all(len(colors) > 1 for _, _, colors, _ in facts)
+    centers = np.array([center for _, _, _, center in facts])
+    kinds = np.array([kind for kind, _, _, _ in facts])
+    for kind in range(10):
+        assert np.abs(centers[kinds == kind].mean(0) - 0.5).max() < 0.1
+    if split == "test":
+        plain = renderer.layout(PLAIN, "test", renderer.generator(PLAIN, "test", 0))
+        assert plain == renderer.layout(settings, "test", renderer.generator(settings, "test", 0))
+
+
+def test_label_noise_is_in_the_training_labels_alone():
+    noisy, wrong = replace(PLAIN, label_noise=0.3), []
+    for split in renderer.SPLITS:
+        pairs = []
+        for index in range(300):
+            clean = renderer.layout(PLAIN, split, renderer.generator(PLAIN, split, index))
+            scene = renderer.layout(noisy, split, renderer.generator(noisy, split, index))
+            assert replace(scene, label=clean.label) == clean
+            pairs.append(scene.label != clean.label)
+        wrong.append(np.mean(pairs))
+    assert 0.22 < wrong[0] < 0.38
+    assert wrong[1:] == [0, 0]
+    always = replace(PLAIN, label_noise=1.0)
+    scene = renderer.render(always, "train", 0)
+    assert scene["label"] != scene["box_labels"][0]
+
+
+def test_seeds_splits_and_indices_differ_and_repeat():
+    first = renderer.render(PLAIN, "train", 0)
+    assert_equal(first, renderer.render(PLAIN, "train", 0))
+    for other in (
+        renderer.render(PLAIN, "train", 1),
+        renderer.render(PLAIN, "test", 0),
+        renderer.render(replace(PLAIN, seed=1), "train", 0),
+    ):
+        assert (other["image"] != first["image"]).mean() > 0.5
+
+
+def test_any_number_of_processes_renders_the_same():
+    settings = replace(PLAIN, train=70, validation=1, test=33)
+    alone, two = (list(farm.render_all(settings, processes=n)) for n in (0, 2))
+    assert len(alone) == len(two) == 104
+    for left, right in zip(alone, two, strict=True):
+        assert_equal(left, right)
+    assert_equal(alone[70], renderer.render(settings, "validation", 0))
+
+
+def test_a_process_that_cannot_start_leaves_its_work_to_the_caller(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert len(list(farm.render_all(PLAIN, processes=2))) == 13
+
+
+def test_progress_says_how_many_and_how_long(capsys):
+    assert list(farm.with_progress(iter(range(3)), 3, every=0.0)) == [0, 1, 2]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("rendering scenes: 1/3, ")
+    assert lines[2].endswith("ETA 0 s")
+
+
+def test_what_is_read_is_what_was_rendered(tmp_path):
+    for split in renderer.SPLITS:
+        source = scenes.scenes(split, config(tmp_path))
+        assert len(source) == getattr(PLAIN, split)
+        assert source.class_names == source.box_names == shapes.CLASSES
+        assert source.concept_names == renderer.CONCEPTS
+        for index in range(len(source)):
+            assert_equal(source[index], renderer.render(PLAIN, split, index))
+        with pytest.raises(IndexError):
+            source[len(source)]
+    assert isinstance(source[0]["label"], int)
+    bare = scenes.scenes("test", config(tmp_path), annotations=False)
+    assert bare[1].keys() == {"image", "label"}
+    np.testing.assert_array_equal(bare[1]["image"], source[1]["image"])
+    assert bare.concept_names == ()
+
+
+def test_many_shards_keep_the_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(scenes, "SHARD_BYTES", 7 * 32**2 * 4)
+    source = scenes.scenes("train", config(tmp_path))
+    assert len(list(tmp_path.glob("*/*train*"))) == 2
+    for index in range(len(source)):
+        assert_equal(source[index], renderer.render(PLAIN, "train", index))
+
+
+def test_the_cache_knows_its_settings(tmp_path, monkeypatch):
+    rendered = []
+    build = scenes._build
+    monkeypatch.setattr(scenes, "_build", lambda *args: rendered.append(args) or build(*args))
+    scenes.scenes("train", config(tmp_path))
+    scenes.scenes("test", config(tmp_path))
+    assert len(rendered) == 1
+    for changed in (config(tmp_path, label_noise=0.5), config(tmp_path, size=33)):
+        scenes.scenes("test", changed)
+    assert len(rendered) == 3
+    monkeypatch.setenv("MIXAUG_JAX_CACHE", str(tmp_path))
+    scenes.scenes("test", config(""))
+    assert len(rendered) == 3
+
+
+@pytest.mark.parametrize(
+    ("split", "changes", "words"),
+    [
+        ("dev", {}, "train, validation, test"),
+        ("train", {"size": 31}, "data.size is 31"),
+        ("train", {"size": 225}, "32 to 224"),
+        ("train", {"color": 1.1}, "data.scenes.color is 1.1"),
+        ("train", {"label_noise": -0.1}, "within 0 and 1"),
+        ("train", {"background": float("nan")}, "data.scenes.background"),
+        ("train", {"test": 0}, "data.scenes.test is 0"),
+        ("train", {"seed": -1}, "data.scenes.seed is -1"),
+    ],
+)
+def test_wrong_settings_are_refused_in_a_sentence(tmp_path, split, changes, words):
+    with pytest.raises(ValueError, match=words):
+        scenes.scenes(split, config(tmp_path, **changes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(ValueError, match=r"cannot write the scenes to .*file"):
+        scenes.scenes("train", config(file))
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"need \d+ MB and .* has \d+ MB free"):
+        scenes.scenes("train", config(tmp_path, train=10**9))
+
+    def full(builder):
+        pathlib.Path(builder.data_dir).mkdir(parents=True)
+        raise RuntimeError("write() failed: No space left on device; and much more")
+
+    monkeypatch.setattr(scenes.Scenes, "download_and_prepare", full)
+    with pytest.raises(ValueError, match=r"No space left on device; set data\.dir"):
+        scenes.scenes("train", config(tmp_path))
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_killed_render_leaves_no_half_set(tmp_path):
+    stall = "farm.with_progress = lambda scenes, total: (time.sleep(600) for scene in scenes)"
+    process = start("-c", script(tmp_path, PLAIN, stall))
+    try:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("*.partial/*/*/*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert {path.suffix for path in tmp_path.iterdir()} == {".partial", ".lock"}
+    # The lock is free again, and what is left over neither hinders nor stays.
+    assert_equal(scenes.scenes("train", config(tmp_path))[0], renderer.render(PLAIN, "train", 0))
+    assert {path.suffix for path in tmp_path.iterdir()} == {"", ".lock"}
+
+
+def test_two_processes_that_ask_at_once_render_once(tmp_path):
+    slowly = (
+        "build = scenes._build\n"
+        "scenes._build = lambda *args: (print('building'), time.sleep(2), build(*args))"
+    )
+    processes = [start("-c", script(tmp_path, PLAIN, slowly)) for _ in range(2)]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    said = "".join(output for output, _ in outputs)
+    assert (said.count("building"), said.count("ready")) == (1, 2)
+
+
+@pytest.mark.parametrize("way", ["stdin", "unguarded script"])
+def test_rendering_in_many_processes_needs_no_importable_main(tmp_path, way):
+    text = script(tmp_path / "cache", replace(PLAIN, train=200))
+    if way == "stdin":
+        process = start("-", stdin=subprocess.PIPE)
+        output, errors = process.communicate(text, timeout=120)
+    else:
+        (tmp_path / "program.py").write_text(text)
+        process = start(str(tmp_path / "program.py"))
+        output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert output.count("ready") == 1

@@ -1,0 +1,304 @@
+"""`dissect`: one forward pass, planted truths, devices and batches, and what cannot work."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import planted
+import pytest
+
+import mixaug_jax
+from mixaug_jax import dissection
+from mixaug_jax.core import say
+from mixaug_jax.dissection import activations, resample, result
+
+QUICK = {"shuffles": 2, "replicates": 2, "random_baseline": False}
+
+
+def test_units_that_are_masks_have_iou_1():
+    found = mixaug_jax.dissect(
+        planted.net(),
+        planted.source(),
+        ("pixels",),
+        thresholds={"pixels": [0.5, 0.5, 0.5]},
+        size=16,
+        iou=(0.5, 0.9),
+        **QUICK,
+    )["pixels"]
+    iou = found.iou()
+    np.testing.assert_array_equal(iou[:, 1:4], np.eye(3))
+    np.testing.assert_array_equal(iou[:, 4], 0)
+    assert found.top_labels(1)[0][:, 0].tolist() == [1, 2, 3]
+    assert found.categories == ("object", "part", "material")
+    # Two objects and a part: detectors and unique, by either convention, at both thresholds.
+    assert found.counts.tolist() == [[[[2, 1, 0]] * 2] * 2] * 2
+    assert not found.null.any()
+    assert (found.random == -1).all()
+
+
+def test_noise_stays_within_its_null():
+    found = dissection.dissect(
+        planted.net(planted.noise, channels=16),
+        planted.source(40),
+        ("pixels",),
+        shuffles=20,
+        replicates=0,
+        random_baseline=False,
+        iou=(0.005, 0.01, 0.02),
+        size=16,
+    )["pixels"]
+    detectors = found.counts[1, 0].sum(-1)
+    null = found.null[:, 1, 0].sum(-1)
+    assert detectors.max() > 0, "thresholds so high that nothing is tested"
+    assert (null.min(0) <= detectors).all()
+    assert (detectors <= null.max(0)).all()
+
+
+def test_counts_agree_with_the_kernels_one_by_one():
+    net, source = planted.net(), planted.source()
+    found = dissection.dissect(net, source, ("mixed",), size=12, **QUICK, seed=3)["mixed"]
+    images = np.stack([net.preprocess(source[i]["image"]) for i in range(12)])
+    acts = np.asarray(net.features(images, "mixed"))
+    # The label maps by hand: whole images at the nearest pixel.
+    near = (2 * np.arange(12) + 1) * 16 // 24
+    maps = np.stack([source[i]["concepts"] for i in range(12)])[:, near[:, None], near]
+    threshold = dissection.quantile(acts, 0.01, size=(12, 12))
+    np.testing.assert_allclose(found.threshold, threshold, rtol=1e-5)
+    category = dissection.Vocabulary(planted.NAMES).category
+    orders = np.concatenate([np.arange(12)[None], dissection.derangements(12, 2, 3)])
+    tallies = dissection.tally_orders(acts, found.threshold, maps, 5, orders, categories=category)
+    np.testing.assert_array_equal(found.tally.concept, tallies[0].concept)
+    unsure = ambiguous(acts, found.threshold, (12, 12))
+    assert (abs(found.tally.unit - tallies[0].unit) <= unsure).all()
+    for counts, tally in zip([found.counts, *found.null], tallies, strict=True):
+        best = dissection.best_by_category(tally.iou(), category)
+        for per in result.PER:
+            again = dissection.count_detectors(*best, per=per)
+            np.testing.assert_array_equal(counts[result.PER.index(per)], again)
+    top = np.argsort(-acts.max((1, 2)), 0, kind="stable")[:5].T
+    np.testing.assert_array_equal(found.top_images, top)
+    np.testing.assert_allclose(found.top_activations, found.top_maps.max((2, 3)))
+    np.testing.assert_allclose(found.top_maps[2, 1], acts[top[2, 1], ..., 2], atol=1e-6)
+
+
+def ambiguous(acts, threshold, size):
+    """Pixels of each unit within 4e-6 of its scale of the threshold, [U]."""
+    grid = resample.Grid(acts.shape[1:3], size, "edge")
+    up = np.asarray(jax.vmap(lambda x: resample.upsample(x, grid))(acts))
+    scale = np.abs(acts).max((0, 1, 2))
+    return (np.abs(up - threshold) <= 4e-6 * scale).sum((0, 1, 2))
+
+
+def test_devices_and_batches_end_to_end():
+    net, source = planted.net(), planted.source(13)
+    images = np.stack([net.preprocess(source[i]["image"]) for i in range(13)])
+    acts = np.asarray(net.features(images, "mixed"))
+    base, *others = (
+        dissection.dissect(
+            net,
+            source,
+            ("mixed",),
+            size=16,
+            batch_size=batch,
+            devices=jax.local_devices()[:count],
+            shuffles=0,
+            replicates=0,
+            random_baseline=False,
+            thresholds={"mixed": np.full(6, 0.2)},
+        )["mixed"].tally
+        for count, batch in ((1, 64), (1, 3), (2, 4), (4, 5))
+    )
+    unsure = ambiguous(acts, 0.2, (16, 16))
+    for other in others:
+        np.testing.assert_array_equal(other.concept, base.concept)
+        assert (abs(other.unit - base.unit) <= unsure).all()
+        assert (abs(other.intersection - base.intersection) <= unsure[:, None]).all()
+
+
+def test_one_forward_pass_for_all_stages_and_seldom_more_past_the_bound(monkeypatch, capsys):
+    runs = []
+    run = activations.Forward.run
+
+    def counted(self, start, stop):
+        runs.append((self.layers, start, stop))
+        return run(self, start, stop)
+
+    monkeypatch.setattr(activations.Forward, "run", counted)
+    arguments = (planted.net(), planted.source(), ("mixed", "pixels"))
+    kept = dissection.dissect(*arguments, size=16, **QUICK)
+    assert runs == [(("pixels", "mixed"), 0, 12)]
+    assert not capsys.readouterr().out
+    runs.clear()
+    # Room for the smaller layer alone: 12 images of 8x8x6 float32 are 18 KiB, of 16x16x3 36 KiB.
+    repeated = dissection.dissect(*arguments, size=16, **QUICK, cache_gb=20 / 2**20)
+    assert runs[0] == (("pixels", "mixed"), 0, 12)
+    assert {layers for layers, _, _ in runs[1:]} == {("pixels",)}
+    assert "pixels: its activations need" in capsys.readouterr().out
+    for layer in ("mixed", "pixels"):
+        for field in ("threshold", "counts", "null", "replicates", "top_images", "top_maps"):
+            np.testing.assert_array_equal(
+                getattr(kept[layer], field), getattr(repeated[layer], field), err_msg=field
+            )
+
+
+def test_a_dense_layer_is_a_map_of_one_node():
+    found = dissection.dissect(planted.net(), planted.source(), ("fc",), size=8, **QUICK)["fc"]
+    assert found.top_maps.shape == (3, 5, 1, 1)
+    assert (found.tally.unit % 64 == 0).all()  # whole images are on or off
+
+
+def test_random_weights_are_counted_too():
+    net = planted.net()
+    options = {"size": 16, "shuffles": 0, "replicates": 0, "seed": 5}
+    found = dissection.dissect(net, planted.source(), ("mixed",), **options)["mixed"]
+    other = planted.net(seed=5)
+    again = dissection.dissect(other, planted.source(), ("mixed",), **options)["mixed"]
+    np.testing.assert_array_equal(found.random, again.counts)
+    assert found.null.shape == (0, 2, 2, 3, 3)
+    assert found.replicates.shape == (0, 2, 2, 3, 3)
+
+
+def test_one_image_has_no_null(capsys):
+    options = {"size": 16, "images": 1, "random_baseline": False, "replicates": 2}
+    found = dissection.dissect(planted.net(), planted.source(), ("pixels",), **options)["pixels"]
+    assert found.null.shape[0] == 0
+    assert found.top_images.shape == (3, 1)
+    assert "no chance level: one image" in capsys.readouterr().out
+
+
+def test_no_unit_above_the_threshold():
+    found = dissection.dissect(
+        planted.net(), planted.source(), ("pixels",), size=16, iou=(0.999,), **QUICK,
+        thresholds={"pixels": [9, 9, 9]},
+    )["pixels"]  # fmt: skip
+    assert not found.counts.any()
+    assert found.unique().tolist() == [[0, 0, 0]]
+
+
+def test_restricted_counts_less_area():
+    arguments = (planted.net(), planted.source(), ("mixed",))
+    free = dissection.dissect(*arguments, size=16, **QUICK)["mixed"]
+    tied = dissection.dissect(*arguments, size=16, **QUICK, restricted=True)["mixed"]
+    np.testing.assert_array_equal(free.tally.intersection, tied.tally.intersection)
+    assert (tied.iou() >= free.iou()).all()
+    np.testing.assert_array_equal(tied.iou(), free.tally.iou(restricted=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": ("layer4",)}, "'layer4' is not in this network; its layers: pixels, mixed, fc"),
+        ({"q": 0.0}, "q=0.0 is not a tail share"),
+        ({"q": 1.0}, "q=1.0 is not a tail share"),
+        ({"over": "all"}, "over='all' is not known; use one of upsampled, raw"),
+        ({"rule": "median"}, "rule='median' is not known; use one of linear, hazen"),
+        ({"padding": "wrap"}, "padding='wrap' is not known; use one of edge, zero"),
+        ({"iou": ()}, "must be one or more thresholds"),
+        ({"iou": (1.0,)}, "from 0 up to below 1"),
+        ({"shuffles": -1}, "shuffles=-1 must be 0 or more"),
+        ({"thresholds": {"pixels": [0.5]}}, r"layer 'pixels' have shape \(1,\); it has 3 units"),
+    ],
+)
+def test_bad_options_compile_nothing(monkeypatch, options, message):
+    def compiled(*arguments):
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(activations, "_program", compiled)
+    arguments = {"layers": ("pixels",), "size": 16} | options
+    with pytest.raises(ValueError, match=message):
+        dissection.dissect(planted.net(), planted.source(), **arguments)
+
+
+def test_a_set_without_masks_is_refused():
+    bare = dataclasses.replace(planted.source(), concept_names=())
+    with pytest.raises(ValueError, match="the data set has no masks"):
+        dissection.dissect(planted.net(), bare, ("pixels",))
+
+
+def test_activations_that_are_not_finite_are_refused():
+    net = planted.net(planted_nan)
+    with pytest.raises(ValueError, match="activations of image 0 hold NaN"):
+        dissection.dissect(net, planted.source(), ("pixels",), size=16, **QUICK)
+
+
+def planted_nan(image):
+    return np.where(image > 0, np.nan, 0).astype(np.float32)
+
+
+def test_last_maps():
+    net = planted.net()
+    assert activations.last_maps(net, planted.source()) == ("pixels", "mixed")
+    assert activations.last_maps(net, planted.source(), 1) == ("mixed",)
+
+
+def test_saved_and_loaded(tmp_path):
+    found = dissection.dissect(planted.net(), planted.source(), ("mixed",), size=16, **QUICK)
+    path = tmp_path / "mixed.npz"
+    dissection.save(found["mixed"], path)
+    again = dissection.load(path)
+    for field in dataclasses.fields(again):
+        a, b = getattr(found["mixed"], field.name), getattr(again, field.name)
+        if field.name == "tally":
+            for part in dataclasses.fields(a):
+                np.testing.assert_array_equal(getattr(a, part.name), getattr(b, part.name))
+        else:
+            np.testing.assert_array_equal(a, b)
+    assert again.names == planted.NAMES
+    assert [p.name for p in tmp_path.iterdir()] == ["mixed.npz"]
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match="is no result of a dissection"):
+        dissection.load(path)
+
+
+def test_compare(tmp_path):
+    source = planted.source()
+    runs = {
+        f"seed {seed}": dissection.dissect(
+            planted.net(seed=seed), source, ("mixed",), size=16, **(QUICK | {"replicates": 9})
+        )["mixed"]
+        for seed in (0, 1)
+    }
+    a, b = runs.values()
+    dissection.save(b, tmp_path / "b.npz")
+    compared = dissection.compare({"seed 0": a, "seed 1": tmp_path / "b.npz"})
+    assert compared.names == ("seed 0", "seed 1")
+    assert compared.categories == ("object", "part", "material", "total")
+    np.testing.assert_array_equal(compared.difference[0, ..., :3], b.counts - a.counts)
+    np.testing.assert_array_equal(compared.difference[0, ..., 3], (b.counts - a.counts).sum(-1))
+    pairs = np.sort((b.replicates - a.replicates).sum(-1), 0)
+    # The 5th and 95th of 9 sorted values, counted from 0: 0.4 and 7.6, so the first and last.
+    np.testing.assert_array_equal(compared.interval[0, ..., 3, 0], pairs[0])
+    np.testing.assert_array_equal(compared.interval[0, ..., 3, 1], pairs[8])
+    itself = dissection.compare({"a": a, "the same": a})
+    assert not itself.difference.any()
+    assert not itself.interval.any()
+
+
+def test_what_cannot_be_compared():
+    arguments = (planted.net(), planted.source(), ("pixels",))
+    a = dissection.dissect(*arguments, size=16, **QUICK)["pixels"]
+    with pytest.raises(ValueError, match="needs two dissections or more, not 1"):
+        dissection.compare({"a": a})
+    others = {
+        "options": dissection.dissect(*arguments, size=16, **QUICK, q=0.02)["pixels"],
+        "images": dissection.dissect(*arguments, size=8, **QUICK)["pixels"],
+        "concepts": dataclasses.replace(a, names=(*planted.NAMES[:4], ("hide", "material"))),
+    }
+    for what, b in others.items():
+        with pytest.raises(ValueError, match=f"b and a were dissected with other {what}"):
+            dissection.compare({"a": a, "b": b})
+
+
+def test_progress_is_said_for_long_work_only(monkeypatch, capsys):
+    report = say.progress("forward", 100)
+    report(50)
+    assert not capsys.readouterr().out
+    monkeypatch.setattr(say, "_SECONDS", 0.0)
+    watched = activations.Watched(np.zeros((100, 1, 1, 1)), "counts")
+    for start in (0, 25, 50, 75, 0, 25):
+        watched[start : start + 25]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        f"counts: {done} of 100 images" for done in (50, 75, 50)
+    ]
+    assert all("images/s" in line and "ETA" in line for line in lines)

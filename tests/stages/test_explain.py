@@ -1,0 +1,350 @@
+"""The stage `attribute`: what it writes, what it skips, where regions come from, and what cannot work."""
+
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import PIL.Image
+import pytest
+import toy
+
+import mixaug_jax
+from mixaug_jax import config as config_lib
+from mixaug_jax import data
+from mixaug_jax.draw import explanation_figures
+from mixaug_jax.explain import evaluation, regions, running
+from mixaug_jax.stages import explain
+
+ROOT = pathlib.Path(__file__).parents[2]
+FIGURES = {f"{name}.{e}" for name in ("curves", "overlays") for e in ("png", "svg")}
+CONTROLS = ("random", "center", "sobel")
+
+
+def files_of(*methods):
+    return {f"{m}.npz" for m in (*methods, *CONTROLS)} | {"scores.csv"} | FIGURES
+
+
+def settings(**options):
+    """The gradient, no curves, and nothing that takes long."""
+    config = toy.config(epochs=1, keep_every=0.5)
+    quick = {"methods": ("gradient",), "scores": ("pointing_game", "energy_pointing_game")}
+    quick |= {"images": 8, "replicates": 5}
+    config.explain.update(quick | options)
+    return config
+
+
+def boxed(**fields):
+    """The toy's pictures, a box on the right half, called as their class; the third picture has none."""
+    plain = toy.source(21, seed=2)
+
+    def read(i):
+        example = plain[i]
+        boxes = np.float32([[0, 8, 16, 16]][: i != 2])
+        return example | {
+            "boxes": boxes,
+            "box_labels": np.full(len(boxes), example["label"], np.int32),
+        }
+
+    given = {"box_names": plain.class_names} | fields
+    return dataclasses.replace(plain, read=read, **given)
+
+
+@pytest.fixture
+def workdir(trained, tmp_path, monkeypatch):
+    """A trained run without results; images with boxes."""
+    toy.use(monkeypatch, boxed())
+    return toy.copy_run(trained, tmp_path / "run")
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_what_it_writes(workdir, capsys):
+    config = settings(scores=("pointing_game", "energy_pointing_game", "deletion"), images=0)
+    config.explain.options.deletion.window = 8
+    explain.run(config, workdir)
+    folder = workdir / "attribution"
+    assert {path.name for path in folder.iterdir()} == files_of("gradient")
+    found = {m: evaluation.load(folder / f"{m}.npz") for m in ("gradient", *CONTROLS)}
+    one = found["gradient"]
+    assert one.images.tolist() == list(range(21))
+    assert one.labels.tolist() == [boxed()[i]["label"] for i in range(21)]
+    assert one.settings["options"] == {"output": "logit", "key": 0}
+    assert one.settings["scores"]["deletion"]["window"] == 8
+    assert (one.settings["region"], one.settings["split"]) == ("class_boxes", "validation")
+    with np.load(folder / "gradient.npz") as file:
+        stored = set(file.files)
+        assert file["heat"].dtype == np.float32
+        assert file["score.pointing_game"].dtype == np.float64
+        assert file["curve.deletion"].shape == (21, 3)
+        assert json.loads(str(file["settings"])) == one.settings
+    assert {"heat", "images", "labels", "predicted", "score.background_attribution"} <= stored
+    table = rows(folder / "scores.csv")
+    assert list(table[0]) == [
+        "method",
+        "kind",
+        "score",
+        "mean",
+        "low",
+        "high",
+        "images",
+        "left_out",
+    ]
+    assert [r["method"] for r in table if r["score"] == "deletion"] == ["gradient", *CONTROLS]
+    assert {r["kind"] for r in table if r["method"] in CONTROLS} == {"control"}
+    energy = {r["method"]: r for r in table if r["score"] == "energy_pointing_game"}
+    for method, row in energy.items():
+        values = found[method].scores["energy_pointing_game"]
+        assert float(row["mean"]) == pytest.approx(np.nanmean(values), abs=1e-5)
+        assert (row["images"], row["left_out"]) == ("20", "1")
+        assert float(row["low"]) <= float(row["mean"]) <= float(row["high"])
+    background = next(r for r in table if r["score"] == "background_attribution")
+    assert float(background["mean"]) == pytest.approx(
+        1 - float(energy["gradient"]["mean"]), abs=1e-5
+    )
+    said = capsys.readouterr().out
+    assert "attributing step 4: gradient, random, center, sobel; 21 images, true class" in said
+    assert "regions from class_boxes, 1 images without one" in said
+    assert "written to" in said
+
+
+def test_the_same_again_computes_nothing_and_other_settings_do(workdir, monkeypatch, capsys):
+    computed = []
+    evaluate_method = running.evaluate_method
+
+    def counted(net, examples, method, *arguments, **options):
+        computed.append(method)
+        return evaluate_method(net, examples, method, *arguments, **options)
+
+    monkeypatch.setattr(running, "evaluate_method", counted)
+    monkeypatch.setattr(explain, "_draw", lambda *arguments: None)  # it takes its time
+    explain.run(settings(), workdir)
+    assert computed == ["gradient", *CONTROLS]
+    computed.clear()
+    capsys.readouterr()
+    explain.run(settings(memory_gb=0.0, replicates=3), workdir)
+    assert not computed
+    assert "already there" in capsys.readouterr().out
+    explain.run(settings(methods=("gradient", "input_x_gradient")), workdir)
+    assert computed == ["input_x_gradient"]
+    changes = ({"images": 7}, {"reduce": "abs_max"}, {"label": "predicted"}, {"region": "boxes"})
+    for changed in (*changes, {"scores": ("sparseness",)}, {"split": "test"}):
+        computed.clear()
+        explain.run(settings(**changed), workdir)
+        assert "gradient" in computed, changed
+    computed.clear()
+    config = settings(methods=("gradient", "input_x_gradient"), split="test")
+    config.explain.options.input_x_gradient.output = "prob"
+    explain.run(config, workdir)
+    assert computed == ["input_x_gradient"]
+    computed.clear()
+    (workdir / "attribution" / "center.npz").write_bytes(b"half a file")
+    explain.run(config, workdir)
+    assert computed == ["center"]
+    toy.use(monkeypatch, dataclasses.replace(toy.source(21, seed=5), box_names=("a",)))
+    computed.clear()
+    explain.run(config, workdir)
+    assert computed == ["gradient", "input_x_gradient", *CONTROLS], "other images"
+
+
+def test_every_checkpoint(workdir):
+    explain.run(settings(), workdir, which="all")
+    found = [
+        evaluation.load(workdir / "attribution" / step / "gradient.npz") for step in ("2", "4")
+    ]
+    assert found[0].settings["weights"] != found[1].settings["weights"]
+    assert np.abs(found[0].heat - found[1].heat).max() > 0
+    for step in ("2", "4"):
+        names = {path.name for path in (workdir / "attribution" / step).iterdir()}
+        assert names == files_of("gradient")
+    explain.run(settings(), workdir, which="best")
+    assert (workdir / "attribution" / "gradient.npz").exists()
+    with pytest.raises(ValueError, match=r"'3' is not in .*; allowed: latest, best, all, 2, 4"):
+        explain.run(settings(), workdir, which="3")
+
+
+def test_without_regions(workdir, monkeypatch, capsys):
+    toy.use(monkeypatch, toy.source(21, seed=2))
+    config = settings(scores=("pointing_game", "sparseness"))
+    with pytest.raises(
+        ValueError, match=r"left out pointing_game, because scenes has no boxes and no masks"
+    ):
+        explain.run(config, workdir)
+    assert not (workdir / "attribution").exists()
+    explain.check(config)
+    explain.run(config, workdir, required=False)
+    said = capsys.readouterr().out
+    assert said.count("left out pointing_game, because scenes has no boxes") == 1
+    assert set(evaluation.load(workdir / "attribution" / "gradient.npz").scores) == {"sparseness"}
+
+
+def test_images_of_other_classes(workdir, monkeypatch, capsys):
+    toy.use(monkeypatch, boxed(class_names=("photo",), box_names=("photo",)))
+    with pytest.raises(ValueError, match="the network has 4 classes and the data set 1"):
+        explain.run(settings(), workdir)
+    explain.run(settings(), workdir, required=False)
+    assert "the predicted class is explained" in capsys.readouterr().out
+    found = evaluation.load(workdir / "attribution" / "gradient.npz")
+    np.testing.assert_array_equal(found.labels, found.predicted)
+    assert found.settings["region"] == "boxes"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("methods", ("grad",), "explain.methods='grad' is not known.*allowed: center, deconvnet"),
+        ("scores", ("auc",), "explain.scores='auc' is not known.*allowed: best_box_iou"),
+        ("layer", "layer4", "explain.layer='layer4' is not known.*relu1, relu3, relu4, fc"),
+        ("split", "val", "explain.split='val' is not known; allowed: train, validation"),
+        (
+            "label",
+            "given",
+            "explain.label='given' is not known; allowed: true, predicted, mapped",
+        ),
+        ("region", "mask", "explain.region='mask' is not known"),
+        ("reduce", "max", "explain.reduce='max' is not known"),
+        ("images", -1, "explain.max_images must be at least 0"),
+        ("reference", 1, "explain.reference must be at least 2"),
+        ("memory_gb", -1.0, "explain.memory_gb must be at least 0"),
+        ("boxes", "nowhere.csv", "the boxes nowhere.csv cannot be read: No such file"),
+    ],
+)
+def test_bad_settings_are_said_before_any_compile(workdir, key, value, message):
+    config = settings(**{key: value})
+    for call in (lambda: explain.check(config), lambda: explain.run(config, workdir)):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert not (workdir / "attribution").exists()
+
+
+def test_options_that_do_not_fit_are_said_before_any_compile(workdir, monkeypatch):
+    monkeypatch.setattr(running, "evaluate_method", unreachable)
+    config = settings(methods=("occlusion",))
+    config.explain.options.occlusion.window = 40
+    with pytest.raises(ValueError, match="window is 40 pixels, longer than the image's side of 16"):
+        explain.run(config, workdir)
+
+
+def unreachable(*arguments, **options):
+    raise AssertionError("computed something")
+
+
+def test_a_split_that_is_not_there(workdir):
+    config = settings(split="test")
+    config.data.test_split = ""
+    with pytest.raises(ValueError, match=r"attribute\.split='test', but data\.test_split is empty"):
+        explain.check(config)
+
+
+def test_every_option_of_every_method_and_score_is_a_key():
+    options = config_lib.get_config().attribute.options
+    assert options.integrated_gradients.steps == 50
+    assert options.occlusion.window == 16
+    assert options.lerf.window == 8
+    assert options.deletion.window == 2
+    assert not {"key", "chunk", "noise", "masks"} & {k for group in options.values() for k in group}
+
+
+def test_a_folder_with_boxes_from_files(tmp_path, workdir, monkeypatch):
+    """Boxes of annotations.json and of a CSV, in stored pixels, follow the network's resize and crop."""
+    draw = np.random.default_rng(0)
+    notes, lines = {}, ["ImageId,PredictionString"]
+    for split in ("train", "val"):
+        for k in range(4):
+            path = tmp_path / "photos" / split / f"level {k}" / f"{split}{k}.png"
+            path.parent.mkdir(parents=True)
+            PIL.Image.fromarray(draw.integers(0, 256, (32, 64, 3), np.uint8)).save(path)
+            notes[str(path.relative_to(tmp_path / "photos"))] = {"boxes": [["head", 0, 32, 16, 64]]}
+            lines.append(f"{split}{k},level {k} 32 0 64 16".replace("level ", "level_"))
+    (tmp_path / "photos" / "annotations.json").write_text(json.dumps(notes))
+    (tmp_path / "boxes.csv").write_text("\n".join(lines))
+    config = settings(images=0)
+    monkeypatch.undo()  # the real data sets
+    config.data.name = "folder"
+    config.data.dir = str(tmp_path / "photos")
+    source = data.open_source("validation", config)
+    assert [source.file_name(i) for i in range(4)] == [f"val{k}.png" for k in range(4)]
+    net = mixaug_jax.load(workdir)
+    wanted = {"methods": (), "scores": ("mass_accuracy",), "devices": jax.devices()[:1]}
+    heads = mixaug_jax.evaluate(net, source, **wanted)["center"]
+    assert heads.settings["region"] == "boxes"
+    # 32 x 64 becomes 16 x 32, whose middle is 16 wide: the box covers its upper right quarter.
+    heat = heads.heat[0]
+    expected = heat[:8, 8:].sum() / heat.sum()
+    np.testing.assert_allclose(heads.scores["mass_accuracy"], [expected] * 4, rtol=1e-5)
+    files = mixaug_jax.evaluate(net, regions.add_boxes(source, tmp_path / "boxes.csv"), **wanted)
+    np.testing.assert_allclose(files["center"].scores["mass_accuracy"], [expected] * 4, rtol=1e-5)
+
+
+def test_figures(workdir, monkeypatch):
+    """They are drawn of maps that say nothing and images without a region, too."""
+    net = mixaug_jax.load(workdir)
+    found = mixaug_jax.evaluate(
+        net,
+        boxed(),
+        methods=("gradient",),
+        scores=("pointing_game", "lerf"),
+        images=3,
+        devices=jax.devices()[:1],
+    )
+    heat = found["gradient"].heat.copy()
+    heat[0], heat[1] = 0, np.nan
+    found["gradient"] = dataclasses.replace(found["gradient"], heat=heat)
+    examples = running.load_examples(
+        net, boxed(), running.finder(net, boxed(), "true", "auto"), images=3
+    )
+    figure = explanation_figures.overlays(found, examples, boxed(), net.preprocess)
+    assert len(figure.axes) == 3 * 5
+    words = [text.get_text() for panel in figure.axes for text in panel.texts]
+    assert words == ["nothing", "nothing"]
+    figure = explanation_figures.faithfulness(found)
+    (panel,) = figure.axes
+    assert panel.get_title() == "lerf: higher is better"
+    assert len(panel.lines) == 4
+    legend = [text.get_text() for text in panel.get_legend().get_texts()]
+    areas = [float(text.split()[-1]) for text in legend]
+    assert areas == sorted(areas, reverse=True)
+    colors = {line.get_label().split()[0]: line.get_color() for line in panel.lines}
+    assert len({colors[control] for control in CONTROLS}) == 1
+    assert colors["gradient"] not in {colors[control] for control in CONTROLS}
+    assert not explanation_figures.faithfulness(
+        {k: dataclasses.replace(v, curves={}) for k, v in found.items()}
+    ).axes
+
+
+def test_command_line(tmp_path):
+    """Training, and the light layers after it, of a tiny network; then the layer by name."""
+    command = [
+        *(sys.executable, "-m", "mixaug_jax.main", "--config=configs/baseline.py"),
+        *(f"--workdir={tmp_path / 'run'}", f"--config.data.dir={tmp_path / 'scenes'}"),
+        *("--config.data.size=32", "--config.data.batch_size=8", "--config.train.steps=2"),
+        *(f"--config.data.scenes.{s}=12" for s in ("train", "validation", "test")),
+        *("--config.model.name=tiny", "--config.model.width=0.5", "--config.eval.batch_size=12"),
+    ]
+    quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
+    quick |= {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
+    quick |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+
+    def call(*more):
+        return subprocess.run(
+            [*command, *more], cwd=ROOT, env=os.environ | quick, capture_output=True, text=True
+        )
+
+    done = call("--stage=train")
+    assert done.returncode == 0, done.stderr
+    chosen = ("--stage=explain", "--config.explain.methods=('occlusion',)")
+    done = call(
+        *chosen, "--config.explain.max_images=4", "--config.explain.scores=('mass_accuracy',)"
+    )
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "run" / "attribution"
+    assert {path.name for path in folder.iterdir()} == files_of("occlusion")
+    assert evaluation.load(folder / "occlusion.npz").settings["region"] == "class_masks"

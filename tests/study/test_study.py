@@ -1,0 +1,379 @@
+"""What a study asks for, and what it makes of the results of its runs."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import studies
+from scipy import stats
+
+from mixaug_jax import config as config_lib
+from mixaug_jax.report import writing as report
+from mixaug_jax.study import __main__ as command
+import mixaug_jax
+from mixaug_jax.study import deletion, gather, plan
+
+CONFIGS = ["configs/cutmix.py", "configs/baseline.py", "configs/cutout.py"]
+
+
+def planned(tmp_path, *overrides, configs=CONFIGS, seeds=(0, 1), **options):
+    return plan.make_plan(configs, seeds, tmp_path / "study", overrides, **options)
+
+
+def test_runs_and_their_commands(tmp_path):
+    runs = planned(tmp_path, "train.epochs=3", "data.crop_scale=(0.5, 1.0)")
+    names = ["baseline", "cutmix", "cutout"]
+    assert [(run.name, run.seed) for run in runs] == [(n, s) for s in (0, 1) for n in names]
+    run = runs[4]
+    folder = tmp_path / "study" / "cutmix" / "1"
+    assert run.workdir == folder
+    assert run.command == (
+        "python -m mixaug_jax.main --config=configs/cutmix.py --config.train.epochs=3 "
+        f"'--config.data.crop_scale=(0.5, 1.0)' --config.seed=1 --workdir={folder} --stage=all"
+    )
+    assert (run.config.train.epochs, run.config.seed, run.config.mix.name) == (3, 1, "cutmix")
+    assert run.config.data.crop_scale == (0.5, 1.0)
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_config_names_its_data_set(tmp_path):
+    (run,) = planned(tmp_path, configs=["configs/cutmix.py:cifar10"], seeds=[0])
+    assert run.name == "cutmix"
+    assert run.config.data.name == "cifar10"
+
+
+def test_a_key_goes_to_the_configs_that_have_it(tmp_path):
+    runs = {run.name: run for run in planned(tmp_path, "mix.alpha=0.3", seeds=[0])}
+    assert runs["cutmix"].config.mix.alpha == 0.3
+    assert "alpha" not in runs["cutout"].config.mix
+    assert not any("alpha" in text for text in runs["baseline"].flags)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("train.lrr=1", "unknown key train.lrr"),
+        ("mix.alpha.x=1", "unknown key mix.alpha.x"),
+        ("train.epochs=many", "train.epochs"),
+        ("train.lr", "has no value"),
+        ("seed=3", "--seeds"),
+        ("mix.name=mixup", "--configs"),
+        ("model.name=resnet19", "model.name"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_runs(tmp_path, override, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        planned(tmp_path, override)
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("configs", "seeds", "sentence"),
+    [
+        ([], [0], "one config or more"),
+        (CONFIGS, [], "seeds must be"),
+        (CONFIGS, [1, 1], "seeds must be"),
+        (["configs/cutmix.py", "other/cutmix.py:cifar10"], [0], "two configs are called cutmix"),
+        (["configs/nothing.py"], [0], "nothing.py"),
+        ({"../up": "configs/cutmix.py"}, [0], "cannot be called"),
+        ({"_mine": "configs/cutmix.py"}, [0], "begins with a letter or digit"),
+        ({"tables": "configs/cutmix.py"}, [0], "cannot be called"),
+        ("configs/cutmix.py", [0], "must be a list"),
+    ],
+)
+def test_configs_and_seeds_are_checked(tmp_path, configs, seeds, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        planned(tmp_path, configs=configs, seeds=seeds)
+
+
+def test_imported_weights_have_one_seed(tmp_path):
+    config = config_lib.get_config()
+    config.weights = "resnet18.pth"
+    (run,) = planned(tmp_path, configs={"released": config}, seeds=[0])
+    assert run.config.weights == "resnet18.pth"
+    with pytest.raises(ValueError, match="same for every seed"):
+        planned(tmp_path, configs={"released": config})
+
+
+def test_two_runs_of_the_same_weights_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"baseline and cutmix import the same weights, a\.pth"):
+        planned(tmp_path, "weights=a.pth", seeds=[0])
+
+
+def test_unmixed_labels_are_added_where_labels_are_mixed(tmp_path):
+    runs = planned(tmp_path, seeds=[0], unmixed_labels=True)
+    assert [run.name for run in runs] == ["baseline", "cutmix", "cutout", "cutmix-label_majority"]
+    assert runs[1].config.mix.label == "mixed"
+    assert runs[3].config.mix.label == "majority"
+    assert "--config.mix.label=majority" in runs[3].flags
+    assert "label" not in runs[2].config.mix
+
+
+def test_given_settings_become_a_file_that_main_reads(tmp_path):
+    config = config_lib.get_config("mixup")
+    config.train.lr = 0.25
+    runs = planned(tmp_path, "train.epochs=2", configs=[config], seeds=[3], unmixed_labels=True)
+    plan.write_asked(runs, tmp_path / "study", ["train.epochs=2"])
+    assert config.train.epochs != 2  # the caller's own is left alone
+    for run in runs:
+        file, seed = run.flags[0].removeprefix("--config="), run.flags[1].removeprefix("--config.")
+        assert plan.load(file, [seed]) == run.config
+    assert runs[1].config.mix.label == "majority"
+
+
+def test_shares_are_a_partition_of_the_list(tmp_path, capsys):
+    flags = [f"--configs={','.join(CONFIGS)}", "--seeds=0,1", f"--workdir={tmp_path}", "--list"]
+
+    def listed(*more):
+        assert command.main([*flags, *more]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    every = listed("--config.train.lr=0.2")
+    assert len(every) == 6
+    assert all("--config.train.lr=0.2" in line for line in every)
+    shares = [listed("--config.train.lr=0.2", f"--only={k}/4") for k in (1, 2, 3, 4)]
+    assert sorted(line for share in shares for line in share) == sorted(every)
+    assert {len(share) for share in shares} == {1, 2}
+    with pytest.raises(SystemExit) as stop:
+        listed("--only=5/4")
+    assert stop.value.code == 2
+
+
+def test_a_study_grows_but_keeps_its_settings(tmp_path, capsys):
+    folder = tmp_path / "study"
+    flags = [f"--workdir={folder}", "--list"]
+    assert command.main(["--configs=configs/cutmix.py", "--seeds=0", *flags]) == 0
+    for change in ("--config.train.lr=0.3", "--config.train.epochs=3", "--config.mix.alpha=0.1"):
+        assert command.main(["--configs=configs/cutmix.py", "--seeds=0", *flags, change]) == 2
+        assert change.rpartition("=")[0].removeprefix("--config.") in capsys.readouterr().err
+        assert command.main(["--configs=configs/mixup.py", "--seeds=0", *flags, change]) == 2
+    more = ["--configs=configs/mixup.py", "--seeds=4", "--config.data.threads=1"]
+    assert command.main([*more, *flags, "--config.dissect.q=0.02"]) == 0
+    asked = plan.read_asked(folder)
+    assert (list(asked["configs"]), asked["seeds"]) == (["cutmix", "mixup"], [0, 4])
+    assert list(asked["commands"]) == ["cutmix/0", "mixup/4"]
+
+
+def test_a_run_of_other_settings_is_refused(tmp_path):
+    runs = studies.asked(tmp_path / "one", seeds=[0])
+    studies.write_run(runs[0])
+    text = (runs[0].workdir / "config.json").read_text()
+    other = tmp_path / "two" / "baseline" / "0"
+    other.mkdir(parents=True)
+    (other / "config.json").write_text(text.replace('"epochs": 20', '"epochs": 21'))
+    with pytest.raises(ValueError, match=r"train\.epochs: 21 -> 20"):
+        studies.asked(tmp_path / "two", seeds=[0])
+    assert not (tmp_path / "two" / "study.json").exists()
+
+
+ACCURACY = {"baseline": [0.90, 0.92, 0.91], "cutmix": [0.85, 0.872, 0.858]}
+
+
+def full_study(folder, **options):
+    """Lower accuracy, less pointing, and no effect on the number of concepts."""
+    runs = studies.asked(folder, **options)
+    for run in runs:
+        cutmix = run.name == "cutmix"
+        draw = np.random.default_rng(run.seed)
+        pointing = draw.permutation([1, 1, 1, 0, 0, 0]) * (1 - 0.5 * cutmix)
+        scores = {"gradcam": {"pointing_game": pointing, "energy_pointing_game": draw.random(6)}}
+        unique = [5, 8, 6][run.seed] + cutmix * [1, -1, 0][run.seed]
+        studies.write_run(run, accuracy=ACCURACY[run.name][run.seed], unique=unique, scores=scores)
+    return runs
+
+
+@pytest.fixture
+def no_deletion(monkeypatch):
+    """Deletion across models has tests of its own."""
+    monkeypatch.setattr(deletion, "cross_deletion", refuse)
+
+
+def refuse(*_):
+    raise ValueError("no networks")
+
+
+def test_numbers_intervals_and_sentences(tmp_path, no_deletion):
+    full_study(tmp_path)
+    study = gather(tmp_path)
+    assert study.augmentations == ("baseline", "cutmix")
+    assert study.comparisons == (("cutmix", "baseline"),)
+    (i,) = study.find("accuracy")
+    np.testing.assert_array_equal(study.values[:, :, i], [*ACCURACY.values()])
+    found = stats.ttest_rel(ACCURACY["cutmix"], ACCURACY["baseline"])
+    assert study.p[0, i] == pytest.approx(found.pvalue)
+    assert study.p_holm[0, i] == study.p[0, i]  # alone in its family
+    np.testing.assert_allclose(study.difference_interval[0, i], found.confidence_interval())
+    np.testing.assert_array_equal(study.rank[:, i], [1, 2])
+    assert (study.interval_of[0, i], study.difference_of[0, i]) == ("seeds", "seeds")
+    assert (study.n[0, i], study.pairs[0, i]) == (3, 3)
+
+    (unique,) = study.find("concepts", "unique", setting="unit", level=0.04, category="total")
+    (above,) = study.find(
+        "concepts", "unique_above_shuffled", setting="unit", level=0.04, category="total"
+    )
+    np.testing.assert_array_equal(study.values[:, :, unique], [[6, 9, 7], [7, 8, 7]])
+    np.testing.assert_array_equal(study.values[:, :, above], study.values[:, :, unique] - 1)
+    assert study.measures[above].headline
+    assert not study.measures[unique].headline
+    assert study.difference[0, above] == 0
+    assert study.rank[0, above] == pytest.approx((2 + 1 + 1.5) / 3)
+
+    low, high = study.difference_interval[0, i]
+    assert study.sentences["accuracy"] == (
+        "Accuracy: Supported differences to baseline, at 5 % after Holm's correction over 1 comparison (3 seeds): "
+        f"cutmix -0.05 in test accuracy (95 % interval {low:+.3g} to {high:+.3g}, worse)."
+    )
+    half = np.ptp(study.difference_interval[0, above]) / 2
+    assert study.sentences["concepts"] == (
+        "Concepts: No difference to baseline is supported at 5 % after Holm's correction over 1 comparison (3 seeds). "
+        f"Differences up to about {half:.2g} in unique concepts above chance may be there unseen (half width of the "
+        "95 % interval)."
+    )
+    assert study.sentences["faithfulness"] == "Faithfulness: Not measured, so the data say nothing."
+    assert study.problems == tuple(
+        f"seed {s}: no deletion across models: no networks" for s in range(3)
+    )
+
+
+def test_one_seed_supports_nothing_and_says_so(tmp_path, no_deletion):
+    full_study(tmp_path, seeds=[0])
+    study = gather(tmp_path)
+    (accuracy,) = study.find("accuracy")
+    (pointing,) = study.find("alignment", "pointing_game")
+    assert study.interval_of[:, accuracy].tolist() == ["", ""]
+    assert np.isnan(study.interval[:, accuracy]).all()
+    assert study.interval_of[:, pointing].tolist() == ["images", "images"]
+    assert study.difference_of[0, pointing] == "images"
+    low, high = study.difference_interval[0, pointing]
+    assert -0.5 <= low < study.difference[0, pointing] == -0.25 < high <= 0
+    assert np.isnan(study.p).all()
+    for axis in ("accuracy", "concepts", "alignment"):
+        assert "supports no statement about augmentations" in study.sentences[axis]
+    assert "These very networks" not in study.sentences["accuracy"]
+    assert (
+        "These very networks differ in pointing game (cutmix -0.25)" in study.sentences["alignment"]
+    )
+
+
+def test_a_paired_bootstrap_is_narrower_than_two(tmp_path, no_deletion):
+    """The same images are drawn for both sides."""
+    runs = studies.asked(tmp_path, seeds=[0])
+    hits = np.random.default_rng(0).random(6)
+    for run, shift in zip(runs, (0, 0.125), strict=True):
+        studies.write_run(run, scores={"gradcam": {"pointing_game": hits + shift}})
+    study = gather(tmp_path)
+    (i,) = study.find("alignment", "pointing_game")
+    np.testing.assert_allclose(study.difference_interval[0, i], 0.125)
+    assert np.ptp(study.interval[0, i]) > 0.1
+
+
+def test_what_is_missing_is_said_and_not_made_up(tmp_path, no_deletion):
+    runs = {(run.name, run.seed): run for run in full_study(tmp_path)}
+    (runs["cutmix", 0].workdir / "attribution" / "gradcam.npz").unlink()
+    (runs["cutmix", 1].workdir / "dissection" / "layer4.npz").write_bytes(b"cut off")
+    lines = (runs["cutmix", 2].workdir / "metrics.jsonl").read_text().splitlines()
+    (runs["cutmix", 2].workdir / "metrics.jsonl").write_text(lines[0])
+    for file in runs["baseline", 2].workdir.glob("config.json"):
+        file.unlink()
+    study = gather(tmp_path)
+    text = "\n".join(study.problems)
+    assert "cutmix seed 0: no attribution" in text
+    assert "layer4.npz is no result of a dissection" in text
+    assert "cutmix seed 2: the training has not ended (step 5 of 10)" in text
+    assert "baseline seed 2: not started" in text
+    assert np.isnan(study.values[1, 2]).all()
+    (accuracy,), (pointing,) = study.find("accuracy"), study.find("alignment", "pointing_game")
+    assert study.n[:, accuracy].tolist() == [2, 2]
+    assert study.n[:, pointing].tolist() == [2, 1]
+    assert study.pairs[0, pointing] == 1
+    assert ("cutmix", 2) not in study.workdirs
+    with pytest.raises(ValueError, match=r"no study\.json"):
+        gather(tmp_path / "baseline")
+
+
+def test_results_of_other_settings_are_left_out(tmp_path, no_deletion):
+    runs = studies.asked(tmp_path, seeds=[0, 1])
+    scores = {"gradcam": {"pointing_game": 1.0}}
+    for run in runs:
+        studies.write_run(run, scores=scores, examples=8 if run is runs[1] else 7)
+    other = studies.concepts(9, q=0.02)
+    studies.dissection.save(other, runs[3].workdir / "dissection" / "layer4.npz")
+    file = runs[2].workdir / "config.json"
+    file.write_text(file.read_text().replace('"lr": 0.1', '"lr": 0.2'))
+    study = gather(tmp_path)
+    text = "\n".join(study.problems)
+    assert "cutmix seed 0: attribution/gradcam left out" in text
+    assert "examples: 7 -> 8" in text
+    assert "cutmix seed 1: dissection/layer4 left out" in text
+    assert "baseline seed 1: left out: made with other settings" in text
+    assert "train.lr: 0.1 -> 0.2" in text
+    (pointing,) = study.find("alignment", "pointing_game")
+    np.testing.assert_array_equal(study.values[:, :, pointing], [[1, np.nan], [np.nan, 1]])
+
+
+def test_unmixed_labels_are_compared_with_mixed_ones(tmp_path, no_deletion):
+    runs = studies.asked(tmp_path, methods=["cutmix", "baseline", "mixup"], unmixed_labels=True)
+    for run in runs:
+        twin = run.name.endswith("majority")
+        noise = np.random.default_rng([len(run.name), run.seed]).normal(0, 1e-3)
+        studies.write_run(run, accuracy=0.9 + 0.05 * twin + noise)
+    study = gather(tmp_path)
+    assert study.comparisons == (
+        ("cutmix", "baseline"),
+        ("mixup", "baseline"),
+        ("cutmix-label_majority", "baseline"),
+        ("mixup-label_majority", "baseline"),
+        ("cutmix-label_majority", "cutmix"),
+        ("mixup-label_majority", "mixup"),
+    )
+    (i,) = study.find("accuracy")
+    np.testing.assert_allclose(study.difference[:, i], [0, 0, 0.05, 0.05, 0.05, 0.05], atol=5e-3)
+    # Two families: p times 4 at most among the first, times 2 among the last.
+    assert (study.p_holm[:4, i] <= np.minimum(1, 4 * study.p[:4, i] + 1e-12)).all()
+    assert (study.p_holm[4:, i] <= 2 * study.p[4:, i] + 1e-12).all()
+    assert "Unmixed labels: Supported differences to the same mixing" in study.sentences["accuracy"]
+
+
+TABLES = ("values", "means", "differences", "cross_model_deletion")
+
+
+def read_table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_tables_have_a_row_a_number(tmp_path, no_deletion, monkeypatch, capsys):
+    full_study(tmp_path)
+    written = []
+    monkeypatch.setattr(report, "write_study", lambda *given: written.append(given))
+    study = mixaug_jax.run_study(workdir=tmp_path)
+    assert written == [(study, tmp_path)]
+    printed = capsys.readouterr().out
+    assert study.sentences["accuracy"] in printed
+    assert "seed 0: no deletion across models" in printed
+    rows = {name: read_table(tmp_path / "tables" / f"{name}.csv") for name in TABLES}
+    assert len(rows["values"]) == np.sum(~np.isnan(study.values))
+    assert len(rows["means"]) == study.mean.size
+    assert len(rows["differences"]) == study.difference.size
+    assert rows["cross_model_deletion"] == []
+    (row,) = [r for r in rows["differences"] if r["axis"] == "accuracy"]
+    (i,) = study.find("accuracy")
+    assert (row["augmentation"], row["minus"], row["n"], row["interval_of"]) == (
+        "cutmix", "baseline", "3", "seeds",
+    )  # fmt: skip
+    for cell, value in zip(
+        (row["difference"], row["low"], row["high"], row["p"]),
+        (study.difference[0, i], *study.difference_interval[0, i], study.p[0, i]),
+        strict=True,
+    ):
+        assert float(cell) == pytest.approx(value, rel=1e-5)
+    assert {r["p_holm"] for r in rows["differences"] if r["headline"] == "0"} == {""}
+
+
+def test_asked_is_what_the_study_says(tmp_path, no_deletion):
+    full_study(tmp_path, seeds=[0])
+    study = gather(tmp_path)
+    assert study.asked == json.loads((tmp_path / "study.json").read_text())
+    assert study.asked["commands"]["cutmix/0"].endswith("--stage=all")
+    assert study.workdirs["cutmix", 0] == str(tmp_path / "cutmix" / "0")
