@@ -15,8 +15,18 @@ setuptools.setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=setuptools.find_packages(include=["mixaug_jax", "mixaug_jax.*"]),
-    package_data={"mixaug_jax.models": ["*.json"], "mixaug_jax.report": ["*.css", "*.js"]},
+    # The configs stand beside the package in a clone, and go into it where it is installed.
+    packages=[
+        *setuptools.find_packages(include=["mixaug_jax", "mixaug_jax.*"]),
+        "mixaug_jax.configs",
+    ],
+    package_dir={"mixaug_jax.configs": "configs"},
+    entry_points={"console_scripts": ["mixaug=mixaug_jax.main:entry"]},
+    package_data={
+        "mixaug_jax": ["py.typed"],
+        "mixaug_jax.models": ["*.json"],
+        "mixaug_jax.draw": ["*.css", "*.js"],
+    },
     python_requires=">=3.11",
     install_requires=[
         "jax>=0.10",
@@ -34,11 +44,14 @@ setuptools.setup(
         "clu>=0.0.12",
         "absl-py",
         "matplotlib",
+        "tqdm",
+        "jaxtyping>=0.3",
     ],
     extras_require={
         "test": [
             "pytest",
             "pytest-xdist",
+            "beartype",
             "ruff",
             "tensorboardX",
             "playwright",

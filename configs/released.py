@@ -13,9 +13,9 @@ Expect: not run here on the released files, which could not be had. The paper's 
 not say which images it scanned.
 """
 
-import ml_collections
-
 from mixaug_jax import config
+from mixaug_jax.config import keys
+from mixaug_jax.papers import released
 
 
 def get_config(data="folder"):
@@ -26,8 +26,5 @@ def get_config(data="folder"):
     settings.dissect.max_images = 0  # all
     settings.dissect.random_baseline = False
     with settings.unlocked():
-        settings.released = ml_collections.ConfigDict()
-        settings.released.dir = ""  # the folder of released weights
-        # Or some of them.
-        settings.released.models = ("baseline", "cutout", "mixup", "cutmix", "saliencymix")
+        settings.released = keys.defaults("released", released.KEYS)
     return settings

@@ -1,12 +1,15 @@
 """The table of all stages, and what runs them: `run` for one network, `run_study` for many."""
 
 import pathlib
+import time
 from collections.abc import Sequence
 
+from mixaug_jax import config as config_lib
 from mixaug_jax import report, study
+from mixaug_jax.config import brought
 from mixaug_jax.core import checks, say
 from mixaug_jax.papers import released
-from mixaug_jax.stages import dissect, explain, occlude, train, weights
+from mixaug_jax.stages import dissect, explain, forecast, occlude, train, weights
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.study import plan, tables
 
@@ -29,7 +32,9 @@ ALL = (
 )  # what "all" does, unless config.stages says otherwise
 
 
-def run(config, workdir, stage: str = "all", *, checkpoint: str = "latest") -> None:
+def run(
+    config, workdir, stage: str = "all", *, checkpoint: str = "latest", code: str = "recorded"
+) -> None:
     """Does what `python -m mixaug_jax.main` does: one stage of a run, or all of them.
 
     Args:
@@ -38,6 +43,8 @@ def run(config, workdir, stage: str = "all", *, checkpoint: str = "latest") -> N
       stage: a name in `STAGES`, or "all": those that `config.stages` names (the default: `ALL`). What cannot work is said
         before the first of them begins.
       checkpoint: what later stages read: "latest", "best", "all" or a step's number.
+      code: where entries that a user brought to the run come from: "recorded", the file that brought them, if that is still
+        the same; "stored", the run's own copy, which is then run.
 
     Raises:
       ValueError: settings or data that cannot work, an unknown stage.
@@ -45,12 +52,38 @@ def run(config, workdir, stage: str = "all", *, checkpoint: str = "latest") -> N
       training.Interrupted: SIGTERM came; everything is saved.
       MemoryError, OSError: memory or disk ran out.
     """
-    names = (stage,) if stage != "all" else tuple(config.stages) or ALL
-    checks.choices("stage", names, STAGES)
+    if (pathlib.Path(workdir) / "config.json").exists():
+        brought.bring(brought.read(config_lib.read(workdir)), workdir, code)
+    names = _names(config, stage)
     for name in names if len(names) > 1 else ():
         STAGES[name].check(config)  # what cannot work is said before a training, not after it
     for name in names:
+        began = time.monotonic()
         STAGES[name].run(config, workdir, which=checkpoint, required=stage != "all")
+        say.line(f"{name}: {say.duration(time.monotonic() - began)}")
+
+
+def _names(config, stage):
+    """The stages that a name stands for."""
+    names = (stage,) if stage != "all" else tuple(config.stages) or ALL
+    checks.choices("stage", names, STAGES)
+    return names
+
+
+def check(config, workdir, stage: str = "all") -> None:
+    """Says all that can be said of a run before its first step, and raises where it cannot work.
+
+    Args:
+      config, workdir, stage: as in `run`.
+
+    Raises:
+      ValueError: settings or data that cannot work, an unknown stage.
+    """
+    for name in _names(config, stage):
+        STAGES[name].check(config)
+        say.detail(f"{name}: nothing speaks against it")
+    forecast.say_forecast(config, workdir)
+    say.result("nothing speaks against it; leave out --check to begin")
 
 
 def run_study(

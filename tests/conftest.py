@@ -4,8 +4,17 @@ import os
 import pathlib
 
 import jax
+import jaxtyping
 import numpy as np
 import pytest
+
+# Before the package is imported, which `toy` does: the types and shapes of the arguments and the result of every function
+# of the package are checked at every call. JAXTYPING=0 leaves the checks out.
+if os.environ.get("JAXTYPING", "1") != "0":
+    # As for type checkers, an int is as good as a float.
+    checker = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+    jaxtyping.install_import_hook("mixaug_jax", checker)
+
 import toy
 
 # Before the first use of a device. Tests check integers, geometry and equality, not speed, so the
@@ -19,6 +28,14 @@ jax.config.update("jax_compilation_cache_dir", str(ROOT / ".pytest_cache" / "xla
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 SHARED = pathlib.Path(os.environ.get("MIXAUG_JAX_SHARED", ROOT.parent / "shared"))
+
+
+@pytest.fixture
+def unchecked():
+    """For bad input that the package has a sentence for, which the checks of types would forestall."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -30,10 +30,10 @@ SCORES = (
 
 def found():
     """A dissection with three detectors."""
-    options = {"size": 16, "random_baseline": False, "shuffles": 2, "replicates": 3}
+    options = dissection.Options(size=16, random_baseline=False, shuffles=2, replicates=3)
     thresholds = {"pixels": [0.5, 0.5, 0.5]}
     return dissection.dissect(
-        planted.net(), planted.source(), ("pixels",), thresholds=thresholds, **options
+        planted.net(), planted.source(), ("pixels",), options, thresholds=thresholds
     )["pixels"]
 
 

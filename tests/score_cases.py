@@ -6,8 +6,10 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from mixaug_jax.explain import job
 from mixaug_jax.models import Net, Preprocess
 from mixaug_jax.scores import SCORES
+from mixaug_jax.scores.entry import as_score
 
 HEATS = ("grad", "random", "gradcam")
 
@@ -32,6 +34,13 @@ def linear_net(shape=(6, 7, 3), classes=4, seed=0):
     variables = {"params": {"fc": {"kernel": kernel, "bias": bias}}}
     net = Net(Linear(classes), variables, Preprocess(shape[0]))
     return net, image, kernel.T.reshape(classes, *shape) * image
+
+
+def said(*names, kind="method", title="gradient", brought=()):
+    """What results say of a method and of scores and their parts by name; `brought`: scores of a test's own."""
+    scores = SCORES | {entry.__name__: as_score(entry) for entry in brought}
+    facts = job.Job({}, scores, job.Options()).facts()
+    return {"kind": kind, "title": title, "scores": {name: facts[name] for name in names}}
 
 
 def run(name, heats, net, images, labels, each=None, **options):

@@ -62,7 +62,7 @@ def concepts(unique, null=1.0, **changed):
         top_images=np.zeros((units, 5), int),
         top_activations=np.zeros((units, 5), np.float32),
         top_maps=np.zeros((units, 5, 2, 2), np.float32),
-        images=np.arange(6),
+        indices=np.arange(6),
         settings={"options": options, "weights": unique, "labels": {"split": "validation"}},
     )
 

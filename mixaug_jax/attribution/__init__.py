@@ -18,7 +18,7 @@ where they matter.
 * Where the explained output is NaN, the whole map is NaN. An image equal to the baseline, a dead network, or a CAM with
   nothing positive give maps of zeros ("mean" to rounding), never 0/0; but rise and iba give what their noise does.
 
-A new method is one function of this form and one line in `METHODS`.
+A new method is one function of this form and one line in `METHODS`; what its signature cannot say stands in a record `Method`.
 """
 
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ from mixaug_jax.attribution.cam import (
     xgradcam,
 )
 from mixaug_jax.attribution.controls import center, random, sobel
+from mixaug_jax.attribution.entry import Method
 from mixaug_jax.attribution.gradient import (
     deconvnet,
     gradient,
@@ -49,39 +50,45 @@ from mixaug_jax.attribution.perturbation import feature_ablation, occlusion, ris
 from mixaug_jax.attribution.relevance import deeplift, excitation_backprop, lrp
 from mixaug_jax.core import checks
 
-__all__ = ["METHODS", "heatmap", "iba_statistics"]
+__all__ = ["METHODS", "Method", "controls", "heatmap", "iba_statistics"]
 
 METHODS = {
-    "center": center,
-    "deconvnet": deconvnet,
-    "deeplift": deeplift,
-    "excitation_backprop": excitation_backprop,
-    "expected_gradients": expected_gradients,
-    "feature_ablation": feature_ablation,
-    "gradcam": gradcam,
-    "gradcam_plus_plus": gradcam_plus_plus,
-    "gradient": gradient,
-    "guided_backprop": guided_backprop,
-    "guided_gradcam": guided_gradcam,
-    "hirescam": hirescam,
-    "iba": iba,
-    "input_x_gradient": input_x_gradient,
-    "integrated_gradients": integrated_gradients,
-    "layercam": layercam,
-    "loss_gradient": loss_gradient,
-    "lrp": lrp,
-    "occlusion": occlusion,
-    "random": random,
-    "rise": rise,
-    "scorecam": scorecam,
-    "smoothgrad": smoothgrad,
-    "smoothgrad_squared": smoothgrad_squared,
-    "sobel": sobel,
-    "vargrad": vargrad,
-    "xgradcam": xgradcam,
+    "deconvnet": Method(deconvnet, signed=False),
+    "deeplift": Method(deeplift, title="DeepLIFT"),
+    "excitation_backprop": Method(excitation_backprop),
+    "expected_gradients": Method(expected_gradients),
+    "feature_ablation": Method(feature_ablation),
+    "gradcam": Method(gradcam, title="Grad-CAM"),
+    "gradcam_plus_plus": Method(gradcam_plus_plus, title="Grad-CAM++"),
+    "gradient": Method(gradient, signed=False),
+    "guided_backprop": Method(guided_backprop, signed=False, title="guided backpropagation"),
+    "guided_gradcam": Method(guided_gradcam, signed=False, title="guided Grad-CAM"),
+    "hirescam": Method(hirescam, title="HiResCAM"),
+    "iba": Method(iba, title="information bottleneck"),
+    "input_x_gradient": Method(input_x_gradient, title="input x gradient"),
+    "integrated_gradients": Method(integrated_gradients),
+    "layercam": Method(layercam, title="LayerCAM"),
+    "loss_gradient": Method(loss_gradient, signed=False, title="gradient of the loss"),
+    "lrp": Method(lrp, title="LRP"),
+    "occlusion": Method(occlusion),
+    "rise": Method(rise, title="RISE"),
+    "scorecam": Method(scorecam, title="Score-CAM"),
+    "smoothgrad": Method(smoothgrad, signed=False, title="SmoothGrad"),
+    "smoothgrad_squared": Method(smoothgrad_squared, title="SmoothGrad squared"),
+    "vargrad": Method(vargrad, title="VarGrad"),
+    "xgradcam": Method(xgradcam, title="XGrad-CAM"),
+    # What knows nothing of the network.
+    "random": Method(random, title="random", control=True),
+    "center": Method(center, title="center", control=True),
+    "sobel": Method(sobel, title="edges (Sobel)", control=True),
 }
 
 REDUCTIONS = ("sum", "abs_sum", "abs_max", "positive")
+
+
+def controls() -> tuple[str, ...]:
+    """The names of the methods that know nothing of the network."""
+    return tuple(name for name, method in METHODS.items() if getattr(method, "control", False))
 
 
 def heatmap(a, reduce="sum"):
@@ -100,7 +107,7 @@ def heatmap(a, reduce="sum"):
     checks.choice("reduce", reduce, REDUCTIONS)
     a = jnp.asarray(a)
     if a.ndim < 3:
-        raise ValueError(f"attributions must be [...,h,w,C], got {list(a.shape)}")
+        raise ValueError(f"attributions must be [...,h,w,C]; got {list(a.shape)}")
     if reduce == "sum":
         return a.sum(-1)
     if reduce == "abs_sum":

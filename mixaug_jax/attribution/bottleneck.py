@@ -184,7 +184,7 @@ def iba_statistics(net, batches, *, layer="", variant="library"):
         shape = shape or images.shape
         if images.shape[1:] != shape[1:] or len(images) > shape[0]:
             got = f"{list(images.shape)} after {list(shape)}"
-            raise ValueError(f"batches must be of one size, none larger than the first, got {got}")
+            raise ValueError(f"batches must be of one size, none larger than the first; got {got}")
         layer = map_layer(net, jnp.asarray(images[0]), layer, DEPTH)
         filled = np.zeros(shape, np.float32)  # one shape, so one compile
         filled[: len(images)] = images
@@ -194,7 +194,7 @@ def iba_statistics(net, batches, *, layer="", variant="library"):
         nonzero = nonzero + live.astype(np.int64)
     count, mean, spread = moments
     if count < 2:
-        raise ValueError(f"iba_statistics needs at least 2 images, got {count}")
+        raise ValueError(f"iba_statistics needs at least 2 images; got {count}")
     if variant == "library":
         stats = mean, np.sqrt(spread / (count - 1)), nonzero > MIN_ACTIVE * count
     else:

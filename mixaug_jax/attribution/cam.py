@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mixaug_jax.attribution import chunks, resampling
 from mixaug_jax.attribution.gradient import guided_backprop
-from mixaug_jax.attribution.target import map_layer, nan_like, outputs, select
+from mixaug_jax.attribution.target import cam_layer, nan_like, outputs, select
 from mixaug_jax.core import checks
 
 RESIZES = ("bilinear", "nearest")
@@ -53,14 +53,15 @@ def _finish(values, image, relu, resize):
 
 def _cam(combine, net, image, label, layer, relu, resize, output):
     image = checks.image(image)
-    layer = map_layer(net, image, layer, 1)
+    layer = cam_layer(net, image, layer)
     activations = net.features(image[None], layer)
 
     def explained(h):
         return outputs_from(net, image[None], layer, h, label, output)[0]
 
     value, gradients = jax.value_and_grad(explained)(activations)
-    values = nan_like(value, combine(activations[0], gradients[0]))
+    maps, slopes = (net.maps(layer, h)[0] for h in (activations, gradients))
+    values = nan_like(value, combine(maps, slopes))
     return _finish(values, image, relu, resize)
 
 
@@ -76,7 +77,7 @@ def gradcam(net, image, label, *, layer="", relu=True, resize="bilinear", output
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      layer: whose activations to sum; "" is the last one that is a map.
+      layer: whose activations to sum; "" is the last with 4 x 4 nodes, see `target.cam_layer`.
       relu: keep only what is positive, before enlarging.
       resize: to the image's size, "bilinear" (half-pixel centers) or "nearest" (captum's default).
       output: the output explained, "logit", "prob" or "loss".
@@ -94,7 +95,7 @@ def gradcam_plus_plus(
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      layer: whose activations to sum; "" is the last one that is a map.
+      layer: whose activations to sum; "" is the last with 4 x 4 nodes, see `target.cam_layer`.
       epsilon: added to the denominator of eq. 19 against division by 0, as in pytorch-grad-cam. Small gradients (of the order
         of its root, 1e-3, as before a global average) count less by it; 0 is the paper's definition.
       relu: keep only what is positive, before enlarging.
@@ -116,7 +117,7 @@ def hirescam(net, image, label, *, layer="", relu=True, resize="bilinear", outpu
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      layer: whose activations to sum; "" is the last one that is a map.
+      layer: whose activations to sum; "" is the last with 4 x 4 nodes, see `target.cam_layer`.
       relu: keep only what is positive, before enlarging.
       resize: to the image's size, "bilinear" (half-pixel centers) or "nearest".
       output: the output explained, "logit", "prob" or "loss".
@@ -131,7 +132,7 @@ def xgradcam(net, image, label, *, layer="", relu=True, resize="bilinear", outpu
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      layer: whose activations to sum; "" is the last one that is a map.
+      layer: whose activations to sum; "" is the last with 4 x 4 nodes, see `target.cam_layer`.
       relu: keep only what is positive, before enlarging.
       resize: to the image's size, "bilinear" (half-pixel centers) or "nearest".
       output: the output explained, "logit", "prob" or "loss".
@@ -146,7 +147,7 @@ def layercam(net, image, label, *, layer="", relu=True, resize="bilinear", outpu
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      layer: whose activations to sum; "" is the last one that is a map.
+      layer: whose activations to sum; "" is the last with 4 x 4 nodes, see `target.cam_layer`.
       relu: keep only what is positive, before enlarging.
       resize: to the image's size, "bilinear" (half-pixel centers) or "nearest".
       output: the output explained, "logit", "prob" or "loss".
@@ -174,7 +175,7 @@ def scorecam(
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      layer: whose activations to sum; "" is the last one that is a map.
+      layer: whose activations to sum; "" is the last with 4 x 4 nodes, see `target.cam_layer`.
       masks: [K,h,w] in 0..1 for the K channels, in place of the enlarged activations.
       relu: keep only what is positive, before enlarging.
       resize: to the image's size, "bilinear" (half-pixel centers) or "nearest".
@@ -182,8 +183,8 @@ def scorecam(
       chunk: masked images in memory at once; 0 is all.
     """
     image = checks.image(image)
-    layer = map_layer(net, image, layer, 1)
-    activations = net.features(image[None], layer)[0]
+    layer = cam_layer(net, image, layer)
+    activations = net.maps(layer, net.features(image[None], layer))[0]
     channels = activations.shape[-1]
     if checks.given(masks):
         masks = checks.array("masks", masks, (channels, *image.shape[:2]))
@@ -209,7 +210,7 @@ def guided_gradcam(net, image, label, *, layer="", resize="bilinear", output="lo
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
-      layer: whose activations to sum; "" is the last one that is a map.
+      layer: whose activations to sum; "" is the last with 4 x 4 nodes, see `target.cam_layer`.
       resize: of Grad-CAM to the image's size, "bilinear" (half-pixel centers, the paper's) or "nearest" (captum's default).
       output: the output explained, "logit", "prob" or "loss".
     """

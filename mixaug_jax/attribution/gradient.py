@@ -71,7 +71,7 @@ def as_key(key):
     """A key from `jax.random`, or one made from an integer seed (which may be traced); ValueError for anything else."""
     kind = None if isinstance(key, str) else jnp.result_type(key)
     if kind is None or not any(jnp.issubdtype(kind, k) for k in (jax.dtypes.prng_key, jnp.integer)):
-        raise ValueError(f"key must be a key of jax.random or an integer, got {key!r}")
+        raise ValueError(f"key must be a key of jax.random or an integer; got {key!r}")
     is_seed = jnp.ndim(key) == 0 and jnp.issubdtype(kind, jnp.integer)
     return jax.random.key(key) if is_seed else key
 

@@ -121,11 +121,11 @@ def _given(draws, count):
         raise ValueError("draws must be a pair (index [samples], alpha [samples])")
     index, alpha = arrays
     if not index.size or not jnp.issubdtype(index.dtype, jnp.integer):
-        raise ValueError(f"the index of draws must be one or more integers, got {index}")
+        raise ValueError(f"the index of draws must be one or more integers; got {index}")
     for name, values, last in (("index", index, count - 1), ("alpha", alpha, 1)):
         known = checks.concrete(values)
         if known is not None and not ((known >= 0) & (known <= last)).all():
-            raise ValueError(f"the {name} of draws must lie in 0..{last}, got {known.tolist()}")
+            raise ValueError(f"the {name} of draws must lie in 0..{last}; got {known.tolist()}")
     return jnp.asarray(index), jnp.asarray(alpha, jnp.float32)
 
 

@@ -15,7 +15,9 @@ from mixaug_jax.core import checks
 def _spans(length, window, stride):
     """Start and stop of the windows along a side: the last one is cut at the border. [n] each."""
     if window > length:
-        raise ValueError(f"window is {window} pixels, longer than the image's side of {length}")
+        raise ValueError(
+            f"window must not be longer than the image's side of {length} pixels; got {window}"
+        )
     start = stride * np.arange(math.ceil((length - window) / stride) + 1)
     start = start[start < length]
     return start, np.minimum(start + window, length)
@@ -184,7 +186,7 @@ def rise(
     image = checks.image(image)
     size = image.shape[:2]
     if not 0 < prob <= 1:
-        raise ValueError(f"prob must be above 0 and at most 1, got {prob}")
+        raise ValueError(f"prob must be above 0 and at most 1; got {prob}")
     if checks.given(masks):
         masks = checks.array("masks", masks, (0, *size))
         draw, samples = masks.__getitem__, len(masks)

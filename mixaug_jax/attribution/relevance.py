@@ -165,7 +165,7 @@ def _by_name(affine, chosen):
 
 def _by_layer(net, affine, pairs, ruled):
     if any(not isinstance(pair, (tuple, list)) or len(pair) != 2 for pair in pairs):
-        raise ValueError(f"rule must be pairs of a layer and its rule, got {pairs!r}")
+        raise ValueError(f"rule must be pairs of a layer and its rule; got {pairs!r}")
     for layer, _ in pairs:
         checks.choice("a layer of rule", layer, net.layers)
     chosen = {layer: dict(ruled(rule)) for layer, rule in pairs}
@@ -187,8 +187,8 @@ def _bounds(net, image, bounds):
         low, high = (np.broadcast_to(np.asarray(b, float), channels) for b in bounds)
     except (TypeError, ValueError):
         raise ValueError(
-            f"bounds must be (low, high), one number each or {channels}, got {bounds}"
+            f"bounds must be (low, high), one number each or {channels}; got {bounds}"
         ) from None
     if not ((low < high) & np.isfinite(low) & np.isfinite(high)).all():
-        raise ValueError(f"bounds must be low < high, and finite, got {bounds}")
+        raise ValueError(f"bounds must be low < high, and finite; got {bounds}")
     return tuple(low.tolist()), tuple(high.tolist())

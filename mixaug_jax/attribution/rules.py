@@ -44,7 +44,7 @@ def share(f, inputs, r, epsilon=STABILIZER):
 
 def _check(name, value):
     if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be finite and not negative, got {value}")
+        raise ValueError(f"{name} must be finite and not negative; got {value}")
 
 
 def _signed(x):
@@ -107,7 +107,7 @@ class AlphaBeta:
     def __post_init__(self):
         _check("beta", self.beta)
         if not abs(self.alpha - self.beta - 1) <= 1e-6:
-            raise ValueError(f"alpha - beta must be 1, got alpha {self.alpha} and beta {self.beta}")
+            raise ValueError(f"alpha - beta must be 1; got alpha {self.alpha} and beta {self.beta}")
 
     def __call__(self, linear, x, kernel, bias, r):
         none = jnp.zeros_like(bias)

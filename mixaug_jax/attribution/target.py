@@ -1,5 +1,7 @@
 """What is explained: one number of a network's output for one image; and what an image is compared with."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -8,6 +10,7 @@ from mixaug_jax.core import checks
 
 OUTPUTS = ("logit", "prob", "loss")
 BASELINES = ("zero", "mean", "blur")
+NODES = 4  # along a side of the map that a class activation map is made of
 
 
 def outputs(net, x, label, output="logit"):
@@ -20,12 +23,12 @@ def outputs(net, x, label, output="logit"):
       ValueError: for another `output`, or a label outside 0..K-1. A traced label cannot be looked at: outside 0..K-1 it
         gives 0.
     """
-    checks.choice("output", output, OUTPUTS)
     return select(net.logits(x), label, output)
 
 
 def select(logits, label, output):
     """logits [n,K] -> [n], as `outputs`."""
+    checks.choice("output", output, OUTPUTS)
     classes = logits.shape[-1]
     checks.label(label, classes)
     if output == "prob":
@@ -58,7 +61,7 @@ def replacement(image, baseline):
         lengths = zip(baseline.shape[::-1], image.shape[::-1], strict=False)
         if baseline.ndim > 3 or any(b not in (1, i) for b, i in lengths):
             shapes = f"{list(baseline.shape)} against {list(image.shape)}"
-            raise ValueError(f"baseline must broadcast to the image's shape, got {shapes}")
+            raise ValueError(f"baseline must broadcast to the image's shape; got {shapes}")
         return jnp.broadcast_to(baseline, image.shape)
     checks.choice("baseline", baseline, BASELINES)
     if baseline == "zero":
@@ -68,27 +71,60 @@ def replacement(image, baseline):
     return resampling.blur(image, min(image.shape[:2]) / 16)
 
 
-def map_layers(net, image):
-    """The layers of `net` whose output is a map [B,h,w,K], in order."""
+def map_shapes(net: Any, image: Any) -> dict[str, tuple[int, int, int]]:
+    """{layer: [h,w,K]} of the layers whose output is a map, in the network's order; one trace, and nothing is computed.
 
-    def rank(layer):
-        return jax.eval_shape(lambda x: net.features(x, layer), image[None]).ndim
+    Args:
+      net: the network.
+      image: preprocessed [h,w,C], an array or its shape.
 
-    return tuple(layer for layer in net.layers if rank(layer) == 4)
+    Raises:
+      ValueError: for a network without maps.
+    """
+    batch = jax.ShapeDtypeStruct((1, *image.shape), jnp.float32)
+
+    def maps(net, x):
+        return {layer: net.maps(layer, h) for layer, h in net.capture(x, net.layers).items()}
+
+    found = jax.eval_shape(maps, net, batch)
+    # In the network's order, which the dict from JAX does not have.
+    shapes = {layer: found[layer].shape[1:] for layer in net.layers if found[layer].ndim == 4}
+    if not shapes:
+        raise ValueError(
+            f"no layer of the network gives a map [h,w,K]; it has {', '.join(net.layers)}"
+        )
+    return shapes
 
 
-def map_layer(net, image, layer, depth):
+def map_layers(net: Any, image: Any) -> tuple[str, ...]:
+    """The layers of `map_shapes`."""
+    return tuple(map_shapes(net, image))
+
+
+def map_layer(net: Any, image: Any, layer: str, depth: float) -> str:
     """`layer`, or where it is "" the one at `depth` (0 to 1) among those with a map.
 
     Raises:
       ValueError: for a layer that the network does not have, or one without a map, or a network without maps.
     """
     maps = map_layers(net, image)
-    if not maps:
-        raise ValueError(
-            f"no layer of the network gives a map [h,w,K]; it has {', '.join(net.layers)}"
-        )
     if not layer:
         return maps[min(int(depth * len(maps)), len(maps) - 1)]
     checks.choice("layer", layer, maps)
     return layer
+
+
+def cam_layer(net: Any, image: Any, layer: str = "") -> str:
+    """`layer`, or where it is "" the one that class activation maps of `image` [h,w,C] are made of.
+
+    That is the last whose map has 4 x 4 nodes or more: a ResNet's layer4 at 224 pixels, but layer3 at 64, where layer4 has
+    2 x 2 and points nowhere. Where no map has so many, it is the last one.
+
+    Raises:
+      ValueError: as `map_layer`.
+    """
+    if layer:
+        return map_layer(net, image, layer, 1)
+    shapes = map_shapes(net, image)
+    fine = [name for name, (height, width, _) in shapes.items() if min(height, width) >= NODES]
+    return (fine or list(shapes))[-1]

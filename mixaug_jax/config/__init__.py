@@ -1,5 +1,6 @@
-"""Every setting, once: defaults, recipes, checks, and how they are read and written."""
+"""Every setting, once: the table of keys, recipes, checks, and how settings are read and written."""
 
+from mixaug_jax.config.keys import help_text
 from mixaug_jax.config.settings import (
     difference,
     flatten,
@@ -18,6 +19,7 @@ __all__ = [
     "flatten",
     "from_json",
     "get_config",
+    "help_text",
     "overview",
     "read",
     "resolve",

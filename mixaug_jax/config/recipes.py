@@ -3,21 +3,21 @@
 import ml_collections
 
 from mixaug_jax import mixing
+from mixaug_jax.config import keys
+from mixaug_jax.core import checks
+from mixaug_jax.explain import options
 from mixaug_jax.models.net import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD
 
 
 def _scenes(config):
-    config.data.scenes = s = ml_collections.ConfigDict()
-    s.seed = 0  # of the pictures; config.seed is that of the training
-    s.train, s.validation, s.test = 4000, 500, 1000  # pictures
-    # Shortcuts, in training and validation only: the share of pictures whose class decides ...
-    s.background, s.color, s.position = 0.0, 0.0, 0.0
-    s.label_noise = 0.0  # share of wrong labels, in training only
+    """Drawn pictures of ten kinds of objects."""
+    config.data.scenes = keys.defaults("data.scenes")
     config.model.width = 0.25
     config.train.update(epochs=20, lr=0.1, warmup=0.05, weight_decay=5e-4)
 
 
-def folder(config):
+def folder(config: ml_collections.ConfigDict) -> None:
+    """Photographs in folders, and any set that has no recipe of its own."""
     config.data.update(size=96, batch_size=32, test_split="", resize=256 / 224)
     config.data.update(crop="resized", crop_scale=(0.35, 1.0), jitter=0.4)
     config.data.update(mean=IMAGENET_MEAN, std=IMAGENET_STD)
@@ -27,13 +27,7 @@ def folder(config):
 
 def _speech(config):
     """64 bands, and 64 frames at least: 0.8 s, more than 97 % of spoken digits."""
-    config.data.audio = a = ml_collections.ConfigDict()
-    a.rate = 8000  # samples a second; recordings of another rate are resampled
-    a.window, a.hop = 0.032, 0.0125  # s, length of a frame, and from one to the next
-    a.low, a.high = 0.0, 0.0  # Hz, the range of the data.size mel bands; high 0: half the rate
-    a.span = 80.0  # decibels from the loudest cell down to black
-    a.masks = 2  # training: runs of bands, and of frames, that are hidden (SpecAugment); 0: off
-    a.mask_bands, a.mask_frames = 0.2, 0.2  # longest run, a share of the bands and of the recording
+    config.data.audio = keys.defaults("data.audio")
     # Of the training spectrograms of the Free Spoken Digit Dataset.
     config.data.update(size=64, batch_size=64, crop="time", pad=8, flip=False)
     config.data.update(mean=(0.26,), std=(0.29,))
@@ -82,12 +76,36 @@ _METHOD_ON_DATA = {
 }
 
 
-def set_method(config, method: str) -> None:
+# What a run sets otherwise than an entry's own default, which is as published.
+_ENTRY_OPTIONS = {
+    "deletion": {"window": 2},  # pixels; half the steps of single ones
+    "insertion": {"window": 2},
+    "pointing_game": {"tolerance": 0},  # pixels; 0: 15 in proportion to an input of 224
+}
+
+
+def entry_options() -> ml_collections.ConfigDict:
+    """What each method and score can be told, e.g. options.occlusion.window; their docstrings explain it."""
+    given = options.all_options()
+    for name, changed in _ENTRY_OPTIONS.items():
+        given[name] |= changed
+    # A name may also be names, of several layers say, so its type cannot be that of the default.
+    for known in given.values():
+        texts = {option: value for option, value in known.items() if isinstance(value, str)}
+        known |= {k: ml_collections.FieldReference(v, object) for k, v in texts.items()}
+    return ml_collections.ConfigDict(given)
+
+
+def set_method(config: ml_collections.ConfigDict, method: str) -> None:
+    """Fills in config.mix, and what else a method's own paper sets.
+
+    Raises:
+      ValueError: an unknown method.
+    """
     if method in ("baseline", "none", ""):
         del config.mix.label  # nothing is mixed
         return
-    if method not in mixing.MIXERS:
-        raise ValueError(f"unknown method {method!r}; known: baseline, {', '.join(mixing.MIXERS)}")
+    checks.choice("method", method, ("baseline", *mixing.MIXERS))
     config.mix.name = method
     options = mixing.options(method)
     if "label" not in options:

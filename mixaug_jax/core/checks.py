@@ -16,14 +16,36 @@ import jax.numpy as jnp
 import numpy as np
 
 
+class UnsupportedError(ValueError):
+    """Something is asked of a network that this kind of network cannot do, however it is asked."""
+
+
 def choice(name: str, value: Any, allowed: Iterable) -> None:
     """Raises ValueError, with all that is allowed and the nearest, unless `value` is one of `allowed`."""
     allowed = list(allowed)
     if not isinstance(value, Hashable) or value not in allowed:  # an array is not hashable
-        near = difflib.get_close_matches(str(value), [str(a) for a in allowed], 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        listed = ", ".join(map(str, allowed))
-        raise ValueError(f"{name} must be one of {listed}; got {value!r}{hint}")
+        near = nearest(value, allowed)
+        raise ValueError(f"{name} must be one of {listed(allowed)}; got {shown(value)}{near}")
+
+
+def shown(value: Any) -> str:
+    """A wrong value as an error repeats it: its `repr` in at most 60 characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        text = f"a number of {value.bit_length()} bits"
+    return text if len(text) <= 60 else f"{text[:45]}...{text[-12:]}"
+
+
+def listed(names: Iterable) -> str:
+    """Names in a row, "a, b"; an empty one is seen as ''."""
+    return ", ".join(str(name) or "''" for name in names)
+
+
+def nearest(value: Any, allowed: Iterable) -> str:
+    """The nearest of `allowed` to end a sentence with, as " (did you mean 'a'?)"; "" where nothing is near."""
+    near = difflib.get_close_matches(str(value), [str(a) for a in allowed], 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def choices(name: str, values: Sequence, allowed: Iterable) -> None:
@@ -35,18 +57,32 @@ def choices(name: str, values: Sequence, allowed: Iterable) -> None:
         choice(name, value, allowed)
 
 
-def count(name: str, value: Any, smallest: int = 1) -> int:
-    """`value` as int; ValueError unless it is an integer (no bool, which is a slip) of at least `smallest`."""
-    if not _whole(value, smallest):
-        raise ValueError(f"{name} must be an integer of at least {smallest}; got {value!r}")
+def count(name: str, value: Any, smallest: int = 1, largest: int | float = math.inf) -> int:
+    """`value` as int; ValueError unless it is an integer (no bool, which is a slip) in `smallest`..`largest`."""
+    if not _whole(value, smallest, largest):
+        wanted = bounds(smallest, largest)
+        raise ValueError(f"{name} must be an integer of {wanted}; got {shown(value)}")
     return operator.index(value)
 
 
-def _whole(value, smallest):
+def _whole(value, smallest, largest=math.inf):
     try:
-        return not isinstance(value, bool) and operator.index(value) >= smallest
+        return not isinstance(value, bool) and smallest <= operator.index(value) <= largest
     except TypeError:
         return False
+
+
+def bounds(
+    least: int | float, most: int | float, *, above: bool = False, below: bool = False
+) -> str:
+    """A range in words, "above 0 and at most 1"; an end that is infinite is left out, one with `above` or `below` excluded."""
+    low = [] if math.isinf(least) else [f"{'above' if above else 'at least'} {_digits(least)}"]
+    high = [] if math.isinf(most) else [f"{'below' if below else 'at most'} {_digits(most)}"]
+    return " and ".join(low + high)
+
+
+def _digits(value):
+    return str(int(value)) if value == int(value) else f"{value:g}"
 
 
 def pair(name: str, value: Any) -> tuple[int, int]:
@@ -60,21 +96,21 @@ def pair(name: str, value: Any) -> tuple[int, int]:
 def number(
     name: str,
     value: Any,
-    least: float = -math.inf,
-    most: float = math.inf,
+    least: int | float = -math.inf,
+    most: int | float = math.inf,
     *,
     above: bool = False,
+    below: bool = False,
 ) -> None:
-    """Raises ValueError unless `value` is a finite number in `least`..`most`, `least` itself left out where `above`."""
+    """Raises ValueError unless `value` is a finite number in `least`..`most`; with `above` or `below` that end is left out."""
     fits = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if fits and math.isfinite(value) and least <= value <= most and not (above and value == least):
+    # An int is finite, and may be too large for a float.
+    fits = fits and (isinstance(value, int) or math.isfinite(value)) and least <= value <= most
+    if fits and not (above and value == least) and not (below and value == most):
         return
-    low = f"above {least:g}" if above else f"at least {least:g}"
-    bounds = [] if math.isinf(least) else [low]
-    bounds += [] if math.isinf(most) else [f"at most {most:g}"]
-    raise ValueError(
-        f"{name} must be a number{' ' * bool(bounds)}{' and '.join(bounds)}; got {value!r}"
-    )
+    wanted = bounds(least, most, above=above, below=below)
+    wanted = f" {wanted}" if wanted else ""
+    raise ValueError(f"{name} must be a number{wanted}; got {shown(value)}")
 
 
 def not_negative(name: str, value: Any) -> None:
@@ -162,7 +198,7 @@ def normalized(
         )
     if len(mean) != found or len(std) != found or not all(value > 0 for value in std):
         raise ValueError(
-            f"mean and std must be {found} numbers each, std above 0; got {mean} and {std}"
+            f"mean and std must have a value for each channel, {found} in all, std above 0; got {mean} and {std}"
         )
 
 

@@ -2,7 +2,7 @@
 
 A step is written for one device, with collectives over the axis `AXIS`, and mapped over all devices by `pmap`:
 
-    step = parallel.pmap(train_step, in_specs=(REPLICATED, SHARDED), out_specs=(REPLICATED, REPLICATED))
+    step = devices.pmap(train_step, in_specs=(REPLICATED, SHARDED), out_specs=(REPLICATED, REPLICATED))
 
 Arrays going in and out are global: batches are split along their first axis, state is one plain copy on every device, with no
 leading device axis, so a checkpoint reads the same on one device and on a pod.
@@ -25,6 +25,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXIS = "data"
+PRECISIONS = ("default", "high", "highest")  # of float32 matrix products
 SHARDED = P(AXIS)
 REPLICATED = P()
 

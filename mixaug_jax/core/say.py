@@ -27,7 +27,7 @@ def set_verbosity(level: int) -> None:
       ValueError: another level.
     """
     if level not in (RESULTS, NORMAL, EVERYTHING):
-        raise ValueError(f"verbosity must be one of -1, 0, 1, got {level!r}")
+        raise ValueError(f"verbosity must be one of -1, 0, 1; got {level!r}")
     _console["verbosity"] = level
 
 

@@ -52,7 +52,7 @@ def batches(source: Source, config, *, train: bool, start: int = 0) -> Iterator[
         raise ValueError("the data set has no examples: there is nothing to make batches of")
     if size <= 0 or size % count:
         raise ValueError(
-            f"{key} is {size}: it must be a positive multiple of the number of processes, {count}"
+            f"{key} must be a positive multiple of the number of processes, {count}; got {size}"
         )
     dataset = grain.MapDataset.source(source).seed(config.seed)
     if train:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from mixaug_jax.core import say
+from mixaug_jax.core import checks, say
 
 
 def decode_rgb(file, name: str) -> np.ndarray:
@@ -47,8 +47,7 @@ def skip_unreadable(read: Callable[[int], Any], size: int, corrupt: str) -> Call
     Raises:
       ValueError: another value of `corrupt`; later, with "skip", where nothing is readable.
     """
-    if corrupt not in ("error", "skip"):
-        raise ValueError(f"data.corrupt is {corrupt!r}: it must be one of error, skip")
+    checks.choice("data.corrupt", corrupt, ("error", "skip"))
     if corrupt == "error":
         return read
     known = set()

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from mixaug_jax.core import say
+from mixaug_jax.core import checks, say
 
 _FOLDERS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
 Files = list[tuple[pathlib.Path, int]]
@@ -42,15 +42,12 @@ def class_files(
             raise ValueError(f"{folder} has no {noun}s ({', '.join(suffixes)}): {layout}")
         files += [(path, class_names.index(folder.name)) for path in paths]
         ignored += len(entries) - len(paths)
-    say.detail(f"{root}, {split}: {len(files)} {noun}s; {ignored} other entries ignored")
+    say.detail(f"{root}, {split}: {len(files)} {noun}s, other entries ignored: {ignored}")
     return files, class_names
 
 
 def _split_folder(root, split, layout):
-    if split not in _FOLDERS:
-        raise ValueError(
-            f"a folder has no split {split!r}: it must be one of {', '.join(_FOLDERS)}"
-        )
+    checks.choice("the split of a folder", split, _FOLDERS)
     if not root.is_dir():
         raise ValueError(f"data.dir={root} is no folder: {layout}")
     found = [root / name for name in _FOLDERS[split] if (root / name).is_dir()]

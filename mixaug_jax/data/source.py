@@ -3,6 +3,7 @@
 import dataclasses
 import operator
 from collections.abc import Callable
+from typing import Any
 
 
 def _nameless(index: int) -> str:
@@ -31,6 +32,9 @@ class Source:
         the set has no segmentations.
       box_names: the names of the boxes' classes; empty where there are no boxes.
       file_name: the function from an index to the name of the image's file, "" where it has none.
+      make: f(key, count, arrays) -> batch, a pure function that makes training data inside the jitted step: of `count` examples
+        image uint8 [count,H,W,C] and label int32 [count]. None: training reads examples.
+      arrays: a pytree of arrays that `make` is given, the same on every device.
     """
 
     read: Callable[[int], dict]
@@ -39,6 +43,8 @@ class Source:
     concept_names: tuple[tuple[str, str], ...] = ()
     box_names: tuple[str, ...] = ()
     file_name: Callable[[int], str] = _nameless
+    make: Callable[[Any, int, Any], dict] | None = None
+    arrays: Any = ()
 
     @property
     def num_classes(self) -> int:

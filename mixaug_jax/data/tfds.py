@@ -9,6 +9,7 @@ import os
 
 import numpy as np
 
+from mixaug_jax.core import checks
 from mixaug_jax.data.images import decode_rgb, skip_unreadable
 from mixaug_jax.data.source import Source
 
@@ -81,8 +82,8 @@ def _prepared(name, data_dir):
         known = tfds.list_builders(with_community_datasets=False)
         if name.split("/")[0].split(":")[0] not in known:
             raise ValueError(
-                f"data.name is {name!r}: it must be scenes, folder, a set that TFDS knows (cifar10,"
-                f" cifar100, imagenet2012, ...) or one of your own that is prepared in {root}"
+                f"data.name must be scenes, folder, a set that TFDS knows (cifar10, cifar100, imagenet2012, ...) or one of"
+                f" your own that is prepared in {root}; got {name!r}{checks.nearest(name, known)}"
             ) from error
         raise ValueError(
             f"data.name={name} is not prepared in {root} (data.dir); do it once with:"

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
+from mixaug_jax.core import checks
+
 CROPS = ("resized", "pad", "time", "none")
 
 # The principal components of ImageNet's RGB pixels (0..1): Krizhevsky et al. 2012, section 4.1; the
@@ -40,8 +42,7 @@ def train_geometry(config) -> Callable[[np.random.Generator, dict], dict]:
       ValueError: an unknown data.crop.
     """
     data = config.data
-    if data.crop not in CROPS:
-        raise ValueError(f"data.crop is {data.crop!r}: it must be one of {', '.join(CROPS)}")
+    checks.choice("data.crop", data.crop, CROPS)
     size, resize, pad, mirrored = data.size, data.resize, data.pad, data.flip
     scale = tuple(data.crop_scale)
 
@@ -69,7 +70,7 @@ def evaluation(example: dict, size: int, resize: float = 1.0) -> dict:
     height, width = example["image"].shape[:2]
     short = round(size * resize)
     if short < size:
-        raise ValueError(f"data.resize is {resize}: below 1 there is less than a crop to take")
+        raise ValueError(f"data.resize must be at least 1, the size of a crop; got {resize}")
     if height <= width:
         rows, cols = short, short * width // height
     else:

@@ -10,10 +10,15 @@ Representations", CVPR 2017.
 
 or, from a network and images with label maps to all of that and its chance levels,
 
-    results = dissect(net, dataset, ("layer4",))
+    results = dissect(net, dataset, ("layer4",), Options(q=0.005))
+
+or, from activations that any network gave, in whatever framework,
+
+    result = dissect_arrays(activations, segmentation, names)
 """
 
 from mixaug_jax.core.stats import image_weights
+from mixaug_jax.dissection.arrays import dissect_arrays
 from mixaug_jax.dissection.broden import open_broden
 from mixaug_jax.dissection.concepts import (
     LabelMaps,
@@ -35,14 +40,17 @@ from mixaug_jax.dissection.counting import (
 )
 from mixaug_jax.dissection.network import dissect
 from mixaug_jax.dissection.pairs import Comparison, compare
-from mixaug_jax.dissection.result import Dissection, Options, load, save
+from mixaug_jax.dissection.result import Dissection, Options, Resources, load, save
+from mixaug_jax.dissection.tables import Counting
 from mixaug_jax.dissection.thresholds import quantile
 
 __all__ = [
     "Comparison",
+    "Counting",
     "Dissection",
     "LabelMaps",
     "Options",
+    "Resources",
     "Tally",
     "Vocabulary",
     "add_colors",
@@ -54,6 +62,7 @@ __all__ = [
     "count_detectors",
     "derangements",
     "dissect",
+    "dissect_arrays",
     "image_weights",
     "load",
     "make_label_maps",

@@ -8,14 +8,16 @@ import dataclasses
 import functools
 import pathlib
 import shutil
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from mixaug_jax.core import checks, say, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files as files_lib
-from mixaug_jax.core import say, walk
+from mixaug_jax.core.types import Activations, Dataset, Float, Int, Net, Path, Sliced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,16 +34,16 @@ class Forward:
       devices: tuple.
     """
 
-    net: Any
-    dataset: Any
-    indices: np.ndarray
+    net: Net
+    dataset: Dataset
+    indices: Int[np.ndarray, " N"]
     layers: tuple[str, ...]
     rows: int
     threads: int
     devices: tuple
 
-    def run(self, start: int, stop: int):
-        """Yields {layer: float32 [n, h, w, U]} for images start..stop-1, a step at a time."""
+    def run(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yields {layer: float32 [n,h,w,U]} for images start..stop-1, a step at a time."""
 
         def read(index):
             return self.net.preprocess(self.dataset[int(index)]["image"])
@@ -82,48 +84,45 @@ def _program(layers, devices):
 
 
 def _features(net, x, layers):
-    """Each layer runs on from the one before; what has no place, as a dense layer's output, is a map
-    of one node."""
-    found, before = {}, ""
-    for layer in layers:
-        x = net.model.apply(net.variables, x, train=False, start=before, stop=layer)
-        before = layer
-        h = x.astype("float32")
-        found[layer] = h[:, None, None] if h.ndim == 2 else h
-    return found
+    """All layers in one pass; what has no place, as a dense layer's output, is a map of one node."""
+    found = {layer: net.maps(layer, h) for layer, h in net.capture(x, layers).items()}
+    return {layer: h[:, None, None] if h.ndim == 2 else h for layer, h in found.items()}
 
 
-def shapes(net, dataset, layers) -> dict[str, tuple[int, ...]]:
+def _shapes(net, dataset, layers):
+    """[B, ...] of each layer's output; computes nothing."""
+    image = net.preprocess(dataset[0]["image"])[None]
+    found = jax.eval_shape(lambda net, x: _features(net, x, layers), net, image)
+    # In the network's order, which the dict from JAX does not have.
+    return {layer: tuple(found[layer].shape) for layer in net.layers if layer in layers}
+
+
+def shapes(net: Net, dataset: Dataset, layers: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """(h, w, U) of each layer's output; computes nothing.
 
     Raises:
       ValueError: an unknown layer, or one whose output is no map.
     """
-    unknown = [layer for layer in layers if layer not in net.layers]
-    if unknown:
-        raise ValueError(
-            f"layer {unknown[0]!r} is not in this network; its layers: {', '.join(net.layers)}"
-        )
-    image = net.preprocess(dataset[0]["image"])[None]
-    ordered = tuple(layer for layer in net.layers if layer in layers)
-    found = jax.eval_shape(lambda net, x: _features(net, x, ordered), net, image)
-    for layer, h in found.items():
-        if h.ndim != 4:
+    checks.choices("layers", layers, net.layers)
+    found = _shapes(net, dataset, layers)
+    for layer, shape in found.items():
+        if len(shape) != 4:
             raise ValueError(
-                f"layer {layer!r} gives {h.shape[1:]} for an image; units need maps [h, w, U]"
+                f"layer {layer!r} gives {list(shape[1:])} for an image; units need maps [h,w,U]"
             )
-    return {layer: tuple(found[layer].shape[1:]) for layer in layers}
+    return {layer: found[layer][1:] for layer in layers}
 
 
-def last_maps(net, dataset, count: int = 2) -> tuple[str, ...]:
+def last_maps(net: Net, dataset: Dataset, count: int = 2) -> tuple[str, ...]:
     """The last `count` layers of the network whose maps have more than one node."""
-    found = shapes(net, dataset, net.layers)
-    return tuple(layer for layer, (h, w, _) in found.items() if h * w > 1)[-count:]
+    found = _shapes(net, dataset, net.layers)
+    maps = {layer: shape[1:] for layer, shape in found.items() if len(shape) == 4}
+    return tuple(layer for layer, (h, w, _) in maps.items() if h * w > 1)[-count:]
 
 
 @dataclasses.dataclass(frozen=True)
 class Recomputed:
-    """Activations [N, h, w, U] of a layer that are not kept: a slice of images runs the network."""
+    """Activations [N,h,w,U] of a layer that are not kept: a slice of images runs the network."""
 
     forward: Forward
     shape: tuple[int, ...]
@@ -139,7 +138,7 @@ class Recomputed:
 
 
 def collect(
-    forward: Forward, sizes: dict[str, tuple[int, ...]], folder, cache_gb: float, title: str
+    forward: Forward, sizes: dict[str, tuple[int, ...]], folder: Path, cache_gb: float, title: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Runs the network once over all images.
 
@@ -152,8 +151,8 @@ def collect(
       title: of the lines about progress.
 
     Returns:
-      {layer: [N, h, w, U] float32, a memory map or `Recomputed`}, and {layer: each unit's largest
-      activation in each image, float32 [N, U]}.
+      {layer: [N,h,w,U] float32, a memory map or `Recomputed`}, and {layer: each unit's largest
+      activation in each image, float32 [N,U]}.
 
     Raises:
       OSError: the disk is full.
@@ -191,17 +190,16 @@ def collect(
     return kept, {layer: np.concatenate(found) for layer, found in maxima.items()}
 
 
-def check_activations(activations) -> None:
+def check_activations(activations: Activations | Sliced) -> None:
     """Raises ValueError unless `activations` are [N,h,w,U] with at least one of each."""
     shape = tuple(activations.shape)
     if len(shape) != 4 or 0 in shape:
         raise ValueError(
-            f"activations have shape {shape}; they must be [N, h, w, U] with at least one image, "
-            "one node and one unit"
+            f"activations must be [N,h,w,U] with at least one image, one node and one unit; got {list(shape)}"
         )
 
 
-def read(activations, start: int, stop: int) -> np.ndarray:
+def read(activations: Activations | Sliced, start: int, stop: int) -> Float[np.ndarray, "n _ _ _"]:
     """Images start..stop-1 as float32 [n,h,w,U]; ValueError where one holds NaN or infinity."""
     batch = np.asarray(activations[start:stop], np.float32)
     finite = np.isfinite(batch).all((1, 2, 3))
@@ -217,15 +215,16 @@ def read(activations, start: int, stop: int) -> np.ndarray:
 class Watched:
     """Activations that say how far they have been read. Each walk from image 0 is a new one."""
 
-    activations: Any
+    activations: Activations | Sliced
     title: str
     _report: list = dataclasses.field(default_factory=list)
 
     @property
-    def shape(self):
-        return self.activations.shape
+    def shape(self) -> tuple[int, ...]:
+        """[N,h,w,U]."""
+        return tuple(self.activations.shape)
 
-    def __getitem__(self, images: slice):
+    def __getitem__(self, images: slice) -> Any:
         if not images.start or not self._report:
             self._report[:] = [say.progress(self.title, self.shape[0])]
         self._report[0](min(images.stop, self.shape[0]))

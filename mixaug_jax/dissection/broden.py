@@ -16,12 +16,13 @@ import re
 import numpy as np
 import PIL.Image
 
+from mixaug_jax.core.types import Path
 from mixaug_jax.data.images import decode_rgb
 from mixaug_jax.data.source import Source
 from mixaug_jax.dissection.concepts import NONE
 
 
-def open_broden(folder, side: int, *, split: str = "") -> Source:
+def open_broden(folder: Path, side: int, *, split: str = "") -> Source:
     """The images and label maps of a folder in Broden's format.
 
     Images are stretched to a square (as Broden's own are, nothing is cut), by an antialiased
@@ -91,15 +92,15 @@ def _names(path, categories):
         known = [(name, int(images or 0)) for name, images in uses if name in categories]
         if not row["number"].isdigit() or not known:
             raise ValueError(
-                f"{path}: label {row['number']!r} has category {row['category']!r}; the categories "
-                f"are {', '.join(categories)}"
+                f"{path}: label {row['number']!r} must have one of the categories {', '.join(categories)}; got "
+                f"{row['category']!r}"
             )
         named[int(row["number"])] = (row["name"], max(known, key=lambda use: use[1])[0])
     return tuple(named.get(number, NONE) for number in range(max(named) + 1))
 
 
 def _label_map(path, size):
-    """The numbers of a label map's PNG, [H, W]."""
+    """The numbers of a label map's PNG, [H,W]."""
     try:
         with PIL.Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"), np.uint16)

@@ -17,6 +17,8 @@ import pathlib
 
 import numpy as np
 
+from mixaug_jax.core.types import Float, Path, Photo, UInt8
+
 # name -> sRGB in 0..255
 FOCI = {
     "black": (20, 20, 20),
@@ -43,8 +45,8 @@ _XYZ = np.array(  # from linear sRGB, IEC 61966-2-1
 )
 
 
-def lab(rgb: np.ndarray) -> np.ndarray:
-    """CIELAB (CIE 1976, D65 white) [..., 3] float32 of sRGB uint8 [..., 3]."""
+def lab(rgb: UInt8[np.ndarray, "*S 3"]) -> Float[np.ndarray, "*S 3"]:
+    """CIELAB (CIE 1976, D65 white) [...,3] float32 of sRGB uint8 [...,3]."""
     share = np.arange(256) / 255
     linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
     xyz = linear.astype(np.float32)[rgb] @ (_XYZ / _XYZ.sum(1, keepdims=True)).T.astype(np.float32)
@@ -54,8 +56,8 @@ def lab(rgb: np.ndarray) -> np.ndarray:
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
 
 
-def nearest_names(image: np.ndarray) -> np.ndarray:
-    """Numbers in `CONCEPTS`, 1..11, of the nearest focus of each pixel: uint8 [H, W, 3] -> [H, W].
+def nearest_names(image: Photo) -> UInt8[np.ndarray, "H W"]:
+    """Numbers in `CONCEPTS`, 1..11, of the nearest focus of each pixel: uint8 [H,W,3] -> [H,W].
 
     Equal distances go to the first name.
     """
@@ -65,13 +67,13 @@ def nearest_names(image: np.ndarray) -> np.ndarray:
     return (1 + distance.argmin(-1)).astype(np.uint8)
 
 
-def open_table(path) -> np.ndarray:
-    """A table of color names from a file: uint8 [32, 32, 32], numbers 1..11 in `CONCEPTS`, by
+def open_table(path: Path) -> UInt8[np.ndarray, "32 32 32"]:
+    """A table of color names from a file: uint8 [32,32,32], numbers 1..11 in `CONCEPTS`, by
     (red // 8, green // 8, blue // 8).
 
     The file is .npy, .npz (its one array) or .csv, with either the number of the name for each bin,
-    32768 integers 1..11 with blue running fastest ([32, 32, 32] or flat), or eleven scores a bin,
-    of which the largest wins ([32768, 11]). Numbers and columns follow the alphabet: black, blue,
+    32768 integers 1..11 with blue running fastest ([32,32,32] or flat), or eleven scores a bin,
+    of which the largest wins ([32768,11]). Numbers and columns follow the alphabet: black, blue,
     brown, gray, green, orange, pink, purple, red, white, yellow.
 
     Raises:
@@ -90,8 +92,8 @@ def open_table(path) -> np.ndarray:
     inside = table.size == BINS**3 and table.min() >= 1 and table.max() <= len(FOCI)
     if not inside or (table != np.floor(table)).any():
         raise ValueError(
-            f"the color table {path} has shape {table.shape}; it must hold {BINS**3} numbers 1..11 "
-            f"or {BINS**3} rows of {len(FOCI)} scores"
+            f"the color table {path} must hold {BINS**3} numbers 1..11 or {BINS**3} rows of {len(FOCI)} scores; got "
+            f"{list(table.shape)}"
         )
     return table.reshape(BINS, BINS, BINS).astype(np.uint8)
 
@@ -111,7 +113,7 @@ def _csv_array(path):
     return table.reshape(-1) if 1 in table.shape else table
 
 
-def table_names(image: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Numbers in `CONCEPTS` of each pixel, uint8 [H, W, 3] -> [H, W], by a table of `open_table`."""
+def table_names(image: Photo, table: UInt8[np.ndarray, "32 32 32"]) -> UInt8[np.ndarray, "H W"]:
+    """Numbers in `CONCEPTS` of each pixel, uint8 [H,W,3] -> [H,W], by a table of `open_table`."""
     red, green, blue = np.moveaxis(image // (256 // BINS), -1, 0)
     return table[red, green, blue]

@@ -17,12 +17,14 @@ import json
 import pathlib
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from mixaug_jax.core import files, say, walk
 from mixaug_jax.core.files import checksum
+from mixaug_jax.core.types import Dataset, Int, Path, Preprocess, Sliced
+from mixaug_jax.core.types import LabelMaps as Maps
 from mixaug_jax.data import transforms
 from mixaug_jax.data.source import Source
 from mixaug_jax.dissection import colors
@@ -63,7 +65,7 @@ class Vocabulary:
         return sum(category != "none" for _, category in self.names)
 
     @property
-    def category(self) -> np.ndarray:
+    def category(self) -> Int[np.ndarray, " C"]:
         """[C] int, each number's index in `categories`; 0 for numbers that no pixel can have."""
         index = {name: number for number, name in enumerate(self.categories)}
         return np.array([index.get(category, 0) for _, category in self.names])
@@ -74,24 +76,26 @@ class LabelMaps:
     """The label maps of the images of a data set that have one.
 
     Attributes:
-      maps: [N, H, W, K] uint16, a memory map; 0 = none.
+      maps: [N,H,W,K] integers, a memory map as a rule; 0 = none.
       indices: [N] int, of the examples in the data set.
       vocabulary: the concepts behind the numbers.
       settings: what made them, as JSON has it.
     """
 
-    maps: np.ndarray
-    indices: np.ndarray
+    maps: Maps | Sliced
+    indices: Int[np.ndarray, " N"]
     vocabulary: Vocabulary
     settings: dict
 
 
-def annotate(source: Source, label_map: Callable, names: tuple) -> Source:
+def annotate(
+    source: Source, label_map: Callable[[np.ndarray], np.ndarray], names: Sequence[tuple[str, str]]
+) -> Source:
     """A data set whose examples have further concepts, found in their images.
 
     Args:
       source: the data set; an example without concepts in a set that has them stays without.
-      label_map: uint8 image [H, W, 3] -> integers [H, W] or [H, W, K] in 0..len(names)-1, 0 = none.
+      label_map: uint8 image [H,W,3] -> integers [H,W] or [H,W,K] in 0..len(names)-1, 0 = none.
         It is called from several threads at once.
       names: (name, category) of the function's numbers, entry 0 being ("none", "none").
 
@@ -141,9 +145,9 @@ def default_size(side: int) -> int:
 
 
 def make_label_maps(
-    dataset,
-    preprocess,
-    folder,
+    dataset: Dataset,
+    preprocess: Preprocess,
+    folder: Path,
     *,
     size: int = 0,
     max_images: int = 0,
@@ -285,7 +289,7 @@ def _write_maps(dataset, preprocess, chosen, folder, settings, threads):
 
 def _check_numbers(numbers, count, index):
     if not np.issubdtype(numbers.dtype, np.integer):
-        raise ValueError(f"the label map of image {index} is {numbers.dtype}, not integers")
+        raise ValueError(f"the label map of image {index} must be of integers; got {numbers.dtype}")
     low, high = int(numbers.min()), int(numbers.max())
     if low < 0 or high >= count:
         raise ValueError(

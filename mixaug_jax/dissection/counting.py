@@ -12,11 +12,25 @@ once, as in davidbau/dissect. No 1e-10 is added anywhere: 0/0 is 0.
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from mixaug_jax.core import stats
+from mixaug_jax.core import checks
+from mixaug_jax.core.types import (
+    Activations,
+    AnyArray,
+    Devices,
+    Float,
+    Int,
+    Integer,
+    LabelMaps,
+    Sliced,
+    Thresholds,
+)
 from mixaug_jax.dissection import tables
+from mixaug_jax.dissection.tables import Categories, Counting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,22 +38,22 @@ class Tally:
     """Pixel counts of U units and C concepts, number 0 being "none"; numpy int64.
 
     Attributes:
-      intersection: [U, C]; column 0 is 0.
+      intersection: [U,C]; column 0 is 0.
       unit: [U], pixels with the unit on.
-      unit_by_category: [U, categories], the same over images that hold a label of the category; [U,
-        0] without categories.
+      unit_by_category: [U,categories], the same over images that hold a label of the category;
+        [U,0] without categories.
       concept: [C], pixels that carry the label in any slot; entry 0 is 0.
       categories: [C] category number of each concept, entry 0 being -1; empty without categories.
     """
 
-    intersection: np.ndarray
-    unit: np.ndarray
-    unit_by_category: np.ndarray
-    concept: np.ndarray
-    categories: np.ndarray
+    intersection: Int[np.ndarray, "U C"]
+    unit: Int[np.ndarray, " U"]
+    unit_by_category: Int[np.ndarray, "U _"]
+    concept: Int[np.ndarray, " C"]
+    categories: Int[np.ndarray, " _"]
 
-    def iou(self, restricted: bool = False) -> np.ndarray:
-        """[U, C] float64 in 0..1; 0 in column 0, for units that are never on and for concepts that
+    def iou(self, restricted: bool = False) -> Float[np.ndarray, "U C"]:
+        """[U,C] float64 in 0..1; 0 in column 0, for units that are never on and for concepts that
         are in no image.
 
         restricted: a unit's area counts only on images that hold the concept's category (needs
@@ -59,24 +73,24 @@ def _need_categories(categories) -> None:
 
 
 def tally(
-    activations,
-    thresholds,
-    segmentation,
+    activations: Activations | Sliced,
+    thresholds: Thresholds | Sequence[float],
+    segmentation: LabelMaps | Sliced,
     num_concepts: int,
     *,
-    categories=None,
+    categories: Categories = None,
     padding: str = "edge",
     batch_size: int = 16,
-    devices=None,
+    devices: Devices = None,
 ) -> Tally:
     """Counts, over all images, the pixels of every unit, every concept and every pair.
 
     Args:
-      activations: [N, h, w, U] finite floats: an array, a memory map, or anything with `shape`
+      activations: [N,h,w,U] finite floats: an array, a memory map, or anything with `shape`
         whose slices along N are arrays.
       thresholds: [U]; a pixel is on where its activation, bilinear in float32 at label-map size, is
         strictly above.
-      segmentation: [N, H, W, K] integers, K label slots a pixel, 0 = none; may be a memory map.
+      segmentation: [N,H,W,K] integers, K label slots a pixel, 0 = none; may be a memory map.
       num_concepts: C, with number 0: labels are 1..C-1.
       categories: [C] int, each concept's category number (entry 0 ignored); needed for areas by
         category.
@@ -88,67 +102,48 @@ def tally(
     Raises:
       ValueError: shapes that disagree, no image, label numbers outside 0..C-1, NaN.
     """
-    return tally_orders(
-        activations,
-        thresholds,
-        segmentation,
-        num_concepts,
-        np.arange(activations.shape[0])[None],
-        categories=categories,
-        padding=padding,
-        batch_size=batch_size,
-        devices=devices,
-    )[0]
+    counting = Counting(num_concepts, categories, padding, batch_size=batch_size, devices=devices)
+    orders = np.arange(activations.shape[0])[None]
+    return tally_orders(activations, thresholds, segmentation, orders, counting)[0]
 
 
 def tally_orders(
-    activations,
-    thresholds,
-    segmentation,
-    num_concepts: int,
-    orders,
-    *,
-    categories=None,
-    padding: str = "edge",
-    batch_size: int = 16,
-    devices=None,
+    activations: Activations | Sliced,
+    thresholds: Thresholds | Sequence[float],
+    segmentation: LabelMaps | Sliced,
+    orders: Integer[AnyArray, "S N"],
+    counting: Counting,
 ) -> list[Tally]:
     """`tally` for several pairings of images with label maps at once; activations are upsampled
     once.
 
-    orders: [S, N] int, set s pairs image i with label maps orders[s, i]. The chance level of a
-    count is its value for `derangements`.
+    Args:
+      activations, thresholds, segmentation: as in `tally`.
+      orders: [S,N] int, set s pairs image i with label maps orders[s, i]. The chance level of a
+        count is its value for `derangements`.
+      counting: what is counted.
     """
-    table, sizes = tables.count(
-        activations,
-        thresholds,
-        segmentation,
-        num_concepts,
-        categories=categories,
-        padding=padding,
-        orders=orders,
-        batch_size=batch_size,
-        devices=devices,
-    )
-    return [_tally(t[0], s[0], num_concepts, categories) for t, s in zip(table, sizes, strict=True)]
+    table, sizes = tables.count(activations, thresholds, segmentation, counting, orders=orders)
+    return [_tally(t[0], s[0], counting) for t, s in zip(table, sizes, strict=True)]
 
 
-def _tally(table: np.ndarray, sizes: np.ndarray, num_concepts: int, categories) -> Tally:
-    """A table [rows, U] and its sizes [rows] as a Tally; views, not copies."""
+def _tally(table: np.ndarray, sizes: np.ndarray, counting: Counting) -> Tally:
+    """A table [rows,U] and its sizes [rows] as a Tally; views, not copies."""
+    # Row 0 is no concept: its pixels are the unit's area.
     unit, table[0] = table[0].copy(), 0
-    concept = sizes[:num_concepts].copy()
+    concept = sizes[: counting.num_concepts].copy()
     concept[0] = 0
     return Tally(
-        intersection=table[:num_concepts].T,
+        intersection=table[: counting.num_concepts].T,
         unit=unit,
-        unit_by_category=table[num_concepts:].T,
+        unit_by_category=table[counting.num_concepts :].T,
         concept=concept,
-        categories=tables.clean_categories(categories),
+        categories=tables.clean_categories(counting.categories),
     )
 
 
-def derangements(images: int, count: int = 5, seed: int = 0) -> np.ndarray:
-    """[count, images] int: permutations, uniform among those that leave no image in its place."""
+def derangements(images: int, count: int = 5, seed: int = 0) -> Int[np.ndarray, "{count} {images}"]:
+    """[count,images] int: permutations, uniform among those that leave no image in its place."""
     if images < 2:
         raise ValueError("label maps can only be shuffled against images where there are 2 or more")
     draw = np.random.Generator(np.random.Philox(key=seed))
@@ -160,22 +155,28 @@ def derangements(images: int, count: int = 5, seed: int = 0) -> np.ndarray:
     return orders
 
 
-def best_labels(iou: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The label [..., U] of each unit's largest IoU and that IoU, from IoU [..., U, C]; ties to the
+def best_labels(
+    iou: Float[np.ndarray, "*S U C"],
+) -> tuple[Int[np.ndarray, "*S U"], Float[np.ndarray, "*S U"]]:
+    """The label [...,U] of each unit's largest IoU and that IoU, from IoU [...,U,C]; ties to the
     lowest number, never 0."""
     label = 1 + iou[..., 1:].argmax(-1)
     return label, np.take_along_axis(iou, label[..., None], -1)[..., 0]
 
 
-def top_labels(iou: np.ndarray, count: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """The labels [U, count] of the largest IoUs and those IoUs, from IoU [U, C], best first; ties
-    to the lowest number, never 0."""
+def top_labels(
+    iou: Float[np.ndarray, "U C"], count: int = 5
+) -> tuple[Int[np.ndarray, "U top"], Float[np.ndarray, "U top"]]:
+    """The labels [U,count] of the largest IoUs and those IoUs, from IoU [U,C], best first; ties to
+    the lowest number, never 0."""
     label = 1 + np.argsort(-iou[:, 1:], 1, kind="stable")[:, :count]
     return label, np.take_along_axis(iou, label, 1)
 
 
-def best_by_category(iou: np.ndarray, categories=None) -> tuple[np.ndarray, np.ndarray]:
-    """The best label [U, G] of each unit within each category, and its IoU, from IoU [U, C].
+def best_by_category(
+    iou: Float[np.ndarray, "U C"], categories: Categories = None
+) -> tuple[Int[np.ndarray, "U G"], Float[np.ndarray, "U G"]]:
+    """The best label [U,G] of each unit within each category, and its IoU, from IoU [U,C].
 
     categories: [C] numbers 0..G-1, entry 0 ignored; None makes one category of all. A category
     without concepts has label 0, IoU 0.
@@ -195,24 +196,27 @@ def best_by_category(iou: np.ndarray, categories=None) -> tuple[np.ndarray, np.n
 
 
 def count_detectors(
-    labels: np.ndarray, values: np.ndarray, iou_thresholds=(0.03, 0.04, 0.05), *, per: str = "unit"
-) -> tuple[np.ndarray, np.ndarray]:
+    labels: Int[np.ndarray, "*S U G"],
+    values: Float[np.ndarray, "*S U G"],
+    iou_thresholds: Sequence[float] = (0.03, 0.04, 0.05),
+    *,
+    per: str = "unit",
+) -> tuple[Int[np.ndarray, "*S T G"], Int[np.ndarray, "*S T G"]]:
     """Counts detectors, units with IoU > threshold (strict), and the different concepts that they
     detect.
 
     Args:
-      labels, values: [..., U, G], from `best_by_category`.
+      labels, values: [...,U,G], from `best_by_category`.
       iou_thresholds: T of them.
       per: "unit", each unit has one best label over all categories (the bar graphs of the original
         programs and davidbau/dissect); "category", each unit competes in every category on its own
         (the original's figures across networks).
 
     Returns:
-      detectors and unique concepts, each int64 [..., T, G]. The paper's total of unique concepts is
+      detectors and unique concepts, each int64 [...,T,G]. The paper's total of unique concepts is
       the sum over G.
     """
-    if per not in ("unit", "category"):
-        raise ValueError(f"per={per!r} is not known; use unit or category")
+    checks.choice("per", per, ("unit", "category"))
     if per == "unit":
         best = values == values.max(-1, keepdims=True)
         lowest = np.where(best, labels, np.iinfo(labels.dtype).max).min(-1, keepdims=True)
@@ -229,71 +233,59 @@ def count_detectors(
 class _Units:
     """Units first..last-1 of activations, read when sliced."""
 
-    activations: np.ndarray
+    activations: Activations | Sliced
     first: int
     last: int
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         return (*self.activations.shape[:3], self.last - self.first)
 
-    def __getitem__(self, images):
+    def __getitem__(self, images: slice) -> Any:
         return self.activations[images][..., self.first : self.last]
 
 
 def bootstrap(
-    activations,
-    thresholds,
-    segmentation,
-    num_concepts: int,
+    activations: Activations | Sliced,
+    thresholds: Thresholds | Sequence[float],
+    segmentation: LabelMaps | Sliced,
+    weights: Integer[AnyArray, "N R"],
+    counting: Counting,
     *,
-    categories=None,
-    padding: str = "edge",
     restricted: bool = False,
-    replicates: int = 20,
-    seed: int = 0,
-    memory_mb: float = 200,
-    batch_size: int = 16,
-    devices=None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Int[np.ndarray, "R U G"], Float[np.ndarray, "R U G"]]:
     """Best labels under resampling of the images (Poisson bootstrap), thresholds held.
 
-    Tables of all replicates do not fit at once, so units go in blocks, each walking over all
-    images.
+    Tables of all replicates do not fit at once, so units go in blocks of counting.memory_mb, each
+    walking over all images.
 
     Args:
-      replicates, seed: see `image_weights`.
+      activations, thresholds, segmentation: as in `tally`.
+      weights: [N,R] int, how often each image is drawn in each replicate, from `image_weights`.
+      counting: what is counted.
       restricted: which IoU, as in `Tally.iou`.
-      memory_mb: a bound for the tables of a block, in MiB.
-      The rest as in `tally`.
 
     Returns:
-      labels int64 [replicates, U, G] and IoU [replicates, U, G], for `count_detectors`.
+      labels int64 [R,U,G] and IoU [R,U,G], for `count_detectors`.
     """
     if restricted:
-        _need_categories(categories)
-    images, _, _, units = activations.shape
-    weights = stats.image_weights(images, replicates, seed)
+        _need_categories(counting.categories)
+    units = activations.shape[3]
     # int32 on the device twice (running and reduced); int64 and its sum on the host.
-    unit_bytes = replicates * (num_concepts + 16) * (4 + 4 + 8 + 8)
-    blocks = min(units, int(np.ceil(units * unit_bytes / (memory_mb * 2**20))))
+    unit_bytes = weights.shape[1] * (counting.num_concepts + 16) * (4 + 4 + 8 + 8)
+    blocks = min(units, int(np.ceil(units * unit_bytes / (counting.memory_mb * 2**20))))
+    ends = np.linspace(0, units, blocks + 1).astype(int).tolist()
     labels, values = [], []
-    for first, last in itertools.pairwise(np.linspace(0, units, blocks + 1).astype(int)):
+    for first, last in itertools.pairwise(ends):
         table, sizes = tables.count(
             _Units(activations, first, last),
             np.asarray(thresholds)[first:last],
             segmentation,
-            num_concepts,
-            categories=categories,
-            padding=padding,
+            counting,
             weights=weights,
-            batch_size=batch_size,
-            devices=devices,
         )
-        tallies = (
-            _tally(t, s, num_concepts, categories) for t, s in zip(table[0], sizes[0], strict=True)
-        )
-        best = [best_by_category(counts.iou(restricted), categories) for counts in tallies]
+        tallies = (_tally(t, s, counting) for t, s in zip(table[0], sizes[0], strict=True))
+        best = [best_by_category(counts.iou(restricted), counting.categories) for counts in tallies]
         labels.append([label for label, _ in best])
         values.append([value for _, value in best])
     return np.concatenate(labels, 1), np.concatenate(values, 1)

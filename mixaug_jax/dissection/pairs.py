@@ -2,11 +2,13 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 
 import numpy as np
 
 from mixaug_jax.core.stats import PERCENTILES
-from mixaug_jax.dissection.result import Dissection, load, with_total
+from mixaug_jax.core.types import Int, Path
+from mixaug_jax.dissection.result import Dissection, Options, load, with_total
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,20 +19,20 @@ class Comparison:
       names: of the dissections, [1 + M]; the first is what the others are compared with.
       categories: names [G + 1]; the last is "total", the sum over the others.
       iou: thresholds, [T].
-      difference: int64 [M, 2, 2, T, G + 1], other minus first; axes 1 and 2 are the conventions and
+      difference: int64 [M,2,2,T,G+1], other minus first; axes 1 and 2 are the conventions and
         detectors or unique concepts, as in `Dissection.counts`.
-      interval: int64 [M, 2, 2, T, G + 1, 2], percentiles `stats.PERCENTILES` of the difference when
-        images are drawn anew, the same ones for both (paired); [..., 0] without replicates.
+      interval: int64 [M,2,2,T,G+1,2], percentiles `stats.PERCENTILES` of the difference when
+        images are drawn anew, the same ones for both (paired); [...,0] without replicates.
     """
 
     names: tuple[str, ...]
     categories: tuple[str, ...]
     iou: tuple[float, ...]
-    difference: np.ndarray
-    interval: np.ndarray
+    difference: Int[np.ndarray, "M 2 2 T G"]
+    interval: Int[np.ndarray, "M 2 2 T G ends"]
 
 
-def compare(results: dict) -> Comparison:
+def compare(results: Mapping[str, Dissection | Path]) -> Comparison:
     """Differences per category to the first of `results`, each with its paired bootstrap interval.
 
     Args:
@@ -41,7 +43,7 @@ def compare(results: dict) -> Comparison:
       ValueError: fewer than two, or dissections that cannot be paired.
     """
     if len(results) < 2:
-        raise ValueError(f"a comparison needs two dissections or more, not {len(results)}")
+        raise ValueError(f"a comparison needs two dissections or more; got {len(results)}")
     loaded = {
         name: load(result) if isinstance(result, str | os.PathLike) else result
         for name, result in results.items()
@@ -61,12 +63,17 @@ def compare(results: dict) -> Comparison:
     )
 
 
+def _counted(options: Options) -> Options:
+    """Without what decides the random network, and the images, of which the labels' settings tell."""
+    return dataclasses.replace(options, random_baseline=False, size=0, max_images=0)
+
+
 def _check_pair(first: str, base: Dissection, name: str, other: Dissection) -> None:
     checks = {
         "concepts": base.names == other.names,
         "images": np.array_equal(base.indices, other.indices)
         and base.settings["labels"] == other.settings["labels"],
-        "options": base.options == other.options,
+        "options": _counted(base.options) == _counted(other.options),
     }
     for what, equal in checks.items():
         if not equal:

@@ -19,6 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixaug_jax.core import checks
+from mixaug_jax.core.types import AnyArray, Bool, Float, Int
+
 PADDINGS = ("edge", "zero")
 
 
@@ -31,16 +34,17 @@ class Grid:
     padding: str
 
     def __post_init__(self):
-        if self.padding not in PADDINGS:
-            known = ", ".join(PADDINGS)
-            raise ValueError(f"padding={self.padding!r} is not known; use one of {known}")
+        checks.choice("padding", self.padding, PADDINGS)
 
     @property
     def pixels(self) -> int:
+        """Of a label map."""
         return self.size[0] * self.size[1]
 
 
-def pixels(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
+def pixels(
+    source: int, target: int
+) -> tuple[Int[np.ndarray, " target"], Float[np.ndarray, " target"]]:
     """The lower node [target], numbered with padding (0..source), and the fraction [target] float32
     of the way to the next node, for each pixel of an axis."""
     # (t + 1/2) source/target - 1/2 in integers: exact where a center falls on a node.
@@ -48,11 +52,13 @@ def pixels(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
     return node + 1, (rest / (2 * target)).astype(np.float32)
 
 
-def cells(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cells(
+    source: int, target: int
+) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, "m e"], Bool[np.ndarray, "m e"]]:
     """The pixels of an axis by the cell that holds them.
 
     Returns, for the m cells that hold a pixel and the e pixels of the fullest of them: the lower
-    node [m], the pixels' fractions [m, e] float32, and which of those are pixels [m, e] bool.
+    node [m], the pixels' fractions [m,e] float32, and which of those are pixels [m,e] bool.
     """
     node, fraction = pixels(source, target)
     starts, cell, counts = np.unique(node, return_inverse=True, return_counts=True)
@@ -69,13 +75,15 @@ def cell_pixels(grid: Grid) -> int:
     return math.prod(cells(source, target)[1].shape[1] for source, target in sides)
 
 
-def pad(activations: jax.Array, grid: Grid) -> jax.Array:
-    """One node around [h, w, U]."""
+def pad(activations: Float[AnyArray, "h w U"], grid: Grid) -> Float[jax.Array, "h+2 w+2 U"]:
+    """One node around [h,w,U]."""
     mode = "edge" if grid.padding == "edge" else "constant"
     return jnp.pad(activations, ((1, 1), (1, 1), (0, 0)), mode)
 
 
-def lerp(a: jax.Array, b: jax.Array, fraction: jax.Array) -> jax.Array:
+def lerp(
+    a: Float[AnyArray, "*S"], b: Float[AnyArray, "*S"], fraction: Float[AnyArray, "..."]
+) -> Float[jax.Array, "..."]:
     """From a to b, never outside them; the same float32 in every program."""
     # The bound, which nothing finite passes, stands between product and sum: compilers would join
     # them into one operation of one rounding in some programs and not in others, and counts must
@@ -84,8 +92,8 @@ def lerp(a: jax.Array, b: jax.Array, fraction: jax.Array) -> jax.Array:
     return jnp.clip(value, jnp.minimum(a, b), jnp.maximum(a, b))
 
 
-def upsample(activations: jax.Array, grid: Grid) -> jax.Array:
-    """A map [h, w, U] float32 at label-map size [H, W, U]."""
+def upsample(activations: Float[AnyArray, "h w U"], grid: Grid) -> Float[jax.Array, "H W U"]:
+    """A map [h,w,U] float32 at label-map size [H,W,U]."""
     row, row_fraction = pixels(grid.nodes[0], grid.size[0])
     column, column_fraction = pixels(grid.nodes[1], grid.size[1])
     nodes = pad(activations, grid)
@@ -93,23 +101,31 @@ def upsample(activations: jax.Array, grid: Grid) -> jax.Array:
     return lerp(rows[:, column], rows[:, column + 1], column_fraction[:, None])
 
 
-def largest_corner(nodes: jax.Array, grid: Grid) -> jax.Array:
-    """The largest of the four corners of each cell that holds a pixel, [rows, columns, U], from a
-    padded map [h + 2, w + 2, U]."""
+def largest_corner(
+    nodes: Float[AnyArray, "h w U"], grid: Grid
+) -> Float[jax.Array, "rows columns U"]:
+    """The largest of the four corners of each cell that holds a pixel, [rows,columns,U], from a
+    padded map [h+2,w+2,U]."""
     row, column = cells(grid.nodes[0], grid.size[0])[0], cells(grid.nodes[1], grid.size[1])[0]
     top = jnp.maximum(nodes[row], nodes[row + 1])
     return jnp.maximum(top[:, column], top[:, column + 1])
 
 
-def cell_values(nodes: jax.Array, grid: Grid, r, c, u) -> tuple[jax.Array, jax.Array]:
+def cell_values(
+    nodes: Float[AnyArray, "h w U"],
+    grid: Grid,
+    r: Int[AnyArray, " M"],
+    c: Int[AnyArray, " M"],
+    u: Int[AnyArray, " M"],
+) -> tuple[Float[jax.Array, "M e f"], Bool[jax.Array, "M e f"]]:
     """The pixels of chosen cells, as `upsample` computes them.
 
     Args:
-      nodes: a padded map [h + 2, w + 2, U].
+      nodes: a padded map [h+2,w+2,U].
       r, c, u: [M], places of the cells in `largest_corner`.
 
     Returns:
-      values [M, e, f] of the up to e x f pixels of a cell, and which of them are pixels, bool.
+      values [M,e,f] of the up to e x f pixels of a cell, and which of them are pixels, bool.
     """
     row, row_fraction, row_real = map(jnp.asarray, cells(grid.nodes[0], grid.size[0]))
     column, column_fraction, column_real = map(jnp.asarray, cells(grid.nodes[1], grid.size[1]))

@@ -1,10 +1,14 @@
 """What dissecting one layer of a network found."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
+from mixaug_jax.core import checks
+from mixaug_jax.core.devices import PRECISIONS
 from mixaug_jax.core.files import load_npz, save_npz
+from mixaug_jax.core.types import Float, Int, Path
 from mixaug_jax.dissection import counting
 from mixaug_jax.dissection.concepts import Vocabulary
 from mixaug_jax.dissection.resample import PADDINGS
@@ -15,7 +19,7 @@ PER = ("unit", "category")  # the two conventions of `counting.count_detectors`
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How units are measured and counted.
+    """What decides a dissection, besides the network and the images.
 
     Attributes:
       q: the tail share of the thresholds, P(a > T) = q.
@@ -23,10 +27,14 @@ class Options:
       rule: "linear", "hazen" or "inverted_cdf"; see `thresholds.quantile`.
       padding: "edge" or "zero"; see `resample`.
       restricted: count a unit's area only on images that hold the concept's category.
-      iou: thresholds; a unit detects its best concept where IoU > threshold.
+      iou: thresholds, kept as a tuple; a unit detects its best concept where IoU > threshold.
       shuffles: label maps are shuffled against images so many times for the chance level; 0: none.
       replicates: of the bootstrap over images; 0: none.
       seed: of the shuffles, the bootstrap and the random network.
+      random_baseline: also count a network of the same architecture with random weights.
+      size: side of the label maps [pixels]; 0: the input's, or a quarter of it above 112.
+      max_images: at most so many images, spread evenly over the data set; 0: all.
+      precision: of float32 matrix products in the forward pass, "default", "high" or "highest".
     """
 
     q: float = 0.01
@@ -34,26 +42,49 @@ class Options:
     rule: str = "linear"
     padding: str = "edge"
     restricted: bool = False
-    iou: tuple[float, ...] = (0.03, 0.04, 0.05)
+    iou: Sequence[float] = (0.03, 0.04, 0.05)
     shuffles: int = 5
     replicates: int = 20
     seed: int = 0
+    random_baseline: bool = True
+    size: int = 0
+    max_images: int = 0
+    precision: str = "highest"
 
     def __post_init__(self):
-        if not 0 < self.q < 1:
-            raise ValueError(
-                f"q={self.q} is not a tail share; it must lie between 0 and 1, both excluded"
-            )
+        object.__setattr__(self, "iou", tuple(self.iou))  # a list, as JSON has it, has no hash
+        checks.number("q", self.q, 0, 1, above=True, below=True)
         for name, allowed in (("over", OVER), ("rule", RULES), ("padding", PADDINGS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} is not known; use one of {', '.join(allowed)}"
-                )
+            checks.choice(name, getattr(self, name), allowed)
         if not self.iou or any(not 0 <= value < 1 for value in self.iou):
-            raise ValueError(f"iou={self.iou} must be one or more thresholds from 0 up to below 1")
-        for name in ("shuffles", "replicates", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be 0 or more")
+            raise ValueError(
+                f"iou must be one or more thresholds from 0 up to below 1; got {self.iou}"
+            )
+        for name in ("shuffles", "replicates", "seed", "size", "max_images"):
+            checks.count(name, getattr(self, name), 0)
+        checks.choice("precision", self.precision, PRECISIONS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """What a dissection may take; no result depends on it, but for rounding in the forward pass.
+
+    Attributes:
+      folder: where activations and label maps wait; "" takes one that is removed in the end.
+      cache_gb: GiB of activations on disk; beyond it the forward pass is repeated.
+      batch_size: images of a forward step, over all devices.
+      threads: that read images.
+    """
+
+    folder: Path = ""
+    cache_gb: float = 4.0
+    batch_size: int = 64
+    threads: int = 4
+
+    def __post_init__(self):
+        checks.not_negative("cache_gb", self.cache_gb)
+        for name in ("batch_size", "threads"):
+            checks.count(name, getattr(self, name))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +92,7 @@ class Dissection:
     """The units of one layer and what they detect; U units, C concepts, G categories, T IoU
     thresholds, S shuffles, R replicates, N images.
 
-    Counts have the axes [2, 2, T, G]: the conventions `PER` (one best label a unit; every category
+    Counts have the axes [2,2,T,G]: the conventions `PER` (one best label a unit; every category
     by itself), then detectors and unique concepts. The paper's total (Won et al. 2023, Fig. 3) is
     the sum over G. All are int64.
 
@@ -70,32 +101,32 @@ class Dissection:
       names: (name, category) of each concept's number; 0 is none.
       threshold: float32 [U], T of each unit.
       tally: pixel counts.
-      counts: [2, 2, T, G].
-      null: [S, 2, 2, T, G], with label maps shuffled against images; S = 0 where it was not asked
+      counts: [2,2,T,G].
+      null: [S,2,2,T,G], with label maps shuffled against images; S = 0 where it was not asked
         for, or there is one image only.
-      random: [2, 2, T, G] of a network of the same architecture with random weights, thresholds its
+      random: [2,2,T,G] of a network of the same architecture with random weights, thresholds its
         own; all -1 where it was not asked for.
-      replicates: [R, 2, 2, T, G], images drawn anew (Poisson bootstrap, thresholds held). Equal
+      replicates: [R,2,2,T,G], images drawn anew (Poisson bootstrap, thresholds held). Equal
         seeds draw equal images, so replicates of two networks are pairs.
-      top_images: int [U, 5], indices in the data set of the images with the largest activations.
-      top_activations: float32 [U, 5], those activations.
-      top_maps: float32 [U, 5, h, w], the unit's maps of those images.
+      top_images: int [U,5], indices in the data set of the images with the largest activations.
+      top_activations: float32 [U,5], those activations.
+      top_maps: float32 [U,5,h,w], the unit's maps of those images.
       indices: int [N], of the images that were looked at, in the data set.
       settings: what made this, as JSON has it.
     """
 
     layer: str
     names: tuple[tuple[str, str], ...]
-    threshold: np.ndarray
+    threshold: Float[np.ndarray, " U"]
     tally: counting.Tally
-    counts: np.ndarray
-    null: np.ndarray
-    random: np.ndarray
-    replicates: np.ndarray
-    top_images: np.ndarray
-    top_activations: np.ndarray
-    top_maps: np.ndarray
-    indices: np.ndarray
+    counts: Int[np.ndarray, "2 2 T G"]
+    null: Int[np.ndarray, "S 2 2 T G"]
+    random: Int[np.ndarray, "2 2 T G"]
+    replicates: Int[np.ndarray, "R 2 2 T G"]
+    top_images: Int[np.ndarray, "U top"]
+    top_activations: Float[np.ndarray, "U top"]
+    top_maps: Float[np.ndarray, "U top h w"]
+    indices: Int[np.ndarray, " N"]
     settings: dict
 
     @property
@@ -106,29 +137,36 @@ class Dissection:
     @property
     def options(self) -> Options:
         """How it was measured."""
-        return Options(
-            **{**self.settings["options"], "iou": tuple(self.settings["options"]["iou"])}
-        )
+        return Options(**self.settings["options"])
 
-    def iou(self) -> np.ndarray:
-        """[U, C] float64; over all images, or those with the category if that was the setting."""
+    @property
+    def pixels(self) -> int:
+        """How many pixels the label maps of all images have."""
+        labels = self.settings["labels"]
+        height, width = labels["shape"] if "shape" in labels else (labels["size"], labels["size"])
+        return height * width * len(self.indices)
+
+    def iou(self) -> Float[np.ndarray, "U C"]:
+        """[U,C] float64; over all images, or those with the category if that was the setting."""
         return self.tally.iou(self.options.restricted)
 
-    def top_labels(self, count: int = 5) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers [U, count] of each unit's best concepts, best first, and their IoU."""
+    def top_labels(
+        self, count: int = 5
+    ) -> tuple[Int[np.ndarray, "U top"], Float[np.ndarray, "U top"]]:
+        """The numbers [U,count] of each unit's best concepts, best first, and their IoU."""
         return counting.top_labels(self.iou(), count)
 
-    def unique(self, per: str = "unit") -> np.ndarray:
-        """Unique concepts [T, G]."""
+    def unique(self, per: str = "unit") -> Int[np.ndarray, "T G"]:
+        """Unique concepts [T,G]."""
         return self.counts[PER.index(per), 1]
 
 
-def with_total(counts: np.ndarray) -> np.ndarray:
-    """Counts [..., G] with their sum as one more entry, [..., G + 1]."""
+def with_total(counts: Int[np.ndarray, "*S G"]) -> Int[np.ndarray, "*S G+1"]:
+    """Counts [...,G] with their sum as one more entry, [...,G+1]."""
     return np.concatenate([counts, counts.sum(-1, keepdims=True)], -1)
 
 
-def save(result: Dissection, path) -> None:
+def save(result: Dissection, path: Path) -> None:
     """Writes a .npz that `load` reads; the file appears when it is whole."""
     arrays = {
         field.name: getattr(result, field.name)
@@ -142,7 +180,7 @@ def save(result: Dissection, path) -> None:
     save_npz(path, arrays, result.settings)
 
 
-def load(path) -> Dissection:
+def load(path: Path) -> Dissection:
     """What `save` wrote.
 
     Raises:

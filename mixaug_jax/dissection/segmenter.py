@@ -20,6 +20,7 @@ import numpy as np
 import PIL.Image
 
 from mixaug_jax.core import files, say
+from mixaug_jax.core.types import Path, Preprocess
 from mixaug_jax.data.source import Source
 from mixaug_jax.data.transforms import seen_part
 from mixaug_jax.dissection.concepts import NONE
@@ -57,7 +58,9 @@ def find_files(place: str) -> tuple[pathlib.Path, pathlib.Path]:
     if "," in place:
         found = [pathlib.Path(name.strip()).expanduser() for name in place.split(",")]
         if len(found) != 2:
-            raise ValueError(f"dissect.segmenter={place!r} must be a folder, or ENCODER,DECODER")
+            raise ValueError(
+                f"dissect.segmenter must be a folder, or ENCODER,DECODER; got {place!r}"
+            )
     else:
         folder = pathlib.Path(place).expanduser()
         if not folder.is_dir():
@@ -88,7 +91,7 @@ def checksum(place: str) -> str:
 
 
 def open_segmenter(
-    place: str, folder, *, sizes: tuple[int, ...] = SIZES, side: int = 256
+    place: str, folder: Path, *, sizes: tuple[int, ...] = SIZES, side: int = 256
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A function for `annotate`, whose results are kept on disk.
 
@@ -133,7 +136,7 @@ def open_segmenter(
     return label_map
 
 
-def view(source: Source, preprocess) -> Source:
+def view(source: Source, preprocess: Preprocess) -> Source:
     """The images of a data set as a network sees them, without the concepts that they may have.
 
     preprocess: the network's, see `concepts.seen_part`.

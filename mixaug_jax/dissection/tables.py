@@ -18,7 +18,9 @@ category (the unit's area in the images that hold the category). Both backends s
 comparisons, so they give the same integers.
 """
 
+import dataclasses
 import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -26,65 +28,99 @@ import numpy as np
 
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import walk
+from mixaug_jax.core.types import (
+    Activations,
+    AnyArray,
+    Devices,
+    Int,
+    Integer,
+    LabelMaps,
+    Sliced,
+    Thresholds,
+)
 from mixaug_jax.dissection import activations as activations_lib
 from mixaug_jax.dissection import resample
 
+Categories = Integer[AnyArray, "C"] | Sequence[int] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Counting:
+    """What the labels are, and how pixels are counted; only the first three decide the counts.
+
+    Attributes:
+      num_concepts: C, with number 0: labels are 1..C-1.
+      categories: [C] int, each concept's category number (entry 0 ignored); None: none.
+      padding: beyond the outer nodes of a map lies "edge" their value or "zero" nothing.
+      backend: "dense" or "bits"; "": by the kind of device. Same integers.
+      batch_size: images of a device at a time.
+      memory_mb: MiB that the tables of `counting.bootstrap` may take at a time.
+      devices: default all of this process.
+    """
+
+    num_concepts: int
+    categories: Categories = None
+    padding: str = "edge"
+    backend: str = ""
+    batch_size: int = 16
+    memory_mb: float = 200
+    devices: Devices = None
+
 
 def count(
-    activations,
-    thresholds,
-    segmentation,
-    num_concepts: int,
+    activations: Activations | Sliced,
+    thresholds: Thresholds | Sequence[float],
+    segmentation: LabelMaps | Sliced,
+    counting: Counting,
     *,
-    categories=None,
-    padding: str = "edge",
-    orders=None,
-    weights=None,
-    backend: str = "",
-    batch_size: int = 16,
-    devices=None,
-) -> tuple[np.ndarray, np.ndarray]:
+    orders: Integer[AnyArray, "S N"] | None = None,
+    weights: Integer[AnyArray, "N R"] | None = None,
+) -> tuple[Int[np.ndarray, "S R rows U"], Int[np.ndarray, "S R rows"]]:
     """Tables of all units against all concepts, for S pairings of images with label maps and R
-    weightings of images. What is not named here is as in `counting.tally`.
+    weightings of images.
 
     Args:
-      orders: [S, N] int: pairing s joins image i with label maps orders[s, i]; default its own.
-      weights: [N, R] non-negative int; default 1.
-      backend: "dense" or "bits"; default by the kind of device. Same integers.
+      activations, thresholds, segmentation: as in `counting.tally`.
+      counting: what is counted.
+      orders: [S,N] int: pairing s joins image i with label maps orders[s, i]; default its own.
+      weights: [N,R] non-negative int; default 1.
 
     Returns:
-      table int64 [S, R, rows, U] and sizes int64 [S, R, rows]: pixels where a unit is on and the
-      row's condition holds, and where the condition holds. Row 0 is every pixel, 1..C-1 the
-      concepts, then the categories.
+      table int64 [S,R,rows,U] and sizes int64 [S,R,rows]: pixels where a unit is on and the row's
+      condition holds, and where the condition holds. Row 0 is every pixel, 1..C-1 the concepts,
+      then the categories.
     """
-    categories = check(activations, thresholds, segmentation, num_concepts, categories)
+    concepts = counting.num_concepts
+    categories = check(activations, thresholds, segmentation, concepts, counting.categories)
     images, height, width, units = activations.shape
-    grid = resample.Grid((height, width), tuple(segmentation.shape[1:3]), padding)
+    grid = resample.Grid((height, width), tuple(segmentation.shape[1:3]), counting.padding)
     orders = np.arange(images)[None] if orders is None else np.asarray(orders)
     weights = np.ones((images, 1), np.int32) if weights is None else np.asarray(weights, np.int32)
-    backend = backend or ("bits" if jax.default_backend() == "cpu" else "dense")
-    devices = walk.local(devices)
-    step, reduce = _programs(grid, backend, num_concepts, tuple(categories.tolist()), devices)
+    backend = counting.backend or ("bits" if jax.default_backend() == "cpu" else "dense")
+    devices = walk.local(counting.devices)
+    step, reduce = _programs(grid, backend, concepts, tuple(categories.tolist()), devices)
     thresholds = devices_lib.replicate(np.asarray(thresholds, np.float32), devices)
-    pack = functools.partial(
-        _pack_labels if backend == "bits" else _plain_labels,
-        num_concepts=num_concepts,
-        categories=categories,
-    )
-    spans = walk.spans(images, batch_size, devices)
-    batches = _batches(activations, segmentation, orders, weights, pack, num_concepts, spans)
-    sets, ways, rows = len(orders), weights.shape[1], num_concepts + _groups(categories)
+    pack = _pack_labels if backend == "bits" else _plain_labels
+
+    def labels_of(chosen):
+        return pack(_read_labels(segmentation, chosen, concepts), concepts, categories)
+
+    spans = walk.spans(images, counting.batch_size, devices)
+    batches = _batches(activations, labels_of, orders, weights, spans)
+    sets, ways, rows = len(orders), weights.shape[1], concepts + _groups(categories)
     state = {
         "table": np.zeros((sets * rows, ways, units), np.int32),
         "sizes": np.zeros((sets * rows, ways), np.int32),
     }
+    # An image adds at most this to a count: how many fit before int32 overflows.
+    most = grid.pixels * max(1, int(weights.max()))
     counted = walk.total(
         lambda state, batch: step(state, batch, thresholds),
         reduce,
         lambda a, b: {k: a[k] + b[k] for k in a},
         state,
         batches,
-        walk.LIMIT // (grid.pixels * max(1, int(weights.max()))),
+        walk.LIMIT // most,
         devices,
     )
     table = counted["table"].reshape(sets, rows, ways, units)
@@ -92,18 +128,25 @@ def count(
     return np.moveaxis(table, 2, 1), np.moveaxis(sizes, 2, 1)
 
 
-def _batches(activations, segmentation, orders, weights, pack, num_concepts, spans):
-    """(number of images, batch) for each of `spans`; `pack` makes of label maps what a backend counts."""
+def _batches(
+    activations, labels_of: Callable[[np.ndarray], dict], orders, weights, spans
+) -> Iterator:
+    """(number of images, batch) for each of `spans`; `labels_of` gives what a backend counts, of images [n,S]."""
     for start, stop, rows in spans:
-        labels = _read_labels(segmentation, orders[:, start:stop].T, num_concepts)
-        batch = pack(labels) | {
+        batch = labels_of(orders[:, start:stop].T) | {
             "activations": activations_lib.read(activations, start, stop),
             "weights": weights[start:stop],
         }
         yield stop - start, {k: walk.pad_rows(v, rows) for k, v in batch.items()}
 
 
-def check(activations, thresholds, segmentation, num_concepts, categories) -> np.ndarray:
+def check(
+    activations: Activations | Sliced,
+    thresholds: Thresholds | Sequence[float],
+    segmentation: LabelMaps | Sliced,
+    num_concepts: int,
+    categories: Categories,
+) -> Int[np.ndarray, " entries"]:
     """Raises for arguments that do not fit each other; returns `clean_categories(categories)`."""
     activations_lib.check_activations(activations)
     images, _, _, units = activations.shape
@@ -115,25 +158,25 @@ def check(activations, thresholds, segmentation, num_concepts, categories) -> np
         raise ValueError(f"the threshold of unit {int(np.isnan(thresholds).argmax())} is NaN")
     shape = tuple(segmentation.shape)
     if len(shape) != 4 or 0 in shape:
-        raise ValueError(f"segmentation has shape {shape}; it must be [N, H, W, K], none of them 0")
+        raise ValueError(f"segmentation must be [N,H,W,K], none of them 0; got {list(shape)}")
     if shape[0] != images:
         raise ValueError(f"there are {shape[0]} label maps for the activations of {images} images")
     if not np.issubdtype(segmentation.dtype, np.integer):
-        raise ValueError(f"segmentation is {segmentation.dtype}; label numbers must be integers")
+        raise ValueError(f"segmentation must be of integers, labels; got {segmentation.dtype}")
     if num_concepts < 2:
         raise ValueError(
-            f"num_concepts={num_concepts}; number 0 is 'none', so it must be at least 2"
+            f"num_concepts must be at least 2, as number 0 is 'none'; got {num_concepts}"
         )
     categories = clean_categories(categories)
     if len(categories) not in (0, num_concepts):
         raise ValueError(
-            f"categories has {len(categories)} entries; there are {num_concepts} concept numbers, "
-            "number 0 among them"
+            f"categories must have an entry for each of the {num_concepts} concept numbers, number 0 among them; got "
+            f"{len(categories)}"
         )
     return categories
 
 
-def clean_categories(categories) -> np.ndarray:
+def clean_categories(categories: Categories) -> Int[np.ndarray, " entries"]:
     """[C] int32 with entry 0 set to -1, or [0] for None."""
     if categories is None:
         return np.zeros(0, np.int32)
@@ -142,7 +185,7 @@ def clean_categories(categories) -> np.ndarray:
         raise ValueError("categories must be one integer for each concept number")
     categories[:1] = -1
     if (categories[1:] < 0).any():
-        raise ValueError("category numbers must be 0 or more")
+        raise ValueError("categories must be numbers of at least 0")
     return categories.astype(np.int32)
 
 
@@ -151,7 +194,7 @@ def _groups(categories: np.ndarray) -> int:
 
 
 def _read_labels(segmentation, chosen: np.ndarray, num_concepts: int) -> np.ndarray:
-    """Label maps of the images `chosen` [n, S] as int32 [n, S, P, K]."""
+    """Label maps of the images `chosen` [n,S] as int32 [n,S,P,K]."""
     maps = np.asarray(segmentation[chosen.reshape(-1)])
     low, high = maps.min((1, 2, 3)), maps.max((1, 2, 3))
     wrong = (low < 0) | (high >= num_concepts)
@@ -171,10 +214,10 @@ def _plain_labels(labels: np.ndarray, num_concepts: int, categories: np.ndarray)
 
 
 def _pack_labels(labels: np.ndarray, num_concepts: int, categories: np.ndarray) -> dict:
-    """Label maps [n, S, P, K] as the rows that each image touches.
+    """Label maps [n,S,P,K] as the rows that each image touches.
 
-    Returns `ids` [n, M], rows of the table (S tables one after the other), and `words` uint32
-    [n, M, W], the pixels of each, 32 to a word.
+    Returns `ids` [n,M], rows of the table (S tables one after the other), and `words` uint32 [n,M,W],
+    the pixels of each, 32 to a word.
     """
     rows = num_concepts + _groups(categories)
     packed = []
@@ -191,8 +234,8 @@ def _pack_labels(labels: np.ndarray, num_concepts: int, categories: np.ndarray) 
 
 
 def _pack_image(maps: np.ndarray, num_concepts: int, categories: np.ndarray):
-    """Label maps [P, K] of one image: ids [M] and words [M, W]. A label that stands in two slots of
-    a pixel sets its bit there once."""
+    """Label maps [P,K] of one image: ids [M] and words [M,W]. A label that stands in two slots of a
+    pixel sets its bit there once."""
     present = np.flatnonzero(np.bincount(maps.ravel(), minlength=num_concepts))
     present = present[present > 0]
     groups = np.unique(categories[present]) if len(categories) else present[:0]
@@ -243,9 +286,9 @@ def _programs(grid: resample.Grid, backend: str, num_concepts: int, categories: 
 
 
 def _count_bits(on: jax.Array, words: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Pixels of each row [M, U] with the unit on, and of each row [M].
+    """Pixels of each row [M,U] with the unit on, and of each row [M].
 
-    on: [P, U] bool; words: uint32 [M, W].
+    on: [P,U] bool; words: uint32 [M,W].
     """
     words = words.T
     on = jnp.pad(on, ((0, -len(on) % 32), (0, 0))).reshape(len(words), 32, -1)
@@ -265,9 +308,9 @@ def _count_bits(on: jax.Array, words: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _count_dense(on: jax.Array, labels: jax.Array, num_concepts: int, categories: tuple):
-    """The same for all rows of all tables, [S rows, U] and [S rows].
+    """The same for all rows of all tables, [S rows,U] and [S rows].
 
-    on: [P, U] bool; labels: int32 [S, P, K].
+    on: [P,U] bool; labels: int32 [S,P,K].
     """
     here = (labels[..., None] == jnp.arange(num_concepts)).any(2)  # in any slot: [S, P, C]
     member = np.array(categories)[:, None] == np.arange(max(categories, default=-1) + 1)

@@ -17,13 +17,15 @@ integers, so devices and batches add up to the same answer.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixaug_jax.core import checks, walk
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import walk
+from mixaug_jax.core.types import Activations, Devices, Float, Sliced
 from mixaug_jax.dissection import activations as activations_lib
 from mixaug_jax.dissection import resample
 
@@ -36,20 +38,20 @@ _PILOT = 2048  # sampled values of a unit
 
 
 def quantile(
-    activations,
+    activations: Activations | Sliced,
     q: float,
     *,
     over: str = "upsampled",
-    size: tuple[int, int] | None = None,
+    size: Sequence[int] | None = None,
     padding: str = "edge",
     rule: str = "linear",
     batch_size: int = 16,
-    devices=None,
-) -> np.ndarray:
+    devices: Devices = None,
+) -> Float[np.ndarray, " U"]:
     """The threshold T of each unit, P(a > T) = q, over all positions of all images.
 
     Args:
-      activations: [N, h, w, U] finite floats, read a few images at a time (an array, a memory map,
+      activations: [N,h,w,U] finite floats, read a few images at a time (an array, a memory map,
         or anything with `shape` whose slices along N are arrays), about twice in all. Subnormal
         numbers, below 1.2e-38, count as 0.
       q: the tail share, in (0, 1).
@@ -85,16 +87,13 @@ def quantile(
 
 def _check(activations, q, over, size, padding, rule) -> resample.Grid:
     """The maps that are looked at; raises for arguments that have no meaning."""
-    if over not in OVER:
-        raise ValueError(f"over={over!r} is not known; use one of {', '.join(OVER)}")
-    if rule not in RULES:
-        raise ValueError(f"rule={rule!r} is not known; use one of {', '.join(RULES)}")
-    if not 0 < q < 1:
-        raise ValueError(f"q={q} is not a tail share; it must lie between 0 and 1, both excluded")
+    checks.choice("over", over, OVER)
+    checks.choice("rule", rule, RULES)
+    checks.number("q", q, 0, 1, above=True, below=True)
     activations_lib.check_activations(activations)
     nodes = tuple(activations.shape[1:3])
     if over == "upsampled" and (size is None or len(size) != 2 or min(size) < 1):
-        raise ValueError(f"size={size} must be (H, W) of the label maps for over='upsampled'")
+        raise ValueError(f"size must be (H, W) of the label maps for over='upsampled'; got {size}")
     grid = resample.Grid(nodes, nodes if over == "raw" else (int(size[0]), int(size[1])), padding)
     # At its own size a map has no pixel beyond its nodes: one program for both paddings.
     return dataclasses.replace(grid, padding="edge") if over == "raw" else grid
@@ -143,7 +142,7 @@ def _pilot(activations, q: float, grid: resample.Grid) -> tuple[np.ndarray, np.n
     mode = "edge" if grid.padding == "edge" else "constant"
     draw = np.random.default_rng(0)
     sample = []
-    for i in chosen:
+    for i in chosen.tolist():
         nodes = np.pad(
             activations_lib.read(activations, i, i + 1)[0], ((1, 1), (1, 1), (0, 0)), mode
         )
@@ -192,7 +191,7 @@ def _pass(activations, interval, bins, grid, batch_size, devices) -> dict:
 
     interval: int [U] arrays `low` and `last`, its ends, and `shift`: 2**shift keys share a bin.
 
-    Returns int64 arrays: `counts` [U, bins + 1], the last being what lies above the interval;
+    Returns int64 arrays: `counts` [U,bins+1], the last being what lies above the interval;
     `following` [U], the least key above it; `least` and `most` [U], bounds of all keys.
     """
     images, _, _, units = activations.shape
@@ -260,7 +259,7 @@ def _programs(grid: resample.Grid, units: int, bins: int, devices):
 
 
 def _count_image(state, activations, real, interval, grid, bins):
-    """Adds one image [h, w, U] to the counts; `real` is False for rows that pad the last batch."""
+    """Adds one image [h,w,U] to the counts; `real` is False for rows that pad the last batch."""
     units = activations.shape[2]
     nodes = resample.pad(activations, grid)
     top = _key(resample.largest_corner(nodes, grid))

@@ -13,7 +13,6 @@ def unit_rows(result: Dissection) -> tuple[list[str], list[list]]:
     """Header and a row for each unit: its threshold, its area as a share of all pixels, its five
     best concepts and its top images."""
     labels, values = result.top_labels(5)
-    pixels = max(1, result.settings["labels"]["size"] ** 2 * len(result.indices))
     header = ["layer", "unit", "threshold", "area"]
     for k in range(1, labels.shape[1] + 1):
         header += [f"{name}_{k}" for name in ("concept", "category", "iou")]
@@ -21,7 +20,7 @@ def unit_rows(result: Dissection) -> tuple[list[str], list[list]]:
     rows = []
     for unit in range(len(labels)):
         row = [result.layer, unit, f"{result.threshold[unit]:.6g}"]
-        row.append(f"{result.tally.unit[unit] / pixels:.6f}")
+        row.append(f"{result.tally.unit[unit] / max(1, result.pixels):.6f}")
         for label, value in zip(labels[unit], values[unit], strict=True):
             row += [*(result.names[label] if value else ("", "")), f"{value:.6f}"]
         rows.append(row + result.top_images[unit].tolist())
@@ -89,25 +88,19 @@ def beside(result: Dissection, place: tuple[int, int, int], category: int) -> di
 
 
 def summary(result: Dissection, per: str = "unit") -> str:
-    """Unique concepts by category and IoU threshold as lines of text."""
-    head = f"{result.layer}: {len(result.threshold)} units, {len(result.indices)} images"
-    low, high = PERCENTILES
+    """Unique concepts of all categories together at each IoU threshold, beside chance, as lines of text."""
     lines = [
-        f"{head}; unique concepts",
-        f"{'IoU >':>7}  {'category':12}{'concepts':>9}  {f'{low}-{high} %':>11}"
-        f"{'shuffled (range)':>19}{'random':>8}",
+        f"{result.layer}: {len(result.threshold)} units, {len(result.indices)} images; unique concepts"
     ]
     for t, threshold in enumerate(result.options.iou):
-        for g, category in enumerate((*result.categories, "total")):
-            found = beside(result, (PER.index(per), 1, t), g)
-            interval = f"{found['low']:g}-{found['high']:g}" if found["low"] != "" else ""
-            null = ""
-            if found["null_mean"] != "":
-                null = f"{found['null_mean']:.1f} ({found['null_min']}-{found['null_max']})"
-            lines.append(
-                f"{threshold:7g}  {category:12}{found['count']:9}  {interval:>11}{null:>19}"
-                f"{found['random']:>8}"
-            )
+        found = beside(result, (PER.index(per), 1, t), len(result.categories))
+        chance = []
+        if found["null_mean"] != "":
+            ends = f"{found['null_min']}-{found['null_max']}"
+            chance.append(f"label maps shuffled {found['null_mean']:.1f} ({ends})")
+        if found["random"] != "":
+            chance.append(f"random weights {found['random']}")
+        lines.append(f"  IoU > {threshold:g}: {found['count']:4}   {', '.join(chance)}".rstrip())
     if not result.counts.any():
         lines.append("no unit is above any of the IoU thresholds")
     return "\n".join(lines)

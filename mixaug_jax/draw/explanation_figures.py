@@ -11,12 +11,6 @@ from mixaug_jax.draw.style import FAINT, PALETTE, STYLE
 from mixaug_jax.explain.evaluation import Evaluation
 from mixaug_jax.explain.examples import Examples
 
-_BETTER = {"insertion": "higher", "lerf": "higher"}  # of the other curves: lower
-_AXIS = {
-    "insertion": "share of the pixels brought in",
-    "lerf": "share of the tiles removed, least relevant first",
-    "morf": "share of the tiles removed, most relevant first",
-}
 _OUTPUT = {"prob": "probability", "logit": "logit", "loss": "loss"}
 _DASHES = ((1.5, 1.5), (4, 2), (6, 1.5, 1.5, 1.5))  # of the controls, all gray
 
@@ -24,8 +18,8 @@ _DASHES = ((1.5, 1.5), (4, 2), (6, 1.5, 1.5, 1.5))  # of the controls, all gray
 def faithfulness(results: dict[str, Evaluation], *, replicates: int = 200, seed: int = 0) -> Figure:
     """Mean curves, one panel for each kind: RISE (Petsiuk et al. 2018), Fig. 4, for many methods.
 
-    Bands are intervals over resampled images (see `stats.PERCENTILES`), of the methods only: those of the controls are as wide. The
-    legend of a panel is in the order of the areas, the best first.
+    Bands are intervals over resampled images (95 %), of the methods only: those of the controls are as wide. The legend of a
+    panel is in the order of the areas, the best first.
 
     Args:
       results: of methods and controls on the same images.
@@ -48,24 +42,22 @@ def faithfulness(results: dict[str, Evaluation], *, replicates: int = 200, seed:
 
 
 def _curves(panel, name, results, draws):
-    settings = next(iter(results.values())).settings["scores"][name]
+    facts = next(iter(results.values())).entries["scores"][name]
     for method, style in _styles(results).items():
         result = results[method]
         curves = result.curves[name]
-        at = _shares(name, curves, settings)
+        at = _positions(facts, curves)
         panel.plot(at, curves.mean(0), label=_area(method, result, name), **style)
         if result.kind == "method" and len(draws):
             again = draws @ curves / draws.sum(1, keepdims=True)
             band = np.percentile(again, PERCENTILES, axis=0)
             panel.fill_between(at, *band, color=style["color"], alpha=0.15, linewidth=0)
-    _dress(panel, name, settings)
+    _dress(panel, facts)
 
 
-def _shares(name, curves, settings):
+def _positions(facts, curves):
     """Where a curve's points lie."""
-    return np.array(
-        [0, *settings["fractions"]] if name == "road" else np.linspace(0, 1, curves.shape[1])
-    )
+    return np.array(facts["positions"] or np.linspace(0, 1, curves.shape[1]))
 
 
 def _area(label, result, name):
@@ -73,18 +65,18 @@ def _area(label, result, name):
     return f"{label}  {result.scores[name].mean():.3f}"
 
 
-def _dress(panel, name, settings):
+def _dress(panel, facts):
     """Title, axes and legend of a panel of curves."""
-    better = _BETTER.get(name, "lower")
-    panel.set_title(f"{name}: {better} is better", fontsize=10)
-    panel.set_xlabel(_AXIS.get(name, "share of the pixels removed"))
-    panel.set_ylabel(f"{_OUTPUT[settings['output']]} of the class")
+    better = {1: ": higher is better", -1: ": lower is better", 0: ""}[facts["better"]]
+    panel.set_title(f"{facts['title']}{better}", fontsize=10)
+    panel.set_xlabel(facts["axis"])
+    panel.set_ylabel(f"{_OUTPUT.get(facts['output'], 'output')} of the class")
     panel.set_xlim(0, None)
     panel.grid(color="#e4e4e4", linewidth=0.6)
     panel.set_axisbelow(True)
     handles, labels = panel.get_legend_handles_labels()
     area = [float(label.split()[-1]) for label in labels]
-    order = sorted(range(len(labels)), key=lambda k: area[k], reverse=better == "higher")
+    order = sorted(range(len(labels)), key=lambda k: area[k], reverse=facts["better"] > 0)
     panel.legend(
         [handles[k] for k in order], [labels[k] for k in order], title="area, best first",
         loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=8, title_fontsize=8,
@@ -111,8 +103,8 @@ def compared_curves(
             return figure
         panels = figure.subplots(1, len(names), squeeze=False)[0]
         for panel, name in zip(panels, names, strict=True):
-            settings = first.settings["scores"][name]
-            at = _shares(name, first.curves[name], settings)
+            facts = first.entries["scores"][name]
+            at = _positions(facts, first.curves[name])
             for network, result in results.items():
                 style = {"color": colors[network], "label": _area(network, result, name)}
                 panel.plot(at, result.curves[name].mean(0), linewidth=1.6, **style)
@@ -120,7 +112,7 @@ def compared_curves(
                 if name in random[network].curves:
                     style = {"color": colors[network], "linewidth": 0.8, "dashes": (3, 2)}
                     panel.plot(at, random[network].curves[name].mean(0), zorder=1.5, **style)
-            _dress(panel, name, settings)
+            _dress(panel, facts)
     return figure
 
 
@@ -159,13 +151,13 @@ def overlays(
     shown = np.flatnonzero(examples.masks.any((1, 2)))
     shown = shown if len(shown) else np.arange(len(examples))
     shown = shown[walk.spread(len(shown), max_images)]
-    names, unknown = list(results), np.full(len(examples), np.nan)
+    names = list(results)
     pixels = [
         transforms.seen_part({"image": dataset[int(index)]["image"]}, preprocess)["image"]
         for index in examples.indices[shown]
     ]
     heats = {name: results[name].heat[shown] for name in names}
-    hits = {name: results[name].scores.get("pointing_game", unknown)[shown] for name in names}
+    hits = {name: results[name].hits[shown] for name in names}
     return sheet(pixels, examples.masks[shown], heats, hits)
 
 

@@ -1,22 +1,20 @@
 """What the explanations of one method are worth, on many images."""
 
 import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
 
-import jax
 import numpy as np
 
 from mixaug_jax.core.files import load_npz, save_npz
 from mixaug_jax.core.stats import PERCENTILES, image_weights
-from mixaug_jax.explain.options import CONTROLS
-from mixaug_jax.scores.alignment import pointing_accuracy
-from mixaug_jax.scores.comparison import degradation_score
-from mixaug_jax.scores.correlations import pooled_sensitivity_n
+from mixaug_jax.scores import SCORES
+from mixaug_jax.scores.entry import as_score
 
 HEADER = ("method", "kind", "score", "mean", "low", "high", "images", "left_out")
-# Scores on a part of the images, see `Evaluation.scores`.
-SUBSETS = ("pointing_game_difficult", "box_ratio_small", "energy_pointing_game_small")
+_ACROSS = 6  # columns of the summary
 _ARRAYS = ("heat", "indices", "labels", "predicted")
-_pooled = jax.jit(pooled_sensitivity_n)  # once a replicate
 _GROUPS = {"scores": "score.", "curves": "curve.", "pairs": "pair."}
 
 
@@ -29,13 +27,12 @@ class Evaluation:
       indices: int [N], of the images in the data set.
       labels: int [N], the class that was explained.
       predicted: int [N], the class with the largest logit.
-      scores: {name: float64 [N]}, NaN where the image was left out; of a curve, the area under it. Besides those of `SCORES`:
-        "background_attribution", 1 - energy_pointing_game, the share of the positive attribution that lies off the object; and
-        scores on the images alone that their papers keep: "pointing_game_difficult" (see `is_difficult`), "box_ratio_small",
-        where the region covers at most 33 % of the image (Schulz et al. 2020, arXiv 2001.00396), and
-        "energy_pointing_game_small", where it covers less than half (Wang et al. 2019, arXiv 1910.01279).
+      scores: {name: float64 [N]}, NaN where the image was left out; of a curve, the area under it. Besides those that were
+        asked for the values that they give beside themselves, see `scores.entry.Score.also`: "background_attribution", say.
       curves: {name: float32 [N,T+1]}.
       pairs: {"sensitivity_n": float32 [N,2,sizes,samples]}, the sums and drops that it correlates; {} without that score.
+      entries: {"kind": "method" or "control", "title", "scores": see `scores.entry.facts`}, what pages and studies need to
+        know of the method and its scores.
       settings: what made this, as JSON has it.
     """
 
@@ -46,6 +43,7 @@ class Evaluation:
     scores: dict[str, np.ndarray]
     curves: dict[str, np.ndarray]
     pairs: dict[str, np.ndarray]
+    entries: dict
     settings: dict
 
     @property
@@ -60,9 +58,16 @@ class Evaluation:
         return int((~finite | ~self.heat.any((1, 2))).sum())
 
     @property
+    def hits(self) -> np.ndarray:
+        """float64 [N]: 1 where the map's largest value hits, 0 where it misses, NaN where no score says so."""
+        said = self.entries["scores"]
+        known = [self.scores[name] for name, facts in said.items() if facts.get("hits")]
+        return known[0] if known else np.full(len(self.indices), np.nan)
+
+    @property
     def kind(self) -> str:
         """Whether it is a "method" or a "control" that knows nothing of the network."""
-        return "control" if self.method in CONTROLS else "method"
+        return self.entries["kind"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +76,8 @@ class Row:
 
     Attributes:
       score: its name.
-      mean, low, high: over the images that count; percentiles `stats.PERCENTILES` of means over images drawn anew. All methods share
-        the draws. NaN where no image counts.
+      mean, low, high: over the images that count; percentiles `stats.PERCENTILES` of means over images drawn anew. All methods
+        share the draws. NaN where no image counts.
       images: how many count.
       left_out: how many do not: without a region, cropped away, or not in the subset.
     """
@@ -85,17 +90,21 @@ class Row:
     left_out: int
 
 
-def summarize(result: Evaluation, *, replicates: int = 200, seed: int = 0) -> list[Row]:
-    """A row for each score, but for subsets (`SUBSETS`) without an image.
-
-    The pointing games have another row each, "..._class_mean", the mean over classes as TorchRay has it (see
-    `pointing_accuracy`). Where there are morf and lerf there is "degradation_score", with the predictions' own start; beside
-    sensitivity_n there is "sensitivity_n_pooled", the mean over sizes of `pooled_sensitivity_n`.
+def summarize(
+    result: Evaluation,
+    *,
+    replicates: int = 200,
+    seed: int = 0,
+    scores: Mapping[str, Callable] = SCORES,
+) -> list[Row]:
+    """A row for each score, but for parts of the images without one, and for each summary of the scores' records that counts an
+    image.
 
     Args:
       result: of one method.
       replicates: of the bootstrap over images; 0 leaves the intervals NaN.
       seed: of its draws.
+      scores: the entries that were asked for, by name, or more.
     """
     number = len(result.indices)
     draws = image_weights(number, replicates, seed).T
@@ -114,67 +123,61 @@ def summarize(result: Evaluation, *, replicates: int = 200, seed: int = 0) -> li
 
     for name, values in result.scores.items():
         counted = ~np.isnan(values)
-        if name in SUBSETS and not counted.any():
-            continue
-        add(name, counted, lambda places, values=values: values[places].mean())
-        if name.startswith("pointing_game"):
-
-            def by_class(places, values=values):
-                return pointing_accuracy(values[places], result.labels[places])["all"]
-
-            add(f"{name}_class_mean", counted, by_class)
-    everything = np.ones(number, bool)
-    for name, pairs in result.pairs.items():
-
-        def pooled(places, pairs=pairs):
-            return _pooled(*pairs[places].swapaxes(0, 1)).mean()
-
-        add(f"{name}_pooled", everything, pooled)
-    if {"morf", "lerf"} <= result.curves.keys():
-        morf, lerf = result.curves["morf"], result.curves["lerf"]
-        if morf.shape == lerf.shape:
-            counted = ~np.isnan(morf + lerf).any(1)
-            add("degradation_score", counted, lambda p: degradation_score(morf[p], lerf[p]))
+        if counted.any() or not result.entries["scores"][name]["view"]:
+            add(name, counted, lambda places, values=values: values[places].mean())
+        for summary, make in (as_score(scores[name]).summaries if name in scores else {}).items():
+            found = make.f(result)
+            if found is not None and found[0].any():
+                add(summary, *found)
     return rows
 
 
-def table(results: dict[str, Evaluation], *, replicates: int = 200, seed: int = 0) -> list[list]:
-    """Rows under `HEADER`: every method's, then every control's."""
+def table(
+    results: Mapping[str, Evaluation],
+    *,
+    replicates: int = 200,
+    seed: int = 0,
+    scores: Mapping[str, Callable] = SCORES,
+) -> list[list]:
+    """Rows under `HEADER`: every method's, then every control's; see `summarize`."""
     ordered = sorted(results.values(), key=lambda result: result.kind, reverse=True)
     return [
         [result.method, result.kind, row.score, *(f"{v:.6g}" for v in (row.mean, row.low, row.high)),
          row.images, row.left_out]
         for result in ordered
-        for row in summarize(result, replicates=replicates, seed=seed)
+        for row in summarize(result, replicates=replicates, seed=seed, scores=scores)
     ]  # fmt: skip
 
 
-def summary(rows: list[list]) -> str:
-    """Lines of text: methods against scores, means over images and their intervals, from `table`."""
-    methods = list(dict.fromkeys(row[0] for row in rows))
-    scores = list(dict.fromkeys(row[2] for row in rows if not row[2].endswith("_class_mean")))
-    cells = {(row[0], row[2]): row[3:6] for row in rows}
-    wide = max(map(len, methods))
-    low, high = PERCENTILES
-    lines = [f"means over images ({low}-{high} % of images drawn anew)"]
-    for score in scores:
-        lines.append(f"  {score}")
-        for method in methods:
-            if (method, score) in cells:
-                mean, least, most = map(float, cells[method, score])
-                lines.append(f"    {method:{wide}}  {mean:8.3f}  ({least:.3f} to {most:.3f})")
+def summary(results: Mapping[str, Evaluation]) -> str:
+    """Lines of text: methods and controls against scores, means over images; other views of a score are left out."""
+    first = next(iter(results.values()))
+    facts = first.entries["scores"]
+    names = [name for name in first.scores if not facts[name]["view"]]
+    wide = max(map(len, results))
+    lines = [
+        f"means over {len(first.indices)} images (all scores and their intervals are in scores.csv)"
+    ]
+    for start in range(0, len(names), _ACROSS):
+        shown = names[start : start + _ACROSS]
+        lines.append(f"  {'':{wide}}" + "".join(f"  {name[:22]:>22}" for name in shown))
+        for method, result in results.items():
+            known = [result.scores[name][~np.isnan(result.scores[name])] for name in shown]
+            cells = [f"{values.mean():22.3f}" if len(values) else f"{'-':>22}" for values in known]
+            lines.append(f"  {method:{wide}}" + "".join(f"  {cell}" for cell in cells))
     return "\n".join(lines)
 
 
-def save(result: Evaluation, path) -> None:
+def save(result: Evaluation, path: os.PathLike | str) -> None:
     """Writes a .npz that `load` reads; the file appears when it is whole."""
     arrays = {name: getattr(result, name) for name in _ARRAYS}
     for group, prefix in _GROUPS.items():
         arrays |= {f"{prefix}{name}": values for name, values in getattr(result, group).items()}
+    arrays["entries"] = np.array(json.dumps(result.entries))
     save_npz(path, arrays, result.settings)
 
 
-def load(path) -> Evaluation:
+def load(path: os.PathLike | str) -> Evaluation:
     """What `save` wrote.
 
     Raises:
@@ -187,6 +190,7 @@ def load(path) -> Evaluation:
             group: {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
             for group, start in _GROUPS.items()
         }
-        return Evaluation(**plain, **groups, settings=settings)
+        said = json.loads(str(arrays["entries"]))
+        return Evaluation(**plain, **groups, entries=said, settings=settings)
 
     return load_npz(path, make, "an evaluation")

@@ -3,99 +3,140 @@
 import dataclasses
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
-from mixaug_jax.attribution import METHODS, rules
-from mixaug_jax.attribution.target import map_layer, map_layers
-from mixaug_jax.core import checks, walk
+from mixaug_jax import attribution
+from mixaug_jax.attribution import rules
+from mixaug_jax.attribution.target import map_layer
+from mixaug_jax.core import checks, entries, walk
 from mixaug_jax.core.files import checksum
 from mixaug_jax.explain import memory
 from mixaug_jax.explain import options as options_lib
-from mixaug_jax.explain.options import CONTROLS, keywords
 from mixaug_jax.scores import SCORES
+from mixaug_jax.scores.entry import Score, as_score, facts, kind_of
 
-NO_OPTIONS = types.MappingProxyType({})
-_HIT = 15 / 224  # TorchRay's tolerance of the pointing game, as a share of the input's side
-_NODES = 4  # along a side of the map that a class activation map is made of
+NO_OPTIONS: Mapping = types.MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class Options:
     """How methods are run and scored.
 
     Attributes:
-      scores: names in SCORES.
-      options: {method or score: {option: value}}; what is not there has the function's default. The pointing game's tolerance
-        is TorchRay's 15 pixels in proportion to an input of 224, where it is not given or 0.
-      layer: of the network, for all methods that look at one; "" leaves it to `cam_layer`, and to the bottleneck itself.
-      cam_layer: for the class activation maps where `layer` is "".
-      reduce: how channels become one map, one of `attribution.REDUCTIONS`, or "auto", see `options.reduction`.
+      entries: {method or score: {option: value}}; what is not there has the function's default.
+      max_images: at most so many, spread evenly over the data set; 0: all.
+      label, region: what is explained and where it is, see `examples.load_examples` and `regions.finder`.
+      layer: of the network, for all methods that look at one; "" leaves it to the method.
+      reduce: how channels become one map, one of `attribution.REDUCTIONS`; "auto": as suits the method.
       seed: of all draws. A method draws for every image anew, a score the same for all.
-      at_once: evaluations of the network in memory at once, on each device; no result depends on it.
+      reference_images: at most so many of the other images that some methods look at.
+      memory_gb: a bound in GiB, see `memory.at_once`; no result depends on it.
+      threads: that read images.
     """
 
-    scores: tuple[str, ...]
-    options: Mapping = dataclasses.field(default_factory=dict)
+    entries: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    max_images: int = 0
+    label: str = "true"
+    region: str = "auto"
     layer: str = ""
-    cam_layer: str = ""
     reduce: str = "auto"
     seed: int = 0
-    at_once: int = memory.MOST
+    reference_images: int = 100
+    memory_gb: float = 2.0
+    threads: int = 4
 
     def __post_init__(self):
-        checks.choices("scores", self.scores, SCORES)
-        options_lib.check_options(self.options)
         checks.choice("reduce", self.reduce, options_lib.REDUCES)
+        for name in ("max_images", "seed", "reference_images"):
+            checks.count(name, getattr(self, name), 0)
 
-    def of_method(self, method: str) -> dict:
-        """The options of a method."""
-        given = {"key": self.seed, **self.options.get(method, {})}
-        if "layer" in keywords(method) and not given.get("layer"):
-            given["layer"] = self.layer or ("" if method == "iba" else self.cam_layer)
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Methods and scores, and how they are run on the images of one data set.
+
+    Attributes:
+      methods: {name: method}, the controls last.
+      scores: {name: record}.
+      options: what the user chose.
+      at_once: evaluations of the network in memory at once, on each device.
+    """
+
+    methods: Mapping[str, Callable]
+    scores: Mapping[str, Score]
+    options: Options
+    at_once: int = memory.MOST
+
+    def of_method(self, name: str) -> dict[str, Any]:
+        """The options that a method is called with."""
+        keywords = entries.keywords(self.methods[name])
+        given = {"key": self.options.seed, **self.options.entries.get(name, {})}
+        if "layer" in keywords and self.options.layer and not given.get("layer"):
+            given["layer"] = self.options.layer
         return given
 
-    def of_score(self, score: str, shape) -> dict:
-        """The options of a score on images [h,w,C]."""
-        given = {"key": self.seed, **self.options.get(score, {})}
-        if score == "pointing_game" and not given.get("tolerance"):
-            given["tolerance"] = max(1, round(_HIT * min(shape[:2])))
-        return given
+    def of_score(self, name: str) -> dict[str, Any]:
+        """The options that a score is called with."""
+        return {"key": self.options.seed, **self.options.entries.get(name, {})}
+
+    def told(self, name: str) -> dict[str, Any]:
+        """All options of a score, its defaults and those that were given."""
+        return {**entries.options(self.scores[name]), **self.of_score(name)}
+
+    def facts(self) -> dict[str, dict]:
+        """What pages and studies need to know of the scores, as JSON has it; see `scores.entry.facts`."""
+        found: dict[str, dict] = {}
+        for name, score in self.scores.items():
+            found |= facts(name, score, self.told(name))
+        return found
 
 
-def make_plan(
-    net, dataset, *, scores, options, layer, reduce, seed, max_images: int, memory_gb: float
-) -> Plan:
-    """The plan for a network on at most `max_images` images of a data set; see `Plan` and `memory.at_once`.
+def make_job(
+    net: Any, dataset: Any, methods: Iterable, scores: Iterable, options: Options = Options()
+) -> Job:  # fmt: skip
+    """The job for a network on the images of a data set.
 
-    Class activation maps are taken from the last layer whose map has 4 x 4 nodes or more: a ResNet's layer4 at 224 pixels, but
-    layer3 at 64, where layer4 has 2 x 2 and points nowhere.
+    Args:
+      net: the network, its variables may be shapes.
+      dataset: as `data.Source`.
+      methods, scores: names, or functions and records that a user brings; the controls are added.
+      options: what the user chose.
 
     Raises:
       ValueError: an unknown name, a layer that the network does not have or that gives no map, more images than fit.
     """
     if not len(dataset):
         raise ValueError("the data set has no images: there is nothing to explain")
+    methods = with_controls(methods)
+    scores = {n: as_score(s) for n, s in entries.chosen("scores", scores, SCORES).items()}
+    for score in scores.values():
+        kind_of(score)  # says an unknown form
+    _check_names(methods, scores)
+    options_lib.check_options(options.entries, {**methods, **scores})
     image = np.asarray(net.preprocess(dataset[0]["image"]))
-    maps = map_layers(net, image)
-    if layer:
-        map_layer(net, image, layer, 1)  # says a wrong name
-    fine = [name for name in maps if min(features_shape(net, image[None], name)[:2]) >= _NODES]
-    held = _held_bytes(len(walk.spread(len(dataset), max_images)), image.shape)
-    return Plan(
-        scores=scores,
-        options=options,
-        layer=layer,
-        cam_layer=(fine or maps or ("",))[-1],
-        reduce=reduce,
-        seed=seed,
-        at_once=memory.at_once(net, image.shape, memory_gb, held),
-    )
+    if options.layer:
+        map_layer(net, image, options.layer, 1)  # says a wrong name
+    held = _held_bytes(len(walk.spread(len(dataset), options.max_images)), image.shape)
+    return Job(methods, scores, options, memory.at_once(net, image.shape, options.memory_gb, held))
 
 
-def features_shape(net, images, layer) -> tuple[int, ...]:
+def _check_names(methods, scores):
+    """Raises ValueError where a method, a score or a part of a score has the name of another."""
+    parts = [part for score in scores.values() for part in (*score.also, *score.summaries)]
+    names = [*methods, *scores, *parts]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"two things of this run are called {name!r}: a method, a score and what a score gives beside itself "
+                "each need a name of their own"
+            )
+
+
+def features_shape(net: Any, images: Any, layer: str) -> tuple[int, ...]:
     """[h,w,K] of what a layer makes of images [B,h,w,C]; computes nothing."""
     return jax.eval_shape(lambda net, x: net.features(x, layer), net, images).shape[1:]
 
@@ -106,31 +147,43 @@ def _held_bytes(images, shape):
     return images * height * width * (4 * (2 * channels + 1) + 1)
 
 
-def with_controls(methods) -> tuple[str, ...]:
-    """The methods, each once, then the controls.
+def with_controls(methods: Iterable) -> dict[str, Callable]:
+    """{name: method} of the methods, each once, then the controls.
 
     Raises:
-      ValueError: an unknown method.
+      ValueError: an unknown method, or two of one name.
     """
-    checks.choices("methods", methods, METHODS)
-    return tuple(dict.fromkeys(m for m in methods if m not in CONTROLS)) + CONTROLS
+    controls = attribution.controls()
+    entries.chosen("methods", methods, attribution.METHODS)  # says what is wrong with them alone
+    found = entries.chosen("methods", (*methods, *controls), attribution.METHODS)
+    chosen = {name: method for name, method in found.items() if name not in controls}
+    return chosen | {name: found[name] for name in controls}
 
 
-def needs_reference(method: str) -> bool:
+def needs_reference(method: Callable) -> bool:
     """Whether a method looks at other images than the one it explains."""
-    return bool({"baselines", "stats"} & keywords(method).keys())
+    return bool({"baselines", "stats"} & entries.keywords(method).keys())
 
 
-def settings_of(net, examples, method: str, plan: Plan, reference=(), extra=NO_OPTIONS) -> dict:
+def reduction(method: Callable, reduce: str) -> str:
+    """How a method's channels become one map: `reduce`, or what suits the method for "auto"."""
+    if reduce != "auto":
+        return reduce
+    return "sum" if getattr(method, "signed", True) else "abs_sum"
+
+
+def settings_of(
+    net: Any, examples: Any, name: str, job: Job, reference: Any = (), extra: Mapping = NO_OPTIONS
+) -> dict:
     """All that decides a result, as JSON has it; arrays and weights by their checksums."""
-    shape = examples.images.shape[1:]
-    used = {"reference": checksum(reference)} if needs_reference(method) else {}
+    method = job.methods[name]
+    brought = {n: entries.origin(e) for n, e in {name: method, **job.scores}.items()}
     settings = {
-        "method": method,
-        "options": {**options_lib.options(method), **plan.of_method(method)},
-        "reduce": options_lib.reduction(method, plan.reduce),
-        "scores": {s: {**options_lib.options(s), **plan.of_score(s, shape)} for s in plan.scores},
-        "model": type(net.model).__name__,
+        "method": name,
+        "options": {**entries.options(method), **job.of_method(name)},
+        "reduce": reduction(method, job.options.reduce),
+        "scores": {score: job.told(score) for score in job.scores},
+        "model": net.name,
         "weights": checksum(net.variables),
         "view": repr(net.preprocess),
         "examples": examples.checksum,
@@ -138,7 +191,8 @@ def settings_of(net, examples, method: str, plan: Plan, reference=(), extra=NO_O
         "unlabeled": examples.unlabeled,
         "region": examples.region,
         "precision": jax.config.jax_default_matmul_precision or "default",
-        **used,
+        "code": {n: origin["sha256"] for n, origin in brought.items() if origin},
+        **({"reference": checksum(reference)} if needs_reference(method) else {}),
         **extra,
     }
     return json.loads(json.dumps(settings, default=_as_json))

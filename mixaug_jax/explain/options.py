@@ -1,69 +1,49 @@
-"""What methods and scores can be told, and what a run fills in for them."""
+"""What methods and scores can be told from a config, and what of that is wrong."""
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from mixaug_jax.attribution import METHODS, REDUCTIONS
-from mixaug_jax.core import checks
+from mixaug_jax.core import checks, entries
 from mixaug_jax.scores import SCORES
 
-# They know nothing of the network: what every method has to beat.
-CONTROLS = ("random", "center", "sobel")
-# How their channels become one map unless it is said: these methods tell how sensitive the output is to a pixel, with a sign
-# that depends on the pixel's color; the others what a pixel contributes to the output.
-SENSITIVITIES = ("gradient", "loss_gradient", "guided_backprop", "deconvnet", "smoothgrad")
-SENSITIVITIES += ("guided_gradcam",)
-# What follows from the run: keys from its seed, chunks from its memory. The others are arrays, which a config does not hold.
-_FILLED_IN = ("key", "chunk")
-_ARRAYS = ("noise", "masks", "baselines", "stats", "draws")
-REDUCES = ("auto", *REDUCTIONS)
-_FUNCTIONS = {**METHODS, **SCORES}
+REDUCES = ("auto", *REDUCTIONS)  # how channels become one map
 
 
-def options(name: str) -> dict:
-    """The options of a method or score and their defaults, without arrays and what a run fills in.
+def known() -> dict[str, Callable]:
+    """Every method and score by its name, as the dicts hold them now."""
+    return {**METHODS, **SCORES}
 
-    Raises:
-      ValueError: no method or score of this name.
-    """
-    checks.choice("name", name, _FUNCTIONS)
+
+def all_options() -> dict[str, dict[str, Any]]:
+    """{method or score: its options and their defaults}, of those that have any, for a config to write out."""
+    found = {name: entries.options(entry) for name, entry in sorted(known().items())}
+    return {name: options for name, options in found.items() if options}
+
+
+def changed(given: Mapping[str, Mapping]) -> set[str]:
+    """The methods and scores of which something is given that is not the default."""
+    table = known()
     return {
-        option: default
-        for option, default in keywords(name).items()
-        if option not in _FILLED_IN + _ARRAYS
+        name
+        for name, values in given.items()
+        if name in table
+        and any(entries.options(table[name]).get(k) != v for k, v in values.items())
     }
 
 
-def all_options() -> dict:
-    """{method or score: its `options`}, of those that have any, for a config to write out."""
-    return {name: options(name) for name in sorted(_FUNCTIONS) if options(name)}
+def check_options(
+    given: Mapping, brought: Mapping[str, Callable] | None = None, prefix: str = "options"
+) -> None:
+    """Raises ValueError for {method or score: {option: value}} with a name that does not exist.
 
-
-def keywords(name: str) -> dict:
-    """All options of a method or score, and their defaults."""
-    parameters = inspect.signature(_FUNCTIONS[name]).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
-def needs(score: str) -> tuple[str, ...]:
-    """The arguments by position, which tell the kind of a score; see `mixaug_jax.evaluation`."""
-    parameters = inspect.signature(SCORES[score]).parameters.values()
-    return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
-
-
-def reduction(method: str, reduce: str) -> str:
-    """How a method's channels become one map: `reduce`, or what suits the method for "auto"."""
-    if reduce != "auto":
-        return reduce
-    return "abs_sum" if method in SENSITIVITIES else "sum"
-
-
-def check_options(given: dict, prefix: str = "options") -> None:
-    """Raises ValueError for {method or score: {option: value}} with a name that does not exist."""
+    brought: entries besides those of METHODS and SCORES.
+    """
+    table = {**known(), **(brought or {})}
     for name, values in given.items():
-        checks.choice(prefix, name, _FUNCTIONS)
+        checks.choice(prefix, name, table)
         if not isinstance(values, Mapping):
-            raise ValueError(f"{prefix}.{name} must be {{option: value}}, got {values!r}")
+            raise ValueError(f"{prefix}.{name} must be {{option: value}}; got {values!r}")
+        allowed = [option for option in entries.keywords(table[name]) if option != "chunk"]
         for option in values:
-            allowed = [o for o in keywords(name) if o != "chunk"]
             checks.choice(f"{prefix}.{name}", option, allowed)

@@ -7,18 +7,17 @@ works on at once. Programs are kept, so that another checkpoint of the same netw
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.attribution import METHODS
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import say, walk
-from mixaug_jax.explain.options import keywords, needs
-from mixaug_jax.scores import SCORES, subset_drops
+from mixaug_jax.core import entries, say, walk
+from mixaug_jax.scores.entry import Score
 
-# What a program gives: of sensitivity_n all sums and drops, which make an image's value and the pooled one.
-_SCORES = {**SCORES, "sensitivity_n": subset_drops}
+_KEPT = 64  # programs of each kind; a study of many settings forgets the oldest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +70,11 @@ class Task:
         return count * -(-total // (steps * count))
 
 
-def method_task(method: str, options: Mapping, at_once: int, devices: tuple) -> Task:
+def method_task(method: Callable, options: Mapping, at_once: int, devices: tuple) -> Task:
     """A method on rows of image, label and index; gives maps [h,w,C] or [h,w,1].
 
     Args:
-      method: its name.
+      method: the entry.
       options: of the method, arrays too. `key` is a seed, folded with an image's index.
       at_once: evaluations of the network in memory at once on a device.
       devices: to run on.
@@ -85,23 +84,22 @@ def method_task(method: str, options: Mapping, at_once: int, devices: tuple) -> 
     return Task(_method_program(method, static, devices), devices, seed, arrays, rows)
 
 
-def map_task(scores: Mapping, at_once: int, devices: tuple) -> Task:
-    """Scores {name: options} of a map alone, on rows of heat and mask; gives {name: scalar}."""
-    static = tuple((name, _frozen_items(given)) for name, given in scores.items())
+def map_task(scores: Mapping[str, tuple[Score, Mapping]], at_once: int, devices: tuple) -> Task:
+    """Scores {name: (record, options)} of a map alone, on rows of heatmap, attribution and mask; gives {name: scalar}."""
+    static = tuple((name, score, _parted(given)[0]) for name, (score, given) in scores.items())
     return Task(_map_program(static, devices), devices, 0, {}, at_once)
 
 
-def net_task(score: str, options: Mapping, at_once: int, devices: tuple) -> Task:
-    """A score of faithfulness on rows of map, image and label; gives a scalar, a curve [T+1], or for sensitivity_n what
-    `subset_drops` does."""
+def net_task(score: Score, options: Mapping, at_once: int, devices: tuple) -> Task:
+    """A score of faithfulness on rows of heatmap, attribution, image and label; gives what the score measures."""
     static, arrays, seed = _parted(options)
     static, rows = _chunked(score, static, at_once)
     return Task(_net_program(score, static, devices), devices, seed, arrays, rows)
 
 
 def explain_task(
-    score: str, options: Mapping, method: str, method_options: Mapping, at_once: int, devices: tuple
-) -> Task:
+    score: Score, options: Mapping, method: Callable, method_options: Mapping, at_once: int, devices: tuple
+) -> Task:  # fmt: skip
     """A score of stability, of a method, on rows of image, label and index; gives a scalar."""
     static, arrays, seed = _parted(options)
     method_static, method_arrays, method_seed = _parted(method_options)
@@ -115,26 +113,22 @@ def _parted(options):
     """Options as a hashable tuple of pairs, those that are arrays, and the seed."""
     arrays = {k: v for k, v in options.items() if is_array(v)}
     plain = {k: v for k, v in options.items() if k not in arrays and k != "key"}
-    return _frozen_items(plain), arrays, options.get("key", 0)
+    return tuple((k, _frozen(v)) for k, v in sorted(plain.items())), arrays, options.get("key", 0)
 
 
-def is_array(value) -> bool:
+def is_array(value: Any) -> bool:
     """Whether an option is an array, or a tuple of them."""
     parts = value if isinstance(value, (tuple, list)) else (value,)
     return any(isinstance(part, (np.ndarray, jax.Array)) for part in parts)
-
-
-def _frozen_items(options):
-    return tuple((k, _frozen(v)) for k, v in sorted(options.items()))
 
 
 def _frozen(value):
     return tuple(map(_frozen, value)) if isinstance(value, (tuple, list)) else value
 
 
-def _chunked(name, static, at_once):
-    """A function's options with the chunk that fits, and how many rows go with it."""
-    default = keywords(name).get("chunk", 0)
+def _chunked(entry, static, at_once):
+    """An entry's options with the chunk that fits, and how many rows go with it."""
+    default = entries.keywords(entry).get("chunk", 0)
     if not default:
         return static, at_once
     chunk = dict(static).get("chunk", 0) or min(default, at_once)
@@ -145,14 +139,37 @@ def _chunked(name, static, at_once):
 def _bound(method, static, arrays, seed, index):
     """explain(net, image, label): the method with all its options."""
     given = dict(static) | arrays
-    if "key" in keywords(method):
+    if "key" in entries.keywords(method):
         given["key"] = jax.random.fold_in(jax.random.key(seed), index)
-    return functools.partial(METHODS[method], **given)
+
+    def explain(net, image, label):
+        found = method(net, image, label, **given)
+        if jnp.shape(found) not in (image.shape, (*image.shape[:2], 1)):
+            raise ValueError(
+                f"{entries.name_of(method)} gives an array {list(jnp.shape(found))} for an image {list(image.shape)}; a method "
+                "must give [h,w,C] or [h,w,1]"
+            )
+        return found
+
+    return explain
 
 
 def _seeded(score, static, arrays, seed):
     """A score's options; it draws the same for all images, as its own documentation advises."""
-    return dict(static) | arrays | ({"key": seed} if "key" in keywords(score) else {})
+    return dict(static) | arrays | ({"key": seed} if "key" in entries.keywords(score) else {})
+
+
+def _called(score, net, row, given):
+    """What a score measures of one row, its arguments taken by their names."""
+    values = {"net": net, **row}
+    measure = score.measure or score.f
+    measured = measure(*(values[name] for name in entries.arguments(score)), **given)
+    shape = jnp.shape(measured) if score.value is None else ()
+    if len(shape) > 1 or shape[:1] in ((0,), (1,)):
+        raise ValueError(
+            f"{score.__name__} gives an array {list(shape)}; a score must give one number, or a curve [T+1] of two or more"
+        )
+    return measured
 
 
 def _mapped(one, devices):
@@ -165,7 +182,7 @@ def _mapped(one, devices):
     return devices_lib.pmap_inference(every, (whole, whole, whole, split), split, devices=devices)
 
 
-@functools.cache
+@functools.lru_cache(_KEPT)
 def _method_program(method, static, devices):
     def one(net, seed, arrays, row):
         explain = _bound(method, static, arrays, seed, row["index"])
@@ -174,32 +191,27 @@ def _method_program(method, static, devices):
     return _mapped(one, devices)
 
 
-@functools.cache
+@functools.lru_cache(_KEPT)
 def _map_program(scores, devices):
     def one(net, seed, arrays, row):
-        inputs = {"heatmap": row["heat"], "mask": row["mask"]}
-        return {
-            name: SCORES[name](*(inputs[argument] for argument in needs(name)), **dict(static))
-            for name, static in scores
-        }
+        return {name: _called(score, net, row, dict(static)) for name, score, static in scores}
 
     return _mapped(one, devices)
 
 
-@functools.cache
+@functools.lru_cache(_KEPT)
 def _net_program(score, static, devices):
     def one(net, seed, arrays, row):
-        given = _seeded(score, static, arrays, seed)
-        return _SCORES[score](row["map"], net, row["image"], row["label"], **given)
+        return _called(score, net, row, _seeded(score, static, arrays, seed))
 
     return _mapped(one, devices)
 
 
-@functools.cache
+@functools.lru_cache(_KEPT)
 def _explain_program(score, static, method, method_static, method_seed, devices):
     def one(net, seed, arrays, row):
         given = _seeded(score, static, arrays["score"], seed)
         explain = _bound(method, method_static, arrays["method"], method_seed, row["index"])
-        return SCORES[score](explain, net, row["image"], row["label"], **given)
+        return _called(score, net, {**row, "explain": explain}, given)
 
     return _mapped(one, devices)

@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 
+from mixaug_jax.core import checks
 from mixaug_jax.core.walk import spread
 from mixaug_jax.data.source import Source
 from mixaug_jax.models import imagenet
@@ -68,8 +69,7 @@ def finder(dataset, shows: dict[str, frozenset], kind: str = "auto") -> Finder:
     Raises:
       ValueError: an unknown kind, or one that the data set does not have.
     """
-    if kind not in ("auto", *KINDS):
-        raise ValueError(f"region={kind!r} is not known; allowed: auto, {', '.join(KINDS)}")
+    checks.choice("region", kind, ("auto", *KINDS))
     concepts = tuple(getattr(dataset, "concept_names", ()))
     box_names = tuple(getattr(dataset, "box_names", ()))
     of_concepts = tuple(shows.get(name, frozenset()) for name, _ in concepts)

@@ -5,7 +5,8 @@ results = evaluate(net, dataset, methods=("gradcam",), scores=("pointing_game", 
 results["gradcam"].scores["deletion"].mean(), results["random"].scores["deletion"].mean()
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,41 +14,36 @@ import numpy as np
 from mixaug_jax.attribution import METHODS, heatmap, iba_statistics
 from mixaug_jax.attribution.bottleneck import DEPTH
 from mixaug_jax.attribution.target import map_layer
-from mixaug_jax.core import checks, walk
+from mixaug_jax.core import checks, entries, walk
 from mixaug_jax.explain import memory, programs
 from mixaug_jax.explain import options as options_lib
 from mixaug_jax.explain.evaluation import Evaluation
 from mixaug_jax.explain.examples import Examples, finder, load_examples, on_devices
 from mixaug_jax.explain.job import (
     NO_OPTIONS,
-    Plan,
+    Job,
+    Options,
     features_shape,
-    make_plan,
+    make_job,
     needs_reference,
+    reduction,
     settings_of,
-    with_controls,
 )
-from mixaug_jax.explain.options import keywords, needs
-from mixaug_jax.scores.agreement import correlation
+from mixaug_jax.scores.entry import kind_of
 from mixaug_jax.scores.faithfulness import auc
-
-# What a score ranks or sums where it is not the heat map: every channel's sensitivity, or signed contributions.
-_TAKES = {"infidelity": "raw", "sensitivity_n": "sum"}
-# The share of the image that regions may cover in the papers of box_ratio (at most) and energy_pointing_game (less).
-_IBA, _SCORE_CAM = 0.33, 0.5
 
 
 def attribute(
-    net,
-    images,
-    labels,
-    method: str,
+    net: Any,
+    images: np.ndarray,
+    labels: np.ndarray,
+    method: str | Callable,
     *,
-    options: Mapping = NO_OPTIONS,
+    options: Mapping[str, Any] = NO_OPTIONS,
     chunk: int = 0,
     memory_gb: float = 2.0,
-    indices=(),
-    devices=None,
+    indices: np.ndarray | Sequence[int] = (),
+    devices: Iterable | None = None,
 ) -> np.ndarray:
     """Attributions of many images by one method.
 
@@ -55,7 +51,7 @@ def attribute(
       net: `models.Net`, or anything with its methods.
       images: [N,h,w,C] float32, preprocessed.
       labels: int [N], the classes to explain.
-      method: a name in `attribution.METHODS`.
+      method: a name in `attribution.METHODS`, or a method of your own.
       options: of the method, arrays too. `key`, a seed, is folded with an image's index, so each image has its own draws.
       chunk: evaluations of the network at once on each device, which decides the memory; 0: as many as memory_gb holds. Results
         do not depend on it, but for rounding.
@@ -70,53 +66,44 @@ def attribute(
       ValueError: an unknown method or option, labels out of range, images that are not preprocessed, indices that are not one
         for each image, a negative chunk or memory_gb.
     """
-    checks.choice("method", method, METHODS)
-    options_lib.check_options({method: options})
+    ((name, entry),) = entries.chosen("method", (method,), METHODS).items()
+    options_lib.check_options({name: options}, {name: entry})
     images, labels = np.asarray(images), np.asarray(labels)
     _check_images(net, images, labels)
     indices = np.asarray(indices) if np.size(indices) else np.arange(len(images))
     if indices.shape != labels.shape or indices.dtype.kind not in "iu":
         raise ValueError(
-            f"indices must be integers [{len(images)}], got {indices.dtype} {list(indices.shape)}"
+            f"indices must be integers [{len(images)}]; got {indices.dtype} {list(indices.shape)}"
         )
     checks.count("chunk", chunk, 0)
     chunk = chunk or memory.at_once(net, images.shape[1:], memory_gb, 2 * images.nbytes)
     devices = walk.local(devices)
     rows = {"image": images, "label": labels.astype(np.int32), "index": indices.astype(np.int32)}
-    task = programs.method_task(method, options, chunk, devices)
-    return task.run(on_devices(net, devices), rows, method)
+    task = programs.method_task(entry, options, chunk, devices)
+    return task.run(on_devices(net, devices), rows, name)
 
 
 def _check_images(net, images, labels):
     checks.images(images)
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"labels must be integers [{len(images)}], got {labels.dtype} {list(labels.shape)}"
+            f"labels must be integers [{len(images)}]; got {labels.dtype} {list(labels.shape)}"
         )
     classes = jax.eval_shape(lambda net, x: net.logits(x), net, images[:1]).shape[-1]
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
-        raise ValueError(f"labels must be in 0..{classes - 1}, got {wrong[0]}")
+        raise ValueError(f"labels must be in 0..{classes - 1}; got {wrong[0]}")
 
 
 def evaluate(
-    net,
-    dataset,
+    net: Any,
+    dataset: Any,
     *,
-    methods: tuple[str, ...],
-    scores: tuple[str, ...],
-    options: Mapping = NO_OPTIONS,
-    max_images: int = 0,
-    label: str = "true",
-    region: str = "auto",
-    layer: str = "",
-    reduce: str = "auto",
-    seed: int = 0,
-    reference=(),
-    reference_images: int = 100,
-    memory_gb: float = 2.0,
-    threads: int = 4,
-    devices=None,
+    methods: Iterable[str | Callable],
+    scores: Iterable[str | Callable],
+    options: Options = Options(),  # noqa: B008 (it is frozen)
+    reference: Any = (),
+    devices: Iterable | None = None,
 ) -> dict[str, Evaluation]:
     """Methods, and the controls beside them, on the images of a data set, each by all scores.
 
@@ -125,16 +112,11 @@ def evaluate(
     Args:
       net: `models.Net`, or anything with its methods, `model`, `variables` and `preprocess`.
       dataset: examples with image uint8 [H,W,3], label and, for scores of alignment, boxes or concepts, as `data.Source`.
-      methods: names in METHODS; the controls are added.
-      scores: names in SCORES.
-      options, layer, reduce, seed: see `Plan` and `make_plan`.
-      max_images: at most so many, spread evenly over the data set; 0: all.
-      label, region: what is explained and where it is, see `examples.load_examples` and `regions.finder`.
+      methods: names in METHODS, or methods of your own; the controls are added.
+      scores: names in SCORES, or scores of your own, a function or a `Score`.
+      options: see `Options`.
       reference: images that expected_gradients starts from and that iba's statistics are of, such as the training set; () is
         the data set itself.
-      reference_images: at most so many of them.
-      memory_gb: a bound in GiB, see `memory.at_once`.
-      threads: that read images.
       devices: default all of this process.
 
     Returns:
@@ -144,177 +126,188 @@ def evaluate(
       ValueError: an unknown name, an option outside its values, a layer that the network does not have, scores of alignment
         where the data set tells no place of anything.
     """
-    checks.count("max_images", max_images, 0)
-    checks.count("seed", seed, 0)
-    names = with_controls(methods)
-    plan = make_plan(
-        net,
-        dataset,
-        scores=scores,
-        options=options,
-        layer=layer,
-        reduce=reduce,
-        seed=seed,
-        max_images=max_images,
-        memory_gb=memory_gb,
-    )
+    job = make_job(net, dataset, methods, scores, options)
     devices = walk.local(devices)
-    find = finder(net, dataset, label, region)
-    needed = any(needs_reference(name) for name in names)
-    others = load_reference(net, reference or dataset, reference_images, threads) if needed else ()
-    check(net, dataset, max_images, find, names, plan, others, devices=devices)
+    find = finder(net, dataset, options.label, options.region)
+    others: Any = ()
+    if any(map(needs_reference, job.methods.values())):
+        others = load_reference(net, reference or dataset, options)
+    check(net, dataset, find, job, others, devices=devices)
     examples = load_examples(
         net,
         dataset,
         find,
-        max_images=max_images,
-        label=label,
-        batch_size=plan.at_once,
-        threads=threads,
+        max_images=options.max_images,
+        label=options.label,
+        batch_size=job.at_once,
+        threads=options.threads,
         devices=devices,
     )
-    return {
-        name: evaluate_method(net, examples, name, plan, others, devices=devices) for name in names
-    }
+    return {n: evaluate_method(net, examples, n, job, others, devices=devices) for n in job.methods}
 
 
-def load_reference(net, dataset, max_images: int, threads: int) -> np.ndarray:
+def load_reference(net: Any, dataset: Any, options: Options) -> np.ndarray:
     """Preprocessed images [n,h,w,C], spread evenly over a data set."""
 
     def read(index):
         return net.preprocess(dataset[int(index)]["image"])
 
-    return np.stack(list(walk.read_ahead(read, walk.spread(len(dataset), max_images), threads)))
+    chosen = walk.spread(len(dataset), options.reference_images)
+    return np.stack(list(walk.read_ahead(read, chosen, options.threads)))
 
 
 def check(
-    net, dataset, max_images: int, find, methods, plan: Plan, reference=(), *, devices=None
+    net: Any, dataset: Any, find: Any, job: Job, reference: Any = (), *, devices: Any = None
 ) -> None:
-    """Traces everything for so many images of a data set; compiles and computes nothing.
+    """Traces everything that a job runs on a data set; compiles and computes nothing.
 
     Args:
-      net, dataset, max_images, methods, plan, reference, devices: as in `evaluate` and `evaluate_method`.
+      net, dataset, job, reference, devices: as in `evaluate` and `evaluate_method`; the network's variables may be shapes.
       find: how regions are found, from `examples.finder`.
 
     Raises:
       ValueError: what a method or a score cannot do on these images with these options.
     """
     if not find.kind:
-        for score in plan.scores:
-            if "mask" in needs(score):
+        for name, score in job.scores.items():
+            if kind_of(score) == "alignment":
                 raise ValueError(
-                    f"{score} needs to know where things are, and the data set has no boxes and no "
+                    f"{name} needs to know where things are, and the data set has no boxes and no "
                     "concepts of the category object"
                 )
-    total = len(walk.spread(len(dataset), max_images))
-    devices, shape = walk.local(devices), net.preprocess(dataset[0]["image"]).shape
-    number = jax.ShapeDtypeStruct((), np.int32)
-    heat = jax.ShapeDtypeStruct(shape[:2], np.float32)
-    row = {"image": jax.ShapeDtypeStruct(shape, np.float32), "label": number, "index": number}
-    row["mask"] = jax.ShapeDtypeStruct(shape[:2], bool)
-    _map_task(plan, shape, devices).check(net, {"heat": heat, "mask": row["mask"]}, total)
-    for score in _with_net(plan):
-        task = programs.net_task(score, plan.of_score(score, shape), plan.at_once, devices)
-        task.check(net, {**row, "map": heat}, total)
-    for method in methods:
-        if "stats" in keywords(method) and len(reference) < 2:
-            raise ValueError(f"{method} needs at least 2 reference images, got {len(reference)}")
-        given = plan.of_method(method) | _of_reference(net, method, reference, plan, False)
-        programs.method_task(method, given, plan.at_once, devices).check(net, row, total)
-        for score in _of_explanation(plan):
-            task = _explain_task(score, method, given, plan, shape, devices)
-            task.check(net, row, total)
+    total = len(walk.spread(len(dataset), job.options.max_images))
+    devices, row = walk.local(devices), _row_shapes(net.preprocess(dataset[0]["image"]).shape)
+    _map_task(job, devices).check(net, {name: row[name] for name in _SEEN}, total)
+    for name in _of_net(job):
+        given = {k: v for k, v in row.items() if k != "index"}
+        _net_task(name, job, devices).check(net, given, total)
+    for name in job.methods:
+        check_method(net, dataset, name, job, reference, devices=devices)
+
+
+def check_method(
+    net: Any, dataset: Any, name: str, job: Job, reference: Any = (), *, devices: Any = None
+) -> None:
+    """Traces one method of a job and the scores that ask for explanations; see `check`.
+
+    Raises:
+      checks.UnsupportedError: the network cannot be explained so.
+      ValueError: options that do not fit.
+    """
+    method, total = job.methods[name], len(walk.spread(len(dataset), job.options.max_images))
+    devices, row = walk.local(devices), _row_shapes(net.preprocess(dataset[0]["image"]).shape)
+    of_image = {k: row[k] for k in ("image", "label", "index")}
+    if "stats" in entries.keywords(method) and len(reference) < 2:
+        raise ValueError(f"{name} needs at least 2 reference images; got {len(reference)}")
+    given = job.of_method(name) | _of_reference(net, name, job, reference, False)
+    programs.method_task(method, given, job.at_once, devices).check(net, of_image, total)
+    for score in _of_explanation(job):
+        _explain_task(score, name, given, job, devices).check(net, of_image, total)
+
+
+_SEEN = ("heatmap", "attribution", "mask")  # what scores of a map alone may look at
+
+
+def _row_shapes(shape):
+    """Shapes of what an image [h,w,C] brings to methods and scores."""
+    number, size = jax.ShapeDtypeStruct((), np.int32), shape[:2]
+    heat = jax.ShapeDtypeStruct(size, np.float32)
+    row = {"heatmap": heat, "attribution": jax.ShapeDtypeStruct(shape, np.float32)}
+    row |= {"image": row["attribution"], "mask": jax.ShapeDtypeStruct(size, bool)}
+    return row | {"label": number, "index": number}
 
 
 def evaluate_method(
-    net,
+    net: Any,
     examples: Examples,
-    method: str,
-    plan: Plan,
-    reference=(),
+    name: str,
+    job: Job,
+    reference: Any = (),
     *,
-    extra=NO_OPTIONS,
-    devices=None,
+    extra: Mapping = NO_OPTIONS,
+    devices: Iterable | None = None,
 ) -> Evaluation:
     """One method on images, by all scores.
 
     Args:
       net: the network.
       examples: the images.
-      method: its name.
-      plan: how.
+      name: of the method in the job.
+      job: how.
       reference: see `evaluate`; needed where `needs_reference`.
       extra: what else belongs to the settings.
       devices: default all of this process.
     """
-    devices, shape = walk.local(devices), examples.images.shape[1:]
-    settings = settings_of(net, examples, method, plan, reference, extra)
+    devices, method = walk.local(devices), job.methods[name]
+    settings = settings_of(net, examples, name, job, reference, extra)
     net = on_devices(net, devices)
-    rows = _rows(examples)
-    given = plan.of_method(method) | _of_reference(net, method, reference, plan, True)
-    raw = programs.method_task(method, given, plan.at_once, devices).run(net, rows, method)
-    heat = np.asarray(heatmap(raw, options_lib.reduction(method, plan.reduce)))
-    seen = {"heat": heat, "mask": rows["mask"]}
-    found = _map_task(plan, shape, devices).run(net, seen, f"{method}, scores of its maps")
-    for score in _with_net(plan):
-        task = programs.net_task(score, plan.of_score(score, shape), plan.at_once, devices)
-        found[score] = task.run(
-            net, {**rows, "map": _taken(score, raw, heat)}, f"{method}, {score}"
-        )
-    for score in _of_explanation(plan):
-        task = _explain_task(score, method, given, plan, shape, devices)
-        found[score] = task.run(net, rows, f"{method}, {score}")
+    of_image = {"image": examples.images, "label": examples.labels, "index": examples.indices}
+    # The maps first; every score looks at these or asks for more explanations.
+    given = job.of_method(name) | _of_reference(net, name, job, reference, True)
+    raw = programs.method_task(method, given, job.at_once, devices).run(net, of_image, name)
+    heat = np.asarray(heatmap(raw, reduction(method, job.options.reduce)))
+    seen = {"heatmap": heat, "attribution": raw, "mask": examples.masks}
+    found = _map_task(job, devices).run(net, seen, f"{name}, scores of its maps")
+    for score in _of_net(job):
+        rows = {**seen, "image": examples.images, "label": examples.labels}
+        found[score] = _net_task(score, job, devices).run(net, rows, f"{name}, {score}")
+    for score in _of_explanation(job):
+        task = _explain_task(score, name, given, job, devices)
+        found[score] = task.run(net, of_image, f"{name}, {score}")
     return Evaluation(
         heat,
         examples.indices,
         examples.labels,
         examples.predicted,
-        *_finished(found, examples, plan),
-        settings,
+        *_finished(found, examples, job),
+        entries={"kind": _kind(method), "title": entries.title_of(method), "scores": job.facts()},
+        settings=settings,
     )
 
 
-def _rows(examples):
-    return {
-        "image": examples.images,
-        "label": examples.labels,
-        "index": examples.indices,
-        "mask": examples.masks,
-    }
+def _kind(method):
+    return "control" if getattr(method, "control", False) else "method"
 
 
-def _map_task(plan, shape, devices):
+def _map_task(job, devices):
     scores = {
-        score: {k: v for k, v in plan.of_score(score, shape).items() if k != "key"}
-        for score in plan.scores
-        if "net" not in needs(score)
+        name: (score, {k: v for k, v in job.of_score(name).items() if k != "key"})
+        for name, score in job.scores.items()
+        if set(entries.arguments(score)) <= set(_SEEN)
     }
-    return programs.map_task(scores, plan.at_once, devices)
+    return programs.map_task(scores, job.at_once, devices)
 
 
-def _with_net(plan):
-    return [s for s in plan.scores if needs(s)[:2] == ("heatmap", "net")]
+def _of_net(job):
+    """The scores of a map and of what it explains: the network, the image or the label."""
+    asked = {name: {*entries.arguments(score)} for name, score in job.scores.items()}
+    return [n for n, names in asked.items() if "explain" not in names and names - {*_SEEN}]
 
 
-def _of_explanation(plan):
-    return [s for s in plan.scores if needs(s)[0] == "explain"]
+def _of_explanation(job):
+    """The scores that ask for explanations of changed images or networks."""
+    return [name for name, s in job.scores.items() if "explain" in entries.arguments(s)]
 
 
-def _explain_task(score, method, given, plan, shape, devices):
-    return programs.explain_task(
-        score, plan.of_score(score, shape), method, given, plan.at_once, devices
-    )
+def _net_task(name, job, devices):
+    return programs.net_task(job.scores[name], job.of_score(name), job.at_once, devices)
 
 
-def _of_reference(net, method, reference, plan, compute):
+def _explain_task(score, name, given, job, devices):
+    record, told = job.scores[score], job.of_score(score)
+    return programs.explain_task(record, told, job.methods[name], given, job.at_once, devices)
+
+
+def _of_reference(net, name, job, reference, compute):
     """The options of a method that come from other images; their shapes alone unless `compute`."""
-    if "baselines" in keywords(method):
+    keywords = entries.keywords(job.methods[name])
+    if "baselines" in keywords:
         return {"baselines": np.asarray(reference)}
-    if "stats" not in keywords(method):
+    if "stats" not in keywords:
         return {}
-    given = {k: v for k, v in plan.of_method(method).items() if k in ("layer", "variant")}
+    given = {k: v for k, v in job.of_method(name).items() if k in ("layer", "variant")}
     if compute:
-        size = plan.at_once
+        size = job.at_once
         batches = (reference[k : k + size] for k in range(0, len(reference), size))
         return {"stats": iba_statistics(net, batches, **given)}
     layer = map_layer(net, reference[0], given.get("layer", ""), DEPTH)
@@ -322,46 +315,31 @@ def _of_reference(net, method, reference, plan, compute):
     return {"stats": (np.zeros(shape, np.float32),) * 3}
 
 
-def _taken(score, raw, heat):
-    """What a score looks at."""
-    takes = _TAKES.get(score, "heat")
-    if takes == "raw" and raw.shape[-1] > 1:
-        return raw
-    return heat if takes == "heat" else raw.sum(-1)
-
-
-def _finished(found, examples, plan):
+def _finished(found, examples, job):
     """Scores float64 [N], NaN where there is no region, curves float32 [N,T+1], and pairs float32 [N,2,sizes,samples]."""
     scores, curves, pairs = {}, {}, {}
-    shown, share = examples.masks.any((1, 2)), examples.masks.mean((1, 2))
-    subsets = {
-        "pointing_game": ("pointing_game_difficult", examples.difficult),
-        "box_ratio": ("box_ratio_small", share <= _IBA),
-        "energy_pointing_game": ("energy_pointing_game_small", share < _SCORE_CAM),
-    }
-    for name in plan.scores:
-        values = np.asarray(found[name])
-        if name == "sensitivity_n":
-            pairs[name] = values.swapaxes(0, 1)
-            values = np.asarray(correlation(*values).mean(-1))
-        if values.ndim == 2:
-            curves[name] = values.astype(np.float32)
-            values = np.asarray(auc(values, at=_places(name, plan)))
-        values = values.astype(np.float64)
-        if name == "completeness":
-            values = np.abs(values)  # or images would cancel in the mean
-        scores[name] = np.where(shown, values, np.nan) if "mask" in needs(name) else values
-        if name in subsets:
-            subset, kept = subsets[name]
-            scores[subset] = np.where(kept, scores[name], np.nan)
-        if name == "energy_pointing_game":
-            scores["background_attribution"] = 1 - scores[name]
+    shown = examples.masks.any((1, 2))
+    for name, score in job.scores.items():
+        measured, told = found[name], job.told(name)
+        if isinstance(measured, tuple):
+            measured = pairs[name] = np.stack(measured, 1)
+        measured = np.asarray(measured)
+        if measured.ndim == 2:
+            curves[name] = measured.astype(np.float32)
+        values = _values(score, measured, told).astype(np.float64)
+        if "mask" in entries.arguments(score):
+            values = np.where(shown, values, np.nan)
+        scores[name] = values
+        scores |= {part: record.f(values, examples) for part, record in score.also.items()}
     return scores, curves, pairs
 
 
-def _places(curve, plan):
-    """Where a curve's points lie, () at equal distances."""
-    if curve != "road":
-        return ()
-    fractions = plan.options.get("road", {}).get("fractions", keywords("road")["fractions"])
-    return (0, *fractions)
+def _values(score, measured, told):
+    """[N], the value of each example from what was measured."""
+    if score.value is not None:
+        return np.asarray(score.value(measured, told))
+    if measured.ndim == 1:
+        return measured
+    count = measured.shape[1]
+    positions = score.positions(told, count) if score.positions else ()
+    return np.asarray(auc(measured, positions=positions))

@@ -25,8 +25,11 @@ of the labels.
 A new mixer is one function of this form and one line in `MIXERS`.
 """
 
-import inspect
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from mixaug_jax.core import checks, entries
 from mixaug_jax.mixing.boxes import cut_box, cutmix, resizemix, saliencymix, switch
 from mixaug_jax.mixing.grids import gridmask, gridmix
 from mixaug_jax.mixing.hidden import manifold_mixup
@@ -35,7 +38,15 @@ from mixaug_jax.mixing.masks import fmix, smoothmix
 from mixaug_jax.mixing.pixels import cutout, mixup
 from mixaug_jax.mixing.saliency import fine_grained_saliency
 
-__all__ = ["LABELS", "MIXERS", "cut_box", "fine_grained_saliency", "mix_targets", "options"]
+__all__ = [
+    "LABELS",
+    "MIXERS",
+    "bound",
+    "cut_box",
+    "fine_grained_saliency",
+    "mix_targets",
+    "options",
+]
 
 MIXERS = {
     "cutmix": cutmix,
@@ -52,19 +63,19 @@ MIXERS = {
 }
 
 
-def options(name):
+def options(name: str) -> dict[str, Any]:
     """A mixer's options and their defaults, {option: default}, for a config file to write out.
 
-    Without what the train step fills in: `shard`, `mean`, `std`, `active`.
+    Without what whoever calls it fills in, see `core.entries`.
 
     Raises:
       ValueError: no mixer of this name.
     """
-    if name not in MIXERS:
-        raise ValueError(f"mix.name must be one of {', '.join(MIXERS)}; got {name!r}")
-    filled_in = ("shard", "mean", "std", "active")
-    return {
-        parameter.name: parameter.default
-        for parameter in inspect.signature(MIXERS[name]).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in filled_in
-    }
+    checks.choice("mix.name", name, MIXERS)
+    return entries.options(MIXERS[name])
+
+
+def bound(mixer: Callable, options: Mapping[str, Any], available: Mapping[str, Any]) -> Callable:
+    """f(key, images, targets): a mixer with its options, and of what is `available` ("shard", "mean", "std") what it takes."""
+    asked = entries.keywords(mixer)
+    return functools.partial(mixer, **options, **{k: v for k, v in available.items() if k in asked})

@@ -83,7 +83,7 @@ def gridmask(
     checks.fraction("ratio", ratio)
     checks.interval("period", period, 0, 1)
     if not 1 <= rotate <= 360:
-        raise ValueError(f"rotate must be between 1 and 360 degrees, got {rotate}")
+        raise ValueError(f"rotate must be between 1 and 360 degrees; got {rotate}")
     height, width = images.shape[1:3]
     smallest, largest = (round(fraction * min(height, width)) for fraction in period)
     if ratio < 1 and smallest - int(smallest * ratio + 0.5) < 1:

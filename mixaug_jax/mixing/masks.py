@@ -163,7 +163,7 @@ def fmix(
     checks.choice("variant", variant, FMIX_VARIANTS)
     checks.positive("alpha", alpha)
     if not 0 <= max_soft <= 0.5:
-        raise ValueError(f"max_soft must be between 0 and 0.5, got {max_soft}")
+        raise ValueError(f"max_soft must be between 0 and 0.5; got {max_soft}")
     height, width = images.shape[1:3]
     permutation, (amount, whether, rounding, spectrum) = draws.streams(key, shard, per, 4)
     shape = draws.shape(per, images)

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixaug_jax.core import checks
+
 # OpenCV's neighborhoods: pixel i sees i - n + 1 .. i + n, cut at the edge.
 _HALF_SIZES = (12, 24, 28, 48, 56, 112)
 _MOST_PIXELS = 256 * 256
@@ -38,14 +40,13 @@ def fine_grained_saliency(images, *, order="rgb"):
     Raises:
       ValueError: another type, shape or order, or more pixels.
     """
-    if order not in ("rgb", "bgr"):
-        raise ValueError(f"order must be one of rgb, bgr; got {order!r}")
+    checks.choice("order", order, ("rgb", "bgr"))
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != jnp.uint8:
-        raise ValueError(f"images must be uint8 [B,H,W,3], got {images.dtype} {list(images.shape)}")
+        raise ValueError(f"images must be uint8 [B,H,W,3]; got {images.dtype} {list(images.shape)}")
     height, width = images.shape[1:3]
     if 0 in images.shape or height * width > _MOST_PIXELS:
         raise ValueError(
-            f"images must have 1 to {_MOST_PIXELS} pixels (256 x 256), got {height} x {width}"
+            f"images must have 1 to {_MOST_PIXELS} pixels (256 x 256); got {height} x {width}"
         )
     # In turns of about 256 x 256 pixels, at least two: what a turn computes stays in the cache, and
     # its result is stored once, where XLA would else repeat the whole sum for each of its uses.

@@ -3,6 +3,7 @@
 A new network is a function like those below and a line in `MODELS`.
 """
 
+from mixaug_jax.core import checks
 from mixaug_jax.models.efficientnet_lite import COEFFICIENTS, HEAD, STEM, EfficientNetLite, scaled
 from mixaug_jax.models.net import Net, Preprocess
 from mixaug_jax.models.preact import PreActResNet, WideResNet
@@ -14,14 +15,13 @@ __all__ = ["MODELS", "Net", "Preprocess"]
 
 
 def _check_stem(stem: str) -> None:
-    if stem not in ("imagenet", "cifar"):
-        raise ValueError(f"model.stem is {stem!r}; allowed are 'imagenet' and 'cifar'")
+    checks.choice("model.stem", stem, ("imagenet", "cifar"))
 
 
 def _filters(width: float, base: int) -> int:
     if width <= 0:
         raise ValueError(
-            f"model.width is {width}; it must be a positive factor, 1.0 for the published network"
+            f"model.width must be a positive factor, 1.0 for the published network; got {width}"
         )
     return max(1, round(base * width))
 

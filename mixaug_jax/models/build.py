@@ -1,30 +1,302 @@
-"""A network from a run's resolved settings."""
+"""A network from a run's resolved settings, and the settings that make a network again."""
 
+import dataclasses
+import inspect
+import json
+import operator
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mixaug_jax import models
+from mixaug_jax.core import checks, code, entries
 from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core.types import Config, Tree
+from mixaug_jax.models.net import Net, input_shape, is_chain
+from mixaug_jax.models.wrapped import Wrapped, wrap_linen
 
 
-def build_model(config) -> nn.Module:
-    """The linen module of a resolved config."""
-    r, m = config.resolved, config.model
-    model = models.MODELS[r.model.name](len(r.class_names), width=r.model.width, stem=r.model.stem)
-    axis = devices_lib.AXIS if m.sync_bn else ""
-    return model.clone(dtype=jnp.dtype(m.dtype), axis_name=axis, remat=m.remat)
+def build_model(
+    config: Config, *, stored: Callable[[str, str], pathlib.Path] | None = None
+) -> nn.Module | Wrapped:
+    """The model of a resolved config, as `Net` takes it.
+
+    Args:
+      config: resolved settings; `resolved.model` is what `described` gives, or {"name", "width", "stem"}.
+      stored: f(file, its checksum) -> the run's copy of a file that defined the network, to be run in its place.
+
+    Raises:
+      ValueError: an unknown name, a file that is not there any more, settings that the network has no field for, another
+        number of logits than of classes.
+    """
+    r, classes = config.resolved, len(config.resolved.class_names)
+    settings = r.model.to_dict()
+    if settings.get("module"):
+        module = _class_of(settings, stored)(**_read(settings["fields"]))
+    else:
+        checks.choice("model.name", settings["name"], models.MODELS)
+        module = made(models.MODELS[settings["name"]], classes, settings)
+    module = _with_body(module, config.model)
+    model = as_model(module, input_shape(build_preprocess(config)), settings.get("layers", ()))
+    if getattr(model, "num_classes", classes) != classes:
+        raise ValueError(
+            f"{settings['name']} gives {model.num_classes} logits, and the data has {classes} classes; give it an argument "
+            "num_classes"
+        )
+    return model
 
 
-def variable_shapes(model: nn.Module, config) -> Any:
+def layer_names(config: Config) -> tuple[str, ...]:
+    """The layers of the network that a config describes, before its data is known."""
+    d, settings = config.data, config.model.to_dict()
+    module = made(models.MODELS[settings["name"]], 2, settings)
+    return as_model(module, (d.size, d.size, len(d.mean))).layers
+
+
+def made(entry: Callable, num_classes: int, options: Mapping[str, Any]) -> Any:
+    """What an entry of MODELS makes: a function or a class of linen or nnx.
+
+    Args:
+      entry: takes the number of classes as `num_classes`, as its one argument without a default, or not at all.
+      num_classes: K.
+      options: width, stem and others; those are passed that the entry takes.
+
+    Raises:
+      ValueError: an entry that needs more.
+    """
+    known = inspect.signature(entry).parameters
+    given = {name: value for name, value in options.items() if name in known and name != "name"}
+    if "rngs" in known:
+        # Here because it saves everyone else importing flax.nnx (0.2 s).
+        from flax import nnx
+
+        given["rngs"] = nnx.Rngs(0)
+    if "num_classes" in known:
+        return entry(num_classes=num_classes, **given)
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [p for p in known.values() if p.default is p.empty and p.kind not in variable]
+    needed = [p.name for p in needed if p.name not in given]
+    if len(needed) > 1:
+        raise ValueError(
+            f"{entries.name_of(entry)} needs {', '.join(needed)}; a network is made from num_classes alone, give the others "
+            "defaults"
+        )
+    return entry(**{name: num_classes for name in needed}, **given)
+
+
+def as_model(
+    module: Any, shape: tuple[int, ...], layers: Sequence[str] = ()
+) -> nn.Module | Wrapped:
+    """A module as `Net` takes it: itself where its layers form a chain, else wrapped.
+
+    Args:
+      module: linen or nnx.
+      shape: [h,w,C] of an image.
+      layers: see `Net.wrap`.
+    """
+    if isinstance(module, nn.Module) and is_chain(module):
+        return module
+    image = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    if isinstance(module, nn.Module):
+        return wrap_linen(module, None, image, layers)
+    # Here because it saves everyone else importing flax.nnx (0.2 s).
+    from mixaug_jax.models.wrapped_nnx import wrap_nnx
+
+    return wrap_nnx(module, None, image, layers)[0]
+
+
+def _with_body(module, settings):
+    """A module with the fields that the config's section `model` asks for."""
+    asked = {
+        "dtype": ("dtype", settings.dtype != "float32", jnp.dtype(settings.dtype)),
+        "sync_bn": ("axis_name", settings.sync_bn, devices_lib.AXIS),
+        "remat": ("remat", settings.remat, True),
+    }
+    known = {f.name for f in dataclasses.fields(module)} if isinstance(module, nn.Module) else ()
+    fields = {}
+    for key, (field, wanted, value) in asked.items():
+        if wanted and field not in known:
+            raise ValueError(
+                f"model.{key}={settings[key]!r} needs a field {field} of the network; {type(module).__name__} has none"
+            )
+        fields |= {field: value} if wanted else {}
+    return module.clone(**fields) if fields else module
+
+
+def variable_shapes(model: nn.Module | Wrapped, config: Config) -> Tree:
     """Shapes and dtypes of the variables; computes nothing."""
-    view = config.resolved.preprocess
-    image = jnp.zeros((1, view.size, view.size, len(view.mean)))
+    return shapes_for(model, input_shape(build_preprocess(config)))
+
+
+def shapes_for(model: nn.Module | Wrapped, shape: tuple[int, ...]) -> Tree:
+    """`variable_shapes` for images [h,w,C]."""
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    if isinstance(model, Wrapped):
+        return model.variable_shapes(image)
     return jax.eval_shape(model.init, jax.random.key(0), image)
 
 
-def build_preprocess(config) -> models.Preprocess:
+def build_preprocess(config: Config) -> models.Preprocess:
     """How this run's network sees a photograph."""
     return models.Preprocess(**config.resolved.preprocess)
+
+
+def described(net: Net, model: str = "") -> dict[str, Any]:
+    """The settings from which `build_model` makes a network's model again.
+
+    Args:
+      net: any network.
+      model: a name in MODELS of what makes it; "" finds one of our own, or stores the module's class and its fields.
+
+    Returns:
+      {"name", "width", "stem"} and other arguments of an entry of MODELS; or {"name", "width", "stem", "module", "file",
+      "sha256", "fields"} of a class. Of a wrapped model also "layers".
+
+    Raises:
+      ValueError: what cannot be made again from a file, with what to do about it.
+    """
+    layers = {"layers": list(net.layers)} if isinstance(net.model, Wrapped) else {}
+    if model:
+        return _by_name(net, model) | layers
+    if not isinstance(net.model, nn.Module) and not isinstance(net.model.module, nn.Module):
+        raise ValueError(
+            f"{net.name} is a flax.nnx module, which cannot be made from its class alone; add a function that makes it to "
+            'MODELS, and name it in save(..., model="...")'
+        )
+    found = _own(net.model) if isinstance(net.model, nn.Module) else None
+    return found or _by_class(getattr(net.model, "module", net.model)) | layers
+
+
+def _by_name(net, name):
+    checks.choice("model", name, models.MODELS)
+    shape = input_shape(net.preprocess)
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    classes = jax.eval_shape(lambda net, x: net.logits(x), net, image).shape[-1]
+    settings = {"name": name, "width": 1.0, "stem": "imagenet"}
+    made_again = made(models.MODELS[name], classes, settings)
+    layers = net.layers if isinstance(net.model, Wrapped) else ()
+    if as_model(made_again, shape, layers) != net.model:
+        raise ValueError(
+            f"MODELS[{name!r}] with {classes} classes makes another network than this one"
+        )
+    return settings
+
+
+def _own(module):
+    """The arguments that make a module of MODELS, or None."""
+    ours = __name__.partition(".")[0]
+    for name, entry in models.MODELS.items():
+        if entry.__module__.partition(".")[0] != ours:
+            continue
+        known = inspect.signature(entry).parameters
+        options = {"width": 1.0, "stem": "imagenet"}
+        options |= {
+            f: getattr(module, f) for f in known if hasattr(module, f) and f != "num_classes"
+        }
+        classes = getattr(module, "num_classes", 0)
+        try:
+            plain = made(entry, classes, options)
+            if type(plain) is not type(module):
+                continue
+            for width in {1.0, *_ratios(module, plain)}:
+                if made(entry, classes, options | {"width": width}) == module:
+                    return {"name": name, **options, "width": width}
+        except ValueError:  # a stem, say, that this architecture does not have
+            continue
+    return None
+
+
+def _ratios(module, plain):
+    """Widths that fields with numbers of filters speak for."""
+    for field in dataclasses.fields(plain):
+        pair = (getattr(m, field.name) for m in (module, plain))
+        values, base = (v if isinstance(v, tuple) else (v,) for v in pair)
+        for value, one in zip(values, base, strict=False):
+            if type(value) is int and type(one) is int and value > 0 and one > 0:
+                yield value / one
+
+
+def _by_class(module):
+    """Settings of a linen module by its class, where that is found again, and its fields."""
+    kind = type(module)
+    if "<locals>" in kind.__qualname__:
+        raise ValueError(f"{kind.__name__} is defined inside of a function; define it in a file")
+    settings = {"name": kind.__name__, "width": 1.0, "stem": "imagenet"}
+    settings |= {"module": f"{kind.__module__}:{kind.__qualname__}", "file": "", "sha256": ""}
+    if code.installed(kind.__module__) is None:
+        file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+        if not file or not pathlib.Path(file).is_file():
+            raise ValueError(
+                f"{kind.__name__} was defined at a prompt or in a notebook; define it in a file that can be imported again"
+            )
+        path = pathlib.Path(file).absolute()
+        settings |= {"file": str(path), "sha256": entries.sha256(path)}
+    return settings | {"fields": _written(module)}
+
+
+def _written(module):
+    """{field: value as JSON} of what differs from the defaults."""
+    found = {}
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name)
+        if field.name in ("parent", "name") or not field.init or _is_default(field, value):
+            continue
+        kept = {"dtype": str(jnp.dtype(value))} if _is_dtype(value) else value
+        if not _is_plain(kept):
+            raise ValueError(
+                f"the field {field.name} of {type(module).__name__} is {value!r}; only numbers, texts, dtypes and tuples of "
+                "numbers and texts can be stored"
+            )
+        found[field.name] = kept
+    return json.loads(json.dumps(found))
+
+
+def _is_default(field, value):
+    made_new = field.default_factory is not dataclasses.MISSING
+    default = field.default_factory() if made_new else field.default
+    return value is default or (type(value) is type(default) and bool(np.all(value == default)))
+
+
+def _is_dtype(value):
+    return isinstance(value, np.dtype) or (
+        callable(value) and hasattr(value, "dtype") and isinstance(value.dtype, np.dtype)
+    )
+
+
+def _is_plain(value):
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return list(value) == ["dtype"]
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _read(fields):
+    """Fields as `_written` wrote them; lists come back as tuples."""
+
+    def value(kept):
+        if isinstance(kept, dict):
+            return jnp.dtype(kept["dtype"])
+        return tuple(map(value, kept)) if isinstance(kept, (tuple, list)) else kept
+
+    return {name: value(kept) for name, kept in fields.items()}
+
+
+def _class_of(settings, stored):
+    """The class that `_by_class` described."""
+    module, _, name = settings["module"].partition(":")
+    found = code.installed(module)
+    if found is None:
+        file, checksum = settings["file"], settings["sha256"]
+        copy = stored(file, checksum) if stored else None
+        try:
+            found = code.import_recorded(file, checksum, stored=copy)
+        except ValueError as error:
+            raise ValueError(f"the network {settings['module']} cannot be made: {error}") from None
+    return operator.attrgetter(name)(found)

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mixaug_jax.core import checks
 from mixaug_jax.models.convolution import conv
 from mixaug_jax.models.pooling import max_pool
 
@@ -127,7 +128,7 @@ class StagedModel(nn.Module, kw_only=True):
 
     def __post_init__(self):
         if self.affine is not None and not self.merges_norm:
-            raise ValueError(
+            raise checks.UnsupportedError(
                 f"{type(self).__name__} normalizes before its convolutions, so it has no merged layers and refuses an affine "
                 "rule (relevance propagation); resnet18 and vgg16_bn accept one"
             )
@@ -155,12 +156,17 @@ class StagedModel(nn.Module, kw_only=True):
           The output of layer `stop`: logits [B,K] float32, or features in `dtype`.
         """
         if self.affine is not None and train:
-            raise ValueError("An affine rule merges the running statistics: it needs train=False")
+            raise ValueError("an affine rule merges the running statistics: it needs train=False")
         for layer in layers_between(self.layers, start, stop):
             x = self.run(layer, x.astype(self.dtype), train)
             if hidden is not None and layer in self.hidden_layers:
                 x = hidden(layer, x)
         return x
+
+    @nn.nowrap
+    def maps(self, layer: str, h: jax.Array) -> jax.Array:
+        """The output of `layer` as maps [B,h,w,K]: itself; a network of tokens [B,T,K] lays them out on their grid here."""
+        return h
 
     def block(self, f: Callable, x: jax.Array) -> jax.Array:
         """f(model, x), recomputed in the backward pass where `remat` is set."""
@@ -235,11 +241,10 @@ def layers_between(layers: tuple[str, ...], start: str, stop: str) -> tuple[str,
     Raises:
       ValueError: for a layer that is not in `layers`, or a `stop` before `start`.
     """
-    for key, layer in (("start", start), ("stop", stop)):
-        if layer and layer not in layers:
-            raise ValueError(f"No layer {layer!r} for {key}; this network has {', '.join(layers)}")
+    for layer in filter(None, (start, stop)):
+        checks.choice("layer", layer, layers)
     first = layers.index(start) + 1 if start else 0
     last = layers.index(stop) + 1 if stop else len(layers)
     if last < first:
-        raise ValueError(f"Layer {stop!r} comes before layer {start!r}: nothing leads back to it")
+        raise ValueError(f"layer {stop!r} comes before layer {start!r}: nothing leads back to it")
     return layers[first:last]

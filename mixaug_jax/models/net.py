@@ -1,23 +1,32 @@
 """A trained network as a value: model, variables and the preprocessing its inputs need."""
 
 import dataclasses
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
+from PIL import Image as Picture
+
+from mixaug_jax.core import checks
+from mixaug_jax.core.types import AnyArray, Array, Float, Image, Images, Key
+from mixaug_jax.models.wrapped import Wrapped, plain_variables, wrap_linen
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Cutout's published code (CIFAR-10), in 0..255.
 CIFAR_MEAN = tuple(v / 255 for v in (125.3, 123.0, 113.9))
 CIFAR_STD = tuple(v / 255 for v in (63.0, 62.1, 66.7))
 INTERPOLATIONS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
+    "nearest": Picture.Resampling.NEAREST,
+    "bilinear": Picture.Resampling.BILINEAR,
+    "bicubic": Picture.Resampling.BICUBIC,
 }
+RULES = frozenset(
+    {"affine", "act", "add", "pool"}
+)  # the fields of a model whose backward rules can be replaced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,16 +52,13 @@ class Preprocess:
     def __post_init__(self):
         if len(self.mean) not in (1, 3) or len(self.mean) != len(self.std):
             raise ValueError(
-                f"mean has {len(self.mean)} values and std {len(self.std)}; both need 3, or both 1"
+                f"mean and std must have 3 values each, or 1 each; got {len(self.mean)} and {len(self.std)}"
             )
-        if self.order not in ("rgb", "bgr"):
-            raise ValueError(f"order is {self.order!r}; allowed are 'rgb' and 'bgr'")
-        if self.interpolation not in INTERPOLATIONS:
-            allowed = ", ".join(INTERPOLATIONS)
-            raise ValueError(f"interpolation is {self.interpolation!r}; allowed are {allowed}")
+        checks.choice("order", self.order, ("rgb", "bgr"))
+        checks.choice("interpolation", self.interpolation, INTERPOLATIONS)
         if self.resize and self.resize < self.size:
             raise ValueError(
-                f"resize is {self.resize} pixels, but size cuts out {self.size}; resize must be 0 or at least size"
+                f"resize must be 0 or at least size, {self.size} pixels; got {self.resize}"
             )
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -67,7 +73,7 @@ class Preprocess:
         channels = len(self.mean)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, channels):
             raise ValueError(
-                f"An image must be uint8 [H,W,{channels}], [H,W,1] or [H,W]; this one is {image.dtype} {list(image.shape)}"
+                f"image must be uint8 [H,W,{channels}], [H,W,1] or [H,W]; got {image.dtype} {list(image.shape)}"
             )
         image = np.broadcast_to(image, (*image.shape[:2], channels))
         if self.resize:
@@ -75,7 +81,7 @@ class Preprocess:
         height, width = image.shape[:2]
         if min(height, width) < self.size:
             raise ValueError(
-                f"The image is {height} x {width} pixels, smaller than the cut of {self.size}; set resize"
+                f"the image is {height} x {width} pixels, smaller than the cut of {self.size}; set resize"
             )
         row, col = round((height - self.size) / 2), round((width - self.size) / 2)
         image = image[row : row + self.size, col : col + self.size]
@@ -92,9 +98,17 @@ def resize_short_side(image: np.ndarray, side: int, interpolation: str) -> np.nd
     if short == side:
         return image
     size = (side * width // short, side * height // short)  # PIL's order
-    pil = Image.fromarray(np.ascontiguousarray(image[..., 0] if channels == 1 else image))
+    pil = Picture.fromarray(np.ascontiguousarray(image[..., 0] if channels == 1 else image))
     resized = np.asarray(pil.resize(size, INTERPOLATIONS[interpolation]))
     return resized.reshape(size[1], size[0], channels)
+
+
+def input_shape(preprocess: Callable[[np.ndarray], np.ndarray]) -> tuple[int, ...]:
+    """[h,w,C] of what a network sees of an image: where `preprocess` has no `size`, of one with 224 pixels a side."""
+    if isinstance(preprocess, Preprocess):
+        return preprocess.size, preprocess.size, len(preprocess.mean)
+    side = getattr(preprocess, "size", 224)
+    return np.shape(preprocess(np.zeros((side, side, 3), np.uint8)))
 
 
 @jax.tree_util.register_dataclass
@@ -106,8 +120,9 @@ class Net:
     model does not compile again.
 
     Attributes:
-      model: a linen module with `layers` and `apply(variables, x, train=, start=, stop=)`, as in `layers.StagedModel`.
-      variables: {"params": ..., "batch_stats": ...}.
+      model: a linen module with `layers` and `apply(variables, x, train=, start=, stop=)`, as in `layers.StagedModel`, whose
+        layers form a chain; or what `Net.wrap` makes of any other module.
+      variables: {"params": ..., "batch_stats": ...}; of an nnx module {"conv1.kernel": ...}.
       preprocess: hashable callable, uint8 image [H,W,3] -> float32 [h,w,3].
     """
 
@@ -115,45 +130,190 @@ class Net:
     variables: Any
     preprocess: Callable[[np.ndarray], np.ndarray] = dataclasses.field(metadata={"static": True})
 
+    @classmethod
+    def wrap(
+        cls,
+        module: Any,
+        variables: Any = None,
+        preprocess: Callable[[np.ndarray], np.ndarray] | None = None,
+        *,
+        layers: Sequence[str] = (),
+    ) -> "Net":
+        """Any flax.linen or flax.nnx module as a network whose layers are its submodules, in the order of their calls.
+
+        A layer's output is what its `__call__` returns. Where a submodule is called more than once, its last call counts. The
+        module is used in its evaluation mode; batch statistics and dropout need nothing of the user. Nothing is computed here.
+
+        Args:
+          module: linen: `__call__(images)`, which may take train, training, is_training, deterministic, use_running_average or
+            inference, or have a field of that name. nnx: a module as it was trained; it is not changed.
+          variables: linen: what `init` or the training gave, {"params": ..., ...}. nnx: None takes the module's own; else an
+            `nnx.state` of an equal module.
+          preprocess: how the network sees a stored image, best a `Preprocess`. Another callable without a `size` is tried on an
+            image of 224 x 224 pixels.
+          layers: paths of the submodules to see and to replace, "Block_0.Conv_1"; () are the direct ones. What is not computed
+            by a submodule, as a ReLU between two of them, has no layer of its own.
+
+        Raises:
+          ValueError: in one sentence, for another kind of module, one that cannot be called so or is not hashable, variables
+            that do not fit, or an unknown layer.
+        """
+        if not callable(preprocess):
+            raise ValueError(
+                "preprocess must say how the network sees an image, as in Net.wrap(module, variables, Preprocess(32)); "
+                f"got {preprocess!r}"
+            )
+        if isinstance(module, nn.Module) and is_chain(module):
+            if layers:
+                raise ValueError(
+                    f"{type(module).__name__} names its layers itself; leave layers out"
+                )
+            return cls(module, plain_variables(_linen_variables(module, variables)), preprocess)
+        # Two images: what has another first axis is no output for a batch.
+        image = jax.ShapeDtypeStruct((2, *input_shape(preprocess)), jnp.float32)
+        if isinstance(module, nn.Module):
+            variables = plain_variables(_linen_variables(module, variables))
+            return cls(wrap_linen(module, variables, image, layers), variables, preprocess)
+        # Here because it saves everyone else importing flax.nnx (0.2 s).
+        from flax import nnx
+
+        from mixaug_jax.models.wrapped_nnx import wrap_nnx
+
+        if not isinstance(module, nnx.Module):
+            got = type(module).__name__
+            raise ValueError(f"module must be a flax.linen or a flax.nnx module; got {got}")
+        model, variables = wrap_nnx(module, variables, image, layers)
+        return cls(model, variables, preprocess)
+
+    @property
+    def name(self) -> str:
+        """The class of the module, as a word for tables and settings."""
+        return self.model.name if self._wrapped else type(self.model).__name__
+
     @property
     def layers(self) -> tuple[str, ...]:
         """The layers' names, from the first after the input to the logits."""
         return self.model.layers
 
-    def logits(self, x: jax.Array, *, layer: str = "", value: jax.Array | None = None) -> jax.Array:
+    @property
+    def has_rules(self) -> bool:
+        """Whether `with_rules` can replace the backward rules of its layers."""
+        return RULES.issubset(field.name for field in dataclasses.fields(self.model))
+
+    def logits(
+        self, x: Images, *, layer: str = "", value: AnyArray | None = None
+    ) -> Float[Array, "n K"]:
         """Preprocessed images [B,h,w,C] -> [B,K] float32; where `layer` is named, with `value` as that layer's output.
+
+        What only leads to the replaced output is dead code, which costs nothing under `jax.jit`.
 
         Raises:
           ValueError: for a layer that is not there.
         """
+        if layer:
+            checks.choice("layer", layer, self.layers)
+        if self._wrapped:
+            logits, _ = self.model.outputs(self.variables, x, layer=layer, value=value)
+            return logits.astype(jnp.float32)
         return self._run(value, start=layer) if layer else self._run(x)
 
-    def features(self, x: jax.Array, layer: str) -> jax.Array:
+    def features(self, x: Images, layer: str) -> Float[Array, "..."]:
         """Preprocessed images [B,h,w,C] -> the output of `layer`, float32. ValueError for a layer that is not there."""
-        return self._run(x, stop=layer)
+        checks.choice("layer", layer, self.layers)
+        return self.capture(x, (layer,))[layer]
 
-    def between(self, h: jax.Array, start: str, stop: str = "") -> jax.Array:
+    def capture(self, x: Images, layers: Sequence[str]) -> dict[str, Float[Array, "..."]]:
+        """Preprocessed images [B,h,w,C] -> {layer: its output, float32}, in the network's order, by one pass.
+
+        Raises:
+          ValueError: for a layer that is not there.
+        """
+        checks.choices("layers", layers, self.layers)
+        ordered = tuple(layer for layer in self.layers if layer in layers)
+        if self._wrapped:
+            found = self.model.outputs(self.variables, x, keep=ordered)[1]
+            return {layer: found[layer].astype(jnp.float32) for layer in ordered}
+        found, before = {}, ""
+        for layer in ordered:  # each runs on from the one before
+            x = self.model.apply(self.variables, x, train=False, start=before, stop=layer)
+            found[layer], before = x.astype(jnp.float32), layer
+        return found
+
+    def maps(self, layer: str, h: Float[AnyArray, "..."]) -> Float[AnyArray, "..."]:
+        """The output of `layer` as maps [B,h,w,K]: itself, unless the model lays out tokens [B,T,K] on their grid."""
+        lay_out = getattr(self.model, "maps", None)
+        return lay_out(layer, h) if lay_out else h
+
+    def between(self, h: Float[AnyArray, "..."], start: str, stop: str = "") -> Float[Array, "..."]:
         """The output of layer `start` -> that of the later layer `stop` ("": the logits), float32, where the model is a chain.
 
         Raises:
           ValueError: for a layer that is not there.
+          checks.UnsupportedError: a wrapped model.
         """
+        if self._wrapped:
+            raise checks.UnsupportedError(
+                f"{self.name} is wrapped, and its layers need not form a chain; use logits(x, layer=, value=) or "
+                "features(x, layer)"
+            )
+        for key, layer in (("start", start), ("stop", stop or start)):
+            checks.choice(key, layer, self.layers)
         return self._run(h, start=start, stop=stop)
 
-    def with_rules(self, *, affine=None, act=None, add=None, pool=None) -> "Net":
+    def with_rules(
+        self,
+        *,
+        affine: Callable | None = None,
+        act: Callable | None = None,
+        add: Callable | None = None,
+        pool: Callable | None = None,
+    ) -> "Net":
         """The same network and variables under other layer rules (None: the plain layer); see `layers.StagedModel`.
 
         Raises:
-          ValueError: for an affine rule where batch norms come before the convolutions, or a model without rule fields.
+          checks.UnsupportedError: a model without rule fields, or an affine rule where batch norms come before convolutions.
         """
-        rules = {"affine": affine, "act": act, "add": add, "pool": pool}
-        if not rules.keys() <= {field.name for field in dataclasses.fields(self.model)}:
-            raise ValueError(
-                f"{type(self.model).__name__} has no fields affine, act, add and pool, so its backward rules cannot be "
-                "replaced"
+        if not self.has_rules:
+            raise checks.UnsupportedError(
+                f"{self.name} has no fields affine, act, add and pool, so its backward rules cannot be replaced"
             )
-        return dataclasses.replace(self, model=self.model.clone(**rules))
+        model = self.model.clone(affine=affine, act=act, add=add, pool=pool)
+        return dataclasses.replace(self, model=model)
+
+    def reinitialized(self, key: Key[Array, ""], image: Image) -> "Net":
+        """The same network with new variables, as before its training.
+
+        Args:
+          key: decides them.
+          image: [h,w,C] preprocessed, whose values do not matter.
+
+        Raises:
+          checks.UnsupportedError: an nnx module, which cannot draw them.
+        """
+        fresh = self.model.init(key, jnp.asarray(image)[None], train=False)
+        if set(fresh) != set(self.variables):
+            fresh = {name: fresh.get(name, value) for name, value in self.variables.items()}
+        return dataclasses.replace(self, variables=fresh)
+
+    @property
+    def _wrapped(self):
+        return isinstance(self.model, Wrapped)
 
     def _run(self, x, start="", stop=""):
         y = self.model.apply(self.variables, x, train=False, start=start, stop=stop)
         return y.astype(jnp.float32)
+
+
+def is_chain(module: Any) -> bool:
+    """Whether a module runs from any of its own named layers to any other, as `layers.StagedModel`."""
+    known = inspect.signature(type(module).__call__).parameters
+    return hasattr(module, "layers") and {"train", "start", "stop"} <= known.keys()
+
+
+def _linen_variables(module, variables):
+    if not isinstance(variables, Mapping) or "params" not in variables:
+        got = list(variables)[:3] if isinstance(variables, Mapping) else type(variables).__name__
+        raise ValueError(
+            f"variables of {type(module).__name__} must be {{'params': ...}}, as its init gives them; got {got}"
+        )
+    return variables

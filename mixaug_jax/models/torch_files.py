@@ -99,7 +99,7 @@ def _read(storage: _Storage, offset, shape, strides) -> np.ndarray:
     reach = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
     if min((offset, *shape, *strides)) < 0 or (math.prod(shape) and reach >= len(run)):
         raise ValueError(
-            f"A tensor of shape {list(shape)} reaches beyond its storage: the file is damaged"
+            f"a tensor of shape {list(shape)} reaches beyond its storage: the file is damaged"
         )
     strides = [s * storage.dtype.itemsize for s in strides]
     return np.lib.stride_tricks.as_strided(run[offset:], shape, strides, writeable=False)
@@ -180,8 +180,8 @@ def _load(unpickler: _Unpickler, path) -> Any:
         return unpickler.load()
     except _RefusedError as refused:
         raise ValueError(
-            f"{path} asks for {refused}, which is refused: only tensors, plain containers, strings and numbers are read. "
-            "Where the file is yours, save model.state_dict() alone"
+            f"{path} asks for {refused}, which is refused: only tensors, plain containers, strings and numbers are read; "
+            "where the file is yours, save model.state_dict() alone"
         ) from None
     except Exception as error:  # whatever a damaged pickle makes the unpickler raise
         raise ValueError(

@@ -214,11 +214,9 @@ def segment(
     """
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
-        raise ValueError(
-            f"An image must be uint8 [H,W,3]; this one is {image.dtype} {list(image.shape)}"
-        )
+        raise ValueError(f"image must be uint8 [H,W,3]; got {image.dtype} {list(image.shape)}")
     if not sizes or min(sizes) < 32:
-        raise ValueError(f"sizes is {sizes}; at least one is needed, none below 32 pixels")
+        raise ValueError(f"sizes must be one or more, none below 32 pixels; got {sizes}")
     outer = image.shape[:2]
     total = None
     for size in sizes:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-from mixaug_jax.core import files
+from mixaug_jax.core import checks, files
 from mixaug_jax.models import torch_files
 from mixaug_jax.models.torch_files import Tensor
 
@@ -145,8 +145,7 @@ def read_safetensors(path: pathlib.Path) -> State:
 
 
 def _entry(path, start, name, *, dtype, shape, data_offsets) -> Tensor:
-    if dtype not in _SAFETENSORS:
-        raise ValueError(f"{name} has dtype {dtype}; read are {', '.join(_SAFETENSORS)}")
+    checks.choice(f"the dtype of {name}", dtype, _SAFETENSORS)
     kind = np.dtype(_SAFETENSORS[dtype])
     first, last = data_offsets
     if min((first, *shape)) < 0 or math.prod(shape) * kind.itemsize != last - first:

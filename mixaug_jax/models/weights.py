@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mixaug_jax import models
+from mixaug_jax.core import checks
 from mixaug_jax.models import efficientnet_lite, mapping, weight_files
 from mixaug_jax.models.layers import StagedModel
 from mixaug_jax.models.mapping import Architecture
@@ -41,10 +42,7 @@ def import_weights(path: str | pathlib.Path, model: str = "") -> Net:
 
 def import_network(path: str | pathlib.Path, model: str = "") -> tuple[Architecture, Net]:
     """`import_weights` together with the arguments that make its model, for a config to keep."""
-    if model and model not in models.MODELS:
-        raise ValueError(
-            f"model is {model!r}; allowed are {', '.join(models.MODELS)}, or '' to find it"
-        )
+    checks.choice("model", model, ("", *models.MODELS))
     state = weight_files.read_state(path)
     tensors = mapping.canonical(state.tensors)
     try:

@@ -92,7 +92,7 @@ class Grid:
             for entry in entries if key in known else ():
                 checks.choice(key, entry, known[key])
             if not entries or len(set(entries)) < len(entries):
-                raise ValueError(f"{key} must be one or more different entries, not {given!r}")
+                raise ValueError(f"{key} must be one or more different entries; got {given!r}")
             object.__setattr__(self, key, entries)
         object.__setattr__(self, "window", checks.pair("window", self.window))
         checks.choice("channels", self.channels, CHANNELS)
@@ -112,7 +112,9 @@ class Grid:
           ValueError: a window that is larger than the image.
         """
         if self.window[0] > shape[0] or self.window[1] > shape[1]:
-            raise ValueError(f"window {self.window} is larger than the image's {tuple(shape[:2])}")
+            raise ValueError(
+                f"window must not be larger than the image's {tuple(shape[:2])}; got {self.window}"
+            )
         tiles = (math.ceil(side / length) for side, length in zip(shape, self.window, strict=False))
         return *tiles, shape[2] if self.channels == "each" else 1
 
@@ -120,7 +122,7 @@ class Grid:
 def _share(value):
     """A share in percent as int or float, which JSON and a cache of programs know."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 100:
-        raise ValueError(f"shares must lie in 0..100 percent, not {value!r}")
+        raise ValueError(f"shares must lie in 0..100 percent; got {value!r}")
     return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 

@@ -11,6 +11,7 @@ import os
 
 import numpy as np
 
+from mixaug_jax.core import checks
 from mixaug_jax.core.files import load_npz, save_npz
 from mixaug_jax.core.stats import PERCENTILES
 from mixaug_jax.occlusion.grid import Grid
@@ -172,8 +173,7 @@ def _draws(images, replicates, seed):
     """The share of each image when as many are drawn anew, float64 [replicates, images]."""
     if not images:
         raise ValueError("no image has finite numbers, so there is nothing to average")
-    if replicates < 1:
-        raise ValueError(f"replicates must be at least 1, not {replicates}")
+    checks.count("replicates", replicates)
     rng = np.random.default_rng(seed)
     return rng.multinomial(images, np.full(images, 1 / images), replicates) / images
 
@@ -251,7 +251,7 @@ def compare(results: dict, *, replicates: int = 1000, seed: int = 0) -> Comparis
       ValueError: fewer than two, sweeps that cannot be paired, no image with finite numbers.
     """
     if len(results) < 2:
-        raise ValueError(f"a comparison needs two sweeps or more, not {len(results)}")
+        raise ValueError(f"a comparison needs two sweeps or more; got {len(results)}")
     loaded = {
         name: load(result) if isinstance(result, str | os.PathLike) else result
         for name, result in results.items()

@@ -124,7 +124,7 @@ def settings_of(net, dataset, images, grid, labels, seed, extra=NO_OPTIONS) -> d
     probed = [dataset[int(i)] for i in images[spread(len(images), 8)]]
     seen = [(net.preprocess(example["image"]), np.int64(example["label"])) for example in probed]
     settings = {
-        "model": type(net.model).__name__,
+        "model": net.name,
         "weights": checksum(net.variables),
         "data": checksum(seen),
         "images": checksum(images),
@@ -143,25 +143,24 @@ def _numbers(images, dataset):
     if not images.size:
         raise ValueError("there are no images: a sweep needs at least one")
     if images.ndim != 1 or images.dtype.kind not in "iu":
-        raise ValueError(f"images must be indices, integers [N], not {images.dtype} {images.shape}")
+        raise ValueError(f"indices must be integers [N]; got {images.dtype} {list(images.shape)}")
     wrong = images[(images < 0) | (images >= len(dataset))]
     if wrong.size:
-        raise ValueError(f"images must lie in 0..{len(dataset) - 1}, not {wrong[0]}")
+        raise ValueError(f"indices must lie in 0..{len(dataset) - 1}; got {wrong[0]}")
     return images.astype(np.int64)
 
 
 def _check(net, dataset, grid, labels, seed, classes):
-    if checks.count("seed", seed, 0) >= 2**32:
-        raise ValueError(f"seed must lie in 0..2**32-1, not {seed}")
+    checks.count("seed", seed, 0, 2**32 - 1)
     grid.units(net.preprocess(dataset[0]["image"]).shape)
     known = ("true", "predicted")
     if not isinstance(labels, (tuple, list)):
-        raise ValueError(f"labels must be a tuple, such as ('true', 3), not {labels!r}")
+        raise ValueError(f"labels must be a tuple, such as ('true', 3); got {labels!r}")
     numbers = [int(label) for label in labels if label not in known and str(label).isdigit()]
     wrong = [label for label in labels if label not in known and not str(label).isdigit()]
     if not labels or wrong:
         raise ValueError(
-            f"labels must be 'true', 'predicted' or numbers of classes, not {tuple(labels)}"
+            f"labels must be 'true', 'predicted' or numbers of classes; got {tuple(labels)}"
         )
     for label in numbers:
         checks.label(label, classes)

@@ -6,9 +6,8 @@ import shlex
 from collections.abc import Iterable
 
 from mixaug_jax import config as config_lib
-from mixaug_jax.report import page
-
-_HARMLESS = ("resolved.", "compile_cache")  # what follows from others, and a folder of this machine
+from mixaug_jax.config import keys
+from mixaug_jax.draw import page
 
 
 def command(config, workdir, asked: dict | None = None) -> str:
@@ -37,7 +36,7 @@ def differences(config) -> list[tuple]:
     return [
         (key, value, default.get(key, ""))
         for key, value in own.items()
-        if not key.startswith(_HARMLESS) and (key not in default or value != default[key])
+        if keys.decides(key) != keys.MACHINE and (key not in default or value != default[key])
     ]
 
 

@@ -55,4 +55,4 @@ def _run(config, workdir, *, which: str = "latest", required: bool = True) -> No
         write_report(workdir)
 
 
-STAGE = Stage(_run, lambda config: None, keys=("report.",))
+STAGE = Stage(_run, lambda config: None, "the page, from files alone", keys=("report.",))

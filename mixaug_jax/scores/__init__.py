@@ -1,4 +1,4 @@
-"""Evaluation: do explanations point where people look, does the model obey them, do they depend on it at all?
+"""Scores: do explanations point where people look, does the network obey them, do they depend on it at all?
 
     hit = jax.vmap(SCORES["pointing_game"])(heat, masks)                        # [B]
     curves = jax.vmap(SCORES["deletion"], (0, None, 0, 0))(heat, net, images, labels)    # [B,T+1]
@@ -7,21 +7,26 @@
 Every score is for one example; the caller vmaps, and passes `net` as an argument of what it jits. The form tells the kind:
 
 * alignment, f(heatmap [H,W], mask [H,W] bool): `alignment`
-* faithfulness, f(heatmap, net, image, label): curves [T+1] in `faithfulness`, scalars in `correlation`
-* stability, f(explain, net, image, label): `sanity`
+* faithfulness, f(heatmap, net, image, label): curves [T+1] in `faithfulness`, scalars in `correlations`
+* stability, f(explain, net, image, label): `stability`
 * complexity, f(heatmap): `concentration`
 
 A heat map of another size than its image or mask is a ValueError. What becomes of a map of zeros or with a NaN stands in each
 of these modules: it never hits, and its ranking is as good as chance. What needs many images or models is a plain function:
 `pointing_accuracy`, `is_difficult`, `pooled_sensitivity_n`, `degradation_score`, `cross_model_deletion`.
 
-A new score is one function of such a form and one line in `SCORES`.
+A new score is one function of such a form and one line in `SCORES`; what its signature cannot say, such as whether larger is
+better, stands in a record `Score`.
 """
 
 from mixaug_jax.scores.agreement import similarity
 from mixaug_jax.scores.alignment import (
+    background,
+    below_half_only,
     best_box_iou,
     box_ratio,
+    class_mean,
+    difficult_only,
     effective_heat_ratio,
     energy_pointing_game,
     is_difficult,
@@ -29,16 +34,25 @@ from mixaug_jax.scores.alignment import (
     pointing_accuracy,
     pointing_game,
     rank_accuracy,
+    small_only,
 )
-from mixaug_jax.scores.comparison import cross_model_deletion, degradation_score, readings
+from mixaug_jax.scores.comparison import (
+    cross_model_deletion,
+    degradation,
+    degradation_score,
+    readings,
+)
 from mixaug_jax.scores.concentration import complexity, effective_complexity, sparseness
 from mixaug_jax.scores.correlations import (
     infidelity,
+    mean_correlation,
+    pooled,
     pooled_sensitivity_n,
     sensitivity_n,
     subset_drops,
     subset_sizes,
 )
+from mixaug_jax.scores.entry import Part, Score
 from mixaug_jax.scores.faithfulness import (
     auc,
     deletion,
@@ -47,10 +61,13 @@ from mixaug_jax.scores.faithfulness import (
     morf,
     pixel_flipping,
     road,
+    road_direction,
+    road_positions,
 )
 from mixaug_jax.scores.stability import (
     class_sensitivity,
     completeness,
+    magnitude,
     max_sensitivity,
     parameter_randomization,
     randomized_similarities,
@@ -58,6 +75,8 @@ from mixaug_jax.scores.stability import (
 
 __all__ = [
     "SCORES",
+    "Part",
+    "Score",
     "auc",
     "cross_model_deletion",
     "degradation_score",
@@ -71,27 +90,78 @@ __all__ = [
     "subset_sizes",
 ]
 
+_RISE = "share of the pixels removed"
+_DEGRADATION = "share of the tiles removed"
 SCORES = {
-    "best_box_iou": best_box_iou,
-    "box_ratio": box_ratio,
-    "class_sensitivity": class_sensitivity,
-    "completeness": completeness,
-    "complexity": complexity,
-    "deletion": deletion,
-    "effective_complexity": effective_complexity,
-    "effective_heat_ratio": effective_heat_ratio,
-    "energy_pointing_game": energy_pointing_game,
-    "infidelity": infidelity,
-    "insertion": insertion,
-    "lerf": lerf,
-    "mass_accuracy": mass_accuracy,
-    "max_sensitivity": max_sensitivity,
-    "morf": morf,
-    "parameter_randomization": parameter_randomization,
-    "pixel_flipping": pixel_flipping,
-    "pointing_game": pointing_game,
-    "rank_accuracy": rank_accuracy,
-    "road": road,
-    "sensitivity_n": sensitivity_n,
-    "sparseness": sparseness,
+    "best_box_iou": Score(best_box_iou, better=1),
+    "box_ratio": Score(
+        box_ratio,
+        better=1,
+        also={"box_ratio_small": Part(small_only, 1, "box ratio, small objects")},
+    ),
+    "class_sensitivity": Score(class_sensitivity, better=-1),
+    "completeness": Score(completeness, better=-1, value=magnitude, title="miss of completeness"),
+    "complexity": Score(complexity, better=-1),
+    "deletion": Score(
+        deletion, better=-1, title="area under the deletion curve", axis=_RISE, headline=True
+    ),
+    "effective_complexity": Score(effective_complexity, better=-1),
+    "effective_heat_ratio": Score(effective_heat_ratio, better=1),
+    "energy_pointing_game": Score(
+        energy_pointing_game,
+        better=1,
+        title="attribution on the object",
+        also={
+            "energy_pointing_game_small": Part(
+                below_half_only, 1, "attribution on the object, small objects"
+            ),
+            "background_attribution": Part(
+                background, -1, "attribution on the background", headline=True, view=False
+            ),
+        },
+    ),
+    "infidelity": Score(infidelity, better=-1),
+    "insertion": Score(
+        insertion,
+        better=1,
+        title="area under the insertion curve",
+        axis="share of the pixels inserted",
+    ),
+    "lerf": Score(
+        lerf,
+        better=1,
+        title="LeRF area",
+        axis=f"{_DEGRADATION}, least relevant first",
+        summaries={"degradation_score": Part(degradation, 1, view=False)},
+    ),
+    "mass_accuracy": Score(mass_accuracy, better=1),
+    "max_sensitivity": Score(max_sensitivity, better=-1),
+    "morf": Score(morf, better=-1, title="MoRF area", axis=f"{_DEGRADATION}, most relevant first"),
+    "parameter_randomization": Score(parameter_randomization, better=-1),
+    "pixel_flipping": Score(pixel_flipping, better=-1, axis=_RISE),
+    "pointing_game": Score(
+        pointing_game,
+        better=1,
+        title="pointing game",
+        headline=True,
+        hits=True,
+        also={
+            "pointing_game_difficult": Part(difficult_only, 1, "pointing game, difficult images")
+        },
+        summaries={
+            "pointing_game_class_mean": Part(class_mean("pointing_game"), 1),
+            "pointing_game_difficult_class_mean": Part(class_mean("pointing_game_difficult"), 1),
+        },
+    ),
+    "rank_accuracy": Score(rank_accuracy, better=1),
+    "road": Score(road, better=road_direction, title="ROAD", axis=_RISE, positions=road_positions),
+    "sensitivity_n": Score(
+        sensitivity_n,
+        better=1,
+        title="sensitivity-n",
+        measure=subset_drops,
+        value=mean_correlation,
+        summaries={"sensitivity_n_pooled": Part(pooled, 1, view=False)},
+    ),
+    "sparseness": Score(sparseness, better=1),
 }

@@ -25,7 +25,7 @@ def similarity(a, b, measure):
     a, b = jnp.asarray(a), jnp.asarray(b)
     if a.shape != b.shape or a.ndim != 2 or not a.size:
         raise ValueError(
-            f"similarity needs two maps [h,w] of one size, got {list(a.shape)} and {list(b.shape)}"
+            f"similarity needs two maps [h,w] of one size; got {list(a.shape)} and {list(b.shape)}"
         )
     a, b = (jnp.where(jnp.isfinite(x).all(), x, 0).astype(jnp.float32) for x in (a, b))
     if measure == "ssim":
@@ -68,7 +68,7 @@ def ssim(a, b, *, window=7):
       ValueError: for a map smaller than the window.
     """
     if min(a.shape) < window:
-        raise ValueError(f"ssim needs maps of at least {window} x {window}, got {list(a.shape)}")
+        raise ValueError(f"ssim needs maps of at least {window} x {window}; got {list(a.shape)}")
     a, b = (x / jnp.where((x == 0).all(), 1, jnp.abs(x).max()) for x in (a, b))
     span = jnp.maximum(a.max(), b.max()) - jnp.minimum(a.min(), b.min())
     c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2

@@ -5,6 +5,9 @@ Each is f(heatmap [H,W], mask [H,W] bool) -> a float32 scalar in 0..1, larger is
 that is NaN or infinite, the score is 0: a map that says nothing never hits.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,30 +16,35 @@ from mixaug_jax.core import checks
 from mixaug_jax.scores.components import box_iou, largest_component, tight_box
 from mixaug_jax.scores.maps import checked, ranks, ratio, to_one
 
+# The share of the image that regions may cover in the papers of box_ratio (at most) and energy_pointing_game (less).
+_IBA_SHARE, _SCORE_CAM_SHARE = 0.33, 0.5
+_HIT = 15 / 224  # TorchRay's tolerance of the pointing game, as a share of the image's side
+
 
 def _pair(heatmap, mask):
     mask = jnp.asarray(mask)
     if mask.ndim != 2 or 0 in mask.shape or jnp.issubdtype(mask.dtype, jnp.floating):
-        raise ValueError(f"mask must be bool [H,W], got {mask.dtype} {list(mask.shape)}")
+        raise ValueError(f"mask must be bool [H,W]; got {mask.dtype} {list(mask.shape)}")
     return checked(heatmap, mask.shape, "mask"), mask != 0
 
 
-def pointing_game(heatmap, mask, *, tolerance=15):
+def pointing_game(heatmap, mask, *, tolerance=0):
     """1 where the map's largest value lies on the object or less than `tolerance` pixels from it, else 0.
 
     Zhang et al. 2016, arXiv 1608.00507, with the rule of TorchRay (Fong et al. 2019, arXiv 1910.08485): the first of equal
     maxima in reading order counts, and the distance to the nearest object pixel must be strictly below `tolerance`. At 15, a
-    distance of 15 misses; at 0 everything does; 1 is the game without tolerance. A constant map points nowhere and misses,
+    distance of 15 misses; 1 is the game without tolerance. A constant map points nowhere and misses,
     unless the mask is the whole image. TorchRay counts maps of NaN as hits, and Quantus an empty mask; here both miss.
 
     Args:
       heatmap: [H,W] at the size of the original image.
       mask: bool [H,W], all of the class's objects together.
-      tolerance: in pixels, not negative.
+      tolerance: in pixels, not negative; 0 is TorchRay's 15 in proportion to a shorter side of 224.
     """
     heatmap, mask = _pair(heatmap, mask)
     checks.not_negative("tolerance", tolerance)
     height, width = mask.shape
+    tolerance = tolerance or max(1, round(_HIT * min(height, width)))
     row, col = jnp.divmod(jnp.argmax(heatmap), width)
     square = (jnp.arange(height)[:, None] - row) ** 2 + (jnp.arange(width) - col) ** 2
     reach = min(tolerance, height + width)  # no pixel is farther, and squares stay small
@@ -145,7 +153,7 @@ def effective_heat_ratio(heatmap, mask, *, base=0.1):
     """
     heatmap, mask = _pair(heatmap, mask)
     if not 0 < base <= 1:
-        raise ValueError(f"base must be above 0 and at most 1, got {base}")
+        raise ValueError(f"base must be above 0 and at most 1; got {base}")
     heat = to_one(jnp.maximum(heatmap, 0))
     warm = heat >= base
     above = warm & (heat >= jnp.minimum(_deciles(heat, warm), 0.99)[:, None, None])
@@ -212,3 +220,35 @@ def is_difficult(share, classes):
       bool [N]: the objects cover less than a quarter, and another class is present.
     """
     return (np.asarray(share) < 0.25) & (np.asarray(classes) > 1)
+
+
+def background(values: np.ndarray, examples: Any) -> np.ndarray:
+    """The share of the positive attribution that lies off the object, from that on it, [N]."""
+    return 1 - values
+
+
+def difficult_only(values: np.ndarray, examples: Any) -> np.ndarray:
+    """Values [N] of the difficult examples alone, NaN elsewhere; see `is_difficult`."""
+    return np.where(examples.difficult, values, np.nan)
+
+
+def small_only(values: np.ndarray, examples: Any) -> np.ndarray:
+    """Values [N] where the region covers at most 33 % of the image (Schulz et al. 2020, arXiv 2001.00396), NaN elsewhere."""
+    return np.where(examples.masks.mean((1, 2)) <= _IBA_SHARE, values, np.nan)
+
+
+def below_half_only(values: np.ndarray, examples: Any) -> np.ndarray:
+    """Values [N] where the region covers less than half of the image (Wang et al. 2019, arXiv 1910.01279), NaN elsewhere."""
+    return np.where(examples.masks.mean((1, 2)) < _SCORE_CAM_SHARE, values, np.nan)
+
+
+def class_mean(name: str) -> Callable:
+    """A summary for `Score`: the mean over classes of the hits called `name`, as TorchRay has it (see `pointing_accuracy`)."""
+
+    def summary(result: Any) -> tuple[np.ndarray, Callable] | None:
+        if name not in result.scores:
+            return None
+        hits = result.scores[name]
+        return ~np.isnan(hits), lambda at: pointing_accuracy(hits[at], result.labels[at])["all"]
+
+    return summary

@@ -1,6 +1,8 @@
 """Scores over many images or models: IBA's degradation score, and deletion across models."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ from mixaug_jax.attribution.controls import center, random
 from mixaug_jax.attribution.gradient import as_key
 from mixaug_jax.core import checks
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.scores.faithfulness import auc, deletion
+from mixaug_jax.scores.faithfulness import auc, deletion, lerf, morf
 
 CONTROLS = ("random", "center")
 
@@ -33,12 +35,23 @@ def degradation_score(morf, lerf, *, top=0.0):
     morf, lerf = (np.asarray(c, np.float64) for c in (morf, lerf))
     if morf.shape != lerf.shape or morf.ndim != 2 or not len(morf):
         shapes = f"{list(morf.shape)} and {list(lerf.shape)}"
-        raise ValueError(f"morf and lerf must be curves [N,T+1] of the same images, got {shapes}")
+        raise ValueError(f"morf and lerf must be curves [N,T+1] of the same images; got {shapes}")
     start = top or morf[:, 0].mean()
     end = morf[:, -1].mean()
     if start <= end:
         return 0.0
     return float(auc(lerf.mean(0) - morf.mean(0)) / (start - end))
+
+
+def degradation(result: Any) -> tuple[np.ndarray, Callable] | None:
+    """A summary for `Score`: `degradation_score` of the curves of morf and lerf, where both are there."""
+    curves = result.curves
+    if not {morf.__name__, lerf.__name__} <= curves.keys():
+        return None
+    first, last = curves[morf.__name__], curves[lerf.__name__]
+    if first.shape != last.shape:
+        return None
+    return ~np.isnan(first + last).any(1), lambda at: degradation_score(first[at], last[at])
 
 
 def cross_model_deletion(
@@ -157,7 +170,7 @@ def _check(nets, maps, images, labels):
     if not nets:
         raise ValueError("nets is empty: cross-model deletion needs at least one model")
     if images.ndim != 4 or 0 in images.shape:
-        raise ValueError(f"images must be [N,h,w,C], got {list(images.shape)}")
+        raise ValueError(f"images must be [N,h,w,C]; got {list(images.shape)}")
     checks.images(images)
     missing = [name for name in nets if name not in maps]
     if missing:
@@ -172,7 +185,7 @@ def _check(nets, maps, images, labels):
     maps = {k: checks.array(f"maps[{k!r}]", m, images.shape[:3]) for k, m in maps.items()}
     if labels.shape != images.shape[:1] or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(
-            f"labels must be {len(images)} integers, got {labels.dtype} {labels.shape}"
+            f"labels must be {len(images)} integers; got {labels.dtype} {labels.shape}"
         )
     for net in nets.values():
         shape = jax.eval_shape(

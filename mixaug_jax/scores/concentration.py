@@ -12,7 +12,7 @@ from mixaug_jax.scores.maps import checked, to_one
 def _heat(heatmap):
     """Absolute values, flat, the largest 1; ones for a map that says nothing."""
     if jnp.ndim(heatmap) != 2 or 0 in jnp.shape(heatmap):
-        raise ValueError(f"heatmap must be [H,W], got {list(jnp.shape(heatmap))}")
+        raise ValueError(f"heatmap must be [H,W]; got {list(jnp.shape(heatmap))}")
     heat = to_one(jnp.abs(checked(heatmap, jnp.shape(heatmap), "image"))).ravel()
     return jnp.where(heat.max() > 0, heat, 1.0)
 
@@ -55,5 +55,5 @@ def effective_complexity(heatmap, *, eps=0.1):
       eps: share of the maximum, 0..1.
     """
     if not 0 <= eps <= 1:
-        raise ValueError(f"eps must be in 0..1, got {eps}")
+        raise ValueError(f"eps must be in 0..1; got {eps}")
     return (_heat(heatmap) > eps).sum().astype(jnp.float32)

@@ -3,6 +3,9 @@
 A map of zeros, or with a value that is NaN or infinite, predicts no change at all.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +30,7 @@ def subset_sizes(units, count=16):
 
 
 def subset_drops(
-    heatmap,
+    attribution,
     net,
     image,
     label,
@@ -46,7 +49,7 @@ def subset_drops(
     What `sensitivity_n` correlates for one image and `pooled_sensitivity_n` over many.
 
     Args:
-      heatmap: [h,w] at the image's size, signed: what each pixel contributes (for methods by channel, their sum).
+      attribution: [h,w] at the image's size, signed: what each pixel contributes; or [h,w,C], whose channels are summed.
       net, image, label: see `mixaug_jax.evaluation.faithfulness`.
       n: number of units removed together, one or several, each at least 1 and less than all; () is `subset_sizes`.
       samples: subsets of each size.
@@ -60,7 +63,9 @@ def subset_drops(
       sums and drops, [sizes,samples] each.
     """
     image = checks.image(image)
-    heat = checked(heatmap, image.shape[:2], "image")
+    attribution = jnp.asarray(attribution)
+    heat = attribution.sum(-1) if attribution.ndim == 3 else attribution
+    heat = checked(heat, image.shape[:2], "image")
     cells = grid(heat.shape, window)
     after = fill(image, baseline, key)
     draw, shape = _subsets(n, samples, masks, cells, as_key(key))
@@ -107,7 +112,7 @@ def _sizes(n, units):
 
 
 def sensitivity_n(
-    heatmap,
+    attribution,
     net,
     image,
     label,
@@ -129,10 +134,10 @@ def sensitivity_n(
     attribution of the last step. For one value a size, give one n.
 
     Args:
-      heatmap, net, image, label, n, samples, window, masks, baseline, key, output, chunk: as `subset_drops`.
+      attribution, net, image, label, n, samples, window, masks, baseline, key, output, chunk: as `subset_drops`.
     """
     sums, drops = subset_drops(
-        heatmap,
+        attribution,
         net,
         image,
         label,
@@ -165,13 +170,13 @@ def pooled_sensitivity_n(sums, drops):
     sums, drops = jnp.asarray(sums), jnp.asarray(drops)
     if sums.shape != drops.shape or sums.ndim != 3 or 0 in sums.shape:
         shapes = f"{list(sums.shape)} and {list(drops.shape)}"
-        raise ValueError(f"sums and drops must both be [images,sizes,samples], got {shapes}")
+        raise ValueError(f"sums and drops must both be [images,sizes,samples]; got {shapes}")
     sums, drops = (jnp.moveaxis(x, 1, 0) for x in (sums, drops))
     return correlation(sums.reshape(len(sums), -1), drops.reshape(len(drops), -1))
 
 
 def infidelity(
-    heatmap,
+    attribution,
     net,
     image,
     label,
@@ -192,7 +197,7 @@ def infidelity(
     contribution, like input x gradient.
 
     Args:
-      heatmap: phi, [h,w,C], or [h,w] for the same in every channel.
+      attribution: phi, [h,w,C], or [h,w] for the same in every channel; one channel is the same for all.
       net, image, label: see `mixaug_jax.evaluation.faithfulness`.
       samples: number of squares.
       window: their side in pixels.
@@ -204,8 +209,9 @@ def infidelity(
     """
     image = checks.image(image)
     size = image.shape[:2]
-    shape = image.shape if jnp.ndim(heatmap) == 3 else size
-    phi = checked(heatmap, shape, "image").reshape(*size, -1)
+    attribution = _one_channel(attribution)
+    shape = image.shape if jnp.ndim(attribution) == 3 else size
+    phi = checked(attribution, shape, "image").reshape(*size, -1)
     lost = image - fill(image, baseline, key)
     draw, samples = _squares(samples, window, masks, size, as_key(key))
     clean = outputs(net, image[None], label, output)
@@ -239,3 +245,28 @@ def _squares(samples, window, masks, size, key):
         return inside.astype(jnp.float32)
 
     return draw, samples
+
+
+def _one_channel(attribution):
+    """[h,w,1] as [h,w]; all else as it is."""
+    attribution = jnp.asarray(attribution)
+    return (
+        attribution[..., 0] if attribution.ndim == 3 and attribution.shape[-1] == 1 else attribution
+    )
+
+
+def mean_correlation(pairs: np.ndarray, options: Mapping) -> np.ndarray:
+    """What `sensitivity_n` gives of each image, [N], from the sums and drops [N,2,sizes,samples] of `subset_drops`."""
+    return np.asarray(correlation(pairs[:, 0], pairs[:, 1]).mean(-1))
+
+
+def pooled(result: Any) -> tuple[np.ndarray, Callable] | None:
+    """A summary for `Score`: the mean over sizes of `pooled_sensitivity_n`, where its sums and drops are there."""
+    if sensitivity_n.__name__ not in result.pairs:
+        return None
+    pairs = result.pairs[sensitivity_n.__name__]
+    everything = np.ones(len(pairs), bool)
+    return everything, lambda at: _pooled(*pairs[at].swapaxes(0, 1)).mean()
+
+
+_pooled = jax.jit(pooled_sensitivity_n)  # once a replicate

@@ -13,6 +13,7 @@ point has everything removed (or brought in), so it is the same for every heat m
 """
 
 import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -190,7 +191,7 @@ def road(
     """The output as removed pixels are imputed from their neighbors (ROAD, Rong et al. 2022, arXiv 2202.00449).
 
     Noisy linear imputation hides the shape of what was removed, which a constant color gives away; see `imputation.impute`.
-    The area over unequal fractions is `auc(curve, at=(0, *fractions))`. ROAD's accuracy is whether the label has the largest
+    The area over unequal fractions is `auc(curve, positions=(0, *fractions))`. ROAD's accuracy is whether the label has the largest
     logit; this is the output itself.
 
     Args:
@@ -235,16 +236,16 @@ def _fraction_counts(fractions, pixels):
         or not (np.diff(known, prepend=0) > 0).all()
         or known[-1] > 1
     ):
-        raise ValueError(f"fractions must rise within 0..1, from above 0, got {fractions}")
+        raise ValueError(f"fractions must rise within 0..1, from above 0; got {fractions}")
     return jnp.asarray([0, *(int(f * pixels) for f in known)], jnp.int32)
 
 
-def auc(curve, *, at=()):
+def auc(curve, *, positions=()):
     """The area under curves over 0..1, the trapezoid rule: [..., T+1] -> [...] (RISE, Petsiuk et al. 2018, arXiv 1806.07421).
 
     Args:
       curve: at least two points each; NaN gives NaN.
-      at: [T+1], where the points lie, each beyond the one before; () is at equal distances from 0 to 1. The area is divided by
+      positions: [T+1], where the points lie, each beyond the one before; () is at equal distances from 0 to 1. The area is divided by
         their range.
 
     Raises:
@@ -252,11 +253,21 @@ def auc(curve, *, at=()):
     """
     curve = jnp.asarray(curve, jnp.float32)
     if curve.ndim < 1 or curve.shape[-1] < 2:
-        raise ValueError(f"curve must have at least two points, got the shape {list(curve.shape)}")
+        raise ValueError(f"curve must have at least two points; got the shape {list(curve.shape)}")
     points = curve.shape[-1]
-    at = at if checks.given(at) else np.linspace(0, 1, points)
-    known, at = checks.concrete(at), checks.array("at", at, (points,))
+    at = positions if checks.given(positions) else np.linspace(0, 1, points)
+    known, at = checks.concrete(at), checks.array("positions", at, (points,))
     if known is not None and not (np.diff(known) > 0).all():
-        raise ValueError(f"at must rise from point to point, got {known.tolist()}")
+        raise ValueError(f"positions must rise from point to point; got {known.tolist()}")
     middle = (curve[..., 1:] + curve[..., :-1]) / 2
     return (middle * jnp.diff(at)).sum(-1) / (at[-1] - at[0])
+
+
+def road_positions(options: Mapping, count: int) -> tuple[float, ...]:
+    """Where the points of `road`'s curve lie: what its fractions say, after 0."""
+    return (0.0, *options["fractions"])
+
+
+def road_direction(options: Mapping) -> int:
+    """Whether a larger area of `road` is better (1), as where the least relevant go first, or a smaller one (-1)."""
+    return -1 if options["order"] == "morf" else 1

@@ -15,7 +15,7 @@ def checked(heatmap, shape, whose):
     """
     if jnp.shape(heatmap) != tuple(shape):
         got = list(jnp.shape(heatmap))
-        raise ValueError(f"heatmap must have the size of the {whose}, {list(shape)}, got {got}")
+        raise ValueError(f"heatmap must have the size of the {whose}, {list(shape)}; got {got}")
     heatmap = jnp.asarray(heatmap, jnp.float32)
     return jnp.where(jnp.isfinite(heatmap).all(), heatmap, 0)
 

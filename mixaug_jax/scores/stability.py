@@ -7,14 +7,17 @@ the score. A constant explanation is stable, though, and complete only by chance
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mixaug_jax.attribution import chunks, heatmap
 from mixaug_jax.attribution.gradient import as_key
 from mixaug_jax.attribution.target import BASELINES, outputs, replacement
 from mixaug_jax.core import checks
+from mixaug_jax.models.wrapped import Wrapped
 from mixaug_jax.scores.agreement import similarity
 from mixaug_jax.scores.replacement import fill
 
@@ -30,7 +33,7 @@ def max_sensitivity(
     x' uniform within `radius` of x in every value. Where phi(x) is zero the change itself counts.
 
     Args:
-      explain, net, image, label: see `mixaug_jax.evaluation.sanity`.
+      explain, net, image, label: see this module.
       radius: in the units of the preprocessed image.
       samples: number of x'.
       noise: [samples,h,w,C], in place of uniform draws from -1..1; x' = x + radius noise.
@@ -71,7 +74,7 @@ def completeness(explain, net, image, label, *, baseline="zero", key=0, output="
     delta; take absolute values before a mean over images.
 
     Args:
-      explain, net, image, label: see `mixaug_jax.evaluation.sanity`.
+      explain, net, image, label: see this module.
       baseline: the one that the explanation has: "zero", "mean", "blur" or an array, as in `attribution` (whose "blur" is not
         that of `replacement.fill`), or another name of `replacement.fill`.
       key: a random key or a seed, for the baseline "noise".
@@ -101,7 +104,7 @@ def class_sensitivity(explain, net, image, label, *, other=-1, measure="pearson"
     Rebuffi et al. 2020, arXiv 2004.02866: the correlation of the maps of the most and the least likely class.
 
     Args:
-      explain, net, image: see `mixaug_jax.evaluation.sanity`.
+      explain, net, image: see this module.
       label: one class.
       other: the other one; -1 is the least likely, of the classes other than `label`.
       measure: "spearman", "pearson" or "ssim".
@@ -156,9 +159,10 @@ def randomized_similarities(
 ):
     """The similarity of the trained network's explanation to that after each randomization, [layers with variables].
 
+    The layers of a wrapped network are its direct submodules, in the order in which they are called.
+
     Args:
-      explain, net, image, label: see `mixaug_jax.evaluation.sanity`. `net.model` is a linen module whose `init` takes `train`
-        and `stop`, as the models here.
+      explain, net, image, label: see this module. `net` is one whose variables can be drawn anew.
       mode: "cascading", from the logits down to the layer and all above it; or "independent", that layer alone. Element i
         is the i-th layer from the top. Batch statistics are re-initialized, too.
       measure: "spearman" (Quantus's default), "pearson" or "ssim".
@@ -167,7 +171,7 @@ def randomized_similarities(
     """
     image = checks.image(image)
     checks.choice("mode", mode, MODES)
-    fresh = net.model.init(as_key(key), image[None], train=False)
+    fresh = net.reinitialized(as_key(key), image).variables
     first = _first_layer(net, image, fresh)
     levels = sorted(set(jax.tree.leaves(first)), reverse=True)
     trained = heatmap(explain(net, image, label), reduce)
@@ -186,20 +190,40 @@ def randomized_similarities(
 
 def _first_layer(net, image, tree):
     """For every variable of `tree`, the index of the first layer that needs it."""
+    find = _part_of if isinstance(net.model, Wrapped) else _needed_from
+    index = find(net, image)
+    return jax.tree_util.tree_map_with_path(lambda path, _: index(_names(path)), tree)
+
+
+def _names(path):
+    return tuple(str(entry.key) for entry in path)
+
+
+def _needed_from(net, image):
+    """f(path of a variable) -> the index of the first layer of a chain that needs it."""
 
     def variables(layer):
         def init(x):
             return net.model.init(jax.random.key(0), x, train=False, stop=layer)
 
         shapes = jax.eval_shape(init, image[None])
-        return {
-            jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)
-        }
+        return {_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)}
 
     known = [variables(layer) for layer in net.layers]
+    return lambda names: next(i for i, needed in enumerate(known) if names in needed)
 
-    def index(path, _):
-        name = jax.tree_util.keystr(path)
-        return next(i for i, names in enumerate(known) if name in names)
 
-    return jax.tree_util.tree_map_with_path(index, tree)
+def _part_of(net, image):
+    """f(path of a variable) -> the index of the direct submodule that has it, in the order of calls; 0 for the module's own."""
+    parts = [tuple(part.split(".")) for part in net.model.parts]
+
+    def index(names):
+        inside = names[1:]  # after the collection, "params"
+        return next((i for i, part in enumerate(parts) if inside[: len(part)] == part), 0)
+
+    return index
+
+
+def magnitude(values: np.ndarray, options: Mapping) -> np.ndarray:
+    """Absolute values [N], for a mean over images in which signs would cancel."""
+    return np.abs(values)

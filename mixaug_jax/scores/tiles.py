@@ -17,7 +17,9 @@ def grid(size, window):
     """
     checks.count("window", window)
     if window > min(size):
-        raise ValueError(f"window is {window} pixels, longer than the image's side of {min(size)}")
+        raise ValueError(
+            f"window must not be longer than the image's side of {min(size)} pixels; got {window}"
+        )
     return tuple(math.ceil(side / window) for side in size)
 
 

@@ -13,9 +13,11 @@ class Stage:
         Where `required` is False, as under --stage=all, what the data do not allow is left out with a line that says so; where
         it is True that is an error.
       check: f(config), which raises ValueError for settings or data that cannot work, before anything is compiled.
+      title: what it does, for the help.
       keys: beginnings of the settings' keys that decide its result and nothing before it, as ("dissect.",).
     """
 
     run: Callable
     check: Callable
+    title: str = ""
     keys: tuple[str, ...] = ()

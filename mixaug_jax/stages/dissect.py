@@ -10,8 +10,9 @@ from mixaug_jax import data
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, say
 from mixaug_jax.core.files import load_if
+from mixaug_jax.core.types import Config, Path
 from mixaug_jax.dissection import activations, broden, colors, concepts, network, segmenter
-from mixaug_jax.dissection.result import Dissection, Options, load, save
+from mixaug_jax.dissection.result import Dissection, Options, Resources, load, save
 from mixaug_jax.draw import dissection_figures, dissection_tables, style
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.stages.checkpoints import each_checkpoint
@@ -23,7 +24,7 @@ _MEMORY_ADVICE = (
 )
 
 
-def run(config, workdir, *, which: str = "latest", required: bool = True) -> None:
+def run(config: Config, workdir: Path, *, which: str = "latest", required: bool = True) -> None:
     """Dissects checkpoints of a run and writes tables and figures.
 
     Writes `dissection/` (`dissection/<step>/` for each step of which="all"): `<layer>.npz`,
@@ -64,20 +65,11 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
 
 def _dissect_step(config, net, dataset, folder, step, required):
     """One checkpoint: what is there already is read, the rest computed, tables and figures written."""
-    d = config.dissect
-    layers = tuple(d.layers) or activations.last_maps(net, dataset)
+    layers = tuple(config.dissect.layers) or activations.last_maps(net, dataset)
     activations.shapes(net, dataset, layers)  # a wrong name is said before any work
+    options = options_of(config)
     try:
-        labeled, view, settings = _labeled(config, dataset, net.preprocess)
-        labels = concepts.make_label_maps(
-            labeled,
-            view,
-            _cache_root(config),
-            size=d.size,
-            max_images=d.max_images,
-            settings=_data_settings(config) | settings,
-            threads=config.data.threads,
-        )
+        labels = _label_maps(config, net, dataset, options)
     except concepts.NoMasksError as error:
         if required:
             raise
@@ -87,36 +79,55 @@ def _dissect_step(config, net, dataset, folder, step, required):
         f"dissecting step {step}: {', '.join(layers)}; {len(labels.indices)} images, "
         f"{labels.vocabulary.size} concepts ({', '.join(labels.vocabulary.categories)})"
     )
-    options = Options(
-        d.q, d.over, d.rule, d.padding, d.restricted, tuple(d.iou), d.shuffles, d.replicates, d.seed
-    )
+    # A layer is computed where its file is not there, or was made by other settings or weights.
     results = {}
     for layer in layers:
-        settings = network.settings_of(net, labels, options, layer, d.random_baseline)
+        settings = network.settings_of(net, labels, options, layer)
         results[layer] = load_if(load, folder / f"{layer}.npz", settings)
     missing = [layer for layer, result in results.items() if result is None]
     if missing:
-        results |= _compute(config, net, dataset, missing, options, labels, folder)
+        results |= _compute(config, folder, net, dataset, missing, labels)
     _write(results, dataset, net.preprocess, folder, again=bool(missing))
 
 
-def _compute(config, net, dataset, layers, options, labels, folder) -> dict[str, Dissection]:
+def options_of(config: Config) -> Options:
+    """The section `dissect` of a config as `dissection.Options`."""
+    given = {
+        f.name: config.dissect[f.name]
+        for f in dataclasses.fields(Options)
+        if f.name in config.dissect
+    }
+    return Options(**given, precision=config.precision)
+
+
+def _label_maps(config, net, dataset, options) -> concepts.LabelMaps:
+    """Those of the data set's own concepts, or of what a segmenter finds; kept for all runs."""
+    labeled, view, settings = _labeled(config, dataset, net.preprocess)
+    return concepts.make_label_maps(
+        labeled,
+        view,
+        _cache_root(config),
+        size=options.size,
+        max_images=options.max_images,
+        settings=_data_settings(config) | settings,
+        threads=config.data.threads,
+    )
+
+
+def _compute(config, folder, net, dataset, layers, labels) -> dict[str, Dissection]:
     """Dissects and saves."""
     scratch = folder / "cache"
+    resources = Resources(
+        folder=scratch,
+        cache_gb=config.dissect.cache_gb,
+        batch_size=config.eval.batch_size,
+        threads=config.data.threads,
+    )
     shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
     scratch.mkdir(parents=True)
     try:
         results = network.dissect(
-            net,
-            dataset,
-            layers,
-            **dataclasses.asdict(options),
-            random_baseline=config.dissect.random_baseline,
-            labels=labels,
-            folder=str(scratch),
-            cache_gb=config.dissect.cache_gb,
-            batch_size=config.eval.batch_size,
-            threads=config.data.threads,
+            net, dataset, layers, options_of(config), labels=labels, resources=resources
         )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -154,7 +165,7 @@ def _write(results, dataset, preprocess, folder, again):
     )
 
 
-def check(config) -> None:
+def check(config: Config) -> None:
     """Opens the data, so that what cannot work is said before a training and not after it.
 
     Raises:
@@ -251,4 +262,4 @@ def _cache_root(config) -> pathlib.Path:
     return pathlib.Path(given).expanduser().absolute()
 
 
-STAGE = Stage(run, check, keys=("dissect.",))
+STAGE = Stage(run, check, "concepts that single units detect", keys=("dissect.",))

@@ -1,20 +1,28 @@
 """The stage `explain` of a run: from its checkpoints to `attribution/` in the working directory."""
 
+import contextlib
+import dataclasses
 import pathlib
+
+import numpy as np
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
+from mixaug_jax.attribution import METHODS
+from mixaug_jax.core import checks, entries, say
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import say
-from mixaug_jax.core.files import load_if, write_csv
+from mixaug_jax.core.files import load_if, write_csv, write_json
 from mixaug_jax.draw import explanation_figures
 from mixaug_jax.draw.style import save_figure
+from mixaug_jax.explain import options as options_lib
 from mixaug_jax.explain import regions
 from mixaug_jax.explain import running as run_lib
 from mixaug_jax.explain.evaluation import HEADER, load, save, summary, table
 from mixaug_jax.explain.examples import Examples, finder, load_examples
-from mixaug_jax.explain.job import make_plan, needs_reference, settings_of, with_controls
-from mixaug_jax.explain.options import needs
+from mixaug_jax.explain.job import Options, make_job, needs_reference, settings_of
+from mixaug_jax.models import Net, build
+from mixaug_jax.scores import SCORES
+from mixaug_jax.scores.entry import as_score, kind_of
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.stages.checkpoints import each_checkpoint
 from mixaug_jax.training import checkpoint
@@ -55,13 +63,49 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
 
 
 def check(config) -> None:
-    """Opens the data, so that what cannot work is said before a training and not after it.
+    """Opens the data and traces what will be run, so that what cannot work is said before a training and not after it.
 
     Raises:
-      ValueError: settings or data that cannot work; missing boxes and masks are no error.
+      ValueError: settings or data that cannot work; missing boxes and masks are no error, nor is what a network cannot do.
     """
     config_lib.check(config)
-    _open_dataset(config)
+    dataset = _open_dataset(config)
+    if config.weights:  # the network is known when the file has been read
+        return
+    resolved = config_lib.resolve(config, train_size=0, class_names=dataset.class_names)
+    model = build.build_model(resolved)
+    shapes = build.variable_shapes(model, resolved)
+    net = Net(model, shapes, build.build_preprocess(resolved))
+    _, find, scores, _ = _possible(config, net, dataset)
+    # What is not asked for, but told something, is looked at too.
+    told = options_lib.changed(config.explain.options.to_dict())
+    methods = [*config.explain.methods, *sorted(told & METHODS.keys())]
+    asked = [*scores, *sorted(told & SCORES.keys() - set(config.explain.scores))]
+    if not find.kind:
+        asked = [name for name in asked if kind_of(as_score(SCORES[name])) != "alignment"]
+    job = make_job(net, dataset, methods, asked, options_of(config))
+    reference = np.zeros((2, *net.preprocess(dataset[0]["image"]).shape), np.float32)
+    run_lib.check(net, dataset, find, dataclasses.replace(job, methods={}), reference)
+    for name in job.methods:
+        with contextlib.suppress(checks.UnsupportedError):  # said, and left out, at its turn
+            run_lib.check_method(net, dataset, name, job, reference)
+
+
+def options_of(config) -> Options:
+    """The section `explain` of a config as `explain.job.Options`."""
+    a = config.explain
+    return Options(
+        entries=a.options.to_dict(),
+        max_images=a.max_images,
+        label=a.label,
+        region=a.region,
+        layer=a.layer,
+        reduce=a.reduce,
+        seed=a.seed,
+        reference_images=a.reference,
+        memory_gb=a.memory_gb,
+        threads=config.data.threads,
+    )
 
 
 def _open_dataset(config):
@@ -77,58 +121,63 @@ def _open_dataset(config):
 
 def _explain_step(config, net, dataset, folder, step, required):
     """One checkpoint: what is there already is read, the rest computed, tables and figures written."""
-    a = config.explain
-    methods = with_controls(a.methods)
     label, find, scores, notes = _possible(config, net, dataset)
     for note in notes:
         if required:
             raise ValueError(f"explain.{note}")
         say.line(f"explain: {note}")
-    plan = make_plan(
-        net,
-        dataset,
-        scores=scores,
-        options=a.options.to_dict(),
-        stage=a.stage,
-        reduce=a.reduce,
-        seed=a.seed,
-        max_images=a.max_images,
-        memory_gb=a.memory_gb,
-    )
-    reference = _reference(config, net, methods)
-    run_lib.check(net, dataset, a.max_images, find, methods, plan, reference)
+    options = dataclasses.replace(options_of(config), label=label)
+    job = make_job(net, dataset, config.explain.methods, scores, options)
+    reference = _reference(config, net, job)
+    job = _able(net, dataset, job, reference, required)
+    run_lib.check(net, dataset, find, job, reference)
     examples = load_examples(
         net,
         dataset,
         find,
-        max_images=a.max_images,
+        max_images=options.max_images,
         label=label,
-        batch_size=plan.at_once,
-        threads=config.data.threads,
+        batch_size=job.at_once,
+        threads=options.threads,
     )
     say.line(
-        f"explaining step {step}: {', '.join(methods)}; {len(examples)} images, {label} class; "
+        f"explaining step {step}: {', '.join(job.methods)}; {len(examples)} images, {label} class; "
         f"{_where(examples)}"
     )
-    extra = {"data": config.data.name, "split": a.split, "label": label}
+    # A method whose result is there, made in the same way, is not computed again.
+    extra = {"data": config.data.name, "split": config.explain.split, "label": label}
     results, again = {}, False
-    for method in methods:
-        path = folder / f"{method}.npz"
-        settings = settings_of(net, examples, method, plan, reference, extra)
-        results[method] = load_if(load, path, settings)
-        if results[method] is None:
+    for name in job.methods:
+        path = folder / f"{name}.npz"
+        settings = settings_of(net, examples, name, job, reference, extra)
+        results[name] = load_if(load, path, settings)
+        if results[name] is None:
             again = True
-            result = run_lib.evaluate_method(net, examples, method, plan, reference, extra=extra)
-            folder.mkdir(parents=True, exist_ok=True)
-            save(result, path)
-            results[method] = result
-    _write(config, results, folder)
+            results[name] = run_lib.evaluate_method(
+                net, examples, name, job, reference, extra=extra
+            )
+            save(results[name], path)
+    _write(config, results, job, folder)
     _draw(config, results, examples, dataset, net.preprocess, folder, again)
     done = "written to" if again else "already there:"
     say.line(
         f"{done} {folder}: {', '.join(f'{m}.npz' for m in results)}, scores.csv, curves and overlays as "
         "PNG and SVG"
     )
+
+
+def _able(net, dataset, job, reference, required):
+    """The job without the methods that this kind of network cannot be explained by, each said in a line."""
+    methods = dict(job.methods)
+    for name in job.methods:
+        try:
+            run_lib.check_method(net, dataset, name, job, reference)
+        except checks.UnsupportedError as error:
+            if required:
+                raise
+            say.line(f"explain: {name} is left out, because {error}")
+            del methods[name]
+    return dataclasses.replace(job, methods=methods)
 
 
 def _possible(config, net, dataset):
@@ -144,7 +193,8 @@ def _possible(config, net, dataset):
         notes.append(f"{error}; the predicted class is explained")
         label = "predicted"
         find = finder(net, dataset, label, a.region)
-    pointing = [score for score in scores if "mask" in needs(score)]
+    known = entries.chosen("scores", scores, SCORES)
+    pointing = [name for name, entry in known.items() if kind_of(as_score(entry)) == "alignment"]
     if pointing and not find.kind:
         scores = tuple(score for score in scores if score not in pointing)
         notes.append(
@@ -154,13 +204,12 @@ def _possible(config, net, dataset):
     return label, find, scores, notes
 
 
-def _reference(config, net, methods):
+def _reference(config, net, job):
     """Training images for the methods that look at other images."""
-    if not any(needs_reference(method) for method in methods):
+    if not any(map(needs_reference, job.methods.values())):
         return ()
     dataset = data.open_source(config.data.train_split, config, annotations=False)
-    a = config.explain
-    return run_lib.load_reference(net, dataset, a.reference, config.data.threads)
+    return run_lib.load_reference(net, dataset, job.options)
 
 
 def _where(examples: Examples) -> str:
@@ -173,15 +222,16 @@ def _where(examples: Examples) -> str:
     )
 
 
-def _write(config, results, folder):
+def _write(config, results, job, folder):
     """The table, and the summary on the console."""
     a = config.explain
     for method, result in results.items():
         if result.empty:
             say.line(f"{method}: {result.empty} maps are empty or hold NaN, and count as misses")
-    rows = table(results, replicates=a.replicates, seed=a.seed)
+    write_json(folder / "entries.json", {n: result.entries for n, result in results.items()})
+    rows = table(results, replicates=a.replicates, seed=a.seed, scores=job.scores)
     write_csv(folder / "scores.csv", HEADER, rows)
-    say.line(summary(rows))
+    say.line(summary(results))
 
 
 def _draw(config, results, examples, dataset, preprocess, folder, again):
@@ -195,4 +245,4 @@ def _draw(config, results, examples, dataset, preprocess, folder, again):
         save_figure(figure, folder / "overlays")
 
 
-STAGE = Stage(run, check, keys=("explain.",))
+STAGE = Stage(run, check, "explains images and scores the explanations", keys=("explain.",))

@@ -166,4 +166,6 @@ def _write(config, swept, folder, again):
     say.line(f"{done} {folder}: sweep.npz, sweep.csv, {', '.join(drawn)} as PNG and SVG")
 
 
-STAGE = Stage(run, check, keys=("occlude.",))
+STAGE = Stage(
+    run, check, "removes parts of images: does the network get better?", keys=("occlude.",)
+)

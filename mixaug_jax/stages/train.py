@@ -21,4 +21,4 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
         training.train(config, workdir)
 
 
-STAGE = Stage(run, config_lib.check)
+STAGE = Stage(run, config_lib.check, "trains, or goes on; where weights names a file, imports it")

@@ -5,7 +5,7 @@ import hashlib
 import pathlib
 
 from mixaug_jax import config as config_lib
-from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.config import brought
 from mixaug_jax.core import say
 from mixaug_jax.models import weights
 from mixaug_jax.stages.base import Stage
@@ -31,7 +31,7 @@ def import_run(config, workdir) -> None:
         raise ValueError("weights is empty: --stage=import needs --config.weights=FILE")
     found, net = weights.import_network(config.weights)
     classes = tuple(map(str, range(found.num_classes)))
-    config = config_lib.resolve(config, train_size=0, class_names=classes)
+    config = brought.noted(config_lib.resolve(config, train_size=0, class_names=classes))
     with config.unlocked():
         config.resolved.update(
             steps=0,
@@ -42,11 +42,7 @@ def import_run(config, workdir) -> None:
     if _already_there(workdir, config):
         say.line(f"{config.weights} is imported already")
         return
-    checkpoint.write_settings(workdir, config)
-    with checkpoint.full_disk(workdir), checkpoint.manager(workdir, scored=False) as manager:
-        variables = devices_lib.replicate(net.variables)
-        train = {"step": devices_lib.replicate(0)}
-        checkpoint.save(manager, 0, variables=variables, train=train, config=config, metrics={})
+    checkpoint.write_network(workdir, config, net.variables)
     say.line(
         f"{found.name}, {found.num_classes} classes, width {found.width:g}, sees {net.preprocess}\n"
         f"checkpoint {checkpoint.folder(workdir) / '0'}"
@@ -88,5 +84,5 @@ def _export(config, workdir, *, which: str = "latest", required: bool = True) ->
     export_run(workdir, which)
 
 
-IMPORT = Stage(_import, config_lib.check)
-EXPORT = Stage(_export, config_lib.check)
+IMPORT = Stage(_import, config_lib.check, "PyTorch weights (config.weights) into checkpoint 0")
+EXPORT = Stage(_export, config_lib.check, "a run's network as PyTorch weights")

@@ -11,7 +11,7 @@ from mixaug_jax.core import stats
 from mixaug_jax.dissection import result as dissection
 from mixaug_jax.explain import evaluation
 from mixaug_jax.occlusion import outcomes
-from mixaug_jax.study.measures import AXIS_OF, BETTER, Measure
+from mixaug_jax.study.measures import BETTER, Measure
 from mixaug_jax.training import metric_log
 
 # What results of different networks differ in, with the same question asked.
@@ -120,11 +120,14 @@ def _attribution(path) -> Part:
     again = stats.bootstrap_means(np.stack([*scores.values()], 1)) if scores else []
     values, replicates = {}, {}
     for k, (name, per_image) in enumerate(scores.items()):
+        facts = result.entries["scores"][name]
         measure = Measure(
-            AXIS_OF.get(name, "other"),
+            facts["kind"],
             name,
             result.method,
-            better=BETTER.get(name, 0),
+            better=facts["better"],
+            title=facts["title"],
+            headline=facts["headline"],
             control=result.kind == "control",
         )
         values[measure] = float(np.nanmean(per_image))

@@ -86,8 +86,8 @@ def _table(names, seeds, measures, values):
 
 def _headlines(measures, method) -> set[Measure]:
     """What the sentences judge, named before any result is seen: accuracy; the total of unique concepts of the last stage above
-    their shuffled null, at the middle IoU threshold; two alignment scores, and deletion with two of its readings across models,
-    of one attribution method; what happens without the parts that the true label's loss depends on least."""
+    their shuffled null, at the middle IoU threshold; of one attribution method the scores whose records say so, and two
+    readings of deletion across models; what happens without the parts that the true label's loss depends on least."""
     concepts = [
         m for m in measures
         if m.axis == "concepts" and m.setting == "unit" and m.category == "total"
@@ -103,14 +103,7 @@ def _headlines(measures, method) -> set[Measure]:
         for m in (named if concepts else ())
         if m.subject == last and m.level == levels[len(levels) // 2]
     }
-    judged = (
-        "pointing_game",
-        "background_attribution",
-        "deletion",
-        "own_vs_others",
-        "gain_over_random",
-    )
-    chosen |= {m for m in measures if m.subject == method and m.name in judged}
+    chosen |= {m for m in measures if m.subject == method and m.headline}
     chosen |= {m for m in measures if m.name == "lowest_removed" and m.setting == "true label"}
     return chosen | {m for m in measures if m.name == "test_accuracy"}
 

@@ -11,7 +11,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import data, scores
 from mixaug_jax.core.files import load_if, load_npz, save_npz
 from mixaug_jax.explain import evaluation as results
-from mixaug_jax.study.measures import BETTER, READINGS, Measure
+from mixaug_jax.study.measures import BETTER, JUDGED, READINGS, Measure
 from mixaug_jax.training import checkpoint
 
 IMAGES = 100  # at most so many
@@ -149,7 +149,8 @@ def measures(found: CrossDeletion) -> tuple[dict, dict]:
     values = {name: {} for name in found.models}
     replicates = {name: {} for name in found.models}
     for reading in READINGS:
-        measure = Measure("faithfulness", reading, found.method, better=BETTER[reading])
+        headline, better = reading in JUDGED, BETTER[reading]
+        measure = Measure("faithfulness", reading, found.method, better=better, headline=headline)
         for m, name in enumerate(found.models):
             values[name][measure] = float(getattr(found, reading)[m])
             replicates[name][measure] = np.array([r[reading][m] for r in again])

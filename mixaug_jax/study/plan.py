@@ -5,15 +5,13 @@ import dataclasses
 import json
 import pathlib
 import re
-import runpy
 import shlex
 from collections.abc import Mapping, Sequence
 
 import ml_collections
-from absl import flags
-from ml_collections import config_flags
 
 from mixaug_jax import config as config_lib
+from mixaug_jax.config import brought, keys, opening
 from mixaug_jax.core import files
 
 UNMIXED = "-label_majority"  # added to the name of a run whose images are mixed and labels are not
@@ -23,12 +21,6 @@ COMPILED = "compiled"  # the folder of programs that runs share
 
 _LOCK = "lock"  # held while runs are added
 _OWN_FOLDERS = (COMPILED, "configs", "cross_model_deletion", _LOCK, "report", "tables")
-# What says nothing about results: how often something is said or saved, how fast it goes.
-_HARMLESS = ("seed", "compile_cache", "train.log_every", "train.checkpoint_every", "train.keep_every",
-             "train.profile_steps", "eval.", "data.threads", "data.prefetch", "dissect.cache_gb",
-             "resolved.", "report.")  # fmt: skip
-# What later stages may be asked anew of networks that are trained already.
-_EVALUATION = ("dissect.", "explain.", "occlude.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +78,10 @@ def make_plan(
         raise ValueError(f"seeds must be one or more whole numbers, each once, not {list(seeds)}")
     given = _split(_plain(overrides))
     plain = {name: load(source, ()) for name, source in sources.items()}
+    known = {key for config in plain.values() for key in config_lib.flatten(config.to_dict())}
     for key in given:
         if not any(_has(config, key) for config in plain.values()):
-            raise ValueError(
-                f"unknown key {key} in --config.{key}: no config of this study has it; every key is in "
-                "mixaug_jax/config.py"
-            )
+            raise ValueError(f"no config of this study has it: {keys.unknown(key, sorted(known))}")
     changes = {
         name: [f"{key}={value}" for key, value in given.items() if _has(config, key)]
         for name, config in plain.items()
@@ -131,7 +121,7 @@ def _named(configs) -> dict:
 def _name(source) -> str:
     if isinstance(source, ml_collections.ConfigDict):
         return BASELINE if source.mix.name == "none" else source.mix.name
-    return pathlib.Path(str(source).partition(":")[0]).stem
+    return opening.name_of(str(source))
 
 
 def _split(overrides) -> dict[str, str]:
@@ -156,35 +146,14 @@ def _has(config, key: str) -> bool:
 
 
 def load(source, overrides: Sequence[str]) -> ml_collections.ConfigDict:
-    """A config file's settings, or a copy of a ConfigDict, with overrides "key=value" typed as `mixaug_jax.main` types them.
+    """A config file's settings, or a copy of a ConfigDict, with overrides "key=value"; see `config.opening`.
 
     Raises:
-      ValueError: a file that cannot be read, an unknown key, a value of another type.
+      ValueError: a file that cannot be read, an unknown key, a text that is no value of a key, a value that is not allowed.
     """
-    given = isinstance(source, ml_collections.ConfigDict)
-    config = source.copy_and_resolve_references() if given else _read_file(str(source))
-    argv, values = ["study", *(f"--config.{text}" for text in overrides)], flags.FlagValues()
-    config_flags.DEFINE_config_dict(
-        "config", config, flag_values=values, lock_config=True, sys_argv=argv
-    )
-    try:
-        values(argv)
-    except (AttributeError, KeyError) as error:
-        raise ValueError(f"{source}: {' '.join(str(error.args[0]).split())}") from error
-    except (flags.Error, ValueError, TypeError) as error:
-        raise ValueError(str(error).strip().splitlines()[-1].strip()) from error
-    return values.config
-
-
-def _read_file(source: str) -> ml_collections.ConfigDict:
-    path, colon, given = source.partition(":")
-    try:
-        make = runpy.run_path(path)["get_config"]
-    except OSError as error:
-        raise ValueError(f"the config {path} cannot be read: {error.strerror}") from error
-    except KeyError as error:
-        raise ValueError(f"{path} is no config: it has no function get_config") from error
-    return make(given) if colon else make()
+    if isinstance(source, ml_collections.ConfigDict):
+        return opening.with_overrides(source.copy_and_resolve_references(), overrides)
+    return opening.open_config(str(source), overrides)
 
 
 def _run(name, source, seed, folder, changes) -> Run:
@@ -225,20 +194,21 @@ def settings(config) -> dict:
     return {
         key: value
         for key, value in config_lib.flatten(json.loads(config_lib.to_json(config))).items()
-        if not key.startswith(_HARMLESS)
+        if keys.decides(key) not in (keys.NOTHING, keys.MACHINE)
+        and key != "seed"
         and not (key == "data.dir" and config.data.name == "scenes")
     }
 
 
 def trained_by(all_settings: dict) -> dict:
     """Those of `settings` that decide the network: what later stages are asked is left out."""
-    return {k: v for k, v in all_settings.items() if not k.startswith(_EVALUATION)}
+    return {k: v for k, v in all_settings.items() if keys.decides(k) in keys.TRAINING}
 
 
 def differences(old: dict, new: dict) -> str:
     """Where settings differ, as "key: old -> new; ..."; "" where they do not."""
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return "; ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys)
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return "; ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed)
 
 
 def read_asked(workdir) -> dict:
@@ -313,9 +283,9 @@ def flags_of(asked: dict, workdir) -> list[str]:
 
 def _check_overrides(asked, overrides, workdir):
     """Overrides of networks that are in the folder already hold for those that come."""
-    free = (*_HARMLESS, "data.dir")  # whether that matters depends on the data set; see `settings`
+    # Whether data.dir matters depends on the data set; see `settings`.
     old, new = (
-        {k: v for k, v in trained_by(_split(_plain(texts))).items() if not k.startswith(free)}
+        {k: v for k, v in trained_by(_split(_plain(texts))).items() if k != "data.dir"}
         for texts in (asked["overrides"], overrides)
     )
     if asked["configs"]:
@@ -335,9 +305,13 @@ _FILE = '''"""Settings that a program gave; they are in {name}.json, and may be 
 import pathlib
 
 from mixaug_jax import config
+from mixaug_jax.config import brought
+
+ENTRIES = {entries!r}  # that the program brought: files and what is in them
 
 
 def get_config(_=""):
+    brought.bring(ENTRIES, pathlib.Path(__file__).parent)
     return config.from_json(pathlib.Path(__file__).with_suffix(".json").read_text())
 '''
 
@@ -346,4 +320,4 @@ def _write_config(run: Run, folder: pathlib.Path):
     path = folder / "configs" / f"{run.name}.py"
     if f"--config={path.absolute()}" in run.flags:
         files.write_text(path.with_suffix(".json"), config_lib.to_json(run.config))
-        files.write_text(path, _FILE.format(name=run.name))
+        files.write_text(path, _FILE.format(name=run.name, entries=brought.recorded(run.config)))

@@ -13,11 +13,6 @@ _NAMES = {
     "unique_shuffled": "unique concepts by chance",
     "unique_above_shuffled": "unique concepts above chance",
     "unique_random": "unique concepts with random weights",
-    "pointing_game": "pointing game",
-    "energy_pointing_game": "attribution on the object",
-    "background_attribution": "attribution on the background",
-    "deletion": "area under the own deletion curve",
-    "insertion": "area under the own insertion curve",
     "own_vs_others": "gain in deletion over other models' explanations",
     "gain_over_random": "gain in deletion over random order",
     "fixed_evaluators": "deletion area before all models, relative to random order",
@@ -38,7 +33,7 @@ def all_axes(study: Study) -> dict[str, str]:
 
 def name(measure: Measure) -> str:
     """A measure in words, without what it is measured on."""
-    return _NAMES.get(measure.name, measure.name.replace("_", " "))
+    return measure.title or _NAMES.get(measure.name, measure.name.replace("_", " "))
 
 
 def title(measure: Measure) -> str:

@@ -6,21 +6,27 @@ its place and renamed when it is whole.
 """
 
 import contextlib
+import dataclasses
 import errno
+import functools
 import json
 import pathlib
 import shutil
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import models
+from mixaug_jax.config import brought
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, say
+from mixaug_jax.core.types import Config, Path, Tree
 from mixaug_jax.models import build
+from mixaug_jax.models.net import input_shape
 
 METRIC = "validation_accuracy"  # what "best" means
 
@@ -32,7 +38,10 @@ def folder(workdir) -> pathlib.Path:
 
 def check_settings(workdir, config) -> None:
     """Raises ValueError, naming what differs, where a working directory is that of a run of other settings."""
-    changed = config_lib.difference(config_lib.read(workdir), config)
+    stored = config_lib.read(workdir)
+    changed = config_lib.difference(stored, config)
+    if "resolved" in config:
+        changed += [f"{file} has changed" for file in brought.changed(stored, config)]
     if changed:
         raise ValueError(
             f"{workdir} holds a run of other settings ({'; '.join(changed)}); use another --workdir, or "
@@ -49,6 +58,7 @@ def write_settings(workdir, config) -> None:
             ("versions.json", json.dumps(files.versions(), indent=2)),
         ):
             files.write_text(workdir / name, text)
+        brought.copy_to(brought.read(config), workdir)
     devices_lib.barrier("settings written")
 
 
@@ -70,7 +80,9 @@ def manager(workdir, *, keep_steps: int = 0, scored: bool = True) -> ocp.Checkpo
     return ocp.CheckpointManager(folder(workdir), options=options)
 
 
-def save(manager, step: int, *, variables: Any, train: Any, config, metrics: dict) -> None:
+def write_checkpoint(
+    manager, step: int, *, variables: Any, train: Any, config, metrics: dict
+) -> None:
     """Starts writing a checkpoint (in the background; `wait` ends it).
 
     Args:
@@ -87,6 +99,102 @@ def save(manager, step: int, *, variables: Any, train: Any, config, metrics: dic
         config=ocp.args.JsonSave({"config": config.to_dict(), "versions": files.versions()}),
     )
     manager.save(step, args=args, metrics=metrics if METRIC in metrics else None)
+
+
+def write_network(workdir: Path, config: Config, variables: Tree) -> None:
+    """Writes variables that were not trained here as checkpoint 0 of a working directory, and waits for it.
+
+    Raises:
+      OSError: the disk is full.
+    """
+    write_settings(workdir, config)
+    with full_disk(workdir), manager(workdir, scored=False) as writer:
+        arrays = {"variables": devices_lib.replicate(variables)}
+        arrays |= {"train": {"step": devices_lib.replicate(0)}}
+        write_checkpoint(writer, 0, **arrays, config=config, metrics={})
+
+
+def save(
+    net: models.Net,
+    workdir: Path,
+    *,
+    config: Config | None = None,
+    model: str = "",
+) -> None:
+    """Writes any network as checkpoint 0 of a working directory, which `load` and every later stage read.
+
+    The weights go into the checkpoint; the architecture is made again when it is loaded: one of MODELS by its name, another
+    linen module by its class and its fields, from the installed package or the file that defines it (of which a copy is kept),
+    an nnx module by the function in MODELS that `model` names. Classes are called by their numbers.
+
+    Args:
+      net: whose preprocessing is a `models.Preprocess`.
+      workdir: folder for the checkpoint; made where missing. The same network is not written twice.
+      config: settings of the later stages; None is `get_config("baseline", data="folder")`.
+      model: a name in MODELS of what makes the network; "" finds out.
+
+    Raises:
+      ValueError: a network that cannot be made again from a file, or a working directory of another run.
+      OSError: the disk is full.
+    """
+    config = config_lib.get_config("baseline", data="folder") if config is None else config
+    config_lib.check(config)
+    if not isinstance(net.preprocess, models.Preprocess):
+        raise ValueError(
+            f"preprocess must be a models.Preprocess, whose values can be stored; got {net.preprocess!r}"
+        )
+    shape = input_shape(net.preprocess)
+    _check_variables(net, build.shapes_for(net.model, shape))
+    images = jax.ShapeDtypeStruct((1, *shape), np.float32)
+    classes = jax.eval_shape(lambda net, x: net.logits(x), net, images).shape[-1]
+    config = config_lib.resolve(
+        config, train_size=0, class_names=tuple(str(number) for number in range(classes))
+    )
+    settings = build.described(net, model)
+    with config.unlocked():
+        config.resolved.update(
+            steps=0,
+            weights_checksum=files.checksum(net.variables),
+            model=settings,
+            preprocess=dataclasses.asdict(net.preprocess),
+            code=_code_of(config, settings),
+        )
+    if folder(workdir).is_dir():
+        check_settings(workdir, config)
+        there = config_lib.read(workdir).resolved
+        if there.get("weights_checksum") != config.resolved.weights_checksum:
+            raise ValueError(f"{workdir} holds a run of other weights; use another folder")
+        say.line(f"{workdir} holds this network already")
+        return
+    write_network(workdir, config, net.variables)
+    say.line(f"checkpoint {folder(workdir) / '0'}")
+
+
+def _check_variables(net, shapes):
+    """Raises ValueError where a network's variables are not those that its model has anew."""
+    given, known = (
+        {jax.tree_util.keystr(p): v.dtype for p, v in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (net.variables, shapes)
+    )
+    for path in {**known, **given}:
+        here, there = (str(found.get(path, "not there")) for found in (given, known))
+        if here != there:
+            raise ValueError(
+                f"the variable {path} is {here} in the network and {there} in its model as it starts, so it could not be "
+                "loaded again"
+            )
+
+
+def _code_of(config, settings):
+    """The files outside the package that make a network, as JSON text for `resolved.code`."""
+    named = config.copy_and_resolve_references()
+    with named.unlocked():
+        named.model.name = settings["name"]
+    found = brought.recorded(config if settings.get("module") else named)
+    if settings.get("sha256"):
+        note = {"sha256": settings["sha256"], "module": settings["module"].partition(":")[0]}
+        found.setdefault(settings["file"], note | {"entries": {}})
+    return json.dumps(found) if found else ""
 
 
 @contextlib.contextmanager
@@ -176,6 +284,11 @@ def _set_aside(manager, step: int, error: Exception) -> None:
     manager.reload()
 
 
+def steps_there(workdir: pathlib.Path | str) -> list[int]:
+    """The steps of the checkpoints in a working directory, rising; none is opened."""
+    return sorted(int(path.name) for path in folder(workdir).glob("*") if path.name.isdigit())
+
+
 def steps(workdir, which: str | int = "latest") -> list[int]:
     """The checkpoints that "latest", "best", "all" or a step's number stands for.
 
@@ -205,25 +318,29 @@ def steps(workdir, which: str | int = "latest") -> list[int]:
     )
 
 
-def load(workdir, checkpoint: str | int = "latest"):
+def load(workdir, checkpoint: str | int = "latest", *, code: str = "recorded"):
     """The network of a working directory.
 
     Args:
-      workdir: written by training (or by an import of weights).
+      workdir: written by training, by an import of weights, or by `save`.
       checkpoint: "latest", "best" or a step's number.
+      code: where an architecture that a user brought comes from: "recorded", the file that brought it, if that is still the
+        same; "stored", the run's own copy, which is then run.
 
     Returns:
       `models.Net` with its variables (float32, on every device) and its own preprocessing.
 
     Raises:
-      ValueError: no such checkpoint.
+      ValueError: no such checkpoint, or an architecture whose code is not there any more.
     """
     (step,) = steps(workdir, checkpoint)
     path = folder(workdir) / str(step)
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         stored = reader.restore(path / "config")
     config = config_lib.from_json(json.dumps(stored["config"]))
-    model = build.build_model(config)
+    brought.bring(brought.read(config), workdir, code)
+    stored = functools.partial(brought.copy_of, workdir=workdir) if code == "stored" else None
+    model = build.build_model(config, stored=stored)
     shapes = build.variable_shapes(model, config)
     with ocp.StandardCheckpointer() as reader:
         variables = reader.restore(path / "variables", devices_lib.replicated_like(shapes))

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import pathlib
 import signal
 import threading
@@ -15,11 +16,13 @@ from clu import parameter_overview
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
+from mixaug_jax.config import brought
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import say
 from mixaug_jax.models import build
 from mixaug_jax.training import checkpoint
 from mixaug_jax.training import progress as progress_lib
+from mixaug_jax.training import resuming
 from mixaug_jax.training import step as steps
 from mixaug_jax.training.metric_log import MetricLog, read
 
@@ -55,12 +58,12 @@ def train(config, workdir) -> dict:
     config = config_lib.resolve(
         config, train_size=len(sources["train"]), class_names=sources["train"].class_names
     )
+    config = brought.noted(config)
     _check_devices(config)
     workdir = pathlib.Path(workdir).absolute()
     if checkpoint.folder(workdir).is_dir():
         checkpoint.check_settings(workdir, config)
-        if not config_lib.read(workdir).resolved.steps:
-            raise ValueError(f"{workdir} holds imported weights; train in another --workdir")
+        config = resuming.resumed(config, workdir)
     checkpoint.write_settings(workdir, config)
     devices_lib.set_up(config)
     _describe(config, sources, workdir)
@@ -108,7 +111,8 @@ def _train(config, sources, workdir, manager) -> dict:
         run = _Run(config, sources, workdir, manager, metric_log, _evaluator(model, config))
         if start < total:
             with _stop_signal() as stop:
-                state = _loop(run, state, _train_step(model, optimizer, config), stop)
+                train_step = _train_step(model, optimizer, config, sources["train"])
+                state = _loop(run, state, train_step, stop)
         if not scores:
             scores = run.evaluate(state.evaluated, sources[run.held_out], run.held_out)
             scores["test_accuracy"] = scores[f"{run.held_out}_accuracy"]
@@ -120,10 +124,17 @@ def _train(config, sources, workdir, manager) -> dict:
     return {"test_accuracy": scores["test_accuracy"], "step": total, "checkpoint": str(path)}
 
 
-def _train_step(model, optimizer, config):
+def _train_step(model, optimizer, config, source):
+    """The mapped step: of a state and a batch, or of a state and the arrays that a source makes its data from."""
+    given = {"model": model, "optimizer": optimizer, "config": config}
+    step, spec = functools.partial(steps.train_step, **given), devices_lib.SHARDED
+    if source.make is not None:
+        count = config.data.batch_size // jax.device_count()
+        step = functools.partial(steps.made_step, make=source.make, count=count, **given)
+        spec = devices_lib.REPLICATED
     return devices_lib.pmap(
-        functools.partial(steps.train_step, model=model, optimizer=optimizer, config=config),
-        in_specs=(devices_lib.REPLICATED, devices_lib.SHARDED),
+        step,
+        in_specs=(devices_lib.REPLICATED, spec),
         out_specs=(devices_lib.REPLICATED, devices_lib.REPLICATED),
         donate_argnums=0,
     )
@@ -131,8 +142,7 @@ def _train_step(model, optimizer, config):
 
 def _loop(run, state, train_step, stop):
     config, start, total = run.config, int(state.step), run.config.resolved.steps
-    batches = data.batches(run.sources["train"], config, train=True, start=start)
-    batches = devices_lib.prefetch(batches, config.data.prefetch)
+    batches = _batches(run.sources["train"], config, start)
     rate = steps.learning_rate(config)
     progress = progress_lib.Progress(run.metric_log, rate, config.data.batch_size, start, total)
     profile = progress_lib.Profile(run.workdir, config.train.profile_steps)
@@ -153,6 +163,14 @@ def _loop(run, state, train_step, stop):
     return state
 
 
+def _batches(source, config, start):
+    """What each step takes: batches that are read ahead, or ever the same arrays where the step makes its data."""
+    if source.make is not None:
+        return itertools.repeat(devices_lib.replicate(source.arrays))
+    batches = data.batches(source, config, train=True, start=start)
+    return devices_lib.prefetch(batches, config.data.prefetch)
+
+
 def _at_cadence(run, step, state, progress, stopping):
     """Logs, evaluates and saves when their time has come."""
     r = run.config.resolved
@@ -160,13 +178,16 @@ def _at_cadence(run, step, state, progress, stopping):
     saving = step % r.checkpoint_steps == 0 or last
     evaluating = step % r.eval_steps == 0 or saving  # so that the best checkpoint can be chosen
     saving = saving or stopping
-    if evaluating or saving or step % run.config.train.log_every == 0:
-        progress.report(step)
+    if saving:
+        progress.check_finite(step)  # what is saved can be gone on from
     scores = {}
     if evaluating and run.sources["validation"] is not None:
         with progress.paused():
             scores = run.evaluate(state.evaluated, run.sources["validation"], "validation")
         run.metric_log.write(step, **scores)
+        progress.note(scores)
+    if step % run.config.train.log_every == 0 or last or stopping:
+        progress.report(step)
     if saving:
         with progress.paused():
             _save(run.manager, step, state, run.config, scores)
@@ -174,7 +195,9 @@ def _at_cadence(run, step, state, progress, stopping):
 
 def _save(manager, step, state, config, scores):
     variables, train = _split(state)
-    checkpoint.save(manager, step, variables=variables, train=train, config=config, metrics=scores)
+    checkpoint.write_checkpoint(
+        manager, step, variables=variables, train=train, config=config, metrics=scores
+    )
 
 
 def _split(state):
@@ -199,9 +222,9 @@ def _restore_or_init(model, optimizer, config, manager) -> steps.State:
         state = steps.State(
             train["step"], train.get("variables", variables), train["opt_state"], ema
         )
-    say.line(
-        parameter_overview.get_parameter_overview(state.variables["params"], include_stats=False)
-    )
+    params = state.variables["params"]
+    say.line(f"{parameter_overview.count_parameters(params):,} parameters")
+    say.detail(parameter_overview.get_parameter_overview(params, include_stats=False))
     return state
 
 
@@ -225,7 +248,7 @@ def _evaluator(model, config):
         for batch in batches:
             total = total.merge(eval_step(variables, batch))
         scores = {f"{split}_{k}": float(v) for k, v in total.compute().items()}
-        say.line(
+        say.detail(
             f"{split}: loss {scores[f'{split}_loss']:.4f}  accuracy {scores[f'{split}_accuracy']:.4f}  "
             f"({len(source)} images, {time.monotonic() - began:.1f} s)"
         )
@@ -272,7 +295,8 @@ def _describe(config, sources, workdir):
         f"{len(devices)} {devices[0].platform} device(s) ({devices[0].device_kind}), process "
         f"{jax.process_index() + 1} of {jax.process_count()}"
     )
-    say.line(config_lib.overview(config))
+    say.line("settings are in config.json; --verbosity=1 prints them")
+    say.detail(config_lib.overview(config))
     sizes = ", ".join(f"{len(s)} {name}" for name, s in sources.items() if s is not None)
     r = config.resolved
     say.line(

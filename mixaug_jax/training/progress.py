@@ -25,6 +25,7 @@ class Progress:
     ):
         self._log, self._rate, self._batch_size = metric_log, rate, batch_size
         self._start, self._total = start, total
+        self._beside: dict = {}
         self._pending, self._waited, self._clock = [], 0.0, say.Clock(start, total)
 
     @contextlib.contextmanager
@@ -53,6 +54,26 @@ class Progress:
             say.line(f"compiled, and took the first step, in {self._clock.elapsed():.1f} s")
             self._clock, self._waited = say.Clock(step, self._total), 0.0
 
+    def note(self, scores: dict) -> None:
+        """Takes the scores of an evaluation, which the next line shows."""
+        self._beside = scores
+
+    def check_finite(self, step: int) -> np.ndarray:
+        """The losses [n] of the steps up to `step` that are not reported yet.
+
+        Raises:
+          FloatingPointError: one is not finite.
+        """
+        self._pending = jax.device_get(self._pending)
+        losses = np.array([v["loss"] for v in self._pending])
+        if not np.isfinite(losses).all():
+            bad = step - len(losses) + 1 + int(np.argmin(np.isfinite(losses)))
+            raise FloatingPointError(
+                f"the loss is {losses[~np.isfinite(losses)][0]} at step {bad}; the last checkpoint before it is kept. "
+                "Lower train.lr, lengthen train.warmup, or use model.dtype=float32"
+            )
+        return losses
+
     def report(self, step: int) -> None:
         """Prints and logs the means since the last report.
 
@@ -61,15 +82,8 @@ class Progress:
         """
         if not self._pending:
             return
-        values = jax.device_get(self._pending)
+        losses, values = self.check_finite(step), self._pending
         self._pending = []
-        losses = np.array([v["loss"] for v in values])
-        if not np.isfinite(losses).all():
-            bad = step - len(losses) + 1 + int(np.argmin(np.isfinite(losses)))
-            raise FloatingPointError(
-                f"the loss is {losses[~np.isfinite(losses)][0]} at step {bad}; the last checkpoint before it is kept. "
-                "Lower train.lr, lengthen train.warmup, or use model.dtype=float32"
-            )
         loss, accuracy = losses.mean(), np.mean([v["accuracy"] for v in values])
         seconds, left = self._clock.tick(step)
         images = len(values) * self._batch_size / seconds if step > self._start + 1 else 0.0
@@ -82,6 +96,8 @@ class Progress:
         )  # fmt: skip
         line = f"step {step}/{self._total} {step / self._total:4.0%}  loss {loss:.4f}  "
         line += f"accuracy {accuracy:.3f}  lr {lr:.4g}"
+        if self._beside:
+            line += f"  validation {self._beside['validation_accuracy']:.3f}"
         if images:  # the first step says nothing about the pace
             line += f"  {images:.0f} images/s  data wait {wait:.0%}  ETA {left}"
         say.line(line)

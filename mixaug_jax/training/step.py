@@ -13,13 +13,20 @@ import clu.metrics
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mixaug_jax import mixing
 from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import entries
 from mixaug_jax.data import transforms
 from mixaug_jax.data.speech import spectrogram
 from mixaug_jax.models import build
+from mixaug_jax.models.wrapped import Wrapped, no_hidden_layers
+
+_MADE = np.uint32(
+    2**32 - 2
+)  # folded into a step's key for data that is made; mixing folds in devices and 2**32 - 1
 
 
 @flax.struct.dataclass
@@ -33,7 +40,7 @@ class State:
       ema: the averaged variables, or {} where train.ema is 0.
     """
 
-    step: jax.Array
+    step: Any
     variables: Any
     opt_state: Any
     ema: Any
@@ -53,20 +60,28 @@ class EvalMetrics(clu.metrics.Collection):
 
 
 def learning_rate(config) -> optax.Schedule:
-    """Step number -> learning rate: linear warm-up, then constant, steps, or a cosine to 0."""
-    t, r = config.train, config.resolved
-    after = max(1, r.steps - r.warmup_steps)
+    """Step number -> learning rate: linear warm-up, then constant, steps, or a cosine to 0.
+
+    The schedule spans the steps after `resolved.rate_start`, which is 0 but for a run that has begun it anew.
+    """
+    start = config.resolved.get("rate_start", 0)
+    schedule = _schedule(config.train, max(1, config.resolved.steps - start))
+    return (lambda step: schedule(step - start)) if start else schedule
+
+
+def _schedule(t, length):
+    """The schedule of so many steps."""
+    warm = round(t.warmup * length)
+    after = max(1, length - warm)
     if t.schedule == "cosine":
         main = optax.cosine_decay_schedule(t.lr, after)
     else:
-        drops = r.boundaries if t.schedule == "step" else ()
-        main = optax.piecewise_constant_schedule(
-            t.lr, {max(0, b - r.warmup_steps): t.decay for b in drops}
-        )
-    if not r.warmup_steps:
+        drops = [round(b * length) for b in t.boundaries] if t.schedule == "step" else []
+        main = optax.piecewise_constant_schedule(t.lr, {max(0, b - warm): t.decay for b in drops})
+    if not warm:
         return main
-    warmup = optax.linear_schedule(t.lr / r.warmup_steps, t.lr, r.warmup_steps - 1)
-    return optax.join_schedules([warmup, main], [r.warmup_steps])
+    warmup = optax.linear_schedule(t.lr / warm, t.lr, warm - 1)
+    return optax.join_schedules([warmup, main], [warm])
 
 
 def build_optimizer(config) -> optax.GradientTransformation:
@@ -112,19 +127,24 @@ def mixed(key, images, targets, *, config, shard):
       shard: this device's index.
 
     Returns:
-      images, targets, and what the model is to call on hidden features ("manifold_mixup"), or None.
+      images, targets, and what the model is to call on hidden features (of a mixer that takes `active`), or None.
     """
-    options = {k: v for k, v in config.mix.items() if k != "name"}
     if config.mix.name == "none":
         return images, targets, None
-    if config.mix.name == "saliencymix":
-        options |= {"mean": tuple(config.data.mean), "std": tuple(config.data.std)}
-    mixer = functools.partial(mixing.MIXERS[config.mix.name], shard=shard, **options)
-    if config.mix.name != "manifold_mixup":
+    options = {k: v for k, v in config.mix.items() if k != "name"}
+    entry, d = mixing.MIXERS[config.mix.name], config.data
+    mixer = mixing.bound(
+        entry, options, {"shard": shard, "mean": tuple(d.mean), "std": tuple(d.std)}
+    )
+    if "active" not in entries.keywords(entry):
         return *mixer(key, images, targets), None
-    layers = ("input", *build.build_model(config).hidden_layers)
-    key, stage_key = jax.random.split(key)
-    chosen = jax.random.randint(stage_key, (), 0, len(layers))
+    # A mixer of hidden features: it is called at each candidate layer, and active at the one that is drawn.
+    model = build.build_model(config)
+    if isinstance(model, Wrapped):
+        raise ValueError(no_hidden_layers(model.name))
+    layers = ("input", *model.hidden_layers)
+    key, layer_key = jax.random.split(key)
+    chosen = jax.random.randint(layer_key, (), 0, len(layers))
 
     def hidden(layer, h):
         return mixer(key, h, targets, active=chosen == layers.index(layer))[0]
@@ -144,8 +164,8 @@ def check_mixing(config) -> None:
     )
 
 
-def loss_fn(params, batch_stats, batch, key, *, model, config, shard):
-    """Cross-entropy of one micro-batch; returns (loss, (batch_stats, number of right answers))."""
+def loss_fn(params, batch_stats, batch, key, *, model, config, shard, fixed=None):
+    """Cross-entropy of one micro-batch; returns (loss, (batch_stats, number of right answers)). `fixed`: other variables."""
     d = config.data
     images = transforms.device_transform(
         batch["image"], batch["seed"], jitter=d.jitter, lighting=d.lighting, mean=d.mean, std=d.std
@@ -164,7 +184,7 @@ def loss_fn(params, batch_stats, batch, key, *, model, config, shard):
     mix_key, dropout_key = jax.random.split(key)
     images, targets, hidden = mixed(mix_key, images, targets, config=config, shard=shard)
     logits, updated = model.apply(
-        {"params": params, "batch_stats": batch_stats},
+        {**(fixed or {}), "params": params, "batch_stats": batch_stats},
         images,
         train=True,
         hidden=hidden,
@@ -193,9 +213,9 @@ def train_step(state: State, batch: dict, *, model, optimizer, config) -> tuple[
     shard = jax.lax.axis_index(devices_lib.AXIS)
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     accumulate = config.train.accumulate
-    gradient = jax.value_and_grad(
-        functools.partial(loss_fn, model=model, config=config, shard=shard), has_aux=True
-    )
+    fixed = {k: v for k, v in state.variables.items() if k not in ("params", "batch_stats")}
+    given = {"model": model, "config": config, "shard": shard, "fixed": fixed}
+    gradient = jax.value_and_grad(functools.partial(loss_fn, **given), has_aux=True)
     params = state.variables["params"]
 
     def micro_step(batch_stats, inputs):
@@ -220,6 +240,26 @@ def train_step(state: State, batch: dict, *, model, optimizer, config) -> tuple[
         variables["batch_stats"] = batch_stats
     ema = _averaged(state, variables, config.train.ema) if config.train.ema else {}
     return State(state.step + 1, variables, opt_state, ema), metrics
+
+
+def made_step(
+    state: State, arrays: Any, *, make, count: int, model, optimizer, config
+) -> tuple[State, dict]:  # fmt: skip
+    """`train_step` on data that a source makes on the device.
+
+    Args:
+      state: as in `train_step`.
+      arrays: what `make` is given, replicated.
+      make: f(key, count, arrays) -> {"image": uint8 [count,h,w,C], "label": int32 [count]}; the key follows from the seed, the
+        step and the device.
+      count: examples of one device.
+      model, optimizer, config: as in `train_step`.
+    """
+    step = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    key = jax.random.fold_in(jax.random.fold_in(step, _MADE), jax.lax.axis_index(devices_lib.AXIS))
+    key, seeds = jax.random.split(key)
+    batch = {"seed": jax.random.bits(seeds, (count,), jnp.uint32), **make(key, count, arrays)}
+    return train_step(state, batch, model=model, optimizer=optimizer, config=config)
 
 
 def _scan_mean(step, carry, inputs):

@@ -47,7 +47,7 @@ def test_shape_and_type(name):
 @pytest.mark.parametrize("label", [5, -1, np.int64(7)])
 def test_label_out_of_range(name, label):
     net, images = random_net()
-    with pytest.raises(ValueError, match=r"label must be in 0\.\.4, got"):
+    with pytest.raises(ValueError, match=r"label must be in 0\.\.4; got"):
         jax.eval_shape(
             lambda net, x: METHODS[name](net, x, label, **SMALL.get(name, {})), net, images[0]
         )
@@ -69,9 +69,9 @@ def test_traced_label_out_of_range_counts_as_0():
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((2, 12, 12, 3), np.float32), r"one image \[h,w,C\], got \[2, 12, 12, 3\]"),
-        (np.zeros((12, 12, 3), np.uint8), "preprocessed floating point, got uint8"),
-        (np.zeros((0, 12, 3), np.float32), r"one image \[h,w,C\], got \[0, 12, 3\]"),
+        (np.zeros((2, 12, 12, 3), np.float32), r"one image \[h,w,C\]; got \[2, 12, 12, 3\]"),
+        (np.zeros((12, 12, 3), np.uint8), "preprocessed floating point; got uint8"),
+        (np.zeros((0, 12, 3), np.float32), r"one image \[h,w,C\]; got \[0, 12, 3\]"),
     ],
 )
 def test_wrong_images(name, image, message):
@@ -259,6 +259,6 @@ def test_unknown_reduction():
 
 
 def test_a_heat_map_needs_channels():
-    with pytest.raises(ValueError, match=r"attributions must be \[...,h,w,C\], got \[4, 5\]"):
+    with pytest.raises(ValueError, match=r"attributions must be \[...,h,w,C\]; got \[4, 5\]"):
         heatmap(np.ones((4, 5)))
     assert heatmap([[[1.0, 2.0]]]).tolist() == [[3.0]]

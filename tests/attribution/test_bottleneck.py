@@ -186,17 +186,17 @@ def test_the_default_stage_is_in_the_middle():
 
 def test_too_few_images():
     net, images = random_net()
-    with pytest.raises(ValueError, match="at least 2 images, got 1"):
+    with pytest.raises(ValueError, match="at least 2 images; got 1"):
         iba_statistics(net, [images[:1], images[:0]])
 
 
 def test_batches_that_statistics_cannot_take():
     net, images = random_net()
     for second in (np.concatenate([images, images]), images[:, :6, :6]):
-        with pytest.raises(ValueError, match=r"of one size, none larger than the first, got \["):
+        with pytest.raises(ValueError, match=r"of one size, none larger than the first; got \["):
             iba_statistics(net, [images, second])
     for other in (images[0], (images * 100).astype(np.uint8)):
-        with pytest.raises(ValueError, match=r"preprocessed, floating point \[N,h,w,C\], got"):
+        with pytest.raises(ValueError, match=r"preprocessed, floating point \[N,h,w,C\]; got"):
             iba_statistics(net, [other])
 
 
@@ -204,7 +204,7 @@ def test_batches_that_statistics_cannot_take():
     ("options", "message"),
     [
         ({"stats": ()}, r"iba needs stats=\(mean, std, active\)"),
-        ({"layer": "relu4"}, r"stats mean must have the shape \[3, 3, 8\], got \[6, 6, 4\]"),
+        ({"layer": "relu4"}, r"stats mean must have the shape \[3, 3, 8\]; got \[6, 6, 4\]"),
         ({"layer": "pool"}, "layer must be one of relu1, relu3, relu4"),
         ({"variant": "readout"}, "variant must be one of library, paper"),
         ({"noise": np.zeros((9, 1, *SHAPE))}, r"noise must have the shape \[10, n, 6, 6, 4\]"),

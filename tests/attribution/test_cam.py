@@ -54,7 +54,7 @@ def test_golden(net, arrays, name, method, options):
 
 
 @pytest.mark.parametrize(("name", "relu"), [("gradcam_raw", False), ("gradcam_relu", True)])
-def test_golden_of_the_stages_size(net, arrays, name, relu):
+def test_golden_of_the_layers_size(net, arrays, name, relu):
     options = {"relu": relu, "resize": "nearest", "layer": "relu4"}
     ours = explain(METHODS["gradcam"], net, arrays["x"], arrays["target"], **options)
     close(ours[:, ::4, ::4], arrays[name], 1e-6)
@@ -104,7 +104,10 @@ def test_scorecam_is_a_softmax_over_masked_images():
 
 def test_hirescam_is_gradcam_before_a_global_average():
     net, images = random_net(side=13)
-    maps = [explain(METHODS[name], net, images, np.arange(2)) for name in ("gradcam", "hirescam")]
+    last = {"layer": "relu4"}
+    maps = [
+        explain(METHODS[name], net, images, np.arange(2), **last) for name in ("gradcam", "hirescam")
+    ]
     assert maps[0].shape == (2, 13, 13, 1)
     close(*maps)
 
@@ -148,7 +151,7 @@ def test_a_network_without_maps(name, layer):
         ({"layer": "layer4"}, "layer must be one of relu1, relu3, relu4; got 'layer4'"),
         ({"layer": "fc"}, "layer must be one of relu1, relu3, relu4; got 'fc'"),
         ({"resize": "cubic"}, "resize must be one of bilinear, nearest"),
-        ({"masks": np.zeros((3, 12, 12))}, r"masks must have the shape \[8, 12, 12\]"),
+        ({"masks": np.zeros((3, 12, 12))}, r"masks must have the shape \[4, 12, 12\]"),
     ],
 )
 def test_bad_options(options, message):

@@ -112,7 +112,7 @@ def test_loss_gradient_is_that_of_the_cross_entropy():
         ({"chunk": -1}, "chunk must be an integer of at least 0"),
         ({"sigma": -0.1}, "sigma must not be negative"),
         ({"noise": np.zeros((2, 3, 3, 3))}, r"noise must have the shape \[n, 12, 12, 3\]"),
-        ({"output": "score"}, "of must be one of logit, prob, loss"),
+        ({"output": "score"}, "output must be one of logit, prob, loss"),
     ],
 )
 def test_bad_options(options, message):

@@ -190,7 +190,7 @@ def test_image_equal_to_its_baseline():
         (
             expected_gradients,
             {"baselines": np.zeros((3, 12, 12, 3)), "draws": ([0, 3], [0.5, 0.5])},
-            r"index of draws must lie in 0\.\.2, got \[0, 3\]",
+            r"index of draws must lie in 0\.\.2; got \[0, 3\]",
         ),
         (
             expected_gradients,

@@ -89,13 +89,13 @@ def test_names_by_layer():
 def test_a_config_can_say_rules_by_layer():
     """It is stored as JSON, and comes back as it was."""
     pairs = (("relu1", "flat"), ("fc", "epsilon"))
-    options = config.get_config().attribute.options.lrp
+    options = config.get_config().explain.options.lrp
     assert options.rule == "z_plus"
     options.rule = "epsilon"
     changed = config.get_config()
-    changed.attribute.options.lrp.rule = pairs
+    changed.explain.options.lrp.rule = pairs
     again = config.from_json(config.to_json(changed.copy_and_resolve_references()))
-    assert again.attribute.options.lrp.rule == pairs
+    assert again.explain.options.lrp.rule == pairs
 
 
 @pytest.mark.parametrize("baseline", ["zero", "mean", "array"])
@@ -270,7 +270,7 @@ def test_equal_rules_compile_once():
         ({"rule": "gamma", "gamma": -0.5}, "gamma must be finite and not negative"),
         ({"rule": "z_box", "bounds": (1.0, -1.0)}, "bounds must be low < high"),
         ({"rule": "z_box", "bounds": (0.0, np.inf)}, "bounds must be low < high, and finite"),
-        ({"rule": "z_box", "bounds": ((-1, -1), (1, 1))}, "one number each or 3, got"),
+        ({"rule": "z_box", "bounds": ((-1, -1), (1, 1))}, "one number each or 3; got"),
         ({"rule": "z_box", "bounds": 5}, r"bounds must be \(low, high\)"),
         ({"rule": "z_box", "bounds": (1.0,)}, r"bounds must be \(low, high\)"),
         (

@@ -53,7 +53,9 @@ def test_steps_win_over_epochs_and_the_schedule_scales_with_the_length():
 
 
 def test_unknown_names_are_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown method 'cutmx'; known: baseline, .*cutout"):
+    with pytest.raises(
+        ValueError, match=r"method must be one of baseline, .*'cutmx' \(did you mean 'cutmix'"
+    ):
         get_config("cutmx")
     config = get_config()
     with pytest.raises(AttributeError, match="bach_size"):
@@ -72,30 +74,101 @@ def test_an_option_of_another_method_is_refused():
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
-        ("data.size", 0, "data.size must be at least 1"),
-        ("data.crop_scale", (0.5, 0.2), "data.crop_scale"),
-        ("data.std", (0.0, 1.0, 1.0), "std above 0"),
-        ("mix.prob", 1.5, r"mix.prob must lie in 0..1, not 1.5"),
-        ("train.boundaries", (0.5, 0.2), "train.boundaries must rise"),
-        ("model.width", 0.0, "model.width must be above 0"),
-        ("data.corrupt", "ignore", "data.corrupt='ignore' is not known"),
-        ("precision", "low", "precision='low'"),
+        ("data.size", 0, "data.size must be an integer of at least 1 and at most 4096; got 0"),
+        ("data.std", (0.0, 1.0, 1.0), "each of data.std must be a number at least 1e-06 and at most 100; got 0.0"),
+        ("mix.prob", 1.5, "mix.prob must be a number at least 0 and at most 1; got 1.5"),
+        ("train.boundaries", (0.5, 0.2),
+         "train.boundaries must be a list of values, none below the one before, each a number above 0 and below 1; "
+         "got (0.5, 0.2)"),
+        ("model.width", 0.0, "model.width must be a number above 0 and at most 64; got 0.0"),
+        ("data.corrupt", "ignore", "data.corrupt must be one of error, skip; got 'ignore'"),
+        ("precision", "low", "precision must be one of default, high, highest; got 'low'"),
     ],
-)
+)  # fmt: skip
 def test_values_out_of_range(key, value, sentence):
-    config = get_config("cutmix")
-    section, _, name = key.rpartition(".")
-    setattr(config[section] if section else config, name, value)
-    with pytest.raises(ValueError, match=sentence):
+    assert refusal(get_config("cutmix"), **{key: value}) == sentence
+
+
+def refusal(config, **changes):
+    """What `check` says about a config with these changes."""
+    with config.unlocked():
+        config.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError) as error:  # noqa: PT011  (the whole sentence is compared)
         config_lib.check(config)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "sentence"),
+    [
+        ("scenes", {"train.epochs": 0}, "train.epochs and train.steps are both 0; set one"),
+        ("scenes", {"train.accumulate": 5}, "train.accumulate=5 does not divide data.batch_size=64"),
+        ("scenes", {"data.mean": (0.5,)}, "data.mean and data.std must have one value a channel; got 1 and 3"),
+        ("scenes", {"data.mean": (0.5, 0.5), "data.std": (1.0, 1.0)},
+         "data.mean has 2 values; images have 1 channel or 3"),
+        ("scenes", {"data.mean": (0.5,), "data.std": (1.0,), "data.lighting": 0.1},
+         "data.jitter and data.lighting are for colors; data.mean has one channel"),
+        ("scenes", {"data.validation_split": "", "data.test_split": ""},
+         "data.validation_split and data.test_split are both empty; name one"),
+        ("scenes", {"data.crop": "time"}, "data.crop='time' is for recordings only (configs/METHOD.py:speech)"),
+        ("folder", {"data.name": "scenes"},
+         "data.name='scenes' does not fit the other settings of data; name the data set where they are chosen: "
+         "configs/METHOD.py:scenes"),
+        ("speech", {"data.name": "folder"},
+         "data.name='folder' does not fit the other settings of data; name the data set where they are chosen: "
+         "configs/METHOD.py:folder"),
+        ("speech", {"data.flip": True},
+         "a spectrogram has one channel and no mirror image, and its bands are not resized: data.mean needs one value, "
+         "data.flip False, data.resize 1, and data.crop 'time' or 'none'"),
+        ("speech", {"data.audio.hop": 1e-5}, "data.audio.window and data.audio.hop must last a sample at least"),
+        ("speech", {"data.audio.window": 10.0, "data.audio.rate": 44_100},
+         "data.audio.window * data.audio.rate must be at most 65536 samples; got 441000"),
+        ("scenes", {"dissect.layers": ("layer3", "layer5")},
+         "dissect.layers must be one of conv1, layer1, layer2, layer3, layer4, fc; got 'layer5' "
+         "(did you mean 'layer4'?)"),
+        ("scenes", {"explain.layer": "relu1"},
+         "explain.layer must be one of conv1, layer1, layer2, layer3, layer4, fc; got 'relu1'"),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_fit_together(data, changes, sentence):
+    assert refusal(get_config("baseline", data), **changes) == sentence
+
+
+def test_weights_bring_their_own_layers():
+    config = get_config()
+    config.weights, config.dissect.layers, config.explain.layer = "a.pth", ("block1",), "block1"
+    config_lib.check(config)
 
 
 def test_difference_names_what_a_resumed_run_may_not_change():
-    old, new = get_config(), get_config()
-    new.train.lr = 0.3
-    new.train.log_every = 7
-    new.train.epochs = 99
+    old, new = get_config("cutmix"), get_config("cutmix")
+    new.train.update(lr=0.3, log_every=7, epochs=99)
+    new.update(compile_cache="elsewhere", stages=("train",))
+    new.data.update(dir="moved", threads=1)
+    new.dissect.q, new.explain.options.iba.beta = 0.5, 1.0
     assert config_lib.difference(old, new) == ["train.lr: 0.1 -> 0.3"]
+    new.mix.alpha = 0.5
+    assert config_lib.difference(old, new) == ["mix.alpha: 1.0 -> 0.5", "train.lr: 0.1 -> 0.3"]
+    new.train.restart = True
+    assert config_lib.difference(old, new) == ["mix.alpha: 1.0 -> 0.5"]
+
+
+def test_a_run_that_did_not_know_a_key_had_its_default():
+    old, new = get_config(), get_config()
+    with old.unlocked():
+        del old.deterministic
+        del old.train.boundaries
+    assert not config_lib.difference(old, new)
+    new.deterministic = True
+    assert config_lib.difference(old, new) == ["deterministic: False -> True"]
+
+
+def test_a_section_that_a_stage_brought_does_not_decide_the_network():
+    old, new = get_config(), get_config()
+    for config, samples in ((old, 3), (new, 4)):
+        with config.unlocked():
+            config.my_paper = {"samples": samples}
+    assert not config_lib.difference(old, new)
 
 
 def test_json_is_plain():

@@ -75,7 +75,7 @@ def test_ranks_share_the_mean_among_ties(better):
     values = np.array([3.0, 1, 3, np.nan, 2])
     there = ~np.isnan(values)
     expected = np.full(5, np.nan)
-    expected[there] = stats.rankdata(values[there] if better < 0 else -values[there])
+    expected[there] = scipy_stats.rankdata(values[there] if better < 0 else -values[there])
     np.testing.assert_array_equal(stats.ranks(values, better), expected)
 
 

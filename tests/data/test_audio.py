@@ -247,7 +247,10 @@ BAD_ARRAYS = [
     ({"audio": None}, r"has no array audio; it has index, label, length, rate"),
     ({"label": None}, "has no array label"),
     ({"index": None}, "neither split nor index"),
-    ({"audio": arrays()["audio"].astype(np.int32)}, "audio is int32; it must be int16 or"),
+    (
+        {"audio": arrays()["audio"].astype(np.int32)},
+        "audio must be int16 or floating point; got int32",
+    ),
     ({"audio": arrays()["audio"][:-1]}, "length adds up to others"),
     ({"length": LENGTH - 1}, "length adds up to others"),
     ({"label": np.arange(11)}, "one value a recording"),
@@ -260,12 +263,12 @@ BAD_ARRAYS = [
     ({"index": np.full(12, 30)}, "no recordings for the split 'validation'; it has train"),
     ({"rate": 0}, "rate must be one number"),
     ({"rate": np.full(12, 8000)}, "rate must be one number"),
-    ({"rate": "8k"}, "rate must be one number of samples a second, whole and above 0, not 8k"),
-    ({"rate": 8000.7}, r"rate must be one number .* not 8000\.7"),
-    ({"rate": np.inf}, r"rate must be one number .* not inf"),
+    ({"rate": "8k"}, "rate must be one number of samples a second, whole and above 0; got 8k"),
+    ({"rate": 8000.7}, r"rate must be one number .* got 8000\.7"),
+    ({"rate": np.inf}, r"rate must be one number .* got inf"),
     (
         {"split": np.array(["train", "val", "test"] * 4)},
-        "set.npz: split names 'val'; allowed: train, validation, test",
+        "set.npz: split must be one of train, validation, test; got 'val'",
     ),
     ({"audio": np.full(LENGTH.sum(), np.nan)}, "recording 6 of .*set.npz has samples that are not"),
 ]

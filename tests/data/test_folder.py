@@ -1,7 +1,6 @@
 """A folder of pictures as a data set: layout, order, damage, annotations."""
 
 import json
-import logging
 import os
 import zipfile
 
@@ -11,6 +10,7 @@ import PIL.Image
 import pytest
 
 from mixaug_jax import data
+from mixaug_jax.core import say
 from mixaug_jax.data import transforms
 
 
@@ -105,15 +105,14 @@ def test_palette_with_transparency(root):
     np.testing.assert_array_equal(pixels, np.asarray(image.convert("RGB")))
 
 
-def test_other_files_are_ignored_and_counted(root, caplog):
+def test_other_files_are_ignored_and_counted(root, monkeypatch, capsys):
     (root / "train" / "cat" / "Thumbs.db").write_bytes(b"x")
     (root / "train" / "cat" / ".hidden.png").write_bytes(b"x")
     (root / "train" / ".cache").mkdir()
     (root / "train" / "readme.txt").write_text("x")
-    with caplog.at_level(logging.INFO, logger="absl"):
-        source = data.open_source("train", config(root))
-    assert len(source) == 9
-    assert "9 images; 1 other entries ignored" in caplog.text
+    monkeypatch.setitem(say._console, "verbosity", say.EVERYTHING)
+    assert len(data.open_source("train", config(root))) == 9
+    assert "train: 9 images, other entries ignored: 1\n" in capsys.readouterr().out
 
 
 def broken(root, change, error):
@@ -138,7 +137,7 @@ def test_layout_errors(root):
         data.open_source("train", config(""))
     with pytest.raises(ValueError, match="nowhere is no folder" + LAYOUT):
         data.open_source("train", config(root / "nowhere"))
-    with pytest.raises(ValueError, match="'val': it must be one of train, validation, test"):
+    with pytest.raises(ValueError, match="must be one of train, validation, test; got 'val'"):
         data.open_source("val", config(root))
     with pytest.raises(ValueError, match=r"no folder test" + LAYOUT + r'.*data\.test_split=""'):
         data.open_source("test", config(root))
@@ -186,14 +185,18 @@ def test_damaged_image_is_refused_by_name(root, name):
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_damaged_image_is_left_out_by_name(root, name, caplog):
+def test_damaged_image_is_left_out_by_name(root, name, capsys):
     path = damage(root, name)
     source = data.open_splits(config(root, corrupt="skip"))["train"]
     assert len(source) == 9
-    assert caplog.text.count(str(path)) >= 1
+    said = capsys.readouterr().err
+    assert said.startswith("warning: ")
+    assert said.endswith("; it is left out\n")
+    assert said.count("\n") == 1
+    assert str(path) in said
 
 
-def test_damage_that_only_decoding_shows(root, caplog):
+def test_damage_that_only_decoding_shows(root, capsys):
     path = root / "train" / "cat" / "10.png"
     whole = path.read_bytes()
     path.write_bytes(whole[:60] + bytes(20) + whole[80:])  # its end is in place
@@ -205,7 +208,9 @@ def test_damage_that_only_decoding_shows(root, caplog):
         example = source[4]
     np.testing.assert_array_equal(example["image"], source[5]["image"])
     assert example["label"] == source[5]["label"]
-    assert caplog.text.count(str(path)) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("warning: ")
+    assert said.count(str(path)) == 1
 
 
 def test_nothing_readable(tmp_path):
@@ -214,7 +219,7 @@ def test_nothing_readable(tmp_path):
     with pytest.raises(ValueError, match=r"none of the 1 images in .*train can be read"):
         data.open_source("train", config(tmp_path, corrupt="skip"))
     picture(tmp_path / "train" / "cat" / "1.jpg")
-    with pytest.raises(ValueError, match=r"data\.corrupt is 'never': .* error, skip"):
+    with pytest.raises(ValueError, match=r"data\.corrupt must be one of error, skip; got 'never'"):
         data.open_source("train", config(tmp_path, corrupt="never"))
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -13,8 +14,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from mixaug_jax.data import scenes
-from mixaug_jax.data.scenes import farm, renderer, shapes
+from mixaug_jax.core import say
+from mixaug_jax.data.scenes import dataset, farm, renderer, shapes
 from mixaug_jax.data.scenes.materials import COLORS, MATERIALS
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -33,9 +34,9 @@ def config(folder, size=32, **changes):
 def script(folder, settings, before=""):
     """A program that renders into a folder and says where."""
     return (
-        "import pathlib, time; from mixaug_jax.data import farm, render, scenes\n"
+        "import pathlib, time; from mixaug_jax.data.scenes import dataset, renderer\n"
         f"{before}\n"
-        f"folder = scenes.prepare(render.{settings!r}, pathlib.Path({str(folder)!r}))\n"
+        f"folder = dataset.prepare(renderer.{settings!r}, pathlib.Path({str(folder)!r}))\n"
         "print('ready', folder)"
     )
 
@@ -272,17 +273,19 @@ def test_a_process_that_cannot_start_leaves_its_work_to_the_caller(monkeypatch):
     assert len(list(farm.render_all(PLAIN, processes=2))) == 13
 
 
-def test_progress_says_how_many_and_how_long(capsys):
-    assert list(farm.with_progress(iter(range(3)), 3, every=0.0)) == [0, 1, 2]
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3
-    assert lines[0].startswith("rendering scenes: 1/3, ")
-    assert lines[2].endswith("ETA 0 s")
+def test_progress_says_how_many_and_how_long(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(say, "_SECONDS", 0.0)
+    dataset.prepare(PLAIN, tmp_path)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        f"rendering: {done} of 13 scenes" for done in range(2, 13)
+    ]
+    assert all(re.search(r" scenes/s  ETA \d+:\d\d$", line) for line in lines)
 
 
 def test_what_is_read_is_what_was_rendered(tmp_path):
     for split in renderer.SPLITS:
-        source = scenes.scenes(split, config(tmp_path))
+        source = dataset.scenes(split, config(tmp_path))
         assert len(source) == getattr(PLAIN, split)
         assert source.class_names == source.box_names == shapes.CLASSES
         assert source.concept_names == renderer.CONCEPTS
@@ -291,15 +294,15 @@ def test_what_is_read_is_what_was_rendered(tmp_path):
         with pytest.raises(IndexError):
             source[len(source)]
     assert isinstance(source[0]["label"], int)
-    bare = scenes.scenes("test", config(tmp_path), annotations=False)
+    bare = dataset.scenes("test", config(tmp_path), annotations=False)
     assert bare[1].keys() == {"image", "label"}
     np.testing.assert_array_equal(bare[1]["image"], source[1]["image"])
     assert bare.concept_names == ()
 
 
 def test_many_shards_keep_the_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(scenes, "SHARD_BYTES", 7 * 32**2 * 4)
-    source = scenes.scenes("train", config(tmp_path))
+    monkeypatch.setattr(dataset, "SHARD_BYTES", 7 * 32**2 * 4)
+    source = dataset.scenes("train", config(tmp_path))
     assert len(list(tmp_path.glob("*/*train*"))) == 2
     for index in range(len(source)):
         assert_equal(source[index], renderer.render(PLAIN, "train", index))
@@ -307,35 +310,35 @@ def test_many_shards_keep_the_order(tmp_path, monkeypatch):
 
 def test_the_cache_knows_its_settings(tmp_path, monkeypatch):
     rendered = []
-    build = scenes._build
-    monkeypatch.setattr(scenes, "_build", lambda *args: rendered.append(args) or build(*args))
-    scenes.scenes("train", config(tmp_path))
-    scenes.scenes("test", config(tmp_path))
+    build = dataset._build
+    monkeypatch.setattr(dataset, "_build", lambda *args: rendered.append(args) or build(*args))
+    dataset.scenes("train", config(tmp_path))
+    dataset.scenes("test", config(tmp_path))
     assert len(rendered) == 1
     for changed in (config(tmp_path, label_noise=0.5), config(tmp_path, size=33)):
-        scenes.scenes("test", changed)
+        dataset.scenes("test", changed)
     assert len(rendered) == 3
     monkeypatch.setenv("MIXAUG_JAX_CACHE", str(tmp_path))
-    scenes.scenes("test", config(""))
+    dataset.scenes("test", config(""))
     assert len(rendered) == 3
 
 
 @pytest.mark.parametrize(
     ("split", "changes", "words"),
     [
-        ("dev", {}, "train, validation, test"),
-        ("train", {"size": 31}, "data.size is 31"),
-        ("train", {"size": 225}, "32 to 224"),
-        ("train", {"color": 1.1}, "data.scenes.color is 1.1"),
-        ("train", {"label_noise": -0.1}, "within 0 and 1"),
-        ("train", {"background": float("nan")}, "data.scenes.background"),
-        ("train", {"test": 0}, "data.scenes.test is 0"),
-        ("train", {"seed": -1}, "data.scenes.seed is -1"),
+        ("dev", {}, "split of scenes must be one of train, validation, test; got 'dev'"),
+        ("train", {"size": 31}, "data.size must be 32 to 224 pixels for scenes; got 31"),
+        ("train", {"size": 225}, "32 to 224 .* got 225"),
+        ("train", {"color": 1.1}, "data.scenes.color must be between 0 and 1; got 1.1"),
+        ("train", {"label_noise": -0.1}, "label_noise must be between 0 and 1; got -0.1"),
+        ("train", {"background": float("nan")}, "data.scenes.background must .* got nan"),
+        ("train", {"test": 0}, "data.scenes.test must be an integer of at least 1; got 0"),
+        ("train", {"seed": -1}, "data.scenes.seed must not be negative; got -1"),
     ],
 )
 def test_wrong_settings_are_refused_in_a_sentence(tmp_path, split, changes, words):
     with pytest.raises(ValueError, match=words):
-        scenes.scenes(split, config(tmp_path, **changes))
+        dataset.scenes(split, config(tmp_path, **changes))
     assert not list(tmp_path.iterdir())
 
 
@@ -343,25 +346,25 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(ValueError, match=r"cannot write the scenes to .*file"):
-        scenes.scenes("train", config(file))
+        dataset.scenes("train", config(file))
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"need \d+ MB and .* has \d+ MB free"):
-        scenes.scenes("train", config(tmp_path, train=10**9))
+        dataset.scenes("train", config(tmp_path, train=10**9))
 
     def full(builder):
         pathlib.Path(builder.data_dir).mkdir(parents=True)
         raise RuntimeError("write() failed: No space left on device; and much more")
 
-    monkeypatch.setattr(scenes.Scenes, "download_and_prepare", full)
+    monkeypatch.setattr(dataset.Scenes, "download_and_prepare", full)
     with pytest.raises(ValueError, match=r"No space left on device; set data\.dir"):
-        scenes.scenes("train", config(tmp_path))
+        dataset.scenes("train", config(tmp_path))
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_killed_render_leaves_no_half_set(tmp_path):
-    stall = "farm.with_progress = lambda scenes, total: (time.sleep(600) for scene in scenes)"
+    stall = "dataset._reported = lambda scenes, report: (time.sleep(600) for scene in scenes)"
     process = start("-c", script(tmp_path, PLAIN, stall))
     try:
         deadline = time.monotonic() + 60
@@ -372,14 +375,14 @@ def test_a_killed_render_leaves_no_half_set(tmp_path):
         process.communicate()
     assert {path.suffix for path in tmp_path.iterdir()} == {".partial", ".lock"}
     # The lock is free again, and what is left over neither hinders nor stays.
-    assert_equal(scenes.scenes("train", config(tmp_path))[0], renderer.render(PLAIN, "train", 0))
+    assert_equal(dataset.scenes("train", config(tmp_path))[0], renderer.render(PLAIN, "train", 0))
     assert {path.suffix for path in tmp_path.iterdir()} == {"", ".lock"}
 
 
 def test_two_processes_that_ask_at_once_render_once(tmp_path):
     slowly = (
-        "build = scenes._build\n"
-        "scenes._build = lambda *args: (print('building'), time.sleep(2), build(*args))"
+        "build = dataset._build\n"
+        "dataset._build = lambda *args: (print('building'), time.sleep(2), build(*args))"
     )
     processes = [start("-c", script(tmp_path, PLAIN, slowly)) for _ in range(2)]
     outputs = [process.communicate(timeout=120) for process in processes]

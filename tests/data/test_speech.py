@@ -81,7 +81,7 @@ def test_mixed_spectrograms(root, name):
 def test_published_saliencymix_needs_colors(root):
     settings = config(root, "saliencymix")
     settings.mix.variant = "released"
-    with pytest.raises(ValueError, match="images must have 3 channels, got 1"):
+    with pytest.raises(ValueError, match="images must have 3 channels; got 1"):
         training.train(settings, root / "run")
     assert not (root / "run" / "checkpoints").exists()
 
@@ -92,16 +92,16 @@ def test_published_saliencymix_needs_colors(root):
         ("flip", True, "no mirror image"),
         ("crop", "resized", "data.crop 'time' or 'none'"),
         ("resize", 1.5, "data.resize 1"),
-        ("mean", (0.5,) * 3, "data.mean and data.std need one value a channel"),
+        ("mean", (0.5,) * 3, "data.mean and data.std must have one value a channel"),
         ("jitter", 0.4, "for colors"),
         ("lighting", 0.1, "for colors"),
-        ("name", "folder", "configs/METHOD.py:speech"),
-        ("audio.rate", 0, "data.audio.rate must be above 0"),
-        ("audio.window", 0.0, "data.audio.window must be above 0"),
+        ("name", "folder", "configs/METHOD.py:folder"),
+        ("audio.rate", 0, "data.audio.rate must be an integer of at least 1 .* got 0"),
+        ("audio.window", 0.0, "data.audio.window must be a number above 0 .* got 0.0"),
         ("audio.hop", 1e-9, "must last a sample"),
-        ("audio.span", 400.0, "at most 200 decibels"),
-        ("audio.masks", -1, "data.audio.masks must be at least 0"),
-        ("audio.mask_frames", 1.2, "must lie in 0..1"),
+        ("audio.span", 400.0, "data.audio.span must be a number .* at most 200; got 400.0"),
+        ("audio.masks", -1, "data.audio.masks must be an integer of at least 0 .* got -1"),
+        ("audio.mask_frames", 1.2, "data.audio.mask_frames must be a number .* at most 1; got 1.2"),
         ("audio.high", 5000.0, "half the rate"),
         ("size", 200, "200 bands .* are too narrow for windows of 128 samples"),
     ],

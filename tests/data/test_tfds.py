@@ -142,7 +142,7 @@ def test_missing_set_says_how_to_prepare_it(tmp_path):
 
 @pytest.mark.parametrize("name", ["cifr10", "", "no such set", "a/b/c/d"])
 def test_unknown_set_lists_the_known(tmp_path, name):
-    with pytest.raises(ValueError, match=r"data\.name is .*scenes, folder.*cifar10"):
+    with pytest.raises(ValueError, match=r"data\.name must be scenes, folder.*cifar10.* got "):
         data.open_source("train", config(tmp_path, name))
 
 

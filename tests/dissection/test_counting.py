@@ -4,7 +4,7 @@ import pytest
 from dissection_problems import make_activations, make_labels, upsampled
 
 from mixaug_jax import dissection
-from mixaug_jax.dissection import tables
+from mixaug_jax.dissection import Counting, tables
 
 CATEGORIES = np.array([9, 0, 0, 2, 1, 1, 0, 2, 2, 0])  # entry 0 is ignored
 
@@ -100,17 +100,11 @@ def test_against_numpy(shape, size, slots, padding):
 def test_both_backends_batches_and_devices_give_the_same_integers(problem):
     *arguments, concepts = problem
     runs = [("bits", 6, 1), ("bits", 2, 4), ("dense", 6, 1), ("dense", 1, 2)]
-    found = [
-        tables.count(
-            *arguments,
-            concepts,
-            categories=CATEGORIES,
-            backend=backend,
-            batch_size=size,
-            devices=jax.devices()[:devices],
-        )
-        for backend, size, devices in runs
-    ]
+    found = []
+    for backend, size, devices in runs:
+        chosen = {"batch_size": size, "devices": jax.devices()[:devices]}
+        counting = Counting(concepts, CATEGORIES, backend=backend, **chosen)
+        found.append(tables.count(*arguments, counting))
     for other in found[1:]:
         np.testing.assert_array_equal(found[0][0], other[0])
         np.testing.assert_array_equal(found[0][1], other[1])
@@ -121,7 +115,7 @@ def test_thresholds_that_are_pixel_values(problem):
     activations, _, labels, concepts = problem
     thresholds = dissection.quantile(activations, 0.1, size=(13, 11), rule="inverted_cdf")
     bits, dense = (
-        tables.count(activations, thresholds, labels, concepts, backend=backend)[0]
+        tables.count(activations, thresholds, labels, Counting(concepts, backend=backend))[0]
         for backend in ("bits", "dense")
     )
     np.testing.assert_array_equal(bits, dense)
@@ -171,9 +165,8 @@ def test_iou_by_hand():
 def test_shuffled_pairings_are_tallies_of_shuffled_maps(problem):
     activations, thresholds, labels, concepts = problem
     orders = np.concatenate([np.arange(6)[None], dissection.derangements(6, 2)])
-    found = dissection.tally_orders(
-        activations, thresholds, labels, concepts, orders, categories=CATEGORIES
-    )
+    counting = Counting(concepts, CATEGORIES)
+    found = dissection.tally_orders(activations, thresholds, labels, orders, counting)
     assert len(found) == 3
     for order, counts in zip(orders, found, strict=True):
         right = dissection.tally(
@@ -201,7 +194,7 @@ def test_noise_stays_within_the_shuffled_null():
     labels = make_labels(24, 16, 16, 1, 6, seed=2)
     thresholds = dissection.quantile(noise, 0.1, size=(16, 16))
     orders = np.concatenate([np.arange(24)[None], dissection.derangements(24, 5)])
-    tallies = dissection.tally_orders(noise, thresholds, labels, 6, orders)
+    tallies = dissection.tally_orders(noise, thresholds, labels, orders, Counting(6))
     own, *null = (dissection.best_labels(counts.iou())[1].mean() for counts in tallies)
     assert min(null) - 0.01 < own < max(null) + 0.01
 
@@ -217,14 +210,13 @@ def test_image_weights_are_poisson_and_know_only_their_image():
 
 def test_bootstrap_counts_images_as_often_as_they_are_drawn(problem):
     activations, thresholds, labels, concepts = problem
-    options = {"categories": CATEGORIES, "replicates": 3, "seed": 1}
-    found = dissection.bootstrap(activations, thresholds, labels, concepts, **options)
-    blocks = dissection.bootstrap(
-        *(activations, thresholds, labels, concepts), **options, memory_mb=0.02, batch_size=2
-    )
+    weights = dissection.image_weights(6, 3, seed=1)
+    arguments = (activations, thresholds, labels, weights)
+    found = dissection.bootstrap(*arguments, Counting(concepts, CATEGORIES))
+    small = Counting(concepts, CATEGORIES, memory_mb=0.02, batch_size=2)
+    blocks = dissection.bootstrap(*arguments, small)
     np.testing.assert_array_equal(found[0], blocks[0])
     np.testing.assert_array_equal(found[1], blocks[1])
-    weights = dissection.image_weights(6, 3, seed=1)
     for replicate in range(3):
         drawn = np.repeat(np.arange(6), weights[:, replicate])
         counts = dissection.tally(
@@ -314,7 +306,9 @@ def test_restricted_needs_categories(problem):
     with pytest.raises(ValueError, match="needs categories"):
         counts.iou(restricted=True)
     with pytest.raises(ValueError, match="needs categories"):
-        dissection.bootstrap(activations, thresholds, labels, concepts, restricted=True)
+        weights = dissection.image_weights(6, 2)
+        arguments = (activations, thresholds, labels, weights, Counting(concepts))
+        dissection.bootstrap(*arguments, restricted=True)
 
 
 def test_counts_go_to_the_host_before_they_overflow(problem, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import mixaug_jax
 from mixaug_jax import dissection
 from mixaug_jax.core import say
-from mixaug_jax.dissection import activations, resample, result
+from mixaug_jax.dissection import Counting, Options, Resources, activations, resample, result
 
 QUICK = {"shuffles": 2, "replicates": 2, "random_baseline": False}
 
@@ -20,10 +20,8 @@ def test_units_that_are_masks_have_iou_1():
         planted.net(),
         planted.source(),
         ("pixels",),
+        Options(size=16, iou=(0.5, 0.9), **QUICK),
         thresholds={"pixels": [0.5, 0.5, 0.5]},
-        size=16,
-        iou=(0.5, 0.9),
-        **QUICK,
     )["pixels"]
     iou = found.iou()
     np.testing.assert_array_equal(iou[:, 1:4], np.eye(3))
@@ -41,11 +39,7 @@ def test_noise_stays_within_its_null():
         planted.net(planted.noise, channels=16),
         planted.source(40),
         ("pixels",),
-        shuffles=20,
-        replicates=0,
-        random_baseline=False,
-        iou=(0.005, 0.01, 0.02),
-        size=16,
+        Options(shuffles=20, replicates=0, random_baseline=False, iou=(0.005, 0.01, 0.02), size=16),
     )["pixels"]
     detectors = found.counts[1, 0].sum(-1)
     null = found.null[:, 1, 0].sum(-1)
@@ -56,7 +50,8 @@ def test_noise_stays_within_its_null():
 
 def test_counts_agree_with_the_kernels_one_by_one():
     net, source = planted.net(), planted.source()
-    found = dissection.dissect(net, source, ("mixed",), size=12, **QUICK, seed=3)["mixed"]
+    options = Options(size=12, **QUICK, seed=3)
+    found = dissection.dissect(net, source, ("mixed",), options)["mixed"]
     images = np.stack([net.preprocess(source[i]["image"]) for i in range(12)])
     acts = np.asarray(net.features(images, "mixed"))
     # The label maps by hand: whole images at the nearest pixel.
@@ -66,7 +61,8 @@ def test_counts_agree_with_the_kernels_one_by_one():
     np.testing.assert_allclose(found.threshold, threshold, rtol=1e-5)
     category = dissection.Vocabulary(planted.NAMES).category
     orders = np.concatenate([np.arange(12)[None], dissection.derangements(12, 2, 3)])
-    tallies = dissection.tally_orders(acts, found.threshold, maps, 5, orders, categories=category)
+    counted = Counting(5, category)
+    tallies = dissection.tally_orders(acts, found.threshold, maps, orders, counted)
     np.testing.assert_array_equal(found.tally.concept, tallies[0].concept)
     unsure = ambiguous(acts, found.threshold, (12, 12))
     assert (abs(found.tally.unit - tallies[0].unit) <= unsure).all()
@@ -98,13 +94,10 @@ def test_devices_and_batches_end_to_end():
             net,
             source,
             ("mixed",),
-            size=16,
-            batch_size=batch,
-            devices=jax.local_devices()[:count],
-            shuffles=0,
-            replicates=0,
-            random_baseline=False,
+            Options(size=16, shuffles=0, replicates=0, random_baseline=False),
             thresholds={"mixed": np.full(6, 0.2)},
+            resources=Resources(batch_size=batch),
+            devices=jax.local_devices()[:count],
         )["mixed"].tally
         for count, batch in ((1, 64), (1, 3), (2, 4), (4, 5))
     )
@@ -124,13 +117,13 @@ def test_one_forward_pass_for_all_stages_and_seldom_more_past_the_bound(monkeypa
         return run(self, start, stop)
 
     monkeypatch.setattr(activations.Forward, "run", counted)
-    arguments = (planted.net(), planted.source(), ("mixed", "pixels"))
-    kept = dissection.dissect(*arguments, size=16, **QUICK)
+    arguments = (planted.net(), planted.source(), ("mixed", "pixels"), Options(size=16, **QUICK))
+    kept = dissection.dissect(*arguments)
     assert runs == [(("pixels", "mixed"), 0, 12)]
     assert not capsys.readouterr().out
     runs.clear()
     # Room for the smaller layer alone: 12 images of 8x8x6 float32 are 18 KiB, of 16x16x3 36 KiB.
-    repeated = dissection.dissect(*arguments, size=16, **QUICK, cache_gb=20 / 2**20)
+    repeated = dissection.dissect(*arguments, resources=Resources(cache_gb=20 / 2**20))
     assert runs[0] == (("pixels", "mixed"), 0, 12)
     assert {layers for layers, _, _ in runs[1:]} == {("pixels",)}
     assert "pixels: its activations need" in capsys.readouterr().out
@@ -142,25 +135,26 @@ def test_one_forward_pass_for_all_stages_and_seldom_more_past_the_bound(monkeypa
 
 
 def test_a_dense_layer_is_a_map_of_one_node():
-    found = dissection.dissect(planted.net(), planted.source(), ("fc",), size=8, **QUICK)["fc"]
+    options = Options(size=8, **QUICK)
+    found = dissection.dissect(planted.net(), planted.source(), ("fc",), options)["fc"]
     assert found.top_maps.shape == (3, 5, 1, 1)
     assert (found.tally.unit % 64 == 0).all()  # whole images are on or off
 
 
 def test_random_weights_are_counted_too():
     net = planted.net()
-    options = {"size": 16, "shuffles": 0, "replicates": 0, "seed": 5}
-    found = dissection.dissect(net, planted.source(), ("mixed",), **options)["mixed"]
+    options = Options(size=16, shuffles=0, replicates=0, seed=5)
+    found = dissection.dissect(net, planted.source(), ("mixed",), options)["mixed"]
     other = planted.net(seed=5)
-    again = dissection.dissect(other, planted.source(), ("mixed",), **options)["mixed"]
+    again = dissection.dissect(other, planted.source(), ("mixed",), options)["mixed"]
     np.testing.assert_array_equal(found.random, again.counts)
     assert found.null.shape == (0, 2, 2, 3, 3)
     assert found.replicates.shape == (0, 2, 2, 3, 3)
 
 
 def test_one_image_has_no_null(capsys):
-    options = {"size": 16, "images": 1, "random_baseline": False, "replicates": 2}
-    found = dissection.dissect(planted.net(), planted.source(), ("pixels",), **options)["pixels"]
+    options = Options(size=16, max_images=1, random_baseline=False, replicates=2)
+    found = dissection.dissect(planted.net(), planted.source(), ("pixels",), options)["pixels"]
     assert found.null.shape[0] == 0
     assert found.top_images.shape == (3, 1)
     assert "no chance level: one image" in capsys.readouterr().out
@@ -168,17 +162,20 @@ def test_one_image_has_no_null(capsys):
 
 def test_no_unit_above_the_threshold():
     found = dissection.dissect(
-        planted.net(), planted.source(), ("pixels",), size=16, iou=(0.999,), **QUICK,
+        planted.net(),
+        planted.source(),
+        ("pixels",),
+        Options(size=16, iou=(0.999,), **QUICK),
         thresholds={"pixels": [9, 9, 9]},
-    )["pixels"]  # fmt: skip
+    )["pixels"]
     assert not found.counts.any()
     assert found.unique().tolist() == [[0, 0, 0]]
 
 
 def test_restricted_counts_less_area():
     arguments = (planted.net(), planted.source(), ("mixed",))
-    free = dissection.dissect(*arguments, size=16, **QUICK)["mixed"]
-    tied = dissection.dissect(*arguments, size=16, **QUICK, restricted=True)["mixed"]
+    free = dissection.dissect(*arguments, Options(size=16, **QUICK))["mixed"]
+    tied = dissection.dissect(*arguments, Options(size=16, **QUICK, restricted=True))["mixed"]
     np.testing.assert_array_equal(free.tally.intersection, tied.tally.intersection)
     assert (tied.iou() >= free.iou()).all()
     np.testing.assert_array_equal(tied.iou(), free.tally.iou(restricted=True))
@@ -187,26 +184,36 @@ def test_restricted_counts_less_area():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": ("layer4",)}, "'layer4' is not in this network; its layers: pixels, mixed, fc"),
-        ({"q": 0.0}, "q=0.0 is not a tail share"),
-        ({"q": 1.0}, "q=1.0 is not a tail share"),
-        ({"over": "all"}, "over='all' is not known; use one of upsampled, raw"),
-        ({"rule": "median"}, "rule='median' is not known; use one of linear, hazen"),
-        ({"padding": "wrap"}, "padding='wrap' is not known; use one of edge, zero"),
+        ({"q": 0.0}, "q must be a number above 0 and below 1; got 0.0"),
+        ({"q": 1.0}, "q must be a number above 0 and below 1; got 1.0"),
+        ({"over": "all"}, "over must be one of upsampled, raw; got 'all'"),
+        ({"rule": "median"}, "rule must be one of linear, hazen, inverted_cdf; got 'median'"),
+        ({"padding": "wrap"}, "padding must be one of edge, zero; got 'wrap'"),
         ({"iou": ()}, "must be one or more thresholds"),
         ({"iou": (1.0,)}, "from 0 up to below 1"),
-        ({"shuffles": -1}, "shuffles=-1 must be 0 or more"),
+        ({"shuffles": -1}, "shuffles must be an integer of at least 0; got -1"),
+        ({"precision": "highst"}, r"got 'highst' \(did you mean 'highest'\?\)"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        Options(**options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layers": ("layer4",)}, "layers must be one of pixels, mixed, fc; got 'layer4'"),
         ({"thresholds": {"pixels": [0.5]}}, r"layer 'pixels' have shape \(1,\); it has 3 units"),
     ],
 )
-def test_bad_options_compile_nothing(monkeypatch, options, message):
+def test_bad_arguments_compile_nothing(monkeypatch, arguments, message):
     def compiled(*arguments):
         raise AssertionError("compiled")
 
     monkeypatch.setattr(activations, "_program", compiled)
-    arguments = {"layers": ("pixels",), "size": 16} | options
     with pytest.raises(ValueError, match=message):
-        dissection.dissect(planted.net(), planted.source(), **arguments)
+        dissection.dissect(planted.net(), planted.source(), **({"layers": ("pixels",)} | arguments))
 
 
 def test_a_set_without_masks_is_refused():
@@ -218,7 +225,7 @@ def test_a_set_without_masks_is_refused():
 def test_activations_that_are_not_finite_are_refused():
     net = planted.net(planted_nan)
     with pytest.raises(ValueError, match="activations of image 0 hold NaN"):
-        dissection.dissect(net, planted.source(), ("pixels",), size=16, **QUICK)
+        dissection.dissect(net, planted.source(), ("pixels",), Options(size=16, **QUICK))
 
 
 def planted_nan(image):
@@ -232,7 +239,8 @@ def test_last_maps():
 
 
 def test_saved_and_loaded(tmp_path):
-    found = dissection.dissect(planted.net(), planted.source(), ("mixed",), size=16, **QUICK)
+    options = Options(size=16, **QUICK)
+    found = dissection.dissect(planted.net(), planted.source(), ("mixed",), options)
     path = tmp_path / "mixed.npz"
     dissection.save(found["mixed"], path)
     again = dissection.load(path)
@@ -251,11 +259,11 @@ def test_saved_and_loaded(tmp_path):
 
 
 def test_compare(tmp_path):
-    source = planted.source()
+    source, options = planted.source(), Options(size=16, **(QUICK | {"replicates": 9}))
     runs = {
-        f"seed {seed}": dissection.dissect(
-            planted.net(seed=seed), source, ("mixed",), size=16, **(QUICK | {"replicates": 9})
-        )["mixed"]
+        f"seed {seed}": dissection.dissect(planted.net(seed=seed), source, ("mixed",), options)[
+            "mixed"
+        ]
         for seed in (0, 1)
     }
     a, b = runs.values()
@@ -275,13 +283,16 @@ def test_compare(tmp_path):
 
 
 def test_what_cannot_be_compared():
-    arguments = (planted.net(), planted.source(), ("pixels",))
-    a = dissection.dissect(*arguments, size=16, **QUICK)["pixels"]
-    with pytest.raises(ValueError, match="needs two dissections or more, not 1"):
+    def dissected(**options):
+        options = Options(**({"size": 16, **QUICK} | options))
+        return dissection.dissect(planted.net(), planted.source(), ("pixels",), options)["pixels"]
+
+    a = dissected()
+    with pytest.raises(ValueError, match="needs two dissections or more; got 1"):
         dissection.compare({"a": a})
     others = {
-        "options": dissection.dissect(*arguments, size=16, **QUICK, q=0.02)["pixels"],
-        "images": dissection.dissect(*arguments, size=8, **QUICK)["pixels"],
+        "options": dissected(q=0.02),
+        "images": dissected(size=8),
         "concepts": dataclasses.replace(a, names=(*planted.NAMES[:4], ("hide", "material"))),
     }
     for what, b in others.items():

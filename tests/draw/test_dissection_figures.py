@@ -1,5 +1,7 @@
 """Tables and figures of a dissection."""
 
+import dataclasses
+
 import numpy as np
 import PIL.Image
 import planted
@@ -10,21 +12,21 @@ from mixaug_jax.core import files
 from mixaug_jax.dissection import resample
 from mixaug_jax.draw import dissection_figures, dissection_tables, style
 
-SMALL = {"size": 16, "random_baseline": False, "shuffles": 2, "replicates": 3}
+SMALL = dissection.Options(size=16, random_baseline=False, shuffles=2, replicates=3)
 
 
 @pytest.fixture(scope="module")
 def found():
     thresholds = {"pixels": [0.5, 0.5, 0.5]}
     return dissection.dissect(
-        planted.net(), planted.source(), ("pixels",), thresholds=thresholds, **SMALL
+        planted.net(), planted.source(), ("pixels",), SMALL, thresholds=thresholds
     )["pixels"]
 
 
 @pytest.fixture(scope="module")
 def empty():
     return dissection.dissect(
-        planted.net(), planted.source(), ("pixels",), thresholds={"pixels": [9, 9, 9]}, **SMALL
+        planted.net(), planted.source(), ("pixels",), SMALL, thresholds={"pixels": [9, 9, 9]}
     )["pixels"]
 
 
@@ -55,8 +57,8 @@ def test_several_runs_stand_side_by_side(found, empty):
     )
     assert [len(panel.containers) for panel in figure.axes] == [6, 6, 6]  # with their null's ranges
     assert len({c[0].get_facecolor() for c in figure.axes[0].containers[::2]}) == 3
-    arguments = (planted.net(), planted.source(), ("pixels",))
-    other = dissection.dissect(*arguments, **SMALL, iou=(0.5,))["pixels"]
+    options = dataclasses.replace(SMALL, iou=(0.5,))
+    other = dissection.dissect(planted.net(), planted.source(), ("pixels",), options)["pixels"]
     with pytest.raises(ValueError, match="two has other concepts or IoU thresholds than one"):
         dissection_figures.unique_concepts({"one": found, "two": other})
 
@@ -87,7 +89,7 @@ def test_masked_is_what_the_counts_are_made_of():
 def test_example_units_prefer_new_concepts(found):
     assert dissection_figures.example_units(found, 2).tolist() == [0, 1]
     assert dissection_figures.example_units(found, 8).tolist() == [0, 1, 2]
-    wide = dissection.dissect(planted.net(), planted.source(), ("mixed",), **SMALL)["mixed"]
+    wide = dissection.dissect(planted.net(), planted.source(), ("mixed",), SMALL)["mixed"]
     labels, values = wide.top_labels(1)
     shown = dissection_figures.example_units(wide, 6)
     assert (values[shown, 0] > 0.03).all()

@@ -1,12 +1,15 @@
 """Results of evaluations: means over images and their intervals, storing, settings."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import score_cases
 
-from mixaug_jax.attribution import rules
+from mixaug_jax.attribution import METHODS, rules
 from mixaug_jax.explain import evaluation, job
 from mixaug_jax.explain.examples import Examples
+from mixaug_jax.scores import Part, Score
 
 
 def made_up(values, labels=(), pairs=(), **curves):
@@ -16,9 +19,21 @@ def made_up(values, labels=(), pairs=(), **curves):
     labels = np.asarray(labels or [0] * number)
     curves = {name: np.float32(curve) for name, curve in curves.items()}
     settings = {"method": "gradient", "unlabeled": 3}
-    scores = {"pointing_game": values}
-    numbers, pairs = np.arange(number), dict(pairs)
-    return evaluation.Evaluation(empty, numbers, labels, labels, scores, curves, pairs, settings)
+    scores = {"pointing_game": values} | {name: curve.mean(1) for name, curve in curves.items()}
+    indices, pairs = np.arange(number), dict(pairs)
+    scores |= dict.fromkeys(pairs, np.zeros(number))
+    parts = ("pointing_game_difficult", *scores)
+    return evaluation.Evaluation(
+        empty,
+        indices,
+        labels,
+        labels,
+        scores,
+        curves,
+        pairs,
+        entries=score_cases.said(*parts),
+        settings=settings,
+    )
 
 
 def test_means_and_intervals():
@@ -31,11 +46,11 @@ def test_means_and_intervals():
     assert row.mean == pytest.approx(kept.mean())
     assert (row.images, row.left_out) == (300, 103)
     error = kept.std() / np.sqrt(300)
-    assert row.low == pytest.approx(row.mean - 1.645 * error, abs=0.3 * error)
-    assert row.high == pytest.approx(row.mean + 1.645 * error, abs=0.3 * error)
+    assert row.low == pytest.approx(row.mean - 1.96 * error, abs=0.3 * error)
+    assert row.high == pytest.approx(row.mean + 1.96 * error, abs=0.3 * error)
     assert by_class.score == "pointing_game_class_mean"
     assert by_class.mean == pytest.approx((values[100:390].mean() + values[390:].mean()) / 2)
-    nothing, _ = evaluation.summarize(made_up([np.nan, np.nan]))
+    (nothing,) = evaluation.summarize(made_up([np.nan, np.nan]))
     assert nothing.images == 0
     assert np.isnan([nothing.mean, nothing.low, nothing.high]).all()
     no_intervals, _ = evaluation.summarize(made_up([1.0, 0.0]), replicates=0)
@@ -90,13 +105,56 @@ def test_an_empty_difficult_subset_has_no_row():
     assert (rows["pointing_game_difficult"].mean, rows["pointing_game_difficult"].images) == (0, 1)
 
 
+def test_hits_are_those_of_the_score_that_says_so():
+    def right_half(heatmap):
+        return heatmap[:, 1:].sum()
+
+    own = Score(right_half, hits=True)
+    found = made_up([1.0, np.nan, 0.0])
+    np.testing.assert_array_equal(found.hits, found.scores["pointing_game"])
+    said = score_cases.said("right_half", "deletion", brought=[own])
+    values = {"right_half": np.array([0.0, 1.0, np.nan]), "deletion": np.ones(3)}
+    np.testing.assert_array_equal(
+        dataclasses.replace(found, scores=values, entries=said).hits, values["right_half"]
+    )
+    said = score_cases.said("deletion", brought=[own])
+    assert np.isnan(dataclasses.replace(found, scores=values, entries=said).hits).all()
+
+
+def test_summaries_are_those_of_the_records_that_are_given():
+    """One number of many images, of a score that the package does not have, with its interval over images."""
+
+    def mass(heatmap):
+        return heatmap.sum()
+
+    def largest(result):
+        values = result.scores["mass"]
+        return values > 0, lambda places: values[places].max()
+
+    own = Score(
+        mass, summaries={"mass_largest": Part(largest, 1), "mass_none": Part(lambda _: None)}
+    )
+    values = np.array([0.0, 2.0, 7.0, 3.0])
+    said = score_cases.said("mass", brought=[own])
+    found = dataclasses.replace(made_up([1.0] * 4), scores={"mass": values}, entries=said)
+    plain, of_many = evaluation.summarize(found, scores={"mass": own})
+    assert (plain.score, plain.mean, plain.images) == ("mass", 3, 4)
+    assert (of_many.score, of_many.mean, of_many.images) == ("mass_largest", 7, 3)
+    assert 2 <= of_many.low <= of_many.high == 7
+    assert of_many.left_out == 1 + 3
+    assert [row.score for row in evaluation.summarize(found)] == ["mass"]
+    nothing = dataclasses.replace(found, scores={"mass": np.zeros(4)})
+    assert [row.score for row in evaluation.summarize(nothing, scores={"mass": own})] == ["mass"]
+
+
 def test_stored_and_loaded(tmp_path):
     one = made_up([1.0, np.nan, 0.0], [2, 0, 1], deletion=[[1, 0.5], [0.7, 0.1], [0.9, 0.2]])
     evaluation.save(one, tmp_path / "gradient.npz")
     again = evaluation.load(tmp_path / "gradient.npz")
     assert again.settings == one.settings
+    assert again.entries == one.entries
     assert again.method == "gradient"
-    for name in ("heat", "images", "labels", "predicted"):
+    for name in ("heat", "indices", "labels", "predicted"):
         np.testing.assert_array_equal(getattr(again, name), getattr(one, name))
     for name in ("scores", "curves"):
         assert getattr(again, name).keys() == getattr(one, name).keys()
@@ -115,7 +173,8 @@ def test_settings_tell_rules_apart_by_their_text_and_arrays_by_their_checksum():
     examples = Examples(image[None], one, one, one, np.ones((1, 6, 7), bool), one, "boxes", 0)
 
     def settings(option, value):
-        made = job.Plan((), {"lrp": {option: value}})
+        chosen = job.Options(entries={"lrp": {option: value}})
+        made = job.Job({"lrp": METHODS["lrp"]}, {}, chosen)
         return job.settings_of(net, examples, "lrp", made)["options"][option]
 
     assert settings("rule", rules.Gamma(0.5)) == "Gamma(gamma=0.5)"

@@ -5,86 +5,36 @@ import functools
 
 import attribution_cases
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from explain_cases import (
+    ALIGNMENT,
+    CLASSES,
+    IMAGES,
+    SIDE,
+    SMALL,
+    direct,
+    evaluate,
+    inputs,
+    small_net,
+    source,
+)
 
 import mixaug_jax
-from mixaug_jax.attribution import METHODS, heatmap, iba_statistics
-from mixaug_jax.data.source import Source
-from mixaug_jax.explain import evaluation, job, options
-from mixaug_jax.scores import SCORES, auc
+from mixaug_jax import attribution
+from mixaug_jax.attribution import METHODS, Method, heatmap, iba_statistics
+from mixaug_jax.core import entries
+from mixaug_jax.explain import evaluation
+from mixaug_jax.scores import SCORES, Part, Score, auc
 
-SIDE, CLASSES, IMAGES = 12, 5, 7
-NAMES = tuple(f"class {k}" for k in range(CLASSES))
-# Small enough for 12 x 12 pixels, and few.
-SMALL = {
-    "occlusion": {"window": 4, "stride": 4},
-    "feature_ablation": {"window": 4},
-    "rise": {"samples": 6, "cells": 3},
-    "iba": {"steps": 2, "samples": 2},
-    "integrated_gradients": {"steps": 4},
-    "expected_gradients": {"samples": 3},
-    "smoothgrad": {"samples": 3},
-    "smoothgrad_squared": {"samples": 3},
-    "vargrad": {"samples": 3},
-    "deletion": {"window": 4},
-    "insertion": {"window": 4},
-    "morf": {"window": 4},
-    "lerf": {"window": 4},
-    "pixel_flipping": {"step": 48},
-    "sensitivity_n": {"window": 4, "n": (1, 4), "samples": 5},
-    "infidelity": {"window": 4, "samples": 5},
-    "max_sensitivity": {"samples": 2},
-    "road": {"fractions": (0.2, 0.6)},
-}
-ALIGNMENT = ("pointing_game", "energy_pointing_game", "mass_accuracy")
-DERIVED = (*evaluation.SUBSETS, "background_attribution")
+# What scores give beside themselves.
+DERIVED = tuple(part for score in SCORES.values() for part in score.also)
 
 
 @pytest.fixture(scope="module")
 def net():
-    return attribution_cases.random_net(CLASSES, SIDE)[0]
-
-
-def source(images=IMAGES, seed=0, **fields):
-    """Noise with one box a picture, called as its class; image 2 has none, and image 3 one that the crop cuts away."""
-    draw = np.random.default_rng(seed)
-    # The outer columns are cut off.
-    pixels = draw.integers(0, 256, (images, SIDE, 2 * SIDE, 3), np.uint8)
-    boxes = np.tile(np.float32([[3, 8, 9, 14]]), (images, 1, 1))
-    boxes[3::IMAGES] = [0, 0, 12, 5]
-
-    def read(i):
-        label = i % CLASSES
-        found = {"boxes": boxes[i], "box_labels": np.int32([label])}
-        if i % IMAGES == 2:
-            found = {"boxes": np.zeros((0, 4), np.float32), "box_labels": np.zeros(0, np.int32)}
-        return {"image": pixels[i], "label": label, **found}
-
-    return Source(read, images, NAMES, **{"box_names": NAMES} | fields)
-
-
-def evaluate(net, dataset=None, **given):
-    wanted = {
-        "methods": ("gradient",),
-        "scores": ALIGNMENT,
-        "options": SMALL,
-        "devices": jax.devices()[:1],
-    }
-    dataset = source() if dataset is None else dataset
-    return mixaug_jax.evaluate(net, dataset, **wanted | given)
-
-
-def inputs(net):
-    images = np.stack([net.preprocess(source()[i]["image"]) for i in range(IMAGES)])
-    return images, np.arange(IMAGES) % CLASSES
-
-
-def direct(net, method, **given):
-    """The pure function on each image alone."""
-    images, labels = inputs(net)
-    f = jax.jit(functools.partial(METHODS[method], **given))
-    return np.stack([f(net, x, k) for x, k in zip(images, labels, strict=True)])
+    return small_net()
 
 
 @pytest.mark.parametrize(
@@ -95,7 +45,7 @@ def test_attribute_is_the_method_on_each_image(net, method):
     images, labels = inputs(net)
     extra = {"baselines": images[:3]} if method == "expected_gradients" else {}
     given = SMALL.get(method, {}) | extra
-    seeded = given | ({"key": 5} if "key" in options.keywords(method) else {})
+    seeded = given | ({"key": 5} if "key" in entries.keywords(METHODS[method]) else {})
     first = mixaug_jax.attribute(net, images, labels, method, options=seeded, chunk=1)
     assert first.dtype == np.float32
     for chunk, devices in ((3, jax.devices()[:1]), (64, jax.devices()[:2])):
@@ -104,7 +54,7 @@ def test_attribute_is_the_method_on_each_image(net, method):
         )
         attribution_cases.close(again, first, 1e-6)
     some = mixaug_jax.attribute(
-        net, images[4:], labels[4:], method, options=seeded, chunk=64, numbers=[4, 5, 6]
+        net, images[4:], labels[4:], method, options=seeded, chunk=64, indices=[4, 5, 6]
     )
     attribution_cases.close(some, first[4:], 1e-6)
     if method in ("gradient", "integrated_gradients"):
@@ -152,7 +102,7 @@ def test_scores_are_those_of_the_pure_functions(net):
     curve = pure("deletion", heat[i])
     np.testing.assert_allclose(gradient.curves["deletion"][i], curve, atol=1e-6)
     np.testing.assert_allclose(gradient.scores["deletion"][i], auc(curve), atol=1e-6)
-    area = auc(pure("road", heat[i], **seeded), at=(0, *SMALL["road"]["fractions"]))
+    area = auc(pure("road", heat[i], **seeded), positions=(0, *SMALL["road"]["fractions"]))
     np.testing.assert_allclose(gradient.scores["road"][i], area, atol=1e-5)
     signed = pure("sensitivity_n", raw[i].sum(-1), **seeded)
     np.testing.assert_allclose(gradient.scores["sensitivity_n"][i], signed, atol=1e-4)
@@ -178,7 +128,7 @@ def test_left_out_and_controls(net):
         for name in (*ALIGNMENT, "background_attribution"):
             assert np.flatnonzero(np.isnan(one.scores[name])).tolist() == [2, 3]
         assert one.heat.shape == (IMAGES, SIDE, SIDE)
-        assert one.images.tolist() == list(range(IMAGES))
+        assert one.indices.tolist() == list(range(IMAGES))
     rows = {row.score: row for row in evaluation.summarize(found["center"])}
     assert (rows["pointing_game"].images, rows["pointing_game"].left_out) == (5, 2)
     assert rows["pointing_game"].mean == 1  # every box is near the center
@@ -230,16 +180,20 @@ def test_chunks_and_devices_do_not_matter(net):
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method(net, method):
-    found = evaluate(net, methods=(method,), scores=("energy_pointing_game",), images=2)[method]
+    found = evaluate(net, methods=(method,), scores=("energy_pointing_game",), max_images=2)[method]
     assert np.isfinite(found.heat).all()
     assert found.heat.shape == (2, SIDE, SIDE)
     assert found.settings["method"] == method
-    assert not set(options.keywords(method)) & {"noise", "stats"} & set(found.settings["options"])
+    assert (
+        not set(entries.keywords(METHODS[method]))
+        & {"noise", "stats"}
+        & set(found.settings["options"])
+    )
 
 
 def test_every_score(net):
     """All at once, of the controls, which compile fast."""
-    found = evaluate(net, methods=(), scores=tuple(SCORES), images=2)
+    found = evaluate(net, methods=(), scores=tuple(SCORES), max_images=2)
     for one in found.values():
         assert set(one.scores) == set(SCORES) | set(DERIVED)
         assert all(values.shape == (2,) for values in one.scores.values())
@@ -258,12 +212,12 @@ def test_iba_takes_its_statistics_from_the_reference(net):
     images, labels = inputs(net)
     others = source(20, seed=9)
     found = evaluate(
-        net, methods=("iba",), reference=others, reference_images=10, images=3, layer="relu1"
+        net, methods=("iba",), reference=others, reference_images=10, max_images=3, layer="relu1"
     )["iba"]
     chosen = np.stack([net.preprocess(others[i]["image"]) for i in range(0, 20, 2)])
     stats = iba_statistics(net, [chosen], layer="relu1")
     key = jax.random.fold_in(jax.random.key(0), 2)
-    number = found.images[1]
+    number = found.indices[1]
     assert number == 2
     one = METHODS["iba"](
         net, images[2], labels[2], stats=stats, layer="relu1", key=key, **SMALL["iba"]
@@ -276,7 +230,7 @@ def test_a_map_of_nan_never_hits(net):
     variables = jax.tree.map(lambda x: x, net.variables)
     variables["params"]["fc"]["bias"] = np.full(CLASSES, np.nan, np.float32)
     broken = dataclasses.replace(net, variables=variables)
-    found = evaluate(broken, scores=(*ALIGNMENT, "deletion"), images=1)
+    found = evaluate(broken, scores=(*ALIGNMENT, "deletion"), max_images=1)
     gradient = found["gradient"]
     assert gradient.empty == 1
     assert found["center"].empty == 0
@@ -286,94 +240,6 @@ def test_a_map_of_nan_never_hits(net):
     assert np.isnan(gradient.scores["deletion"]).all()
     row = next(r for r in evaluation.summarize(gradient) if r.score == "deletion")
     assert (row.images, row.left_out) == (0, 1)
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"methods": ("gradcamm",)}, "method 'gradcamm' is not known .did you mean 'gradcam'"),
-        ({"scores": ("pointing",)}, "score 'pointing' is not known.*allowed: best_box_iou, "),
-        (
-            {"options": {"gradient": {"steps": 3}}},
-            "options.gradient 'steps' is not known.*allowed: of",
-        ),
-        ({"options": {"integrated": {}}}, "options 'integrated' is not known"),
-        ({"layer": "layer9"}, "layer must be one of relu1, relu3, relu4; got 'layer9'"),
-        ({"layer": "fc"}, "layer must be one of"),
-        ({"reduce": "max"}, "reduce 'max' is not known.*allowed: auto, sum"),
-        ({"label": "false"}, "label 'false' is not known; allowed: true, predicted, mapped"),
-        ({"label": "mapped"}, "networks of ImageNet's 1000 classes; this one has 5"),
-        (
-            {"region": "class_masks"},
-            "region='class_masks', which this data set does not have; it has class_boxes",
-        ),
-        ({"region": "box"}, "region='box' is not known"),
-        ({"scores": ("deletion",), "options": {"deletion": {"window": 40}}}, "window is 40 pixels"),
-        (
-            {"options": {"occlusion": {"window": 40}}, "methods": ("occlusion",)},
-            "window is 40 pixels",
-        ),
-        ({"images": 5, "memory_gb": 1e-5}, "lower|take fewer images or raise memory_gb"),
-        ({"images": -1}, "images must be an integer of at least 0"),
-        ({"seed": -1}, "seed must be an integer of at least 0"),
-        ({"methods": "gradcam"}, r"methods must be several names, as in \('gradcam',\)"),
-        ({"scores": "deletion"}, r"scores must be several names, as in \('deletion',\)"),
-        ({"options": {"gradcam": 3}}, "options.gradcam must be {option: value}, got 3"),
-        (
-            {"methods": ("iba",), "reference_images": 1},
-            "iba needs at least 2 reference images, got 1",
-        ),
-        (
-            {"scores": ("road",), "options": {"road": {"fractions": (0.0, 0.5)}}},
-            "fractions must rise",
-        ),
-    ],
-)
-def test_what_cannot_work_is_said_before_any_compile(net, monkeypatch, given, message):
-    monkeypatch.setattr("mixaug_jax.evaluation.programs.Task.run", unreachable)
-    monkeypatch.setattr("mixaug_jax.evaluation.examples._forward", unreachable)
-    with pytest.raises(ValueError, match=message):
-        evaluate(net, **given)
-
-
-def unreachable(*arguments):
-    raise AssertionError("computed something")
-
-
-def test_labels_and_images_that_cannot_be_explained(net):
-    images, labels = inputs(net)
-    with pytest.raises(ValueError, match=r"labels must be in 0\.\.4, got 5"):
-        mixaug_jax.attribute(net, images, labels + 1, "gradient")
-    with pytest.raises(ValueError, match="labels must be in"):
-        mixaug_jax.attribute(net, images, labels - 1, "gradient")
-    with pytest.raises(ValueError, match="labels must be integers"):
-        mixaug_jax.attribute(net, images, labels[:3], "gradient")
-    with pytest.raises(ValueError, match=r"preprocessed, floating point \[N,h,w,C\], got uint8"):
-        mixaug_jax.attribute(net, images.astype(np.uint8), labels, "gradient")
-    for given, message in (
-        ({"chunk": -1}, "chunk must be an integer of at least 0, got -1"),
-        ({"memory_gb": -1}, "memory_gb must not be negative, got -1"),
-        ({"numbers": [1, 2]}, r"numbers must be integers \[7\], got int64 \[2\]"),
-        ({"numbers": np.arange(7.0)}, r"numbers must be integers \[7\], got float64 \[7\]"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            mixaug_jax.attribute(net, images, labels, "gradient", **given)
-    with pytest.raises(ValueError, match="memory_gb must not be negative, got -1"):
-        evaluate(net, memory_gb=-1)
-    with pytest.raises(ValueError, match="there is nothing to explain"):
-        evaluate(net, source(0, box_names=NAMES))
-    fewer = dataclasses.replace(source(), class_names=NAMES[:3])
-    with pytest.raises(ValueError, match="the network has 5 classes and the data set 3"):
-        evaluate(net, fewer)
-    wrong = dataclasses.replace(source(), read=lambda i: source()[i] | {"label": 7})
-    with pytest.raises(
-        ValueError, match="image 0 has the label 7; the network's classes go from 0 to 4"
-    ):
-        evaluate(net, wrong)
-    bare = dataclasses.replace(source(), box_names=())
-    with pytest.raises(ValueError, match="needs to know where things are"):
-        evaluate(net, bare)
-    assert evaluate(net, bare, scores=("sparseness",))["gradient"].scores["sparseness"].all()
 
 
 def test_the_predicted_class(net):
@@ -387,10 +253,138 @@ def test_the_predicted_class(net):
 
 
 def test_class_activation_maps_are_taken_where_there_are_four_nodes(net):
-    layers = job.make_plan(
-        net, source(), scores=(), options={}, layer="", reduce="auto", seed=0, images=0, memory_gb=0
+    """By `attribute` and `evaluate` alike, the last layer of 4 x 4 or more: relu3 has 6 x 6 and relu4 3 x 3."""
+    images, labels = inputs(net)
+    fine, coarse = (direct(net, "gradcam", layer=layer) for layer in ("relu3", "relu4"))
+    assert np.abs(fine - coarse).max() > 0
+    attribution_cases.close(mixaug_jax.attribute(net, images, labels, "gradcam"), fine, 1e-5)
+    attribution_cases.close(evaluate(net, methods=("gradcam",))["gradcam"].heat, fine[..., 0], 1e-5)
+    found = evaluate(net, methods=("gradcam",), layer="relu4")["gradcam"]
+    attribution_cases.close(found.heat, coarse[..., 0], 1e-5)
+
+
+def brightness(net, image, label, *, gain=1.0, key=0):
+    """A method of this file's own: what is bright, and a little noise of the image's own."""
+    return (
+        gain * image.sum(-1, keepdims=True)
+        + 0.1 * jax.random.normal(key, image.shape[:2])[..., None]
     )
-    assert layers.cam_layer == "relu3"  # 6 x 6; relu4 has 3 x 3
-    assert layers.of_method("gradcam")["layer"] == "relu3"
-    assert layers.of_method("iba")["layer"] == ""
-    assert dataclasses.replace(layers, layer="relu1").of_method("iba")["layer"] == "relu1"
+
+
+def off_center(heatmap, *, power=1):
+    """A score of this file's own, of a map alone."""
+    TRACED.append("off_center")
+    rows = np.abs(np.arange(SIDE) - (SIDE - 1) / 2)[:, None]
+    return (jnp.abs(heatmap) * rows**power).sum()
+
+
+def left_on(heatmap, net, image, label, *, steps=3):
+    """A curve: the output with the left columns gone, more at each step."""
+    TRACED.append("left_on")
+    gone = jnp.arange(steps + 1)[:, None, None, None] * 2 > jnp.arange(SIDE)[:, None]
+    return net.logits(jnp.where(gone, 0, image))[:, label]
+
+
+def doubled(explain, net, image, label):
+    return jnp.abs(explain(net, 2 * image, label)).sum()
+
+
+def on_label(attribution, image, label):
+    """Without the network, but with what is explained."""
+    return (attribution * image).sum() + label
+
+
+TRACED = []
+
+
+@pytest.fixture
+def own_names(monkeypatch):
+    """The dicts as they are after this test."""
+    for table in (METHODS, SCORES):
+        for name in (brightness.__name__, off_center.__name__, left_on.__name__):
+            monkeypatch.setitem(table, name, 0)
+            del table[name]
+
+
+def test_functions_of_ones_own(net, own_names):
+    """Given as themselves, then by name once they are in the dicts; never traced again for the same settings."""
+    given = {
+        "entries": SMALL | {"brightness": {"gain": 2.0}, "off_center": {"power": 2}},
+        "seed": 4,
+    }
+    scores = (off_center, left_on, doubled, on_label, "mass_accuracy")
+    TRACED.clear()
+    found = evaluate(net, methods=(brightness, "gradient"), scores=scores, **given)
+    assert list(found) == ["brightness", "gradient", *attribution.controls()]
+    own = found["brightness"]
+    images, labels = inputs(net)
+    keys = [jax.random.fold_in(jax.random.key(4), k) for k in range(IMAGES)]
+    raw = np.stack([
+        brightness(0, x, 0, gain=2.0, key=key) for x, key in zip(images, keys, strict=True)
+    ])  # fmt: skip
+    attribution_cases.close(own.heat, raw[..., 0], 1e-6)
+    expected = [off_center(h, power=2) for h in own.heat]
+    np.testing.assert_allclose(own.scores["off_center"], expected, rtol=1e-5)
+    curves = np.stack([left_on(0, net, x, k) for x, k in zip(images, labels, strict=True)])
+    np.testing.assert_allclose(own.curves["left_on"], curves, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(own.scores["left_on"], auc(curves), rtol=1e-4, atol=1e-5)
+    expected = (raw * images).sum((1, 2, 3)) + labels
+    np.testing.assert_allclose(own.scores["on_label"], expected, rtol=1e-4)
+    assert (own.scores["doubled"] > 0).all()
+    facts = own.entries["scores"]
+    kinds = {name: (facts[name]["kind"], facts[name]["better"]) for name in facts}
+    assert kinds["off_center"] == ("complexity", 0)
+    assert kinds["left_on"] == ("faithfulness", 0)
+    assert kinds["doubled"] == ("stability", 0)
+    assert kinds["mass_accuracy"] == ("alignment", 1)
+    assert own.settings["options"] == {"gain": 2.0, "key": 4}
+    assert own.settings["scores"]["off_center"] == {"power": 2, "key": 4}
+    assert own.settings["code"]["brightness"] == own.settings["code"]["left_on"] != ""
+    assert "gradient" not in found["gradient"].settings["code"]
+
+    TRACED.clear()
+    again = evaluate(net, methods=(brightness, "gradient"), scores=scores, **given)
+    assert not TRACED, "compiled again"
+    np.testing.assert_array_equal(again["brightness"].heat, own.heat)
+
+    # The dicts were used already.
+    with pytest.raises(ValueError, match=r"methods must be one of .*; got 'brightness'"):
+        evaluate(net, methods=("brightness",))
+    METHODS["brightness"], SCORES["off_center"] = brightness, off_center
+    by_name = evaluate(net, methods=("brightness",), scores=("off_center",), **given)["brightness"]
+    np.testing.assert_array_equal(by_name.heat, own.heat)
+    np.testing.assert_array_equal(by_name.scores["off_center"], own.scores["off_center"])
+    one = mixaug_jax.attribute(net, images, labels, "brightness", options={"gain": 2.0, "key": 4})
+    attribution_cases.close(one, raw, 1e-6)
+    same = mixaug_jax.attribute(net, images, labels, brightness, options={"gain": 2.0, "key": 4})
+    np.testing.assert_array_equal(same, one)
+
+
+def test_a_record_says_what_a_signature_cannot(net):
+    """Whether values are contributions; what is measured and what becomes of it; parts of what an example shows."""
+
+    def measured(heatmap, *, scale=3.0):
+        return jnp.stack([heatmap.min(), heatmap.max(), scale * heatmap.max()])
+
+    def reach(heatmap, *, scale=3.0):
+        return scale * heatmap.max() - heatmap.min()
+
+    def value(found, told):
+        return found[:, 2] - found[:, 0] + 100 * (told["scale"] == 5)
+
+    def where_shown(values, examples):
+        return np.where(examples.masks.any((1, 2)), values, np.nan)
+
+    part = Part(where_shown, -1, "reach of what is shown", view=False)
+    score = Score(reach, better=1, measure=measured, value=value, also={"reach_shown": part})
+    method = Method(brightness, signed=False, title="how bright")
+    found = evaluate(net, methods=(method,), scores=(score,), entries={"reach": {"scale": 5.0}})
+    one = found["brightness"]
+    assert one.entries["title"] == "how bright"
+    assert one.settings["reduce"] == "abs_sum"
+    expected = 5 * one.heat.max((1, 2)) - one.heat.min((1, 2)) + 100
+    np.testing.assert_allclose(one.scores["reach"], expected, rtol=1e-5)
+    assert np.flatnonzero(np.isnan(one.scores["reach_shown"])).tolist() == [2, 3]
+    facts = one.entries["scores"]
+    assert (facts["reach"]["better"], facts["reach"]["view"]) == (1, True)
+    assert (facts["reach_shown"]["better"], facts["reach_shown"]["view"]) == (-1, False)

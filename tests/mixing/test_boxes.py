@@ -167,9 +167,11 @@ def test_saliency_of_one_channel_is_that_of_the_gray_picture():
     np.testing.assert_array_equal(gray[0], color[0][..., :1])
     np.testing.assert_array_equal(gray[1], color[1])
     assert (gray[0] != images).any()
-    with pytest.raises(ValueError, match="images must have 3 channels, got 1"):
+    with pytest.raises(ValueError, match="images must have 3 channels; got 1"):
         mixed(images, variant="released", mean=(0.3,), std=(0.2,))
-    with pytest.raises(ValueError, match="mean and std must be 1 numbers each"):
+    with pytest.raises(
+        ValueError, match="mean and std must have a value for each channel, 1 in all"
+    ):
         mixed(images)
 
 

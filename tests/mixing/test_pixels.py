@@ -156,7 +156,7 @@ def test_one_coin_for_the_batch_or_one_for_each(batch, per):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"prob": 1.5}, "prob must be between 0 and 1, got 1.5"),
+        ({"prob": 1.5}, "prob must be between 0 and 1; got 1.5"),
         ({"prob": float("nan")}, "prob must be between 0 and 1"),
         ({"per": "pixel"}, "per must be one of batch, example"),
     ],

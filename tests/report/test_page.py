@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from mixaug_jax.report import page
-from mixaug_jax.report.page import Interval, Link, Table
+from mixaug_jax.draw import page
+from mixaug_jax.draw.page import Interval, Link, Table
 
 
 def test_table(tmp_path):

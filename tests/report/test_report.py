@@ -145,10 +145,10 @@ def test_names_of_users_are_text(tmp_path):
     names = (("none", "none"), (bad, "object"), *planted.NAMES[2:])
     from mixaug_jax import dissection
 
-    given = {"size": 16, "random_baseline": False, "shuffles": 0, "replicates": 0}
-    source = planted.source(names=names)
+    options = dissection.Options(size=16, random_baseline=False, shuffles=0, replicates=0)
+    source, thresholds = planted.source(names=names), {"pixels": [0.5] * 3}
     dissected = dissection.dissect(
-        planted.net(), source, ("pixels",), thresholds={"pixels": [0.5] * 3}, **given
+        planted.net(), source, ("pixels",), options, thresholds=thresholds
     )["pixels"]
     run = reports.write_run(tmp_path / "run & <b>", dissected)
     config = config_lib.read(run)
@@ -269,8 +269,10 @@ def test_the_command_makes_the_same_settings():
 def test_options_of_a_later_dissection_are_in_the_command(tmp_path):
     from mixaug_jax import dissection
 
-    given = {"size": 16, "random_baseline": False, "shuffles": 0, "replicates": 0, "iou": (0.2,)}
-    dissected = dissection.dissect(planted.net(), planted.source(), ("pixels",), **given)["pixels"]
+    options = dissection.Options(
+        size=16, random_baseline=False, shuffles=0, replicates=0, iou=(0.2,)
+    )
+    dissected = dissection.dissect(planted.net(), planted.source(), ("pixels",), options)["pixels"]
     run = reports.write_run(tmp_path / "run", dissected, scores=())
     text = reports.Page(writing.write_report(run)).text
     assert "'--config.dissect.iou=(0.2,)'" in text

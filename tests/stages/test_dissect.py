@@ -31,7 +31,7 @@ def files_of(*layers):
 
 def settings(**options):
     config = toy.config(epochs=1, keep_every=0.5)
-    config.dissect.update({"images": 8, "shuffles": 2, "replicates": 2} | options)
+    config.dissect.update({"max_images": 8, "shuffles": 2, "replicates": 2} | options)
     return config
 
 
@@ -179,16 +179,16 @@ def test_missing_masks(workdir, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("layers", ("layer4",), "dissect.layers='layer4' is not known.*relu1, relu3, relu4, fc"),
-        ("q", 1.5, "dissect.q must lie between 0 and 1"),
-        ("split", "val", "dissect.split='val' is not known; allowed: train, validation"),
-        ("rule", "mean", "dissect.rule='mean' is not known"),
-        ("over", "", "dissect.over='' is not known"),
-        ("padding", "wrap", "dissect.padding='wrap' is not known"),
-        ("iou", (), "dissect.iou must be thresholds"),
-        ("iou", (0.5, 1.0), "dissect.iou must be thresholds"),
-        ("images", -1, "dissect.max_images must be at least 0"),
-        ("cache_gb", -1.0, "dissect.cache_gb must be at least 0"),
+        ("layers", ("layer4",), "dissect.layers must be one of .*relu1, relu3, relu4, fc; got"),
+        ("q", 1.5, "dissect.q must be a number above 0 and below 1; got 1.5"),
+        ("split", "val", "dissect.split must be one of train, validation, test; got"),
+        ("rule", "mean", "dissect.rule must be one of linear"),
+        ("over", "", "dissect.over must be one of upsampled, raw; got ''"),
+        ("padding", "wrap", "dissect.padding must be one of edge, zero; got 'wrap'"),
+        ("iou", (), "dissect.iou must be 1 to 100 values, no two alike"),
+        ("iou", (0.5, 1.0), "each of dissect.iou must be a number at least 0 and below 1"),
+        ("max_images", -1, "dissect.max_images must be an integer of at least 0"),
+        ("cache_gb", -1.0, "dissect.cache_gb must be a number at least 0"),
         ("colors", "none.npy", "color table none.npy must be"),
         ("broden", "nowhere", "category.csv cannot be read"),
     ],
@@ -248,8 +248,10 @@ def test_defaults_are_the_papers():
     d = config_lib.get_config().dissect
     assert (d.q, tuple(d.iou), d.over, d.padding) == (0.01, (0.03, 0.04, 0.05), "upsampled", "edge")
     assert (d.shuffles, d.replicates) == (5, 20)
-    options = dataclasses.asdict(dissection.Options())
-    assert {k: v for k, v in d.to_dict().items() if k in options} == options
+    options = dataclasses.asdict(dissection.Options(max_images=500))
+    assert {k: v for k, v in d.to_dict().items() if k in options} == {
+        k: v for k, v in options.items() if k != "precision"
+    }
 
 
 def test_command_line(tmp_path):

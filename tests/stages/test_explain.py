@@ -34,7 +34,7 @@ def settings(**options):
     """The gradient, no curves, and nothing that takes long."""
     config = toy.config(epochs=1, keep_every=0.5)
     quick = {"methods": ("gradient",), "scores": ("pointing_game", "energy_pointing_game")}
-    quick |= {"images": 8, "replicates": 5}
+    quick |= {"max_images": 8, "replicates": 5}
     config.explain.update(quick | options)
     return config
 
@@ -200,20 +200,16 @@ def test_images_of_other_classes(workdir, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("methods", ("grad",), "explain.methods='grad' is not known.*allowed: center, deconvnet"),
-        ("scores", ("auc",), "explain.scores='auc' is not known.*allowed: best_box_iou"),
-        ("layer", "layer4", "explain.layer='layer4' is not known.*relu1, relu3, relu4, fc"),
-        ("split", "val", "explain.split='val' is not known; allowed: train, validation"),
-        (
-            "label",
-            "given",
-            "explain.label='given' is not known; allowed: true, predicted, mapped",
-        ),
-        ("region", "mask", "explain.region='mask' is not known"),
-        ("reduce", "max", "explain.reduce='max' is not known"),
-        ("images", -1, "explain.max_images must be at least 0"),
-        ("reference", 1, "explain.reference must be at least 2"),
-        ("memory_gb", -1.0, "explain.memory_gb must be at least 0"),
+        ("methods", ("grad",), "each of explain.methods must be one of .*deconvnet.*'grad'"),
+        ("scores", ("auc",), "each of explain.scores must be one of .*best_box_iou.*'auc'"),
+        ("layer", "layer4", "explain.layer must be one of .*relu1, relu3, relu4, fc; got"),
+        ("split", "val", "explain.split must be one of train, validation, test; got"),
+        ("label", "given", "explain.label must be one of true, predicted, mapped; got 'given'"),
+        ("region", "mask", "explain.region must be one of auto, .*'mask'"),
+        ("reduce", "max", "explain.reduce must be one of auto, .*'max'"),
+        ("max_images", -1, "explain.max_images must be an integer of at least 0"),
+        ("reference", 1, "explain.reference must be an integer of at least 2"),
+        ("memory_gb", -1.0, "explain.memory_gb must be a number at least 0"),
         ("boxes", "nowhere.csv", "the boxes nowhere.csv cannot be read: No such file"),
     ],
 )

@@ -18,7 +18,7 @@ TABLES = {"sweep.npz", "sweep.csv", "rises.png", "rises.svg"}
 def settings(**options):
     config = toy.config(epochs=1)
     small = {"rankings": ("gradient_x_input",), "shares": (10, 50), "values": ("zero", "blur")}
-    config.occlude.update({"images": 10, "light": 4, "replicates": 50} | small | options)
+    config.occlude.update({"max_images": 10, "light": 4, "replicates": 50} | small | options)
     return config
 
 
@@ -150,19 +150,27 @@ def test_every_checkpoint(workdir, monkeypatch):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("shares", (5, 101), r"anomaly\.shares must lie in 0..100 percent, not 101"),
-        ("shares", (-5,), r"anomaly\.shares must lie in 0..100 percent, not -5"),
+        (
+            "shares",
+            (5, 101),
+            r"occlude\.shares must be a number at least 0 and at most 100; got 101",
+        ),
+        ("shares", (-5,), r"occlude\.shares must be a number at least 0 and at most 100; got -5"),
         ("rankings", ("saliency",), r"occlude\.rankings must be one of gradient, .*got 'saliency'"),
-        ("grid", "half", r"anomaly\.grid must be one of default, full; got 'half'"),
-        ("window", (0, 1), r"anomaly\.window must be a positive integer or a pair of them"),
-        ("labels", ("wrong",), r"anomaly\.labels must be 'true', 'predicted' or numbers"),
-        ("labels", (), r"anomaly\.labels must be"),
-        ("split", "val", r"anomaly\.split='val' is not known"),
-        ("images", -1, r"anomaly\.images must be at least 0"),
-        ("replicates", 0, r"anomaly\.replicates must be at least 1"),
-        ("batch", 0, r"anomaly\.batch must be at least 1"),
-        ("window", (4, 17), r"anomaly\.window \(4, 17\) is larger than the image's \(16, 16\)"),
-        ("labels", ("true", 4), r"anomaly\.labels names class 4; the classes are 0..3"),
+        ("grid", "half", r"occlude\.grid must be one of default, full; got 'half'"),
+        ("window", (0, 1), r"each of occlude\.window must be an integer of at least 1"),
+        (
+            "labels",
+            ("wrong",),
+            r"each of occlude\.labels must be true, predicted, or a class's number",
+        ),
+        ("labels", (), r"occlude\.labels must be a list of one or more values"),
+        ("split", "val", r"occlude\.split must be one of '', train, validation, test; got 'val'"),
+        ("max_images", -1, r"occlude\.max_images must be an integer of at least 0"),
+        ("replicates", 0, r"occlude\.replicates must be an integer of at least 1"),
+        ("batch", 0, r"occlude\.batch must be an integer of at least 1"),
+        ("window", (4, 17), r"occlude\.window \(4, 17\) is larger than the image's \(16, 16\)"),
+        ("labels", ("true", 4), r"occlude\.labels names class 4; the classes are 0..3"),
     ],
 )
 def test_bad_settings_are_said_before_any_compile(workdir, key, value, message):
@@ -182,7 +190,7 @@ def test_the_split_is_test_where_there_is_one(workdir, monkeypatch):
     occlude.check(config)
     assert opened == ["test", "validation"]
     config.occlude.split = "test"
-    with pytest.raises(ValueError, match=r"anomaly\.split='test', but data\.test_split is empty"):
+    with pytest.raises(ValueError, match=r"occlude\.split='test', but data\.test_split is empty"):
         occlude.check(config)
 
 

@@ -207,8 +207,7 @@ def test_a_study_takes_no_device_from_its_runs(tmp_path):
     wrong = command(*flags, "--config.train.lrr=1")
     assert wrong.returncode == 2
     assert wrong.stderr == (
-        "error: unknown key train.lrr in --config.train.lrr: no config of this study has it; every key is in "
-        "mixaug_jax/config.py\n"
+        "error: no config of this study has it: unknown key train.lrr (did you mean train.lr?)\n"
     )
 
 

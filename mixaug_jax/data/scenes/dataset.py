@@ -5,7 +5,7 @@
 
 Ten classes that differ in shape alone, while colors, materials, background, light and clutter are
 random, unless a shortcut is planted. The scenes are rendered once, by all cores, through a TFDS
-builder into array_record files under a cache folder; `mixaug_jax.data.render` draws them.
+builder into array_record files under a cache folder; `mixaug_jax.data.scenes.renderer` draws them.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import shutil
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mixaug_jax.core import files, say
+from mixaug_jax.core import checks, files, say
 from mixaug_jax.data.scenes import farm, renderer
 from mixaug_jax.data.source import Source
 
@@ -116,10 +116,7 @@ def scenes(split: str, config, *, annotations: bool = True) -> Source:
         ValueError: an unknown split, a setting out of its range, a cache folder that cannot be
             written or that has no room.
     """
-    if split not in renderer.SPLITS:
-        raise ValueError(
-            f"the scenes have no split {split!r}: there are {', '.join(renderer.SPLITS)}"
-        )
+    checks.choice("the split of scenes", split, renderer.SPLITS)
     settings = _settings(config)
     folder = prepare(settings, _cache_root(config))
     skip = ("boxes", "box_labels", "concepts")
@@ -148,15 +145,12 @@ def _settings(config):
     for field in dataclasses.fields(renderer.Settings)[1:]:
         given[field.name] = config.data.scenes[field.name]
     if not 32 <= given["size"] <= 224:
-        raise ValueError(f"data.size is {given['size']}: scenes are drawn at 32 to 224 pixels")
-    if given["seed"] < 0:
-        raise ValueError(f"data.scenes.seed is {given['seed']}: it must not be negative")
+        raise ValueError(f"data.size must be 32 to 224 pixels for scenes; got {given['size']}")
+    checks.not_negative("data.scenes.seed", given["seed"])
     for name in renderer.SPLITS:
-        if given[name] < 1:
-            raise ValueError(f"data.scenes.{name} is {given[name]}: it must be at least one scene")
+        checks.count(f"data.scenes.{name}", given[name])
     for name in ("background", "color", "position", "label_noise"):
-        if not 0 <= given[name] <= 1:
-            raise ValueError(f"data.scenes.{name} is {given[name]}: it must be within 0 and 1")
+        checks.fraction(f"data.scenes.{name}", given[name])
     return renderer.Settings(**given)
 
 

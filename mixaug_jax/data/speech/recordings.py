@@ -41,7 +41,7 @@ import wave
 import jax
 import numpy as np
 
-from mixaug_jax.core import say
+from mixaug_jax.core import checks, say
 from mixaug_jax.data.layout import class_files
 from mixaug_jax.data.source import Source
 from mixaug_jax.data.speech import spectrogram
@@ -122,7 +122,7 @@ def picture(samples: np.ndarray, size: int, audio) -> tuple[np.ndarray, np.ndarr
     samples = np.asarray(samples)
     if samples.ndim != 1 or not samples.size or not np.isfinite(samples).all():
         raise ValueError(
-            f"samples must be one or more finite numbers [n], got {list(samples.shape)}"
+            f"samples must be one or more finite numbers [n]; got {list(samples.shape)}"
         )
     window, hop = round(audio.window * audio.rate), round(audio.hop * audio.rate)
     frames = spectrogram.frame_count(len(samples), window, hop)
@@ -247,11 +247,7 @@ def _read_arrays(path, split):
 def _parts(path, arrays):
     """The split of each recording, str [N]."""
     if "split" in arrays:
-        wrong = set(np.unique(arrays["split"]).tolist()) - set(_SPLITS)
-        if wrong:
-            raise ValueError(
-                f"{path}: split names {min(map(repr, wrong))}; allowed: {', '.join(_SPLITS)}"
-            )
+        checks.choices(f"{path}: split", np.unique(arrays["split"]).tolist(), _SPLITS)
         return arrays["split"]
     if "index" not in arrays:
         raise ValueError(f"{path} has neither split nor index, which say what is test data")
@@ -276,7 +272,7 @@ def _load(path):
         raise ValueError(f"{path} has no array {missing[0]}; it has {', '.join(sorted(arrays))}")
     audio, length, label = arrays["audio"], arrays["length"], arrays["label"]
     if audio.dtype != np.int16 and audio.dtype.kind != "f":
-        raise ValueError(f"{path}: audio is {audio.dtype}; it must be int16 or floating point")
+        raise ValueError(f"{path}: audio must be int16 or floating point; got {audio.dtype}")
     per_recording = [arrays[k] for k in ("length", "label", "split", "index") if k in arrays]
     if not label.size or any(a.shape != label.shape[:1] for a in per_recording):
         raise ValueError(f"{path}: length, label, split and index need one value a recording")
@@ -288,6 +284,6 @@ def _load(path):
     number = rate.shape == () and rate.dtype.kind in "iuf" and np.isfinite(rate)
     if not number or rate < 1 or rate != int(rate):
         raise ValueError(
-            f"{path}: rate must be one number of samples a second, whole and above 0, not {rate}"
+            f"{path}: rate must be one number of samples a second, whole and above 0; got {rate}"
         )
     return arrays

@@ -9,10 +9,13 @@ which images were scanned, so differences to its numbers are to be read with tha
 import pathlib
 from typing import NamedTuple
 
+import ml_collections
 import numpy as np
 
 from mixaug_jax import config as config_lib
-from mixaug_jax.core import say
+from mixaug_jax.config import keys
+from mixaug_jax.config.allowed import Choice, Key, Many, Text, section
+from mixaug_jax.core import files, say
 from mixaug_jax.dissection.result import PER, Dissection, load
 from mixaug_jax.draw import dissection_figures, dissection_tables, style
 from mixaug_jax.stages import dissect as dissection_stage
@@ -29,6 +32,16 @@ PUBLISHED = {
     "cutmix": _CUTMIX.format("CutMix"),
     "saliencymix": "the README of afm-shahab-uddin/SaliencyMix on GitHub links to it (ResNet-50), on Google Drive",
 }
+KEYS = section(
+    "released",
+    {
+        "dir": Key("", "the folder of released weights", Text()),
+        "models": Key(
+            MODELS, "all of the networks, or some", Many(Choice(MODELS), 1, distinct=True)
+        ),
+    },
+    "released",
+)
 _ENDINGS = (".pth", ".pt", ".tar", ".safetensors", ".npz")
 # Won et al. 2023: numbers and sentences of the text, in the order of MODELS. Its figure 3 has them all, but only as bars, so ""
 # is what the text does not give. What it says without a number is a claim; `holds` knows how to read it.
@@ -93,17 +106,18 @@ def run(config, workdir, *, which: str = "latest", required: bool = False) -> No
         their authors published them.
       MemoryError, OSError: memory or disk ran out.
     """
+    check(config)
     workdir = pathlib.Path(workdir)
     names = tuple(config.released.models)
     if len(config.dissect.layers) != 1:
         raise ValueError(
             f"dissect.layers={config.dissect.layers} must name one layer: the paper's table has one"
         )
-    files = find_files(config.released.dir, names)
+    places = find_files(config.released.dir, names)
     dissection_stage.check(config)
-    configs = {name: _config_of(config, file) for name, file in files.items()}
+    configs = {name: _config_of(config, file) for name, file in places.items()}
     for name in names:  # all first: a damaged file is found before hours of work
-        say.line(f"{name}: {files[name]}")
+        say.line(f"{name}: {places[name]}")
         import_stage.import_run(configs[name], workdir / name)
     for name in names:
         say.line(f"dissecting {name}")
@@ -115,6 +129,13 @@ def run(config, workdir, *, which: str = "latest", required: bool = False) -> No
     style.save_figure(figure(results, cells), workdir / "released")
     say.line(text(cells))
     say.line(f"written to {workdir}: released.csv, released.png, released.svg")
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for settings that cannot work."""
+    config_lib.check(config)
+    own = {"released": config.released.to_dict()} if "released" in config else {}
+    keys.check_values(config_lib.flatten(own), KEYS)
 
 
 def find_files(place: str, names: tuple[str, ...]) -> dict[str, pathlib.Path]:
@@ -257,4 +278,6 @@ def figure(results: dict[str, Dissection], cells: list[Cell]):
     return drawn
 
 
-STAGE = Stage(run, config_lib.check)
+STAGE = Stage(
+    run, config_lib.check, "the published protocol on released networks (configs/released.py)"
+)

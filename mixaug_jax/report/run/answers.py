@@ -68,30 +68,34 @@ def concepts(result: Dissection) -> str:
     return text + "."
 
 
-def pointing(scores: list[dict]) -> str:
-    """How often the first method points at the object, beside the controls; "" where it was not measured."""
-    first, controls = _rows(scores, "pointing_game")
-    if first is None:
-        return ""
-    places = {"center": "the image's center", "random": "a random pixel"}
-    beside_it = [f"{places[name]} does in {row['mean']:.0%}" for name, row in controls.items()]
-    text = f"The peak of {first['method']} lies on the object in {first['mean']:.0%} of {first['images']:g} images"
-    text += f" (resampled images: {first['low']:.0%} to {first['high']:.0%})"
-    as_good = any(row["mean"] >= first["mean"] for row in controls.values())
-    return _sentence(text, beside_it, as_good)
+def explanations(scores: list[dict], entries: dict) -> list[str]:
+    """A sentence for each score that a study judges: the first method's, beside the controls'.
+
+    Args:
+      scores: rows of scores.csv.
+      entries: {method: what its results say of it and of the scores}, of entries.json.
+    """
+    said = []
+    known = next(iter(entries.values()), {}).get("scores", {})
+    for name, facts in known.items():
+        rows = [row for row in scores if row["score"] == name and not _missing(row["mean"])]
+        methods = [row for row in rows if row["kind"] == "method"]
+        if facts["headline"] and "axis" in facts and methods:  # a part of a score has no axis
+            controls = [row for row in rows if row["kind"] == "control"]
+            said.append(_beside_controls(methods[0], controls, facts, entries))
+    return said
 
 
-def deletion(scores: list[dict]) -> str:
-    """The area under the first method's deletion curve, beside random order; "" where it was not measured."""
-    first, controls = _rows(scores, "deletion")
-    if first is None:
-        return ""
-    orders = {"center": "from the center outwards it is", "random": "in random order it is"}
-    beside_it = [f"{orders[name]} {row['mean']:.3f}" for name, row in controls.items()]
-    text = f"Deleting pixels in the order of {first['method']} leaves an area of {first['mean']:.3f} under the curve"
-    text += f" (resampled images: {first['low']:.3f} to {first['high']:.3f}; smaller is better)"
-    as_good = any(row["mean"] <= first["mean"] for row in controls.values())
-    return _sentence(text, beside_it, as_good)
+def _beside_controls(first, controls, facts, entries):
+    title, better = facts["title"], facts["better"]
+    side = {1: "; larger is better", -1: "; smaller is better", 0: ""}[better]
+    method = entries[first["method"]]["title"]
+    text = f"{title[:1].upper()}{title[1:]} of {method}: {first['mean']:.3f} ({first['low']:.3f} to {first['high']:.3f} "
+    text += f"over {first['images']:g} images{side})"
+    beside_it = [f"{entries[row['method']]['title']} {row['mean']:.3f}" for row in controls]
+    as_good = any(better * (row["mean"] - first["mean"]) >= 0 for row in controls)
+    verdict = " A control that knows nothing of the network matches or beats it." if as_good else ""
+    return f"{'; '.join([text, *beside_it])}.{verdict}"
 
 
 def rising(rows: list[dict], label: str) -> tuple[int, int]:
@@ -131,19 +135,5 @@ def rises(rows: list[dict], by_chance: dict[str, float]) -> str:
     return f"{text} {CHANCE}" if by_chance else text
 
 
-def _rows(scores, name):
-    """The row of the first method with this score, and those of the two controls that are named."""
-    rows = [row for row in scores if row["score"] == name and not _missing(row["mean"])]
-    methods = [row for row in rows if row["kind"] == "method"]
-    controls = {row["method"]: row for row in rows if row["kind"] == "control"}
-    controls = {k: controls[k] for k in ("random", "center") if k in controls}
-    return (methods[0] if methods else None), controls
-
-
 def _missing(value):
     return value == "" or math.isnan(value)
-
-
-def _sentence(text, beside_it, as_good):
-    verdict = " What knows nothing of the network does as well or better." if as_good else ""
-    return f"{'; '.join([text, *beside_it])}.{verdict}"

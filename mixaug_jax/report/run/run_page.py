@@ -2,20 +2,20 @@
 
 import contextlib
 import dataclasses
+import json
 import pathlib
 import shutil
 
 from mixaug_jax import config as config_lib
 from mixaug_jax.core import files
-from mixaug_jax.core.stats import PERCENTILES
+from mixaug_jax.core.stats import LEVEL, PERCENTILES
 from mixaug_jax.dissection import result
-from mixaug_jax.draw import dissection_figures, style, training_figures
+from mixaug_jax.draw import dissection_figures, page, style, training_figures
+from mixaug_jax.draw.page import Interval, Table
 from mixaug_jax.explain import evaluation as explained
 from mixaug_jax.occlusion import outcomes
-from mixaug_jax.report import augmentations, page, provenance
-from mixaug_jax.report.page import Interval, Table
+from mixaug_jax.report import augmentations, provenance
 from mixaug_jax.report.run import answers
-from mixaug_jax.study.measures import BETTER
 from mixaug_jax.training import metric_log
 
 _MOST = 100  # rows of a long table on the page; all are in its CSV file
@@ -36,13 +36,15 @@ def make(workdir: pathlib.Path, folder: pathlib.Path) -> str:
     if problem:
         said.append(problem)
     said += [answers.concepts(found) for found in list(results.values())[-1:]]
-    said += [text for text in (answers.pointing(scores), answers.deletion(scores)) if text]
+    entries = _entries(source)
+    said += answers.explanations(scores, entries)
     parts = [
         _augmentation(config, shown, problem, folder),
         _training(config, lines, folder),
         _concepts(workdir, folder, results, unread),
-        _explanations(source, folder, scores),
+        _explanations(source, folder, scores, entries),
         _occlusion(workdir, folder),
+        *page.read_sections(workdir),
         provenance.section(folder, workdir, config, _asked(config, results, source, scores)),
     ]
     title = f"{_method(config)} on {config.data.name}, seed {config.seed}"
@@ -89,7 +91,11 @@ def _augmentation(config, shown, problem, folder):
     method = config.mix.name
     caption = "Training images as they are. Nothing is mixed in this run."
     alt = f"a row of training images with their labels: {_flat(shown.labels[0])}"
-    if method != "none":
+    if method != "none" and len(shown.names) == 1:
+        caption = (
+            f"Training images as they are. {method} was brought to the run and is not known here."
+        )
+    elif method != "none":
         caption = (
             f"Training images, and the same under {method}. Below each is the label it is trained with. "
             "For the picture every image has draws of its own; of "
@@ -286,7 +292,7 @@ def _asked(config, results, source, scores):
     return {key: value for key, value in given.items() if key in had and had[key] != value}
 
 
-def _explanations(source, folder, scores):
+def _explanations(source, folder, scores, entries):
     title = "Explanations"
     if not scores:
         return page.section(
@@ -310,32 +316,33 @@ def _explanations(source, folder, scores):
                 folder, "curves", caption, alt="line charts; the areas are in the table of scores"
             )
         )
-    chief = [row for row in scores if _is_chief(row["score"])]
-    parts.append(page.table(folder, score_table(chief or scores)))
+    facts = next(iter(entries.values()), {}).get("scores", {})
+    chief = [row for row in scores if not facts.get(row["score"], {}).get("view")]
+    parts.append(page.table(folder, score_table(chief or scores, facts)))
     if 0 < len(chief) < len(scores):
-        every = dataclasses.replace(score_table(scores), name="scores_all")
+        every = dataclasses.replace(score_table(scores, facts), name="scores_all")
         parts.append(page.folded("Every score", page.table(folder, every), long=True))
     return page.section("explanations", title, *parts)
 
 
-def _is_chief(score):
-    """Not another view of a score that is there: means over classes, a part of the images, and 1 - background_attribution."""
-    views = (*explained.SUBSETS, "energy_pointing_game")
-    return score not in views and not score.endswith("_class_mean")
+def _entries(source) -> dict:
+    """What the results say of their methods and scores, {} where that is not there."""
+    path = source / "entries.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def score_table(scores: list[dict]) -> Table:
-    """Methods and controls against scores, means over images with their intervals."""
+def score_table(scores: list[dict], facts: dict[str, dict]) -> Table:
+    """Methods and controls against scores, means over images with their intervals; `facts` says which way is better."""
     names = list(dict.fromkeys(row["score"] for row in scores))
     cells = {(r["method"], r["score"]): Interval(r["mean"], r["low"], r["high"]) for r in scores}
     methods = {row["method"]: row["kind"] for row in scores}
     rows = [(m, kind, *(cells.get((m, name)) for name in names)) for m, kind in methods.items()]
-    smaller = ", ".join(_plain(name) for name in names if BETTER.get(name, 0) < 0)
+    smaller = [_plain(name) for name in names if facts.get(name, {}).get("better", 0) < 0]
     caption = (
-        f"Scores of every explanation, means over at most {max(row['images'] for row in scores)} images, with percentiles "
-        f"{PERCENTILES[0]} and {PERCENTILES[1]} of images drawn anew. Controls know nothing of the network."
+        f"Scores of every explanation, means over at most {max(row['images'] for row in scores)} images, with "
+        f"{100 * LEVEL:g} % intervals by bootstrap over images. Controls know nothing of the network."
     )
-    caption += f" Smaller is better for {smaller}." if smaller else ""
+    caption += f" Smaller is better for {', '.join(smaller)}." if smaller else ""
     return Table("scores", caption, ("method", "kind", *map(_plain, names)), rows)
 
 

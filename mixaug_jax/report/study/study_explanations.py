@@ -12,13 +12,13 @@ import numpy as np
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import data, models
+from mixaug_jax.attribution.controls import random as random_map
 from mixaug_jax.core import walk
 from mixaug_jax.core.files import load_if, load_npz, save_npz
 from mixaug_jax.data import transforms
-from mixaug_jax.draw import explanation_figures, style
+from mixaug_jax.draw import explanation_figures, page, style
 from mixaug_jax.explain import evaluation, regions
 from mixaug_jax.explain.evaluation import Evaluation
-from mixaug_jax.report import page
 from mixaug_jax.report.study import study_figures
 from mixaug_jax.study.results import Study
 
@@ -96,9 +96,8 @@ def _overlays(study, seed, found, folder):
     except (ValueError, OSError) as error:
         text = f"The images that were explained cannot be read here: {str(error).splitlines()[0]}"
         return page.missing(text)
-    unknown = np.full(len(first.indices), np.nan)
     heats = {name: one.heat[rows] for name, one in found.items()}
-    hits = {name: one.scores.get("pointing_game", unknown)[rows] for name, one in found.items()}
+    hits = {name: one.hits[rows] for name, one in found.items()}
     style.save_figure(
         explanation_figures.sheet(shown.images, shown.masks, heats, hits), folder / "overlays"
     )
@@ -113,8 +112,7 @@ def _overlays(study, seed, found, folder):
 
 def _shown(result) -> np.ndarray:
     """Which images: spread evenly over those with a region, over all where none has one, as on a run's page."""
-    hits = result.scores.get("pointing_game", np.full(len(result.indices), np.nan))
-    shown = np.flatnonzero(~np.isnan(hits))
+    shown = np.flatnonzero(~np.isnan(result.hits))
     shown = shown if len(shown) else np.arange(len(result.indices))
     return shown[walk.spread(len(shown), _IMAGES)]
 
@@ -171,7 +169,7 @@ def _curves(study, seed, found, folder):
     first = next(iter(found.values()))
     if not first.curves:
         return page.missing("There are no curves: no score that removes pixels was asked for.")
-    random = {n: r for n, r in _load(study, seed, "random").items() if _same(r, first)}
+    random = {n: r for n, r in _load(study, seed, random_map.__name__).items() if _same(r, first)}
     colors = {name: study_figures.color(study, name) for name in found}
     style.save_figure(explanation_figures.compared_curves(found, random, colors), folder / "curves")
     caption = (

@@ -4,9 +4,8 @@ import pathlib
 
 import numpy as np
 
-from mixaug_jax.draw import style
-from mixaug_jax.report import page
-from mixaug_jax.report.page import Interval, Table
+from mixaug_jax.draw import page, style
+from mixaug_jax.draw.page import Interval, Table
 from mixaug_jax.report.study import study_figures as drawn
 from mixaug_jax.study.results import Study
 from mixaug_jax.study.sentences import name, title

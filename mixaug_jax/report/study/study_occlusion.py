@@ -5,9 +5,8 @@ import pathlib
 import numpy as np
 
 from mixaug_jax.core import files
-from mixaug_jax.draw import style
-from mixaug_jax.report import page
-from mixaug_jax.report.page import Table
+from mixaug_jax.draw import page, style
+from mixaug_jax.draw.page import Table
 from mixaug_jax.report.run import answers
 from mixaug_jax.report.study import study_figures, study_numbers
 from mixaug_jax.study import sentences

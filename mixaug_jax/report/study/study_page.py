@@ -7,9 +7,9 @@ import pathlib
 
 from mixaug_jax import config as config_lib
 from mixaug_jax.dissection import result as dissection
-from mixaug_jax.draw import style, training_figures
-from mixaug_jax.report import augmentations, page, provenance
-from mixaug_jax.report.page import Link, Table
+from mixaug_jax.draw import page, style, training_figures
+from mixaug_jax.draw.page import Link, Table
+from mixaug_jax.report import augmentations, provenance
 from mixaug_jax.report.study import study_explanations, study_numbers, study_occlusion
 from mixaug_jax.report.study import study_figures as drawn
 from mixaug_jax.study import plan

@@ -113,6 +113,25 @@ def section(name: str, title: str, *parts: str) -> str:
     return f'<section id="{name}" data-title="{escape(title)}"><h2>{escape(title)}</h2>{inner}</section>'
 
 
+def write_section(workdir: pathlib.Path, name: str, title: str, *parts: str) -> None:
+    """Keeps a part of the page in `<workdir>/sections/<name>.html`: what a stage or a paper offers to the page of its run.
+
+    Args:
+      workdir: of the run.
+      name: of the file and of the section's anchor.
+      title: plain text.
+      parts: HTML from the functions of this module.
+    """
+    files.write_text(workdir / "sections" / f"{name}.html", section(name, title, *parts))
+
+
+def read_sections(workdir: pathlib.Path) -> list[str]:
+    """What `write_section` kept, in the order of the names."""
+    return [
+        path.read_text(encoding="utf-8") for path in sorted((workdir / "sections").glob("*.html"))
+    ]
+
+
 def table(folder: pathlib.Path, content: Table, *, most: int = 0) -> str:
     """A sortable table with buttons that copy it; all of it is written to `<folder>/<name>.csv`.
 

@@ -1,0 +1,117 @@
+"""The table of keys, second part: what the stages after a training are asked."""
+
+from mixaug_jax import attribution, scores
+from mixaug_jax.config.allowed import (
+    NOTHING,
+    Choice,
+    Either,
+    Entry,
+    Flag,
+    Int,
+    Key,
+    Many,
+    Number,
+    Text,
+    section,
+)
+from mixaug_jax.config.training_keys import SEED
+from mixaug_jax.explain import examples, options, regions
+from mixaug_jax.occlusion import grid
+
+_SPLITS = ("train", "validation", "test")
+_COUNT = Int(0, 10**9)
+_REPLICATES = Int(0, 10**6)
+_GIB = Number(0, 10**6)
+_CLASS = Either(
+    Text(pattern=r"true|predicted|\d{1,6}"), Int(0, 999_999), "true, predicted, or a class's number"
+)
+
+# fmt: off
+_DISSECT = {
+    "layers": Key((), "of the network; (): the last two that give maps",
+                  Many(Text(1), distinct=True)),
+    "split": Key("validation", "whose images", Choice(_SPLITS)),
+    "max_images": Key(500, "at most so many, spread evenly over the split; 0: all", _COUNT),
+    "size": Key(0, "side of the label maps; 0: the input's, or a quarter of it above 112 pixels",
+                Int(0, 4096)),
+    "q": Key(0.01, "a unit is on where its activation is in this upper share of all values",
+             Number(0, 1, above=True, below=True)),
+    "over": Key("upsampled", "the maps whose values q refers to", Choice(("upsampled", "raw"))),
+    "rule": Key("linear", "of the quantile", Choice(("linear", "hazen", "inverted_cdf"))),
+    "padding": Key("edge", "beyond a map's outer nodes", Choice(("edge", "zero"))),
+    "restricted": Key(False, "a unit's area counts on images with the concept's category only",
+                      Flag()),
+    "iou": Key((0.03, 0.04, 0.05), "a unit detects a concept where IoU is above",
+               Many(Number(0, 1, below=True), 1, 100, distinct=True)),
+    "shuffles": Key(5, "of label maps against images, for the level of chance", Int(0, 10**6)),
+    "replicates": Key(20, "of the bootstrap over images, for intervals", _REPLICATES),
+    "random_baseline": Key(True, "also count the same architecture with random weights", Flag()),
+    "seed": Key(0, "of the shuffles, the bootstrap and the random weights", SEED),
+    "colors": Key("auto", "names of pixels where the data has none",
+                  Text(1, what="auto, off or the file of a table")),
+    "broden": Key("", "a folder in Broden's format, to use in place of the data set", Text()),
+    "segmenter": Key("", "weights of UPerNet, to find concepts: a folder, or ENCODER,DECODER",
+                     Text()),
+    "segmenter_sizes": Key((256,), "of the segmenter's input, pixels; probabilities are averaged",
+                           Many(Int(32, 4096), 1, 16)),
+    "cache_gb": Key(4.0, "GiB of activations on disk; beyond, the forward pass is repeated",
+                    _GIB, NOTHING),
+}
+
+_EXPLAIN = {
+    "methods": Key(("gradient", "integrated_gradients", "guided_backprop", "gradcam"),
+                   "of attribution; the controls random, center and sobel are always added",
+                   Many(Entry(lambda: attribution.METHODS), distinct=True)),
+    "scores": Key(("pointing_game", "energy_pointing_game", "mass_accuracy", "deletion",
+                   "insertion", "sparseness"),
+                  "that judge each explanation", Many(Entry(lambda: scores.SCORES), distinct=True)),
+    "split": Key("validation", "whose images", Choice(_SPLITS)),
+    "max_images": Key(50, "at most so many, spread evenly over the split; 0: all", _COUNT),
+    "label": Key("true", "the class explained; mapped: ImageNet's, by objects' names",
+                 Choice(examples.LABELS)),
+    "region": Key("auto", "to point at; auto: the first there is",
+                  Choice(("auto", *regions.KINDS))),
+    "boxes": Key("", "a CSV of boxes for the images, as ImageNet's LOC_val_solution.csv", Text()),
+    "layer": Key("", 'of CAMs and the bottleneck; "": CAMs the last with 4 x 4 nodes, iba its own',
+                 Text()),
+    "reduce": Key("auto", "over channels; auto: as suits the method",
+                  Entry(lambda: options.REDUCES)),
+    "reference": Key(100, "training images, for expected_gradients' baselines and iba's statistics",
+                     Int(2, 10**6)),
+    "replicates": Key(200, "of the bootstrap over images, for intervals", _REPLICATES),
+    "seed": Key(0, "of all draws", SEED),
+    "memory_gb": Key(2.0, "GiB, on a CPU in all; decides how much is done at once. 0: no bound",
+                     _GIB),
+}
+
+_OCCLUDE = {
+    "grid": Key("default", "removals: default (180 cells) or full (2688), unless named one by one",
+                Choice(("default", "full"))),
+    "rankings": Key((), "see occlusion.Grid", Many(Choice(grid.RANKINGS), distinct=True)),
+    "selections": Key((), "see occlusion.Grid", Many(Choice(grid.SELECTIONS), distinct=True)),
+    "shares": Key((), "of all units that are removed, percent",
+                  Many(Number(0, 100), most=100, distinct=True)),
+    "values": Key((), "see occlusion.Grid", Many(Choice(grid.VALUES), distinct=True)),
+    "window": Key((1, 1), "rows and columns of a unit, pixels (bands and frames of a spectrogram)",
+                  Many(Int(1, 4096), 2, 2)),
+    "channels": Key("sum", "a unit has the sum of all channels, or each is one",
+                    Choice(grid.CHANNELS)),
+    "labels": Key(("true", "predicted"), "whose loss ranks",
+                  Many(_CLASS, 1, distinct=True)),
+    "split": Key("", 'whose images; "": test where there is one, else validation',
+                 Choice(("", *_SPLITS))),
+    "max_images": Key(200, "at most so many, spread evenly over the split; 0: all", _COUNT),
+    "light": Key(50, "images as a part of --stage=all; 0: no part of it", _COUNT),
+    "steps": Key(50, "gradients of integrated_gradients", Int(1, 10**6)),
+    "samples": Key(50, "noisy copies of smoothgrad", Int(1, 10**6)),
+    "seed": Key(0, "of random removals, noise and the bootstrap", SEED),
+    "replicates": Key(1000, "of the bootstrap over images, for intervals", Int(1, 10**6)),
+    "batch": Key(50, "images in memory at once, over all devices", Int(1, 2**20)),
+}
+# fmt: on
+
+KEYS: dict[str, Key] = {
+    **section("dissect", _DISSECT, "dissect"),
+    **section("explain", _EXPLAIN, "explain"),
+    **section("occlude", _OCCLUDE, "occlude"),
+}

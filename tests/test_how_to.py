@@ -1,0 +1,149 @@
+"""The how-to pages' code is what runs: each page's file through its own stage, as written."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+import toy
+
+import mixaug_jax
+from mixaug_jax import attribution, data, mixing, models, pipeline, scores
+from mixaug_jax.config import brought
+
+PAGES = pathlib.Path(__file__).parents[1] / "docs" / "how-to"
+
+
+def blocks(page):
+    return re.findall(r"```python\n(.*?)```", (PAGES / page).read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def file_of(tmp_path):
+    """The settings that a page's file gives; what it brings is taken back afterwards."""
+    tables = (mixing.MIXERS, models.MODELS, data.SOURCES, attribution.METHODS, scores.SCORES, pipeline.STAGES)  # fmt: skip
+    kept = [dict(table) for table in tables]
+
+    def make(page):
+        path = tmp_path / re.match(r'"""(\w+)\.py:', blocks(page)[0])[1]
+        path = path.with_suffix(".py")
+        path.write_text(blocks(page)[0])
+        return brought.run_file(path)
+
+    yield make
+    for table, before in zip(tables, kept, strict=True):
+        table.clear()
+        table.update(before)
+
+
+def small(settings):
+    """As small as it gets, on pictures that need no file."""
+    tiny = toy.config()
+    settings.data.update(size=16, batch_size=16)
+    settings.model.width = 1.0
+    settings.eval.batch_size = 16
+    settings.train.update(epochs=1, warmup=0.0, log_every=2)
+    settings.explain.max_images = 6
+    if settings.model.name == "resnet18":
+        settings.model.name = tiny.model.name
+    return settings
+
+
+def train(settings, workdir, monkeypatch):
+    monkeypatch.setattr(data, "open_splits", lambda config: toy.splits())
+    pipeline.run(small(settings), workdir, "train")
+
+
+def test_mixer(file_of, tmp_path, monkeypatch):
+    module = file_of("mixer.md")
+    train(module.get_config(), tmp_path / "run", monkeypatch)
+    assert mixaug_jax.load(tmp_path / "run").layers
+    images = np.random.default_rng(0).normal(size=(4, 6, 6, 3)).astype(np.float32)
+    targets = np.eye(4, dtype=np.float32)
+    mixed, labels = module.halfmix(mixaug_key(), images, targets, prob=1.0)
+    np.testing.assert_array_equal(mixed[:, :3], images[:, :3])
+    np.testing.assert_allclose(labels.sum(1), 1)
+
+
+def mixaug_key():
+    import jax
+
+    return jax.random.key(0)
+
+
+@pytest.mark.parametrize(
+    ("page", "name"), [("method.md", "local_contrast"), ("score.md", "center_of_mass")]
+)
+def test_method_and_score(file_of, trained, tmp_path, monkeypatch, page, name):
+    settings = file_of(page).get_config()
+    workdir = toy.copy_run(trained, tmp_path / "run")
+    source = toy.source(8)
+
+    def with_concepts(split):
+        def read(index):
+            example = source[index]
+            return example | {"concepts": (example["image"][..., :1] > 90).astype(np.uint8)}
+
+        names = (("none", "none"), ("bright", "object"))
+        return data.Source(read, len(source), source.class_names, concept_names=names)
+
+    toy.use(monkeypatch, with_concepts)
+    config = toy.config()
+    config.explain.methods = settings.explain.methods[-1:]
+    config.explain.scores = settings.explain.scores
+    config.explain.max_images = 6
+    pipeline.run(config, workdir, "explain")
+    assert (
+        name in (workdir / "attribution" / "scores.csv").read_text()
+        or (workdir / "attribution" / f"{name}.npz").exists()
+    )
+
+
+def test_data_set(file_of, tmp_path):
+    settings = file_of("data-set.md").get_config()
+    settings.train.update(epochs=2, lr=0.05)
+    settings.model.name = "tiny"
+    settings.data.batch_size = 16
+    settings.eval.batch_size = 32
+    pipeline.run(settings, tmp_path / "run", "train")
+    source = data.open_source("validation", settings)
+    assert source[1]["label"] == 1
+    assert source[1]["concepts"].shape == (32, 32, 1)
+
+
+def test_network(file_of, tmp_path, monkeypatch):
+    module = file_of("network.md")
+    settings = module.get_config()
+    train(settings, tmp_path / "run", monkeypatch)
+    net = mixaug_jax.load(tmp_path / "run")
+    assert net.layers == ("first", "norm", "second", "logits")
+    names = vars(module)
+    exec(compile(blocks("network.md")[1], "network.md", "exec"), names)  # what a reader would paste
+    assert names["maps"].shape == (1, 8, 8, 16)
+
+
+def test_stage(file_of, trained, tmp_path, monkeypatch, capsys):
+    file_of("stage.md")
+    workdir = toy.copy_run(trained, tmp_path / "run")
+    toy.use(monkeypatch, toy.source(40))
+    pipeline.run(toy.config(), workdir, "confidence")
+    assert "The largest probability is 0." in capsys.readouterr().out
+    assert len((workdir / "confidence" / "probabilities.csv").read_text().splitlines()) == 33
+    text = mixaug_jax.write_report(workdir).read_text()
+    assert "The largest probability is 0." in text
+    assert 'href="#confidence"' in text
+
+
+def test_activations(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    segmentation = rng.integers(0, 3, (12, 8, 8, 1))
+    planted = np.stack([(segmentation[..., 0] == c) for c in (1, 2)], -1)[:, ::1, ::1].astype(
+        np.float32
+    )
+    np.save(tmp_path / "activations.npy", planted + rng.random(planted.shape, np.float32) / 9)
+    np.save(tmp_path / "segmentation.npy", segmentation)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(blocks("activations.md")[0], "activations.md", "exec"), names)
+    assert names["labels"].ravel().tolist() == [1, 2]
+    assert names["unique"].shape == names["chance"].shape
