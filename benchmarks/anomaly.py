@@ -65,8 +65,8 @@ def make_jobs(net, size, images, batch, grid):
             jax.block_until_ready(gradients(net, seen, labels[:batch], labels[:batch]))
 
     def sweep_job():
-        options = {"grid": grid, "labels": ("true",), "batch_size": batch}
-        sweeping.sweep(net, dataset, range(images), **options, devices=jax.devices()[:1])
+        options = sweeping.Options(grid, labels=("true",), batch_size=batch)
+        sweeping.sweep(net, dataset, range(images), options, devices=jax.devices()[:1])
 
     return {"forward": forward_job, "sweep": sweep_job, "gradients": gradient_job}, removals
 

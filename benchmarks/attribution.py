@@ -11,7 +11,7 @@ what the process grew by in the first run.
 "CPU" is processor time of all threads (`time.process_time`), which other programs on the machine disturb less than wall time.
 PyTorch's threads wait in loops, which counts as processor time: where other programs run, compare with one thread each
 (`taskset -c 0 python -m ...`). PyTorch's network lies in memory as it does by default; what its other order gives shows in the
-first lines, for the forward pass and the input's gradient alone. Ours are compiled as the layers compile them, with
+first lines, for the forward pass and the input's gradient alone. Ours are compiled as the stages compile them, with
 `devices_lib.compiler_options`.
 
 Floors: an evaluation is 8.2 GFLOP forward, and as many again for its input's gradient; no program is quicker than the speed of
@@ -21,6 +21,7 @@ one large matrix product. `floor` is that time over ours.
 import argparse
 import copy
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -179,7 +180,8 @@ def gradcam(peer, x, tx, labels, size):
     x, tx, labels = x[: size.cams], tx[: size.cams], labels[: size.cams]
 
     def ours(net, images, labels):
-        return jax.vmap(METHODS["gradcam"], (None, 0, 0))(net, images, labels)
+        explain = functools.partial(METHODS["gradcam"], layer="layer4")
+        return jax.vmap(explain, (None, 0, 0))(net, images, labels)
 
     def captum():
         maps = LayerGradCam(peer, peer.layer4).attribute(
@@ -354,7 +356,7 @@ def main():
     gflop, peak = forward_flops(net.model, x[:1]) / 1e9, matmul_speed()
     print(f"a matrix product: {peak:.1f} GFLOP/s; a forward pass: {gflop:.1f} GFLOP")
     bound = memory.evaluation_bytes(net, x.shape[1:]) / 2**20
-    print(f"the layer's bound of an evaluation's memory: {bound:.0f} MiB")
+    print(f"the bound of an evaluation's memory: {bound:.0f} MiB")
     plain_passes(net, peer, x[:AT_ONCE], tx[:AT_ONCE], options.repeats)
     for name in options.only:
         row = ROWS[name](peer, x, tx, labels, size)

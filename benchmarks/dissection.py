@@ -6,7 +6,7 @@
 The setting is layer4 of ResNet-50: 2048 units of 7x7, label maps of 56x56 with 6 slots and about 48
 of 1200 labels an image, q = 0.01. Activations are made up: white noise smoothed by a 2x2 box, of
 unit variance, minus 0.65, ReLU, so that 74 % are zero and neighbors go together; each unit has its
-own scale. They lie in a memory map, as the dissection layer keeps them. Label maps are random
+own scale. They lie in a memory map, as the stage keeps them. Label maps are random
 blocks of 8x8 pixels, a fifth unlabeled.
 
 All columns are measured in turns in one run, and the best turn counts. "CPU" is processor time of
@@ -133,17 +133,17 @@ def forward_job(images, batch=16):
 def dissection_jobs(activations, labels, categories, devices):
     """{name: (job, number of images)}."""
     images = len(activations)
-    options = {"categories": categories, "devices": devices}
-    orders = dissection.derangements(images, 5)
+    counting = dissection.Counting(CONCEPTS, categories, devices=devices)
+    own, orders = np.arange(images)[None], dissection.derangements(images, 5)
     size = (SIZE, SIZE)
     thresholds = dissection.quantile(activations, Q, size=size, devices=devices)
-    arguments = (activations, thresholds, labels, CONCEPTS)
+    arguments, weights = (activations, thresholds, labels), dissection.image_weights(images, 20)
     jobs = {
         "thresholds": lambda: dissection.quantile(activations, Q, size=size, devices=devices),
         "thresholds, raw": lambda: dissection.quantile(activations, Q, over="raw", devices=devices),
-        "tally": lambda: dissection.tally(*arguments, **options),
-        "shuffled null, 5": lambda: dissection.tally_orders(*arguments, orders, **options),
-        "bootstrap, 20": lambda: dissection.bootstrap(*arguments, **options),
+        "tally": lambda: dissection.tally_orders(*arguments, own, counting),
+        "shuffled null, 5": lambda: dissection.tally_orders(*arguments, orders, counting),
+        "bootstrap, 20": lambda: dissection.bootstrap(*arguments, weights, counting),
     }
     return {name: (job, images) for name, job in jobs.items()}
 

@@ -19,8 +19,8 @@ import numpy as np
 
 import mixaug_jax
 from mixaug_jax.attribution import METHODS, iba_statistics
+from mixaug_jax.core import entries
 from mixaug_jax.explain import memory
-from mixaug_jax.explain.options import keywords
 from mixaug_jax.models import MODELS, Net, Preprocess
 
 FEW = {"steps": 8, "samples": 8, "window": 64, "stride": 64}
@@ -37,10 +37,11 @@ def explain(method: str, side: int, images: int, memory_gb: float) -> None:
     model = MODELS["resnet50"](1000)
     x = np.random.default_rng(0).normal(size=(images, side, side, 3)).astype(np.float32)
     net = Net(model, jax.jit(model.init)(jax.random.key(0), x[:1]), Preprocess(side))
-    options = {k: v for k, v in FEW.items() if k in keywords(method)}
-    if "baselines" in keywords(method):
+    known = entries.keywords(METHODS[method])
+    options = {k: v for k, v in FEW.items() if k in known}
+    if "baselines" in known:
         options["baselines"] = x
-    if "stats" in keywords(method):
+    if "stats" in known:
         options["stats"] = iba_statistics(net, [x])
     labels = np.zeros(images, int)
     mixaug_jax.attribute(net, x, labels, method, options=options, memory_gb=memory_gb)

@@ -9,8 +9,8 @@ missing is said with where its authors published it. PHOTOS holds train/<class>/
 (--config.dissect.split=train takes the others). The table goes to the console, to released.csv and to released.png. A run that
 was stopped goes on with the same command.
 
-Expect: not run here on the released files, which could not be had. The paper's numbers are in mixaug_jax/released.py; it does
-not say which images it scanned.
+Expect: not run here on the released files, which could not be had. The paper's numbers are in mixaug_jax/papers/released/; it
+does not say which images it scanned.
 """
 
 from mixaug_jax import config
@@ -20,6 +20,7 @@ from mixaug_jax.papers import released
 
 def get_config(data="folder"):
     settings = config.get_config("baseline", data)
+    settings.stages = ("released",)
     settings.model.name = "resnet50"  # the files decide; this is what they are expected to hold
     settings.data.size = 224
     settings.dissect.layers = ("layer4",)  # after its last ReLU

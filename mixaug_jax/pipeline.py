@@ -1,8 +1,12 @@
 """The table of all stages, and what runs them: `run` for one network, `run_study` for many."""
 
+import os
 import pathlib
 import time
 from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import report, study
@@ -12,6 +16,7 @@ from mixaug_jax.papers import released
 from mixaug_jax.stages import dissect, explain, forecast, occlude, train, weights
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.study import plan, tables
+from mixaug_jax.training import checkpoint as checkpoint_lib
 
 STAGES: dict[str, Stage] = {
     "train": train.STAGE,
@@ -33,7 +38,12 @@ ALL = (
 
 
 def run(
-    config, workdir, stage: str = "all", *, checkpoint: str = "latest", code: str = "recorded"
+    config: ml_collections.ConfigDict,
+    workdir: os.PathLike | str,
+    stage: str = "all",
+    *,
+    checkpoint: str = "latest",
+    code: str = "recorded",
 ) -> None:
     """Does what `python -m mixaug_jax.main` does: one stage of a run, or all of them.
 
@@ -55,8 +65,10 @@ def run(
     if (pathlib.Path(workdir) / "config.json").exists():
         brought.bring(brought.read(config_lib.read(workdir)), workdir, code)
     names = _names(config, stage)
-    for name in names if len(names) > 1 else ():
-        STAGES[name].check(config)  # what cannot work is said before a training, not after it
+    # What cannot work is said before a training, not after it; a network that is there already each stage asks itself.
+    given = checkpoint_lib.is_given(workdir) and not config.weights
+    for name in names if len(names) > 1 and not given else ():
+        STAGES[name].check(config)
     for name in names:
         began = time.monotonic()
         STAGES[name].run(config, workdir, which=checkpoint, required=stage != "all")
@@ -65,12 +77,19 @@ def run(
 
 def _names(config, stage):
     """The stages that a name stands for."""
-    names = (stage,) if stage != "all" else tuple(config.stages) or ALL
+    own = tuple(config.stages)
+    names = (stage,) if stage != "all" else own or ALL
     checks.choices("stage", names, STAGES)
+    if stage == "train" and own and stage not in own:
+        raise ValueError(
+            f"this config trains nothing: config.stages is {', '.join(own)}; leave out --stage=train"
+        )
     return names
 
 
-def check(config, workdir, stage: str = "all") -> None:
+def check(
+    config: ml_collections.ConfigDict, workdir: os.PathLike | str, stage: str = "all"
+) -> None:
     """Says all that can be said of a run before its first step, and raises where it cannot work.
 
     Args:
@@ -87,9 +106,9 @@ def check(config, workdir, stage: str = "all") -> None:
 
 
 def run_study(
-    configs=(),
+    configs: Any = (),
     seeds: Sequence[int] = (),
-    workdir="",
+    workdir: os.PathLike | str = "",
     *,
     overrides: Sequence[str] = (),
     unmixed_labels: bool = False,

@@ -10,7 +10,7 @@ from score_cases import Linear
 
 from mixaug_jax.models import Net, Preprocess
 from mixaug_jax.occlusion.grid import Grid, plan
-from mixaug_jax.occlusion.removal import evaluate, rank
+from mixaug_jax.occlusion.removal import Batch, evaluate, rank
 
 MEAN = np.array([0.3, -0.2], np.float32)
 
@@ -34,7 +34,8 @@ def keys_of(images):
 @functools.partial(jax.jit, static_argnames="grid")
 def remove(net, x, labels, by, keys, mean, grid):
     cells = plan(grid, x.shape[1:]).cells
-    return evaluate(net, rank(net, x, labels, by, keys, mean, grid=grid), cells, grid=grid)
+    ranking = rank(net, Batch(x, labels, by, keys), mean, grid=grid)
+    return evaluate(net, ranking, cells, grid=grid)
 
 
 def run(net, x, labels, grid, ranked_by=None, mean=MEAN, keys=None):

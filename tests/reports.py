@@ -1,4 +1,4 @@
-"""Working directories with small results of every layer, made without training; and a reader of pages."""
+"""Working directories with small results of every stage, made without training; and a reader of pages."""
 
 import html.parser
 import itertools
@@ -7,12 +7,14 @@ import pathlib
 
 import numpy as np
 import planted
+import score_cases
 import toy
 from matplotlib.figure import Figure
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import dissection
-from mixaug_jax.core import files
+from mixaug_jax.attribution import METHODS
+from mixaug_jax.core import entries, files
 from mixaug_jax.dissection import result
 from mixaug_jax.draw import dissection_figures, dissection_tables, occlusion_tables, style
 from mixaug_jax.training import checkpoint
@@ -38,7 +40,7 @@ def found():
 
 
 def write_run(workdir, dissected=None, *, method="mixup", seed=0, accuracy=0.75, scores=SCORES):
-    """What the layers write; without `dissected` and `scores` their folders are left out."""
+    """What the stages write; without `dissected` and `scores` their folders are left out."""
     workdir = pathlib.Path(workdir)
     config = toy.config(method)
     config.seed = seed
@@ -62,7 +64,7 @@ def write_run(workdir, dissected=None, *, method="mixup", seed=0, accuracy=0.75,
     return workdir
 
 
-def write_anomaly(folder, shift=0.0):
+def write_occlusion(folder, shift=0.0):
     """A sweep of four removals under five names each, of which one raises the accuracy; and two figures."""
     folder.mkdir(parents=True)
     rows = []
@@ -103,6 +105,12 @@ def write_dissection(folder, dissected):
 
 def write_attribution(folder, scores):
     folder.mkdir(parents=True)
+    names = dict.fromkeys(score for _, _, score, *_ in scores)
+    told = {
+        method: score_cases.said(*names, kind=kind, title=entries.title_of(METHODS[method]))
+        for method, kind, *_ in scores
+    }
+    files.write_json(folder / "entries.json", told)
     header = ("method", "kind", "score", "mean", "low", "high", "images", "left_out")
     files.write_csv(folder / "scores.csv", header, [(*row, 40, 0) for row in scores])
     for name in ("curves", "overlays"):

@@ -3,8 +3,11 @@
 import json
 
 import numpy as np
+import score_cases
 
 from mixaug_jax import config as config_lib
+from mixaug_jax.attribution import METHODS
+from mixaug_jax.core import entries
 from mixaug_jax.dissection import counting
 from mixaug_jax.dissection import result as dissection
 from mixaug_jax.explain import evaluation
@@ -21,11 +24,12 @@ def asked(folder, methods=("baseline", "cutmix"), seeds=(0, 1, 2), overrides=(),
     return runs
 
 
-def write_run(run, *, accuracy=0.9, unique=5, null=1.0, scores=None, steps=10, **settings):
-    """The files of a finished run. scores: {method: {score: [N] or a number for all of 6 images}}."""
+def write_run(run, *, accuracy=0.9, unique=5, null=1.0, scores=None, brought=(), **settings):
+    """The files of a finished run. scores: {method: {score: [N] or a number for all of 6 images}}; brought: see
+    `explanations`."""
     config = config_lib.resolve(run.config, train_size=640, class_names=("a", "b"))
     with config.unlocked():
-        config.resolved.steps = steps
+        config.resolved.steps = 10
     for folder in ("checkpoints/10", "dissection", "attribution"):
         (run.workdir / folder).mkdir(parents=True)
     (run.workdir / "config.json").write_text(config_lib.to_json(config))
@@ -33,7 +37,7 @@ def write_run(run, *, accuracy=0.9, unique=5, null=1.0, scores=None, steps=10, *
     (run.workdir / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     dissection.save(concepts(unique, null), run.workdir / "dissection" / "layer4.npz")
     for method, values in (scores or {}).items():
-        found = explanations(method, values, **settings)
+        found = explanations(method, values, brought=brought, **settings)
         evaluation.save(found, run.workdir / "attribution" / f"{method}.npz")
 
 
@@ -67,17 +71,22 @@ def concepts(unique, null=1.0, **changed):
     )
 
 
-def explanations(method, values, images=6, **settings):
-    """An evaluation whose scores are given."""
+def explanations(method, values, images=6, brought=(), **settings):
+    """An evaluation whose scores are given; `brought`: those that the package does not have, as functions or records."""
     heat = np.random.default_rng(len(method)).normal(size=(images, 8, 8)).astype(np.float32)
     scores = {k: np.broadcast_to(np.asarray(v, np.float64), images) for k, v in values.items()}
+    record = METHODS[method]
+    kind = "control" if record.control else "method"
     return evaluation.Evaluation(
         heat=heat,
-        images=np.arange(images),
+        indices=np.arange(images),
         labels=np.zeros(images, int),
         predicted=np.zeros(images, int),
         scores=scores,
         curves={},
         pairs={},
+        entries=score_cases.said(
+            *values, kind=kind, title=entries.title_of(record), brought=brought
+        ),
         settings={"method": method, "split": "test", "weights": 1, "examples": 7} | settings,
     )

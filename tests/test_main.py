@@ -19,9 +19,15 @@ def command(*flags):
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ([], "--config=configs/METHOD.py[:DATA] is needed"),
-        (["--config=configs/nothing.py"], "No such file or directory: 'configs/nothing.py'"),
-        (["--config=configs/cutmix.py", "--config.train.lrr=1"], 'Did you mean "lr"'),
+        ([], "--config=NAME[:DATA] is needed"),
+        (
+            ["--config=configs/nothing.py"],
+            "there is no config configs/nothing.py; those that come with the package are baseline, ",
+        ),
+        (
+            ["--config=configs/cutmix.py", "--config.train.lrr=1"],
+            "unknown key train.lrr (did you mean train.lr?)",
+        ),
         (["--config=configs/cutmix.py:folder", "--config.data.dir=/nowhere"], "/nowhere"),
     ],
 )

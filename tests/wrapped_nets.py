@@ -1,4 +1,4 @@
-"""One small network four times: as a StagedModel, as a linen and as an nnx CNN of Flax's documentation, and as users vary these."""
+"""One small network as a StagedModel, and as the linen and nnx CNNs of Flax's documentation; and what users make of these."""
 
 import functools
 from typing import Any, ClassVar
@@ -97,8 +97,8 @@ class Deep(nn.Module):
 
     def setup(self):
         self.blocks = [Block(size) for size in self.sizes]
-        self.twice = nn.Dense(5, dtype=self.dtype)
-        self.again = nn.Dense(5)
+        self.twice = nn.Dense(6, dtype=self.dtype)
+        self.again = nn.Dense(6)
         self.head = nn.Dense(self.num_classes)
         self.dropout = nn.Dropout(0.5)
 

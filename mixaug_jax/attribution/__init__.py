@@ -49,6 +49,7 @@ from mixaug_jax.attribution.path import expected_gradients, integrated_gradients
 from mixaug_jax.attribution.perturbation import feature_ablation, occlusion, rise
 from mixaug_jax.attribution.relevance import deeplift, excitation_backprop, lrp
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import AnyArray, Array, Float
 
 __all__ = ["METHODS", "Method", "controls", "heatmap", "iba_statistics"]
 
@@ -91,7 +92,7 @@ def controls() -> tuple[str, ...]:
     return tuple(name for name, method in METHODS.items() if getattr(method, "control", False))
 
 
-def heatmap(a, reduce="sum"):
+def heatmap(a: Float[AnyArray, "*n h w C"] | list, reduce: str = "sum") -> Float[Array, "*n h w"]:
     """One value a pixel: attributions [...,h,w,C] -> [...,h,w].
 
     Args:

@@ -1,7 +1,9 @@
 """The per-sample information bottleneck (Schulz et al. 2020, arXiv 2001.00396): how many bits of each place are needed."""
 
+import dataclasses
 import functools
 import math
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,19 @@ from mixaug_jax.attribution.cam import outputs_from
 from mixaug_jax.attribution.gradient import as_key
 from mixaug_jax.attribution.target import map_layer, nan_like
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import (
+    Array,
+    Attribution,
+    Count,
+    Float,
+    Given,
+    Image,
+    Indices,
+    Label,
+    Net,
+    Scalar,
+    Seed,
+)
 
 # The released library (package IBA) and the code of the paper differ in their settings. "library": deviations of all values,
 # at least MIN_STD; cells that are almost always zero are shut. "paper": its estimator for layers after a ReLU; noise of at
@@ -26,22 +41,37 @@ LEARNING_RATE = 1.0
 DEPTH = 0.5  # of the default layer: layer2 of a ResNet, as in the paper
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Options:
+    """How `bottleneck` looks for the mask: the options of `iba`, which says what they are."""
+
+    layer: str = ""
+    variant: str = "library"
+    beta: float = 10.0
+    steps: int = 10
+    samples: int = 10
+    sigma: float = 1.0
+    key: Seed = 0
+    noise: Given = ()
+    chunk: int = 10
+
+
 def iba(
-    net,
-    image,
-    label,
+    net: Net,
+    image: Image,
+    label: Label,
     *,
-    stats=(),
-    layer="",
-    variant="library",
-    beta=10.0,
-    steps=10,
-    samples=10,
-    sigma=1.0,
-    key=0,
-    noise=(),
-    chunk=10,
-):
+    stats: Given = (),
+    layer: str = "",
+    variant: str = "library",
+    beta: float = 10.0,
+    steps: int = 10,
+    samples: int = 10,
+    sigma: float = 1.0,
+    key: Seed = 0,
+    noise: Given = (),
+    chunk: int = 10,
+) -> Attribution:
     """The per-sample bottleneck's capacity in bits per pixel, not negative, [h,w,1] (Schulz et al. 2020, arXiv 2001.00396).
 
     Noise replaces as much of a layer as the label's cross-entropy allows; what remains is the information used, summed
@@ -65,9 +95,8 @@ def iba(
       ValueError: without stats, or where they or the noise do not have the layer's shape.
     """
     image = checks.image(image)
-    capacity, _ = bottleneck(
-        net, image, label, stats, layer, variant, beta, steps, samples, sigma, key, noise, chunk
-    )
+    options = Options(layer, variant, beta, steps, samples, sigma, key, noise, chunk)
+    capacity, _ = bottleneck(net, image, label, stats, options)
     cells, pixels = math.prod(capacity.shape[:2]), math.prod(image.shape[:2])
     # Rounding can make the capacity of a cell that is all noise as low as -1e-7.
     bits = jnp.maximum(capacity.sum(-1, keepdims=True), 0) / math.log(2) * (cells / pixels)
@@ -76,51 +105,59 @@ def iba(
 
 
 def bottleneck(
-    net, image, label, stats, layer, variant, beta, steps, samples, sigma, key, noise, chunk
-):
-    """What `iba` optimizes, with its arguments.
+    net: Net, image: Image, label: Label, stats: Given, options: Options
+) -> tuple[Float[Array, "m n K"], Float[Array, "steps 2"]]:
+    """What `iba` optimizes.
+
+    Args:
+      net, image, label, stats: as in `iba`.
+      options: its others.
 
     Returns:
       capacity [h',w',K] in nats of the last step's forward pass, and float32 [steps,2]: each step's mean cross-entropy and
       mean capacity, whose sum, the latter beta-fold, is the loss.
     """
-    checks.choice("variant", variant, VARIANTS)
-    checks.count("steps", steps)
-    checks.not_negative("beta", beta)
-    checks.not_negative("sigma", sigma)
-    layer = map_layer(net, image, layer, DEPTH)
+    checks.choice("variant", options.variant, VARIANTS)
+    checks.count("steps", options.steps)
+    checks.not_negative("beta", options.beta)
+    checks.not_negative("sigma", options.sigma)
+    paper = options.variant == "paper"
+
+    # What the noise is added to, standardized: mean 0 and deviation 1 are those of the noise.
+    layer = map_layer(net, image, options.layer, DEPTH)
     features = net.features(image[None], layer)[0]
     mean, std, active = _checked_stats(stats, features.shape)
-    draw, samples = _noise(key, noise, steps, samples, features.shape)
-    std = jnp.maximum(std, MIN_STD) if variant == "library" else std
+    draw, samples = _noise(options, features.shape)
+    std = std if paper else jnp.maximum(std, MIN_STD)
     signal = (features - mean) / std
 
-    def information(alpha):
-        cells = _capacity(signal, *_masks(alpha, sigma)) * active
+    # The two terms of the loss. Only the second one needs the network, once for each noisy copy.
+    def information(alpha: Float[Array, "h w K"]) -> tuple[Scalar, Float[Array, "h w K"]]:
+        cells = _capacity(signal, *_masks(alpha, options.sigma)) * active
         return cells.mean(), cells
 
-    def cross_entropy(alpha, noise):
-        lam, rest = _masks(alpha, sigma)
-        if variant == "paper":
-            rest = jnp.clip(rest, *LIMITS)
+    def cross_entropy(alpha: Float[Array, "h w K"], noise: Float[Array, "h w K"]) -> Scalar:
+        lam, rest = _masks(alpha, options.sigma)
+        rest = jnp.clip(rest, *LIMITS) if paper else rest
         z = ((lam * signal + rest * noise) * std + mean) * active
-        z = jnp.maximum(z, 0) if variant == "paper" else z
+        z = jnp.maximum(z, 0) if paper else z
         return outputs_from(net, image[None], layer, z[None], label, "loss")[0]
 
     each = jax.vmap(jax.value_and_grad(cross_entropy), (None, 0))
     adam = optax.adam(LEARNING_RATE)
 
-    def step(carry, t):
+    def step(carry: tuple, t: Count) -> tuple:
         alpha, state, _ = carry
-        model = chunks.total(lambda i: each(alpha, draw(t, i)), samples, chunk)
+        model = chunks.total(lambda i: each(alpha, draw(t, i)), samples, options.chunk)
         loss, slope = jax.tree.map(lambda x: x / samples, model)
         (info, cells), info_slope = jax.value_and_grad(information, has_aux=True)(alpha)
-        updates, state = adam.update(slope + beta * info_slope, state)
+        updates, state = adam.update(slope + options.beta * info_slope, state)
         return (alpha + updates, state, cells), jnp.stack([loss, info])
 
+    # The cells of the last forward pass stand for the result, as in both codes, not those after the last update.
     alpha = jnp.full(features.shape, START)
     start = (alpha, adam.init(alpha), jnp.zeros_like(alpha))
-    (_, _, cells), losses = jax.lax.scan(step, start, jnp.arange(steps))
+    (_, _, cells), losses = jax.lax.scan(step, start, jnp.arange(options.steps))
     return nan_like(losses.sum(), cells), losses
 
 
@@ -143,22 +180,24 @@ def _checked_stats(stats, shape):
     return [checks.array(f"stats {n}", s, shape) for n, s in zip(names, stats, strict=True)]
 
 
-def _noise(key, noise, steps, samples, shape):
+def _noise(options, shape):
     """draw(step, indices [c]) -> [c,h',w',K] standard normal, and the number of samples."""
-    if checks.given(noise):
-        noise = checks.array("noise", noise, (steps, 0, *shape))
+    if checks.given(options.noise):
+        noise = checks.array("noise", options.noise, (options.steps, 0, *shape))
         return lambda t, indices: noise[t, indices], noise.shape[1]
-    checks.count("samples", samples)
-    key = as_key(key)
+    checks.count("samples", options.samples)
+    key = as_key(options.key)
 
-    def draw(t, indices):
+    def draw(t: Count, indices: Indices) -> Float[Array, "c h w K"]:
         key_t = jax.random.fold_in(key, t)
         return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key_t, i), shape))(indices)
 
-    return draw, samples
+    return draw, options.samples
 
 
-def iba_statistics(net, batches, *, layer="", variant="library"):
+def iba_statistics(
+    net: Net, batches: Iterable, *, layer: str = "", variant: str = "library"
+) -> tuple[Float[np.ndarray, "h w K"], ...]:
     """Each cell's statistics over many images, for `iba`.
 
     Args:

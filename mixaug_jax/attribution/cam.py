@@ -3,6 +3,8 @@
 The functions called *_map work on a layer's activations and their gradients, [h,w,K] each, and give [h,w].
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -10,16 +12,33 @@ from mixaug_jax.attribution import chunks, resampling
 from mixaug_jax.attribution.gradient import guided_backprop
 from mixaug_jax.attribution.target import cam_layer, nan_like, outputs, select
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import (
+    AnyArray,
+    Array,
+    Attribution,
+    Features,
+    Float,
+    Given,
+    Heatmap,
+    Image,
+    Images,
+    Indices,
+    Label,
+    Net,
+    Outputs,
+    Scalar,
+)
 
 RESIZES = ("bilinear", "nearest")
+Maps = Float[AnyArray, "h w K"]  # of a layer
 
 
-def gradcam_map(activations, gradients):
+def gradcam_map(activations: Maps, gradients: Maps) -> Heatmap:
     """Channels weighted by their mean gradient."""
     return (activations * gradients.mean((0, 1))).sum(-1)
 
 
-def gradcam_plus_plus_map(activations, gradients, epsilon=0.0):
+def gradcam_plus_plus_map(activations: Maps, gradients: Maps, epsilon: float = 0.0) -> Heatmap:
     """Channels weighted by the sum of positive gradients, each with the weight of the paper's eq. 19."""
     square, cube = gradients**2, gradients**3
     denominator = 2 * square + activations.sum((0, 1)) * cube + epsilon
@@ -27,19 +46,19 @@ def gradcam_plus_plus_map(activations, gradients, epsilon=0.0):
     return (activations * (alpha * jnp.maximum(gradients, 0)).sum((0, 1))).sum(-1)
 
 
-def hirescam_map(activations, gradients):
+def hirescam_map(activations: Maps, gradients: Maps) -> Heatmap:
     """Activations times gradients."""
     return (activations * gradients).sum(-1)
 
 
-def xgradcam_map(activations, gradients):
+def xgradcam_map(activations: Maps, gradients: Maps) -> Heatmap:
     """Channels weighted by their gradient's mean, weighted by the activations; channels that sum to 0 count nothing."""
     total = activations.sum((0, 1))
     weight = (activations * gradients).sum((0, 1)) / jnp.where(total != 0, total, 1)
     return (activations * jnp.where(total != 0, weight, 0)).sum(-1)
 
 
-def layercam_map(activations, gradients):
+def layercam_map(activations: Maps, gradients: Maps) -> Heatmap:
     """Activations times positive gradients."""
     return (activations * jnp.maximum(gradients, 0)).sum(-1)
 
@@ -51,26 +70,39 @@ def _finish(values, image, relu, resize):
     return resampling.enlarge(values[..., None], image.shape[:2], resize)
 
 
-def _cam(combine, net, image, label, layer, relu, resize, output):
+def _cam(
+    combine: Callable, net: Net, image: Image, label: Label, layer: str, output: str
+) -> Float[Array, "m n"]:
+    """[h',w'] at the layer's size: `combine(activations, gradients)`."""
     image = checks.image(image)
     layer = cam_layer(net, image, layer)
     activations = net.features(image[None], layer)
 
-    def explained(h):
+    def explained(h: Features) -> Scalar:
         return outputs_from(net, image[None], layer, h, label, output)[0]
 
     value, gradients = jax.value_and_grad(explained)(activations)
     maps, slopes = (net.maps(layer, h)[0] for h in (activations, gradients))
-    values = nan_like(value, combine(maps, slopes))
-    return _finish(values, image, relu, resize)
+    return nan_like(value, combine(maps, slopes))
 
 
-def outputs_from(net, x, layer, value, label, output):
+def outputs_from(
+    net: Net, x: Images, layer: str, value: Features, label: Label, output: str
+) -> Outputs:
     """As `outputs` of images x [n,h,w,C], with the features `value` [n,h',w',K] in place of a layer's own."""
     return select(net.logits(x, layer=layer, value=value), label, output)
 
 
-def gradcam(net, image, label, *, layer="", relu=True, resize="bilinear", output="logit"):
+def gradcam(
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    layer: str = "",
+    relu: bool = True,
+    resize: str = "bilinear",
+    output: str = "logit",
+) -> Attribution:
     """Grad-CAM: channels weighted by their mean gradient, [h,w,1] (Selvaraju et al. 2017, arXiv 1610.02391, eq. 1 and 2).
 
     In the units of the output, not scaled to 0..1.
@@ -82,12 +114,21 @@ def gradcam(net, image, label, *, layer="", relu=True, resize="bilinear", output
       resize: to the image's size, "bilinear" (half-pixel centers) or "nearest" (captum's default).
       output: the output explained, "logit", "prob" or "loss".
     """
-    return _cam(gradcam_map, net, image, label, layer, relu, resize, output)
+    values = _cam(gradcam_map, net, image, label, layer, output)
+    return _finish(values, image, relu, resize)
 
 
 def gradcam_plus_plus(
-    net, image, label, *, layer="", epsilon=1e-6, relu=True, resize="bilinear", output="logit"
-):
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    layer: str = "",
+    epsilon: float = 1e-6,
+    relu: bool = True,
+    resize: str = "bilinear",
+    output: str = "logit",
+) -> Attribution:
     """Grad-CAM++: channels weighted by positive gradients, [h,w,1] (Chattopadhay et al. 2018, arXiv 1710.11063, eq. 19).
 
     As in the authors' code the weights come from powers of one gradient, which is exact for the exponential of the logit, up
@@ -104,13 +145,23 @@ def gradcam_plus_plus(
     """
     checks.not_negative("epsilon", epsilon)
 
-    def combine(activations, gradients):
+    def combine(activations: Maps, gradients: Maps) -> Heatmap:
         return gradcam_plus_plus_map(activations, gradients, epsilon)
 
-    return _cam(combine, net, image, label, layer, relu, resize, output)
+    values = _cam(combine, net, image, label, layer, output)
+    return _finish(values, image, relu, resize)
 
 
-def hirescam(net, image, label, *, layer="", relu=True, resize="bilinear", output="logit"):
+def hirescam(
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    layer: str = "",
+    relu: bool = True,
+    resize: str = "bilinear",
+    output: str = "logit",
+) -> Attribution:
     """HiResCAM: activations times gradients, [h,w,1] (Draelos and Carin 2020, arXiv 2011.08891).
 
     Equal to `gradcam` where only a global average and a dense layer follow the layer.
@@ -122,10 +173,20 @@ def hirescam(net, image, label, *, layer="", relu=True, resize="bilinear", outpu
       resize: to the image's size, "bilinear" (half-pixel centers) or "nearest".
       output: the output explained, "logit", "prob" or "loss".
     """
-    return _cam(hirescam_map, net, image, label, layer, relu, resize, output)
+    values = _cam(hirescam_map, net, image, label, layer, output)
+    return _finish(values, image, relu, resize)
 
 
-def xgradcam(net, image, label, *, layer="", relu=True, resize="bilinear", output="logit"):
+def xgradcam(
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    layer: str = "",
+    relu: bool = True,
+    resize: str = "bilinear",
+    output: str = "logit",
+) -> Attribution:
     """XGrad-CAM: channels weighted by their gradient's mean, [h,w,1] (Fu et al. 2020, arXiv 2008.02312).
 
     The mean is weighted by the activations. A channel that is zero everywhere counts nothing.
@@ -137,10 +198,20 @@ def xgradcam(net, image, label, *, layer="", relu=True, resize="bilinear", outpu
       resize: to the image's size, "bilinear" (half-pixel centers) or "nearest".
       output: the output explained, "logit", "prob" or "loss".
     """
-    return _cam(xgradcam_map, net, image, label, layer, relu, resize, output)
+    values = _cam(xgradcam_map, net, image, label, layer, output)
+    return _finish(values, image, relu, resize)
 
 
-def layercam(net, image, label, *, layer="", relu=True, resize="bilinear", output="logit"):
+def layercam(
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    layer: str = "",
+    relu: bool = True,
+    resize: str = "bilinear",
+    output: str = "logit",
+) -> Attribution:
     """LayerCAM: activations times positive gradients, [h,w,1] (Jiang et al. 2021, IEEE Transactions on Image Processing 30).
 
     Meant for early layers, too.
@@ -152,21 +223,22 @@ def layercam(net, image, label, *, layer="", relu=True, resize="bilinear", outpu
       resize: to the image's size, "bilinear" (half-pixel centers) or "nearest".
       output: the output explained, "logit", "prob" or "loss".
     """
-    return _cam(layercam_map, net, image, label, layer, relu, resize, output)
+    values = _cam(layercam_map, net, image, label, layer, output)
+    return _finish(values, image, relu, resize)
 
 
 def scorecam(
-    net,
-    image,
-    label,
+    net: Net,
+    image: Image,
+    label: Label,
     *,
-    layer="",
-    masks=(),
-    relu=True,
-    resize="bilinear",
-    output="logit",
-    chunk=16,
-):
+    layer: str = "",
+    masks: Given = (),
+    relu: bool = True,
+    resize: str = "bilinear",
+    output: str = "logit",
+    chunk: int = 16,
+) -> Attribution:
     """Score-CAM: channels weighted by the softmax, over channels, of the output for the image that each one masks, [h,w,1].
 
     Wang et al. 2019, arXiv 1910.01279. A channel's mask is its activation map at the image's size, scaled to 0..1;
@@ -189,7 +261,7 @@ def scorecam(
     if checks.given(masks):
         masks = checks.array("masks", masks, (channels, *image.shape[:2]))
 
-    def mask(index):
+    def mask(index: Indices) -> Float[Array, "n h w"]:
         if checks.given(masks):
             return masks[index]
         values = resampling.enlarge(activations[..., index], image.shape[:2])
@@ -198,14 +270,22 @@ def scorecam(
         scaled = (values - low) / jnp.where(span > 0, span, 1)
         return jnp.moveaxis(scaled, -1, 0)
 
-    def score(index):
+    def score(index: Indices) -> Outputs:
         return outputs(net, mask(index)[..., None] * image, label, output)
 
     weights = jax.nn.softmax(chunks.every(score, channels, chunk))
     return _finish((activations * weights).sum(-1), image, relu, resize)
 
 
-def guided_gradcam(net, image, label, *, layer="", resize="bilinear", output="logit"):
+def guided_gradcam(
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    layer: str = "",
+    resize: str = "bilinear",
+    output: str = "logit",
+) -> Attribution:
     """Guided Grad-CAM: guided backpropagation times Grad-CAM, signed [h,w,C] (Selvaraju et al. 2017, arXiv 1610.02391).
 
     Args:

@@ -5,15 +5,22 @@ that results do not depend on the size of the chunks beyond the order in which f
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import AnyArray, Array, Bool, Indices, Int, Numbers, Tree
+
+# Count, mean and sum of squared deviations.
+Moments = tuple[Numbers, Numbers, Numbers]
 
 
-def split(count, chunk):
+def split(
+    count: int, chunk: int
+) -> tuple[Int[np.ndarray, "rows length"], Bool[np.ndarray, "rows length"]]:
     """Indices 0..`count` - 1 in rows of about equal length, at most `chunk` (0: one row).
 
     Returns:
@@ -25,7 +32,7 @@ def split(count, chunk):
     return np.minimum(index, count - 1), index < count
 
 
-def fold(step, start, count, chunk):
+def fold(step: Callable, start: Tree, count: int, chunk: int) -> Tree:
     """step(carry, indices [c], real [c] bool) -> carry, over all chunks of 0..`count` - 1 from the carry `start`."""
     index, real = split(count, chunk)
     if len(index) == 1:
@@ -33,10 +40,10 @@ def fold(step, start, count, chunk):
     return jax.lax.scan(lambda carry, xs: (step(carry, *xs), None), start, (index, real))[0]
 
 
-def total(f, count, chunk):
+def total(f: Callable, count: int, chunk: int) -> Tree:
     """The sum over i of row i of f(indices [c]) -> a tree of arrays [c, ...]."""
 
-    def step(carry, indices, real):
+    def step(carry: Tree, indices: Indices, real: Bool[AnyArray, " n"]) -> Tree:
         rows = f(indices)
         return jax.tree.map(lambda t, r: t + jnp.sum(r, 0, where=_over_rows(real, r)), carry, rows)
 
@@ -45,7 +52,7 @@ def total(f, count, chunk):
     return fold(step, start, count, chunk)
 
 
-def every(f, count, chunk):
+def every(f: Callable, count: int, chunk: int) -> Array:
     """f(indices [c]) -> [c, ...] for all of 0..`count` - 1, as one array [count, ...]."""
     index, _ = split(count, chunk)
     if len(index) == 1:
@@ -54,10 +61,10 @@ def every(f, count, chunk):
     return rows.reshape(-1, *rows.shape[2:])[:count]
 
 
-def moments(f, count, chunk):
+def moments(f: Callable, count: int, chunk: int) -> tuple[Array, Array]:
     """Mean and mean squared deviation of the rows of f(indices [c]) -> [c, ...] float32, without cancellation."""
 
-    def step(carry, indices, real):
+    def step(carry: Tree, indices: Indices, real: Bool[AnyArray, " n"]) -> Tree:
         rows = f(indices)
         where = _over_rows(real, rows)
         mean = jnp.mean(rows, 0, where=where)
@@ -70,7 +77,7 @@ def moments(f, count, chunk):
     return mean, spread / n
 
 
-def merge_moments(a, b):
+def merge_moments(a: Moments, b: Moments) -> Moments:
     """Two sets' (count, mean, sum of squared deviations) as those of their union (Chan, Golub and LeVeque 1983, eq. 2.1)."""
     count = a[0] + b[0]
     move = (b[1] - a[1]) * (b[0] / count)

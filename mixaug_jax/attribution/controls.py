@@ -6,9 +6,10 @@ import numpy as np
 
 from mixaug_jax.attribution.gradient import as_key
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import Attribution, Image, Label, Net, Seed
 
 
-def random(net, image, label, *, key=0):
+def random(net: Net, image: Image, label: Label, *, key: Seed = 0) -> Attribution:
     """Values -1 to 1 in equal steps, in random places, [h,w,1] (as the control of Schulz et al. 2020, arXiv 2001.00396).
 
     No two pixels are equal, so a ranking has no ties.
@@ -22,7 +23,7 @@ def random(net, image, label, *, key=0):
     return (2 * ranks / max(height * width - 1, 1) - 1).reshape(height, width, 1)
 
 
-def center(net, image, label):
+def center(net: Net, image: Image, label: Label) -> Attribution:
     """1 in the center, falling with the distance from it to 0 in the corners, [h,w,1].
 
     The center bias that photographs have (Zhang et al. 2016, arXiv 1608.00507).
@@ -37,7 +38,7 @@ def center(net, image, label):
     return jnp.asarray(1 - distance / (distance.max() or 1), jnp.float32)[..., None]
 
 
-def sobel(net, image, label):
+def sobel(net: Net, image: Image, label: Label) -> Attribution:
     """The strength of edges: the length of the Sobel gradient of the mean over channels, [h,w,1].
 
     The edge detector that Adebayo et al. 2018, arXiv 1810.03292, compare explanations with. Border pixels are repeated.

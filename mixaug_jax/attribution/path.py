@@ -1,5 +1,7 @@
 """Attribution along straight paths from a baseline to the image."""
 
+from collections.abc import Callable, Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,11 +10,25 @@ from mixaug_jax.attribution import chunks
 from mixaug_jax.attribution.gradient import as_key
 from mixaug_jax.attribution.target import input_gradient, replacement
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import (
+    AnyArray,
+    Attribution,
+    Baseline,
+    Float,
+    Given,
+    Image,
+    Images,
+    Indices,
+    Label,
+    Net,
+    Seed,
+)
 
 RULES = ("gausslegendre", "trapezoid", "right")
+Places = tuple[Float[np.ndarray, " steps"], Float[np.ndarray, " steps"]]
 
 
-def nodes(rule, steps):
+def nodes(rule: str, steps: int) -> Places:
     """The places and weights of a rule to integrate over 0..1, float64 [steps] each; the weights sum to 1.
 
     Raises:
@@ -30,28 +46,40 @@ def nodes(rule, steps):
     return np.linspace(0, 1, steps), weight
 
 
-def integrate(net, image, label, start, alphas, weights, *, output="logit", chunk=8):
-    """(image - start) times the weighted sum of the gradients at start + alpha (image - start).
+def integrate(
+    gradient: Callable, image: Image, start: Image, places: Sequence[AnyArray], chunk: int = 8
+) -> Image:
+    """(image - start) times the weighted sum of the gradients at start + alpha (image - start), [h,w,C].
 
     Args:
-      net, image [h,w,C], label: see `mixaug_jax.attribution`.
-      start: [h,w,C], where the path begins.
-      alphas, weights: [n], of any rule.
+      gradient: f(x [n,h,w,C]) -> [n,h,w,C], that of the explained number.
+      image: [h,w,C], where the path ends.
+      start: [h,w,C], where it begins.
+      places: (alphas, weights) [n] each, of any rule.
+      chunk: gradients in memory at once; 0 is all.
     """
-    alphas, weights = jnp.asarray(alphas, jnp.float32), jnp.asarray(weights, jnp.float32)
+    alphas, weights = (jnp.asarray(p, jnp.float32) for p in places)
     way = image - start
 
-    def f(indices):
+    def f(indices: Indices) -> Images:
         column = (len(indices), 1, 1, 1)
         x = start + alphas[indices].reshape(column) * way
-        return weights[indices].reshape(column) * input_gradient(net, x, label, output)
+        return weights[indices].reshape(column) * gradient(x)
 
     return way * chunks.total(f, len(alphas), chunk)
 
 
 def integrated_gradients(
-    net, image, label, *, steps=50, rule="gausslegendre", baseline="zero", output="logit", chunk=8
-):
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    steps: int = 50,
+    rule: str = "gausslegendre",
+    baseline: Baseline = "zero",
+    output: str = "logit",
+    chunk: int = 8,
+) -> Attribution:
     """Integrated gradients, signed [h,w,C] (Sundararajan et al. 2017, arXiv 1703.01365, eq. 1 and 3).
 
     They sum to the difference of the output between image and baseline, up to the error of the rule. The weights of every rule
@@ -69,12 +97,25 @@ def integrated_gradients(
     """
     image = checks.image(image)
     start = replacement(image, baseline)
-    return integrate(net, image, label, start, *nodes(rule, steps), output=output, chunk=chunk)
+
+    def gradient(x: Images) -> Images:
+        return input_gradient(net, x, label, output)
+
+    return integrate(gradient, image, start, nodes(rule, steps), chunk)
 
 
 def expected_gradients(
-    net, image, label, *, baselines=(), key=0, samples=50, draws=(), output="logit", chunk=8
-):
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    baselines: Given = (),
+    key: Seed = 0,
+    samples: int = 50,
+    draws: Given = (),
+    output: str = "logit",
+    chunk: int = 8,
+) -> Attribution:
     """The mean over random baselines b and places alpha of (image - b) times the gradient at b + alpha (image - b), [h,w,C].
 
     Erion et al. 2019, arXiv 1906.10670. captum's GradientShap, which adds noise besides, has none by default.
@@ -105,7 +146,7 @@ def expected_gradients(
             jnp.arange(samples)
         )
 
-    def f(i):
+    def f(i: Indices) -> Images:
         start = baselines[index[i]]
         way = image - start
         x = start + alpha[i].reshape(-1, 1, 1, 1) * way

@@ -1,6 +1,7 @@
 """Attribution by what the network says when parts of the image are gone."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,25 @@ from mixaug_jax.attribution import chunks, resampling
 from mixaug_jax.attribution.gradient import as_key
 from mixaug_jax.attribution.target import nan_like, outputs, replacement
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import (
+    AnyArray,
+    Array,
+    Attribution,
+    Baseline,
+    Count,
+    Float,
+    Given,
+    Image,
+    Images,
+    Indices,
+    Label,
+    Net,
+    Outputs,
+    Seed,
+    Shaped,
+)
+
+Sides = int | Sequence[int]  # of windows, or rows and columns
 
 
 def _spans(length, window, stride):
@@ -31,17 +51,17 @@ def _inside(span, length):
 
 
 def occlusion(
-    net,
-    image,
-    label,
+    net: Net,
+    image: Image,
+    label: Label,
     *,
-    window=16,
-    stride=8,
-    baseline="zero",
-    per_channel=False,
-    output="logit",
-    chunk=16,
-):
+    window: Sides = 16,
+    stride: Sides = 8,
+    baseline: Baseline = "zero",
+    per_channel: bool = False,
+    output: str = "logit",
+    chunk: int = 16,
+) -> Attribution:
     """How much the output drops when a window is replaced, signed [h,w,1] (Zeiler and Fergus 2013, arXiv 1311.2901).
 
     Windows start every `stride` pixels; the last one of a row or column is cut at the border, as captum's. A pixel gets the
@@ -69,7 +89,7 @@ def occlusion(
     shape = (len(rows), len(cols), len(layers))
     fill = replacement(image, baseline)
 
-    def score(index):
+    def score(index: Indices) -> Outputs:
         r, c, k = jnp.unravel_index(index, shape)
         gone = jnp.asarray(rows)[r][:, :, None, None] & jnp.asarray(cols)[c][:, None, :, None]
         gone &= jnp.asarray(layers)[k][:, None, None, :]
@@ -82,8 +102,16 @@ def occlusion(
 
 
 def feature_ablation(
-    net, image, label, *, window=8, masks=(), baseline="zero", output="logit", chunk=16
-):
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    window: Sides = 8,
+    masks: Given = (),
+    baseline: Baseline = "zero",
+    output: str = "logit",
+    chunk: int = 16,
+) -> Attribution:
     """How much the output drops when a group of pixels is replaced, signed [h,w,1] or [h,w,C].
 
     Every pixel of a group gets the whole drop, as captum's FeatureAblation; leaving out parts is as old as Zeiler and Fergus
@@ -118,7 +146,7 @@ def feature_ablation(
     fill = replacement(image, baseline)
     clean = outputs(net, image[None], label, output)[0]
 
-    def drop(index):
+    def drop(index: Indices) -> Images:
         group = masks[index]
         lost = clean - outputs(net, jnp.where(group > 0, fill, image), label, output)
         return lost[:, None, None, None] * (group > 0)
@@ -126,7 +154,9 @@ def feature_ablation(
     return nan_like(clean, chunks.total(drop, len(masks), chunk))
 
 
-def rise_mask(grid, shift, size):
+def rise_mask(
+    grid: Shaped[AnyArray, "cells cells"], shift: Given, size: Sequence[int]
+) -> Float[Array, "h w"]:
     """A smooth mask of RISE, [h,w] in 0..1.
 
     Args:
@@ -146,7 +176,7 @@ def _rise_masks(key, cells, prob, size):
     key = as_key(key)
     cell = jnp.asarray([math.ceil(side / cells) for side in size])
 
-    def draw(index):
+    def draw(index: Count) -> Float[Array, "h w"]:
         which, where = jax.random.split(jax.random.fold_in(key, index))
         grid = jax.random.uniform(which, (cells, cells)) < prob
         return rise_mask(grid, jax.random.randint(where, (2,), 0, cell), size)
@@ -155,19 +185,19 @@ def _rise_masks(key, cells, prob, size):
 
 
 def rise(
-    net,
-    image,
-    label,
+    net: Net,
+    image: Image,
+    label: Label,
     *,
-    key=0,
-    samples=4000,
-    cells=7,
-    prob=0.5,
-    masks=(),
-    baseline="zero",
-    output="prob",
-    chunk=16,
-):
+    key: Seed = 0,
+    samples: int = 4000,
+    cells: int = 7,
+    prob: float = 0.5,
+    masks: Given = (),
+    baseline: Baseline = "zero",
+    output: str = "prob",
+    chunk: int = 16,
+) -> Attribution:
     """RISE: the mean of random masks weighted by the output for the image they leave visible, [h,w,1].
 
     Petsiuk et al. 2018, arXiv 1806.07421, eq. 6, with the masks of the authors' code (bilinear, mirrored at the border).
@@ -195,7 +225,7 @@ def rise(
         draw = _rise_masks(key, cells, prob, size)
     fill = replacement(image, baseline)
 
-    def weighted(indices):
+    def weighted(indices: Indices) -> Images:
         mask = draw(indices)[..., None]
         seen = mask * image + (1 - mask) * fill
         return outputs(net, seen, label, output)[:, None, None, None] * mask

@@ -1,6 +1,7 @@
 """Attribution by redistributing an output layer by layer: DeepLIFT, relevance propagation, excitation backpropagation."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,10 @@ import numpy as np
 from mixaug_jax.attribution import rules
 from mixaug_jax.attribution.target import nan_like, outputs, replacement
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import Attribution, Baseline, Given, Image, Label
 from mixaug_jax.models.net import Net
 
+ByLayer = tuple[tuple[str, Callable], ...]
 # name: (rule of the first layer, of other convolutions, of dense layers), each a key of the settings in `lrp`. The last five
 # are zennit's composites.
 RULES = {
@@ -29,7 +32,7 @@ RULES = {
 }
 
 
-def deeplift(net, image, label, *, baseline="zero"):
+def deeplift(net: Net, image: Image, label: Label, *, baseline: Baseline = "zero") -> Attribution:
     """DeepLIFT with the rescale rule, of the logit, signed [h,w,C] (Shrikumar et al. 2017, arXiv 1704.02685).
 
     Sums to the difference of the logit between image and baseline.
@@ -49,8 +52,17 @@ def deeplift(net, image, label, *, baseline="zero"):
 
 
 def lrp(
-    net, image, label, *, rule="z_plus", epsilon=1e-6, gamma=0.25, alpha=2.0, beta=1.0, bounds=()
-):
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    rule: str | rules.Rule | Sequence = "z_plus",
+    epsilon: float = 1e-6,
+    gamma: float = 0.25,
+    alpha: float = 2.0,
+    beta: float = 1.0,
+    bounds: Given = (),
+) -> Attribution:
     """Layer-wise relevance propagation of the logit, signed [h,w,C] (Bach et al. 2015, PLOS ONE 10(7) e0130140).
 
     Batch norms are merged into the layers before them, which keeps relevance bounded (taken as layers of their own, as captum
@@ -86,7 +98,7 @@ def lrp(
         "flat": rules.Flat(),
     }
 
-    def ruled(rule):
+    def ruled(rule: str | rules.Rule) -> ByLayer:
         if isinstance(rule, rules.Rule):
             return tuple((name, rule) for name, *_ in affine)
         checks.choice("rule", rule, tuple(RULES))
@@ -99,7 +111,9 @@ def lrp(
     return propagate(net, image, label, ruled(rule))
 
 
-def excitation_backprop(net, image, label, *, use_bias=True):
+def excitation_backprop(
+    net: Net, image: Image, label: Label, *, use_bias: bool = True
+) -> Attribution:
     """Excitation backpropagation, not negative where the logit is not, [h,w,C] (Zhang et al. 2016, arXiv 1608.00507).
 
     Positive contributions in every layer. By default as zennit's composite: it starts from the logit, and positive biases take
@@ -120,7 +134,7 @@ def excitation_backprop(net, image, label, *, use_bias=True):
     )
 
 
-def propagate(net, image, label, by_layer):
+def propagate(net: Net, image: Image, label: Label, by_layer: ByLayer) -> Attribution:
     """Relevance of the label's logit at the image [h,w,C], under ((layer, rule), ...), one pair for each layer."""
     ruled = net.with_rules(
         affine=rules.ByLayer(by_layer),

@@ -1,11 +1,17 @@
 """Blurring and enlarging maps, as products with small matrices made while tracing."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixaug_jax.core.types import AnyArray, Array, Float, Image, Num, Shaped
 
-def apply(rows, cols, x):
+
+def apply(
+    rows: Shaped[AnyArray, "H h"], cols: Shaped[AnyArray, "W w"], x: Shaped[AnyArray, "h w ..."]
+) -> Float[Array, "H W ..."]:
     """rows [H,h] and cols [W,w] along the two first axes of x [h,w,...] -> [H,W,...] float32."""
     highest = jax.lax.Precision.HIGHEST
     x = jnp.tensordot(jnp.asarray(rows, jnp.float32), x, 1, precision=highest)
@@ -13,10 +19,10 @@ def apply(rows, cols, x):
     return jnp.swapaxes(y, 0, 1)
 
 
-def blur(x, sigma):
+def blur(x: Image, sigma: float) -> Image:
     """Gaussian blur of x [h,w,C] over the whole image, weights renormalized at the borders; `sigma` in pixels."""
 
-    def matrix(length):
+    def matrix(length: int) -> Float[np.ndarray, "n n"]:
         place = np.arange(length)
         weights = np.exp(-(((place[:, None] - place) / sigma) ** 2) / 2)
         return weights / weights.sum(1, keepdims=True)
@@ -24,7 +30,7 @@ def blur(x, sigma):
     return apply(matrix(x.shape[0]), matrix(x.shape[1]), x)
 
 
-def smooth(x, sigma):
+def smooth(x: Image, sigma: float) -> Image:
     """Gaussian filter of x [h,w,C] with 2 round(2 sigma) + 1 taps, summing to 1, the border mirrored without its edge.
 
     `sigma` in cells; 0 leaves x as it is.
@@ -34,7 +40,7 @@ def smooth(x, sigma):
     reach = round(2 * sigma)
     taps = np.exp(-((np.arange(-reach, reach + 1) / sigma) ** 2) / 2)
 
-    def matrix(length):
+    def matrix(length: int) -> Float[np.ndarray, "n n"]:
         source = np.pad(np.arange(length), reach, mode="reflect")
         rows = np.zeros((length, length))
         for k, tap in enumerate(taps / taps.sum()):
@@ -44,7 +50,9 @@ def smooth(x, sigma):
     return apply(matrix(x.shape[0]), matrix(x.shape[1]), x)
 
 
-def enlarge(x, size, method="bilinear"):
+def enlarge(
+    x: Num[AnyArray, "h w ..."], size: Sequence[int], method: str = "bilinear"
+) -> Num[Array, "H W ..."]:
     """x [h,w,C] at size (H, W), half-pixel centers.
 
     Args:
@@ -56,7 +64,7 @@ def enlarge(x, size, method="bilinear"):
     return jax.image.resize(x, (*size, *x.shape[2:]), method, antialias=False)
 
 
-def mirror_matrix(source, target):
+def mirror_matrix(source: int, target: int) -> Float[np.ndarray, "target source"]:
     """[target, source], whose product with a line is its linear interpolation between mirrored borders."""
     place = (np.arange(target) + 0.5) * source / target - 0.5
     node = np.floor(place).astype(int)

@@ -11,11 +11,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from mixaug_jax.core.types import AnyArray, Array
+
 STABILIZER = 1e-6
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def replaced(forward, backward, *inputs):
+def replaced(forward: Callable, backward: Callable, *inputs: AnyArray) -> Array:
     """forward(*inputs), whose cotangent r goes back as backward(*inputs, r), a tuple of one array for each input."""
     return forward(*inputs)
 
@@ -31,12 +33,12 @@ def _go_back(forward, backward, inputs, r):
 replaced.defvjp(_run, _go_back)
 
 
-def stabilize(z, epsilon=STABILIZER):
+def stabilize(z: AnyArray, epsilon: float = STABILIZER) -> Array:
     """z moved away from zero by epsilon; zero counts as positive."""
     return z + epsilon * jnp.where(z >= 0, 1, -1)
 
 
-def share(f, inputs, r, epsilon=STABILIZER):
+def share(f: Callable, inputs: tuple, r: AnyArray, epsilon: float = STABILIZER) -> Array:
     """Relevance r of z = f(*inputs), linear but for a bias, given to the inputs in proportion to what they add to z."""
     z, vjp = jax.vjp(f, *inputs)
     return sum(x * g for x, g in zip(inputs, vjp(r / stabilize(z, epsilon)), strict=True))
@@ -60,7 +62,9 @@ class Epsilon:
     def __post_init__(self):
         _check("epsilon", self.epsilon)
 
-    def __call__(self, linear, x, kernel, bias, r):
+    def __call__(
+        self, linear: Callable, x: AnyArray, kernel: AnyArray, bias: AnyArray, r: AnyArray
+    ) -> Array:
         return share(lambda x: linear(x, kernel, bias), (x,), r, self.epsilon)
 
 
@@ -76,16 +80,18 @@ class Gamma:
     def __post_init__(self):
         _check("gamma", self.gamma)
 
-    def __call__(self, linear, x, kernel, bias, r):
+    def __call__(
+        self, linear: Callable, x: AnyArray, kernel: AnyArray, bias: AnyArray, r: AnyArray
+    ) -> Array:
         more = [w + self.gamma * jnp.maximum(w, 0) for w in (kernel, bias)]
         less = [w + self.gamma * jnp.minimum(w, 0) for w in (kernel, bias)]
         none = jnp.zeros_like(bias)
         z = linear(x, kernel, bias)
 
-        def positive(p, n):
+        def positive(p: AnyArray, n: AnyArray) -> Array:
             return linear(p, *more) + linear(n, less[0], none)
 
-        def negative(p, n):
+        def negative(p: AnyArray, n: AnyArray) -> Array:
             return linear(p, *less) + linear(n, more[0], none)
 
         above = share(positive, _signed(x), jnp.where(z > 0, r, 0))
@@ -109,15 +115,17 @@ class AlphaBeta:
         if not abs(self.alpha - self.beta - 1) <= 1e-6:
             raise ValueError(f"alpha - beta must be 1; got alpha {self.alpha} and beta {self.beta}")
 
-    def __call__(self, linear, x, kernel, bias, r):
+    def __call__(
+        self, linear: Callable, x: AnyArray, kernel: AnyArray, bias: AnyArray, r: AnyArray
+    ) -> Array:
         none = jnp.zeros_like(bias)
         bias = bias if self.use_bias else none
         plus, minus = _signed(kernel)
 
-        def positive(p, n):
+        def positive(p: AnyArray, n: AnyArray) -> Array:
             return linear(p, plus, jnp.maximum(bias, 0)) + linear(n, minus, none)
 
-        def negative(p, n):
+        def negative(p: AnyArray, n: AnyArray) -> Array:
             return linear(p, minus, jnp.minimum(bias, 0)) + linear(n, plus, none)
 
         shared = self.alpha * share(positive, _signed(x), r)
@@ -130,7 +138,9 @@ class AlphaBeta:
 class ZPlus:
     """The z+ rule of deep Taylor decomposition, Montavon et al. 2017, for inputs of both signs: alpha 1, beta 0."""
 
-    def __call__(self, linear, x, kernel, bias, r):
+    def __call__(
+        self, linear: Callable, x: AnyArray, kernel: AnyArray, bias: AnyArray, r: AnyArray
+    ) -> Array:
         return AlphaBeta(1.0, 0.0)(linear, x, kernel, bias, r)
 
 
@@ -141,7 +151,9 @@ class WSquared:
     A bias takes the share of its square, as in zennit; it has none in the paper.
     """
 
-    def __call__(self, linear, x, kernel, bias, r):
+    def __call__(
+        self, linear: Callable, x: AnyArray, kernel: AnyArray, bias: AnyArray, r: AnyArray
+    ) -> Array:
         ones = jnp.ones_like(x)
         return share(lambda x: linear(x, jnp.square(kernel), jnp.square(bias)), (ones,), r)
 
@@ -150,7 +162,9 @@ class WSquared:
 class Flat:
     """Relevance spread evenly over a neuron's inputs, Lapuschkin et al. 2019: for the first layer."""
 
-    def __call__(self, linear, x, kernel, bias, r):
+    def __call__(
+        self, linear: Callable, x: AnyArray, kernel: AnyArray, bias: AnyArray, r: AnyArray
+    ) -> Array:
         ones, none = jnp.ones_like(x), jnp.zeros_like(bias)
         return share(lambda x: linear(x, jnp.ones_like(kernel), none), (ones,), r)
 
@@ -162,14 +176,16 @@ class ZBox:
     low: float | tuple[float, ...]
     high: float | tuple[float, ...]
 
-    def __call__(self, linear, x, kernel, bias, r):
+    def __call__(
+        self, linear: Callable, x: AnyArray, kernel: AnyArray, bias: AnyArray, r: AnyArray
+    ) -> Array:
         low, high = (
             jnp.broadcast_to(jnp.asarray(v, x.dtype), x.shape) for v in (self.low, self.high)
         )
         plus, minus = _signed(kernel)
         none = jnp.zeros_like(bias)  # the bias itself cancels between the three terms
 
-        def f(x, low, high):
+        def f(x: AnyArray, low: AnyArray, high: AnyArray) -> Array:
             return linear(x, kernel, none) - linear(low, plus, none) - linear(high, minus, none)
 
         return share(f, (x, low, high), r)
@@ -184,17 +200,21 @@ class ByLayer:
 
     rules: tuple[tuple[str, Callable], ...]
 
-    def __call__(self, name, linear, x, kernel, bias):
+    def __call__(
+        self, name: str, linear: Callable, x: AnyArray, kernel: AnyArray, bias: AnyArray
+    ) -> Array:
         rule = dict(self.rules)[name]
 
-        def backward(x, kernel, bias, r):
+        def backward(
+            x: AnyArray, kernel: AnyArray, bias: AnyArray, r: AnyArray
+        ) -> tuple[Array, Array, Array]:
             relevance = rule(linear, x, kernel, bias, r)
             return relevance, jnp.zeros_like(kernel), jnp.zeros_like(bias)
 
         return replaced(linear, backward, x, kernel, bias)
 
 
-def pass_act(name, x):
+def pass_act(name: str, x: AnyArray) -> Array:
     """Relevance goes through an activation unchanged; what a ReLU6 cuts off takes none of it."""
     if _is_cut(name):
         return jax.lax.stop_gradient(jax.nn.relu(x))
@@ -206,41 +226,41 @@ def _is_cut(name):
     return name.rpartition(".")[2] == "cut"
 
 
-def share_add(name, x, y):
+def share_add(name: str, x: AnyArray, y: AnyArray) -> Array:
     """A residual sum shares relevance in proportion to its summands."""
 
-    def backward(x, y, r):
+    def backward(x: AnyArray, y: AnyArray, r: AnyArray) -> tuple[Array, Array]:
         part = r / stabilize(x + y)
         return x * part, y * part
 
     return replaced(jnp.add, backward, x, y)
 
 
-def share_pool(name, plain, x):
+def share_pool(name: str, plain: Callable, x: AnyArray) -> Array:
     """Max pooling gives relevance to the winner, average pooling in proportion to the inputs."""
     if name.rpartition(".")[2].startswith("max"):
         return plain(x)  # whose gradient already goes to the winner
     return replaced(plain, lambda x, r: (share(plain, (x,), r),), x)
 
 
-def guided_act(name, x):
+def guided_act(name: str, x: AnyArray) -> Array:
     """Guided backpropagation: only positive gradients of positive inputs pass, and none where a ReLU6 cuts."""
     if _is_cut(name):
         return jax.nn.relu(x)
     return replaced(jax.nn.relu, lambda x, r: (jnp.where(x > 0, jnp.maximum(r, 0), 0),), x)
 
 
-def deconvnet_act(name, x):
+def deconvnet_act(name: str, x: AnyArray) -> Array:
     """The deconvolutional network's ReLU: only positive gradients pass, whatever the input was; none where a ReLU6 cuts."""
     if _is_cut(name):
         return jax.nn.relu(x)
     return replaced(jax.nn.relu, lambda x, r: (jnp.maximum(r, 0),), x)
 
 
-def rescale_act(name, x):
+def rescale_act(name: str, x: AnyArray) -> Array:
     """DeepLIFT's rescale rule, for x [2,...] = (image, baseline): the slope between the two instead of the derivative."""
 
-    def backward(x, r):
+    def backward(x: AnyArray, r: AnyArray) -> tuple[Array]:
         slope = _ratio(
             jax.nn.relu(x[0]) - jax.nn.relu(x[1]), x[0] - x[1], (x[0] > 0).astype(x.dtype)
         )
@@ -249,7 +269,7 @@ def rescale_act(name, x):
     return replaced(jax.nn.relu, backward, x)
 
 
-def rescale_pool(name, plain, x):
+def rescale_pool(name: str, plain: Callable, x: AnyArray) -> Array:
     """DeepLIFT for pooling of x [2,...] = (image, baseline).
 
     Average pooling is linear. In max pooling a rise is owed to the image's winner, a fall to the baseline's, as in SHAP's and
@@ -259,7 +279,7 @@ def rescale_pool(name, plain, x):
     if not name.rpartition(".")[2].startswith("max"):
         return plain(x)
 
-    def backward(x, r):
+    def backward(x: AnyArray, r: AnyArray) -> tuple[Array]:
         image, start, r = x[:1], x[1:], r[:1]
         y, vjp = jax.vjp(plain, image)
         y_start, vjp_start = jax.vjp(plain, start)

@@ -7,13 +7,24 @@ import jax.numpy as jnp
 
 from mixaug_jax.attribution import resampling
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import (
+    Array,
+    Baseline,
+    Image,
+    Images,
+    Label,
+    Logits,
+    Net,
+    Outputs,
+    Scalar,
+)
 
 OUTPUTS = ("logit", "prob", "loss")
 BASELINES = ("zero", "mean", "blur")
 NODES = 4  # along a side of the map that a class activation map is made of
 
 
-def outputs(net, x, label, output="logit"):
+def outputs(net: Net, x: Images, label: Label, output: str = "logit") -> Outputs:
     """The explained number of each of the preprocessed images x [n,h,w,C] -> [n] float32.
 
     Args:
@@ -26,7 +37,7 @@ def outputs(net, x, label, output="logit"):
     return select(net.logits(x), label, output)
 
 
-def select(logits, label, output):
+def select(logits: Logits, label: Label, output: str) -> Outputs:
     """logits [n,K] -> [n], as `outputs`."""
     checks.choice("output", output, OUTPUTS)
     classes = logits.shape[-1]
@@ -38,18 +49,18 @@ def select(logits, label, output):
     return jnp.where(jnp.arange(classes) == label, logits, 0).sum(-1)
 
 
-def input_gradient(net, x, label, output="logit"):
+def input_gradient(net: Net, x: Images, label: Label, output: str = "logit") -> Images:
     """The gradient of each image's explained number: x [n,h,w,C] -> [n,h,w,C], NaN where that number is."""
     values, vjp = jax.vjp(lambda x: outputs(net, x, label, output), x)
     return nan_like(values[:, None, None, None], vjp(jnp.ones_like(values))[0])
 
 
-def nan_like(value, a):
+def nan_like(value: Scalar | Array, a: Array) -> Array:
     """`a`, or NaN where the explained number `value` is: the derivative of a ReLU makes 0 of NaN."""
     return jnp.where(jnp.isnan(value), jnp.nan, a)
 
 
-def replacement(image, baseline):
+def replacement(image: Image, baseline: Baseline) -> Image:
     """What stands for "nothing there" in image [h,w,C] -> [h,w,C].
 
     Args:
@@ -83,7 +94,7 @@ def map_shapes(net: Any, image: Any) -> dict[str, tuple[int, int, int]]:
     """
     batch = jax.ShapeDtypeStruct((1, *image.shape), jnp.float32)
 
-    def maps(net, x):
+    def maps(net: Net, x: Images) -> dict:
         return {layer: net.maps(layer, h) for layer, h in net.capture(x, net.layers).items()}
 
     found = jax.eval_shape(maps, net, batch)

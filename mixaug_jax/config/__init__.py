@@ -11,10 +11,11 @@ from mixaug_jax.config.settings import (
     resolve,
     to_json,
 )
-from mixaug_jax.config.validation import check
+from mixaug_jax.config.validation import check, check_layers
 
 __all__ = [
     "check",
+    "check_layers",
     "difference",
     "flatten",
     "from_json",

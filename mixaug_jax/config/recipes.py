@@ -107,10 +107,11 @@ def set_method(config: ml_collections.ConfigDict, method: str) -> None:
         return
     checks.choice("method", method, ("baseline", *mixing.MIXERS))
     config.mix.name = method
-    options = mixing.options(method)
-    if "label" not in options:
-        del config.mix.label
-    config.mix.update(options)
+    known = mixing.options(method)
+    for option in ("prob", "per", "label"):  # a mixer need not have them
+        if option not in known:
+            del config.mix[option]
+    config.mix.update(known)
     config.mix.update(_METHOD_ON_DATA.get((method, config.data.name), {}))
     # Mixup's own code trains CIFAR by another recipe than Cutout's.
     if method in ("mixup", "manifold_mixup") and config.data.name in ("cifar10", "cifar100"):

@@ -10,6 +10,7 @@ the size of the data set is known.
 import json
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import ml_collections
 
@@ -106,7 +107,7 @@ def overview(config: ml_collections.ConfigDict) -> str:
 def from_json(text: str) -> ml_collections.ConfigDict:
     """The settings that `to_json` wrote; lists come back as the tuples they were."""
 
-    def tuples(value):
+    def tuples(value: Any):
         if isinstance(value, dict):
             return {k: tuples(v) for k, v in value.items()}
         return tuple(map(tuples, value)) if isinstance(value, list) else value
@@ -135,7 +136,8 @@ def _default(key):
     return keys.KEYS[key].default if key in keys.KEYS else None
 
 
-_OLD_SECTIONS = {"attribute", "anomaly"}  # of settings before the sections were called explain and occlude
+# Of settings before the sections were called explain and occlude.
+_OLD_SECTIONS = {"attribute", "anomaly"}
 
 
 def read(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:

@@ -5,10 +5,11 @@ Each setting by itself is checked by its line of the table; here are the rules a
 
 import ml_collections
 
-from mixaug_jax import mixing, models
+from mixaug_jax import mixing
 from mixaug_jax.config import keys
 from mixaug_jax.core import checks
 from mixaug_jax.data.speech import spectrogram
+from mixaug_jax.models import build
 from mixaug_jax.occlusion import grid
 
 _LONGEST_FRAME = 2**16  # samples
@@ -25,14 +26,13 @@ def check(config: ml_collections.ConfigDict) -> None:
             keys.KEYS[key].allowed.check(key, values[key])
     _check_mixer(values)
     # What only some mixers or data sets have need not be there.
-    some = ("mix.label", *(f"{section}." for section in keys.OWN_SECTIONS.values()))
-    needed = [key for key in keys.KEYS if not key.startswith(some)]
+    some = ("mix.", *(f"{section}." for section in keys.OWN_SECTIONS.values()))
+    needed = ["mix.name", *(key for key in keys.KEYS if not key.startswith(some))]
     own = {key: value for key, value in values.items() if keys.has_section(key)}
     keys.check_values(own, keys.table_of(own), needed)
     _check_data(config)
     _check_audio(config)
     _check_training(config)
-    _check_layers(config)
     _check_occlude(config)
 
 
@@ -99,14 +99,12 @@ def _check_training(config):
         raise ValueError(f"train.accumulate={t.accumulate} does not divide data.batch_size={batch}")
 
 
-def _check_layers(config):
-    """Layers by name; weights bring their own network."""
-    m = config.model
+def check_layers(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for a layer that the network which is to be trained does not have."""
     named = {"dissect.layers": config.dissect.layers, "explain.layer": (config.explain.layer,)}
-    for key, layers in ({} if config.weights else named).items():
+    for key, layers in named.items():
         for layer in filter(None, layers):
-            known = models.MODELS[m.name](2, width=m.width, stem=m.stem).layers
-            checks.choice(key, layer, known)
+            checks.choice(key, layer, build.layer_names(config))
 
 
 def _check_occlude(config):

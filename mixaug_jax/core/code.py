@@ -42,9 +42,11 @@ def import_recorded(
 
 def installed(name: str) -> ModuleType | None:
     """The module of an installed package, by its full name; None where it belongs to none (a script, a folder of one's own)."""
+    if name == "__main__":
+        return None
     try:
         spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):  # a parent that is not there; "__main__"
+    except (ImportError, ValueError):  # a parent that is not there
         return None
     ours = name.partition(".")[0] == __name__.partition(".")[0]
     if spec is None or not (ours or _is_package_file(spec.origin)):

@@ -21,13 +21,19 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+from mixaug_jax.core import checks, say
+from mixaug_jax.core.types import Config, Devices, Tree
 
 AXIS = "data"
 PRECISIONS = ("default", "high", "highest")  # of float32 matrix products
 SHARDED = P(AXIS)
 REPLICATED = P()
+# XLA's CPU backend takes tens of seconds to optimize what makes a network's first weights, which runs once.
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 @functools.cache
@@ -36,12 +42,25 @@ def _mesh(devices: tuple) -> Mesh:
     return Mesh(np.array(devices), (AXIS,))
 
 
-def mesh(devices=None) -> Mesh:
+def mesh(devices: Devices = None) -> Mesh:
     """The one-axis mesh over `devices` (default: all devices of all processes)."""
     return _mesh(tuple(jax.devices() if devices is None else devices))
 
 
-def pmap(f: Callable, in_specs, out_specs, *, donate_argnums=(), devices=None) -> Callable:
+def platform(devices: Devices = None) -> str:
+    """The platform of `devices` (default: all devices of all processes): "cpu", "gpu" or "tpu"."""
+    return mesh(devices).devices.flat[0].platform
+
+
+def pmap(
+    f: Callable,
+    in_specs: Any,
+    out_specs: Any,
+    *,
+    donate_argnums: int | tuple[int, ...] = (),
+    devices: Devices = None,
+    deterministic: bool = False,
+) -> Callable:
     """Maps a per-device function over the devices, with global arrays: what `jax.pmap` is built on, and the same to the bit.
 
     Args:
@@ -50,13 +69,22 @@ def pmap(f: Callable, in_specs, out_specs, *, donate_argnums=(), devices=None) -
       out_specs: the same for what `f` returns.
       donate_argnums: arguments whose buffers may be reused.
       devices: the devices to use (default: all).
+      deterministic: see `training_options`.
     """
-    return jax.jit(_mapped(f, in_specs, out_specs, devices), donate_argnums=donate_argnums)
+    return jax.jit(
+        _mapped(f, in_specs, out_specs, devices),
+        donate_argnums=donate_argnums,
+        compiler_options=training_options(platform(devices), deterministic) or None,
+    )
 
 
-def pmap_inference(f: Callable, in_specs, out_specs, *, devices=None) -> Callable:
+def pmap_inference(
+    f: Callable, in_specs: Any, out_specs: Any, *, devices: Devices = None
+) -> Callable:
     """`pmap` for what runs networks and trains none: `compiler_options` make it faster, and round otherwise than `jax.pmap`."""
-    return jax.jit(_mapped(f, in_specs, out_specs, devices), compiler_options=compiler_options())
+    return jax.jit(
+        _mapped(f, in_specs, out_specs, devices), compiler_options=compiler_options(devices)
+    )
 
 
 def _mapped(f, in_specs, out_specs, devices):
@@ -67,35 +95,60 @@ def _mapped(f, in_specs, out_specs, devices):
     )
 
 
-@functools.cache
-def compiler_options() -> dict[str, str] | None:
-    """What `jax.jit` takes as `compiler_options` where networks are run and not trained.
+def training_options(platform: str, deterministic: bool) -> dict[str, bool]:
+    """What the compiler is asked for where networks are trained.
+
+    Args:
+      platform: of the devices.
+      deterministic: only kernels that give the same bits each time. GPUs have others, which add in an order of their own; on
+        CPU and TPU there is nothing to ask for.
+    """
+    gpu = platform in ("gpu", "cuda", "rocm")
+    return {"xla_gpu_deterministic_ops": True} if deterministic and gpu else {}
+
+
+def inference_options(platform: str) -> dict[str, str]:
+    """What the compiler is asked for where networks are run and not trained.
 
     On CPU it leaves nothing but matrix products to YNNPACK. Of convolutions that library gives each thread 64 output channels,
     so that a ResNet's first layers run on one thread; and its maxima and the ReLUs before its sums lose NaN.
     """
-    if jax.default_backend() != "cpu":
-        return None
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+    dots_alone = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+    return dots_alone if platform == "cpu" else {}
+
+
+def compiler_options(devices: Devices = None) -> dict[str, str] | None:
+    """`inference_options` for `devices` as `jax.jit` takes them; None where there are none or this XLA does not know them."""
+    options = inference_options(platform(devices))
+    return options if options and _known(tuple(options.items())) else None
+
+
+@functools.cache
+def _known(options: tuple) -> bool:
     try:
-        jax.jit(lambda: 0, compiler_options=options).lower().compile()
-    except jax.errors.JaxRuntimeError:  # a version of XLA without this option
-        return None
-    return options
+        jax.jit(lambda: 0, compiler_options=dict(options)).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
-def shard_batch(batch: Any, devices=None) -> Any:
+def quick_options(devices: Devices = None) -> dict[str, Any] | None:
+    """What `compile` takes for a large program that runs once: on CPU hardly any optimization."""
+    return dict(_QUICK) if platform(devices) == "cpu" else None
+
+
+def shard_batch(batch: Tree, devices: Devices = None) -> Tree:
     """Puts this process's rows [B_local, ...] on its devices as global arrays split along axis 0."""
     sharding = NamedSharding(mesh(devices), SHARDED)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
-def replicate(tree: Any, devices=None) -> Any:
+def replicate(tree: Tree, devices: Devices = None) -> Tree:
     """Puts a copy of every leaf on every device, as global arrays."""
     return jax.device_put(tree, NamedSharding(mesh(devices), REPLICATED))
 
 
-def replicated_like(tree: Any, devices=None) -> Any:
+def replicated_like(tree: Tree, devices: Devices = None) -> Tree:
     """Shapes, dtypes and the replicated sharding of `tree`: what a checkpoint is restored into."""
     sharding = NamedSharding(mesh(devices), REPLICATED)
     return jax.tree.map(
@@ -135,16 +188,56 @@ def check_batch_size(batch_size: int, minimum: int = 1, key: str = "data.batch_s
         )
 
 
-def set_up(config) -> None:
-    """Sets the precision of matrix products, and where compiled programs are kept, for every stage alike."""
-    jax.config.update("jax_default_matmul_precision", config.precision)
-    if config.compile_cache:
-        folder = str(pathlib.Path(config.compile_cache).absolute())
-        jax.config.update("jax_compilation_cache_dir", folder)
+def precision(name: str) -> contextlib.AbstractContextManager:
+    """A context in which float32 matrix products and convolutions have a precision, whatever holds outside.
+
+    It is that of what this thread traces inside, so that a public call neither depends on what ran before it nor changes what
+    runs after it.
+
+    Args:
+      name: "highest" is float32. "high" and "default" are faster on GPU (TF32) and TPU (bfloat16, three passes or one), and the
+        same on CPU.
+
+    Raises:
+      ValueError: another name.
+    """
+    checks.choice("precision", name, PRECISIONS)
+    return jax.default_matmul_precision(name)
 
 
 @contextlib.contextmanager
-def out_of_memory(advice: str):
+def applied(config: Config) -> Iterator[None]:
+    """A context with a run's settings of the machine: the precision, and where compiled programs are kept.
+
+    Args:
+      config: with `precision` and `compile_cache`.
+    """
+    with precision(config.precision), _compile_cache(config.compile_cache):
+        yield
+
+
+@contextlib.contextmanager
+def _compile_cache(folder: str):
+    """Keeps compiled programs in a folder; "" leaves things as they are."""
+    before = jax.config.jax_compilation_cache_dir
+    after = str(pathlib.Path(folder).absolute()) if folder else before
+    if after == before:
+        yield
+        return
+    _keep_in(after)
+    try:
+        yield
+    finally:
+        _keep_in(before)
+
+
+def _keep_in(folder):
+    jax.config.update("jax_compilation_cache_dir", folder)
+    compilation_cache.reset_cache()  # it would go on with the folder that it has opened
+
+
+@contextlib.contextmanager
+def out_of_memory(advice: str) -> Iterator[None]:
     """Turns the devices' running out of memory into a MemoryError that says what to lower."""
     try:
         yield
@@ -155,9 +248,13 @@ def out_of_memory(advice: str):
 
 
 def initialize_multihost() -> None:
-    """Joins the processes of one job. TPU pods, Slurm and Kubernetes are detected; elsewhere set the variables
+    """Joins the processes of one job, of which the first one speaks.
 
-    JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    TPU pods, Slurm and Kubernetes are detected; elsewhere set the variables JAX_COORDINATOR_ADDRESS (host:port of process 0),
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+    Raises:
+      ValueError: no such job is found.
     """
     number, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
     try:
@@ -169,6 +266,8 @@ def initialize_multihost() -> None:
             "--multihost found no cluster; set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, "
             f"or leave --multihost out ({error})"
         ) from error
+    if not is_main():
+        say.mute()
 
 
 def is_main() -> bool:

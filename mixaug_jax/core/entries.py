@@ -21,7 +21,8 @@ DRAWN = ("noise", "masks", "draws")
 
 def function_of(entry: Callable) -> Callable:
     """The plain function of an entry, which may be a record of one."""
-    return getattr(entry, "f", entry)
+    # A class, of a network say, may have a field called f.
+    return entry if isinstance(entry, type) else getattr(entry, "f", entry)
 
 
 def keywords(entry: Callable) -> dict[str, Any]:

@@ -9,16 +9,22 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Integer, Key, Num, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int, Integer, Key, Num, Shaped, UInt8, UInt16, UInt32
 
 AnyArray = Array | np.ndarray
 Scalar = float | int | np.number | Shaped[AnyArray, ""]
 Count = int | np.integer | Integer[AnyArray, ""]
+Numbers = float | int | np.number | Num[AnyArray, "..."]  # one, or an array of them
+Integers = int | np.integer | Integer[AnyArray, "..."]
+Indices = Int[AnyArray, "n"]
+Given = AnyArray | tuple | list  # what an array is made of; () where nothing is given
 # A random key, or a seed that one is made of.
 Seed = int | np.integer | Key[Array, "..."] | Shaped[AnyArray, "..."]
+RandomKey = Key[Array, ""]
 
 Image = Float[AnyArray, "h w C"]  # preprocessed
 Images = Float[AnyArray, "B h w C"]
+Features = Float[AnyArray, "B ..."]  # of a layer; images among them
 Photo = UInt8[np.ndarray, "H W C"]  # as stored
 Targets = Float[AnyArray, "B K"]
 Label = Count
@@ -27,7 +33,11 @@ Attribution = Float[AnyArray, "h w c"]  # of each channel, or of all together
 Mask = Bool[AnyArray, "h w"]
 Boxes = Float[AnyArray, "n 4"]  # row0, col0, row1, col1, ends exclusive
 Logits = Float[AnyArray, "B K"]
+Outputs = Float[Array, "B"]  # the explained number of each image
+# What stands for "nothing there": a name, or what broadcasts to the image.
+Baseline = str | Scalar | AnyArray | tuple | list
 Curve = Float[AnyArray, "points"]
+Value = Float[Array, ""]  # of a score
 Activations = Num[AnyArray, "N h w U"]
 Thresholds = Num[AnyArray, "U"]
 LabelMaps = Integer[AnyArray, "N H W K"]
@@ -57,6 +67,7 @@ __all__ = [
     "AnyArray",
     "Array",
     "Attribution",
+    "Baseline",
     "Bool",
     "Boxes",
     "Config",
@@ -65,12 +76,16 @@ __all__ = [
     "Dataset",
     "Devices",
     "Explain",
+    "Features",
     "Float",
+    "Given",
     "Heatmap",
     "Image",
     "Images",
+    "Indices",
     "Int",
     "Integer",
+    "Integers",
     "Key",
     "Label",
     "LabelMaps",
@@ -78,9 +93,12 @@ __all__ = [
     "Mask",
     "Net",
     "Num",
+    "Numbers",
+    "Outputs",
     "Path",
     "Photo",
     "Preprocess",
+    "RandomKey",
     "Scalar",
     "Seed",
     "Shaped",
@@ -89,4 +107,7 @@ __all__ = [
     "Thresholds",
     "Tree",
     "UInt8",
+    "UInt16",
+    "UInt32",
+    "Value",
 ]

@@ -2,7 +2,7 @@
 
     sources = data.open_splits(config)
     for batch in data.batches(sources["train"], config, train=True):
-        ...  # {"image": uint8 [B, size, size, 3], "label": int32 [B], "seed": uint32 [B]}
+        ...  # {"image": uint8 [B,size,size,3], "label": int32 [B], "seed": uint32 [B]}
 
 A new data set is one function `f(split, config, *, annotations=True) -> Source` and one line in
 `SOURCES`. The heavy imports (jax, grain, tensorflow_datasets) are inside the functions: processes
@@ -10,13 +10,14 @@ that only render or read pictures import this package too.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from mixaug_jax.data.source import Source
 
 
-def batches(source: Source, config, *, train: bool, start: int = 0) -> Iterator[dict]:
+def batches(source: Source, config: Any, *, train: bool, start: int = 0) -> Iterator[dict]:
     """This process's share of every global batch, from batch number `start` on.
 
     Training: endless; every epoch is shuffled anew and holds every example once, and a set that is
@@ -35,9 +36,9 @@ def batches(source: Source, config, *, train: bool, start: int = 0) -> Iterator[
       start: the number of the first batch.
 
     Yields:
-      image uint8 [B, size, size, C], label int32 [B], seed uint32 [B]: what the random photometrics
-      of each example are drawn from on the device (0 in evaluation, which draws nothing); of
-      recordings also valid bool [B, size], which frames are not padding.
+      image uint8 [B,size,size,C], label int32 [B], seed uint32 [B]: what the random photometrics of
+      each example are drawn from on the device (0 in evaluation, which draws nothing); of
+      recordings also valid bool [B,size], which frames are not padding.
 
     Raises:
       ValueError: an empty source, a batch that the processes do not divide, an unknown crop.
@@ -45,6 +46,7 @@ def batches(source: Source, config, *, train: bool, start: int = 0) -> Iterator[
     import grain
     import jax
 
+    # Sizes in the settings are those of all processes together, of which each reads its share.
     index, count = jax.process_index(), jax.process_count()
     key = "data.batch_size" if train else "eval.batch_size"
     size = config.data.batch_size if train else config.eval.batch_size
@@ -54,6 +56,7 @@ def batches(source: Source, config, *, train: bool, start: int = 0) -> Iterator[
         raise ValueError(
             f"{key} must be a positive multiple of the number of processes, {count}; got {size}"
         )
+    # Random access all the way: example k of the endless row is a function of (seed, k), so resuming reads nothing again.
     dataset = grain.MapDataset.source(source).seed(config.seed)
     if train:
         dataset = dataset.shuffle().repeat().random_map(_training_example(config))
@@ -63,6 +66,7 @@ def batches(source: Source, config, *, train: bool, start: int = 0) -> Iterator[
     iterator = _read_ahead(local[start:], config.data.threads, config.data.prefetch)
     if train:
         return iterator
+    # Collectives need every process in every step, also those whose share ends one batch earlier.
     missing = -(-len(source) // size) - max(len(local), start)
     return _then_empty(iterator, missing, lambda: dataset[0])
 
@@ -85,7 +89,7 @@ def _training_example(config):
 
     geometry = transforms.train_geometry(config)
 
-    def transform(example, rng):
+    def transform(example: dict, rng: np.random.Generator) -> dict:
         view = geometry(rng, _input(example))
         return _row(view, example["label"], rng.integers(2**32, dtype=np.uint32))
 
@@ -95,7 +99,7 @@ def _training_example(config):
 def _evaluation_example(config):
     from mixaug_jax.data import transforms
 
-    def transform(example):
+    def transform(example: dict) -> dict:
         view = transforms.evaluation(_input(example), config.data.size, config.data.resize)
         return _row(view, example["label"], 0)
 
@@ -118,7 +122,7 @@ def _then_empty(iterator, number, example):
         yield {name: np.asarray(value)[None][:0] for name, value in example().items()}
 
 
-def open_splits(config) -> dict[str, Source | None]:
+def open_splits(config: Any) -> dict[str, Source | None]:
     """The run's sources as {"train", "validation", "test"}: all opened, so all checked, at once.
 
     Reads data.name and data.{train,validation,test}_split; "" means that there is none (None here).
@@ -127,6 +131,7 @@ def open_splits(config) -> dict[str, Source | None]:
     Raises:
       ValueError: an unknown set, a missing split, splits whose classes differ.
     """
+    # All of them, before anything is trained: a missing test split would be found hours later.
     opened = {}
     for name in ("train", "validation", "test"):
         split = config.data[f"{name}_split"]
@@ -142,30 +147,34 @@ def open_splits(config) -> dict[str, Source | None]:
     return opened
 
 
-def open_source(split: str, config, *, annotations: bool = True) -> Source:
+def open_source(split: str, config: Any, *, annotations: bool = True) -> Source:
     """The split of the set that config.data.name names: one of `SOURCES`, or any TFDS name."""
     return SOURCES.get(config.data.name, _tfds)(split, config, annotations=annotations)
 
 
 def _scenes(split, config, *, annotations=True):
+    """Rendered pictures of shapes before backgrounds, with boxes and label maps; nothing to download."""
     from mixaug_jax.data.scenes import dataset
 
     return dataset.scenes(split, config, annotations=annotations)
 
 
 def _folder(split, config, *, annotations=True):
+    """Photographs in a folder of your own, with boxes and label maps where it has them."""
     from mixaug_jax.data import folder
 
     return folder.open_folder(split, config, annotations=annotations)
 
 
 def _speech(split, config, *, annotations=True):
+    """Recordings in a folder of your own, as spectrograms."""
     from mixaug_jax.data.speech import recordings
 
     return recordings.open_speech(split, config, annotations=annotations)
 
 
 def _tfds(split, config, *, annotations=True):
+    """A set of TensorFlow Datasets that is prepared as array_record."""
     from mixaug_jax.data import tfds
 
     return tfds.open_tfds(split, config, annotations=annotations)

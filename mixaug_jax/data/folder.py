@@ -23,6 +23,7 @@ import numpy as np
 import PIL.Image
 
 from mixaug_jax.core import say
+from mixaug_jax.core.types import Config
 from mixaug_jax.data.images import decode_rgb, skip_unreadable
 from mixaug_jax.data.layout import class_files
 from mixaug_jax.data.source import Source
@@ -32,7 +33,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _LAST_BYTES = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
 
 
-def open_folder(split: str, config, *, annotations: bool = True) -> Source:
+def open_folder(split: str, config: Config, *, annotations: bool = True) -> Source:
     """A split of the folder config.data.dir.
 
     A file that is cut short or no image is found here, before anything is trained on it: with
@@ -51,6 +52,7 @@ def open_folder(split: str, config, *, annotations: bool = True) -> Source:
         train/ does not have; a class or split without images; damaged images; annotations that do
         not fit.
     """
+    # A file cut short in transfer is found now, by its last bytes, and not in the middle of an epoch.
     files, class_names = class_files(config.data.dir, split, SUFFIXES, "image")
     files = _complete(files, config.data.corrupt, config.data.threads)
     if annotations:
@@ -59,17 +61,17 @@ def open_folder(split: str, config, *, annotations: bool = True) -> Source:
     else:
         annotate, concept_names, box_names = None, (), ()
 
-    def read_image(index):
+    def read_image(index: int) -> tuple:
         return files[index], decode_rgb(files[index][0], str(files[index][0]))
 
     read_image = skip_unreadable(read_image, len(files), config.data.corrupt)
 
-    def read(index):
+    def read(index: int) -> dict:
         (path, label), image = read_image(index)
         example = {"image": image, "label": label}
         return example | annotate(path, image.shape[:2]) if annotate else example
 
-    def file_name(index):
+    def file_name(index: int) -> str:
         return files[index][0].name
 
     return Source(read, len(files), class_names, concept_names, box_names, file_name)
@@ -77,6 +79,7 @@ def open_folder(split: str, config, *, annotations: bool = True) -> Source:
 
 def _complete(files, corrupt, threads):
     """The files that are whole: the others raise together, or with corrupt="skip" are left out."""
+    # Threads, as most of the time is spent waiting for a disk or a network.
     with concurrent.futures.ThreadPoolExecutor(max(1, threads)) as pool:
         problems = list(pool.map(_problem, (path for path, _ in files)))
     damaged = [problem for problem in problems if problem]
@@ -95,6 +98,7 @@ def _complete(files, corrupt, threads):
 
 def _problem(path):
     """What is wrong with the file, "" for nothing; only a file without a proper end is decoded."""
+    # Formats without such a mark are decoded: slower, but there is no other way to know.
     mark = _LAST_BYTES.get(path.suffix.lower())
     try:
         with path.open("rb") as file:
@@ -116,15 +120,17 @@ def _annotations(root, class_names):
         if not (root / name).is_file():
             raise ValueError(f"{root / 'annotations.json'} names {name}, which is not in {root}")
         notes[root / name] = _checked(note, name, root / "annotations.json")
+    # Slots and names are the same for all images, so the first mask says how many slots there are.
     concept_names, known = _concepts(root / "concepts.json")
     masks = [note["mask"] for note in notes.values() if "mask" in note]
     if masks and not concept_names:
         raise ValueError(f"{root / 'annotations.json'} has masks, but there is no concepts.json")
     slots = _mask(root / masks[0]).shape[-1] if masks else 0
     named = {box[0] for note in notes.values() for box in note.get("boxes", ())}
+    # A box that is named like a class has the class's number: regions of the image's class are found by it.
     box_names = class_names + tuple(sorted(named - set(class_names))) if named else ()
 
-    def annotate(path, shape):
+    def annotate(path: pathlib.Path, shape: tuple[int, int]) -> dict:
         note, example = notes.get(path, {}), {}
         if "boxes" in note:
             example = _boxes(note["boxes"], box_names, shape, path)
@@ -177,6 +183,7 @@ def _concepts(path):
                 f'{path}: {json.dumps({number: entry})} must be {{"number": ["name", "category"]}}'
                 " with a number of 1..65535"
             )
+    # Numbers may have gaps; what no name stands for must not be in a mask.
     named = {int(number): tuple(map(str, entry)) for number, entry in entries.items()}
     none = ("none", "none")
     numbers = range(max(named) + 1)
@@ -185,6 +192,7 @@ def _concepts(path):
 
 
 def _boxes(boxes, box_names, shape, path):
+    # A pixel of tolerance for tools that count ends inclusively or from 1.
     corners = np.array([box[1:] for box in boxes], np.float32).reshape(-1, 4)
     sides = np.array([*shape, *shape], np.float32)
     if (corners < -1).any() or (corners > sides + 1).any():
@@ -210,7 +218,7 @@ def _segmentation(path, shape, slots, known):
 
 
 def _mask(path):
-    """The numbers in a mask as uint8 or uint16 [H, W, K]; a palette's indices, not its colors."""
+    """The numbers in a mask as uint8 or uint16 [H,W,K]; a palette's indices, not its colors."""
     try:
         with PIL.Image.open(path) as image:
             mask = np.array(image)

@@ -1,5 +1,6 @@
 """Image files to pixels, and what to do with a file that is damaged."""
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -7,10 +8,11 @@ import numpy as np
 import PIL.Image
 
 from mixaug_jax.core import checks, say
+from mixaug_jax.core.types import Path, Photo
 
 
-def decode_rgb(file, name: str) -> np.ndarray:
-    """The pixels of an image file as uint8 [H, W, 3], by Pillow alone, so equal on every machine.
+def decode_rgb(file: Path | io.BufferedIOBase, name: str) -> Photo:
+    """The pixels of an image file as uint8 [H,W,3], by Pillow alone, so equal on every machine.
 
     Gray, palette, CMYK and 16-bit images become RGB (16 bits keep their upper eight); transparency
     is dropped. The orientation tag of a camera is not applied: boxes and masks are given in the
@@ -52,7 +54,7 @@ def skip_unreadable(read: Callable[[int], Any], size: int, corrupt: str) -> Call
         return read
     known = set()
 
-    def substitute(index):
+    def substitute(index: int) -> Any:
         for candidate in range(index, index + size):
             try:
                 return read(candidate % size)

@@ -31,6 +31,7 @@ def class_files(
         raise ValueError(f"data.dir is empty: {layout}")
     root = pathlib.Path(directory).expanduser()
     train = _split_folder(root, "train", layout)
+    # Labels are those of train/ for every split: a class that a split lacks must not shift the others.
     class_names = tuple(path.name for path in _classes(train, layout))
     files, ignored = [], 0
     for folder in _classes(_split_folder(root, split, layout), layout):
@@ -38,6 +39,7 @@ def class_files(
             raise ValueError(f"{folder} is a class that {train} does not have")
         entries = _entries(folder)
         paths = [path for path in entries if path.suffix.lower() in suffixes]
+        # An empty class is a mistake in the folder's layout more often than it is meant.
         if not paths:
             raise ValueError(f"{folder} has no {noun}s ({', '.join(suffixes)}): {layout}")
         files += [(path, class_names.index(folder.name)) for path in paths]
@@ -61,6 +63,7 @@ def _split_folder(root, split, layout):
 
 def _entries(folder):
     """What is in the folder, sorted by name, hidden entries left out."""
+    # Sorted, because the order in which a file system lists them is nobody's.
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:

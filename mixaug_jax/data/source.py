@@ -3,7 +3,7 @@
 import dataclasses
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsIndex
 
 
 def _nameless(index: int) -> str:
@@ -15,11 +15,11 @@ class Source:
     """A split of a data set: `len(source)`, `source[i]`, and the names behind its numbers.
 
     An example is a dict of
-      image: uint8 [H, W, 3], RGB, or [H, W, 1]; sides may differ from example to example;
+      image: uint8 [H,W,3], RGB, or [H,W,1]; sides may differ from example to example;
       label: int, an index of `class_names`;
-      boxes: float32 [n, 4] (row0, col0, row1, col1) in pixels, ends exclusive, and
+      boxes: float32 [n,4] (row0, col0, row1, col1) in pixels, ends exclusive, and
       box_labels: int32 [n], indices of `box_names`: where the set has boxes;
-      concepts: uint8 or uint16 [H, W, K], indices of `concept_names`, 0 = none: where the set
+      concepts: uint8 or uint16 [H,W,K], indices of `concept_names`, 0 = none: where the set
         has segmentations; K is how many concepts a pixel may have at once;
       valid: bool [W], the columns of a spectrogram that are not padding: where these are recordings.
 
@@ -48,12 +48,13 @@ class Source:
 
     @property
     def num_classes(self) -> int:
+        """How many classes there are."""
         return len(self.class_names)
 
     def __len__(self) -> int:
         return self.size
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: SupportsIndex) -> dict:
         """The example at `index`; IndexError outside 0..len-1 (no counting from the end)."""
         index = operator.index(index)
         if not 0 <= index < self.size:

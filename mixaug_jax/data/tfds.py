@@ -10,11 +10,12 @@ import os
 import numpy as np
 
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import Config
 from mixaug_jax.data.images import decode_rgb, skip_unreadable
 from mixaug_jax.data.source import Source
 
 
-def open_tfds(split: str, config, *, annotations: bool = True) -> Source:
+def open_tfds(split: str, config: Config, *, annotations: bool = True) -> Source:
     """A split of the set that config.data.name names, in TFDS's way ("mnist:3.*.*", "name/config").
 
     Read are the features `image` and `label`, and as boxes either the sequence `objects` (`bbox`
@@ -32,6 +33,7 @@ def open_tfds(split: str, config, *, annotations: bool = True) -> Source:
     """
     import tensorflow_datasets as tfds
 
+    # Whatever the set's name: it is one of classes if it has an image and a label with names.
     builder = _prepared(config.data.name, config.data.dir)
     features = dict(builder.info.features.items())
     where = f"data.name={config.data.name}"
@@ -47,7 +49,8 @@ def open_tfds(split: str, config, *, annotations: bool = True) -> Source:
     skipped = {name: tfds.decode.SkipDecoding() for name in pictures}
     records = _records(builder, split, skipped, where)
 
-    def read_image(index):
+    # Damage is met when a record is read, in the reader, in the parser or in the decoder.
+    def read_image(index: int) -> tuple:
         name = f"{where}: image {index} of split {split}"
         try:
             record = records[index]
@@ -57,14 +60,15 @@ def open_tfds(split: str, config, *, annotations: bool = True) -> Source:
 
     read_image = skip_unreadable(read_image, len(records), config.data.corrupt)
 
-    def read(index):
+    def read(index: int) -> dict:
         record, image = read_image(index)
         if record["label"] < 0:
             raise ValueError(f"{where}: split {split} has no labels; choose another split")
         example = {"image": image, "label": int(record["label"])}
         return example | boxes(record, image.shape) if boxes else example
 
-    def file_name(index):
+    # ImageNet's records have one, most sets have none.
+    def file_name(index: int) -> str:
         name = records[index].get("file_name", "")
         return name.decode() if isinstance(name, bytes) else name
 
@@ -75,6 +79,7 @@ def _prepared(name, data_dir):
     """The builder of files that exist in a format for random access; else how to get them."""
     import tensorflow_datasets as tfds
 
+    # Files that are there are enough: the code of the set, which may need TensorFlow, is not run.
     root = os.path.expanduser(data_dir or tfds.core.constants.get_default_data_dir())
     try:
         builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=root)
@@ -89,6 +94,7 @@ def _prepared(name, data_dir):
             f"data.name={name} is not prepared in {root} (data.dir); do it once with:"
             f" {_command(name, root)}"
         ) from error
+    # Only array_record gives an example by its number.
     formats = {file_format.value for file_format in builder.info.available_file_formats()}
     if "array_record" not in formats:
         elsewhere = os.path.join(root, "array_record")
@@ -144,7 +150,7 @@ def _box_reader(features):
         raise ValueError("the set's bbox feature is not in the form (ymin, xmin, ymax, xmax), 0..1")
     has_own = "bbox" in objects and isinstance(own, tfds.features.ClassLabel)
 
-    def read(record, shape):
+    def read(record: dict, shape: tuple[int, ...]) -> dict:
         found = record["objects"]["bbox"] if "bbox" in objects else record["bbox"]
         height, width = shape[:2]
         boxes = np.asarray(found, np.float32).reshape(-1, 4)

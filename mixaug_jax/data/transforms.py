@@ -8,7 +8,7 @@ Photometrics work on the device, on float32, in JAX: what crosses to the device 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ import numpy as np
 import PIL.Image
 
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import AnyArray, Config, Float, Preprocess, Seed, UInt8, UInt32
 
 CROPS = ("resized", "pad", "time", "none")
 
@@ -30,7 +31,7 @@ LIGHTING_VECTORS = (  # a row is a color channel, a column a component
 GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 
 
-def train_geometry(config) -> Callable[[np.random.Generator, dict], dict]:
+def train_geometry(config: Config) -> Callable[[np.random.Generator, dict], dict]:
     """`f(rng, example) -> example`, the random geometry that config.data asks for.
 
     data.crop: "resized" (a random resized crop of area share data.crop_scale), "pad" (the
@@ -46,7 +47,8 @@ def train_geometry(config) -> Callable[[np.random.Generator, dict], dict]:
     size, resize, pad, mirrored = data.size, data.resize, data.pad, data.flip
     scale = tuple(data.crop_scale)
 
-    def geometry(rng, example):
+    # The order of the draws belongs to the data's order: a run that is resumed continues it.
+    def geometry(rng: np.random.Generator, example: dict) -> dict:
         if data.crop == "resized":
             example = random_resized_crop(rng, example, size, scale=scale)
         elif data.crop == "time":
@@ -71,6 +73,7 @@ def evaluation(example: dict, size: int, resize: float = 1.0) -> dict:
     short = round(size * resize)
     if short < size:
         raise ValueError(f"data.resize must be at least 1, the size of a crop; got {resize}")
+    # The long side is cut down, not rounded, as torchvision has it.
     if height <= width:
         rows, cols = short, short * width // height
     else:
@@ -87,7 +90,7 @@ def random_resized_crop(
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> dict:
-    """A random part of the image, resized to [size, size].
+    """A random part of the image, resized to [size,size].
 
     The part's share of the area is uniform in `scale`, its width over height log-uniform in `ratio`
     (Szegedy et al. 2015, section 6, in torchvision's form: ten tries for a part that fits, then the
@@ -122,6 +125,7 @@ def pad_crop(rng: np.random.Generator, example: dict, pad: int) -> dict:
     before and not after the normalization. Where the concepts have no pixels they are 0 (none).
     """
     height, width = example["image"].shape[:2]
+    # Without a shift there is nothing to pad: the image is returned as it is.
     row, col = (int(offset) for offset in rng.integers(2 * pad + 1, size=2))
     if row == col == pad:
         return example
@@ -138,11 +142,12 @@ def time_crop(rng: np.random.Generator, example: dict, size: int, pad: int) -> d
 
     Args:
       rng: what the place is drawn from.
-      example: with image uint8 [H, W, C], W at least size, and valid bool [W].
+      example: with image uint8 [H,W,C], W at least size, and valid bool [W].
       size: frames of the result.
       pad: the most silent frames it may begin or end with that the example has not.
     """
     height, width, channels = example["image"].shape
+    # 0 is silence: what lies `span` below the loudest cell.
     image = np.zeros((height, width + 2 * pad, channels), np.uint8)
     image[:, pad : pad + width] = example["image"]
     valid = np.pad(example["valid"], pad)
@@ -171,10 +176,11 @@ def flip(example: dict) -> dict:
 
 
 def _crop(example, row, col, rows, cols):
-    """The pixels [row, row + rows) x [col, col + cols); boxes clipped, vanished ones left out."""
+    """The pixels [row,row+rows) x [col,col+cols); boxes clipped, vanished ones left out."""
     height, width = example["image"].shape[:2]
     if (row, col, rows, cols) == (0, 0, height, width):
         return example
+    # Contiguous, because a view would keep the whole image in memory as long as the crop.
     window = np.s_[row : row + rows, col : col + cols]
     cropped = dict(example, image=np.ascontiguousarray(example["image"][window]))
     if "concepts" in example:
@@ -218,14 +224,14 @@ def _resize_image(image, rows, cols):
 
 
 def device_transform(
-    images: jax.Array,
-    seeds: jax.Array,
+    images: UInt8[AnyArray, "B h w C"],
+    seeds: UInt32[AnyArray, " B"],
     *,
     jitter: float,
     lighting: float,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> jax.Array:
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Float[jax.Array, "B h w C"]:
     """Bytes to normalized float32, by way of the random photometrics; pure, for use under jit.
 
     The CutMix ImageNet recipe: color jitter, PCA lighting, normalize (clovaai/CutMix-PyTorch). An
@@ -233,7 +239,7 @@ def device_transform(
     processes share the batch.
 
     Args:
-      images: uint8 [B, h, w, C]; C = 3 where jitter or lighting is on.
+      images: uint8 [B,h,w,C]; C = 3 where jitter or lighting is on.
       seeds: uint32 [B].
       jitter: strength of the color jitter, 0.4 in the recipe; 0 = off, as in evaluation.
       lighting: strength of the lighting, 0.1 in the recipe; 0 = off, as in evaluation.
@@ -241,10 +247,10 @@ def device_transform(
       std: likewise.
 
     Returns:
-      float32 [B, h, w, C], (image / 255 - mean) / std.
+      float32 [B,h,w,C], (image / 255 - mean) / std.
     """
 
-    def one(image, seed):
+    def one(image: jax.Array, seed: jax.Array) -> jax.Array:
         key_jitter, key_lighting = jax.random.split(jax.random.key(seed))
         if jitter:
             image = color_jitter(key_jitter, image, strength=jitter)
@@ -258,7 +264,9 @@ def device_transform(
     return (images - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
 
-def color_jitter(key: jax.Array, image: jax.Array, *, strength: float = 0.4) -> jax.Array:
+def color_jitter(
+    key: Seed, image: Float[AnyArray, "h w 3"], *, strength: float = 0.4
+) -> Float[jax.Array, "h w 3"]:
     """Brightness, contrast and saturation, each `image + a (reference - image)`.
 
     a ~ U(-strength, strength), drawn for each; the reference is black, the image's mean gray, or
@@ -270,12 +278,13 @@ def color_jitter(key: jax.Array, image: jax.Array, *, strength: float = 0.4) -> 
 
     Args:
       key: PRNG key of this image.
-      image: float32 [h, w, 3], RGB in 0..1.
+      image: float32 [h,w,3], RGB in 0..1.
       strength: half the width of a's range.
 
     Returns:
-      float32 [h, w, 3], possibly outside 0..1.
+      float32 [h,w,3], possibly outside 0..1.
     """
+    # Linear maps that commute, so one order stands for all six.
     brightness, contrast, saturation = jax.random.uniform(
         key, (3,), minval=-strength, maxval=strength
     )
@@ -285,7 +294,9 @@ def color_jitter(key: jax.Array, image: jax.Array, *, strength: float = 0.4) -> 
     return image + contrast * (jnp.mean(gray) - image)
 
 
-def pca_lighting(key: jax.Array, image: jax.Array, *, strength: float = 0.1) -> jax.Array:
+def pca_lighting(
+    key: Seed, image: Float[AnyArray, "h w 3"], *, strength: float = 0.1
+) -> Float[jax.Array, "h w 3"]:
     """One color shift along the principal components of natural images' RGB values.
 
     Adds sum_j v_cj e_j a_j to channel c, a ~ N(0, strength^2) for each component, with ImageNet's
@@ -293,23 +304,24 @@ def pca_lighting(key: jax.Array, image: jax.Array, *, strength: float = 0.1) -> 
 
     Args:
       key: PRNG key of this image.
-      image: float32 [h, w, 3], RGB in 0..1.
+      image: float32 [h,w,3], RGB in 0..1.
       strength: standard deviation of a.
 
     Returns:
-      float32 [h, w, 3], possibly outside 0..1.
+      float32 [h,w,3], possibly outside 0..1.
     """
     alpha = strength * jax.random.normal(key, (3,))
     shift = jnp.asarray(LIGHTING_VECTORS) * jnp.asarray(LIGHTING_VALUES) * alpha
     return image + shift.sum(axis=-1)
 
 
-def seen_part(example: dict, preprocess) -> dict:
+def seen_part(example: dict, preprocess: Preprocess) -> dict:
     """The example as far as a network sees it: resized and cut as by `preprocess`, boxes and
     concepts too, pixels still uint8.
 
     preprocess: `models.Preprocess`; another callable is taken to show the network the whole image.
     """
+    # A callable without a size says nothing of what it cuts.
     side = getattr(preprocess, "size", 0)
     if not side:
         return example

@@ -17,7 +17,7 @@ import numpy as np
 from mixaug_jax.core import checks, say, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files as files_lib
-from mixaug_jax.core.types import Activations, Dataset, Float, Int, Net, Path, Sliced
+from mixaug_jax.core.types import Activations, Count, Dataset, Float, Int, Net, Path, Sliced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Forward:
     def run(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
         """Yields {layer: float32 [n,h,w,U]} for images start..stop-1, a step at a time."""
 
-        def read(index):
+        def read(index: Count) -> np.ndarray:
             return self.net.preprocess(self.dataset[int(index)]["image"])
 
         step = _program(self.layers, self.devices)
@@ -53,6 +53,7 @@ class Forward:
         images = walk.read_ahead(read, self.indices[start:stop], self.threads)
         for number, image in enumerate(images, start + 1):
             pending.append(image)
+            # The last step is padded: another number of rows would be another program.
             if len(pending) == self.rows or number == stop:
                 batch = walk.pad_rows(np.stack(pending), self.rows)
                 # The next batch is read while this one is computed.
@@ -75,7 +76,7 @@ def _program(layers, devices):
     """The mapped forward: (net, images [B,h,w,C]) -> {layer: [B,h,w,U]}. Kept, so that a second
     network of the same architecture compiles nothing."""
 
-    def forward(net, x):
+    def forward(net: Net, x: jax.Array) -> dict[str, jax.Array]:
         return _features(net, x, layers)
 
     return devices_lib.pmap_inference(
@@ -157,6 +158,7 @@ def collect(
     Raises:
       OSError: the disk is full.
     """
+    # Layers in the network's order take what disk there is; a full one would stop other programs, too.
     total = len(forward.indices)
     room = min(cache_gb * 2**30, 0.95 * shutil.disk_usage(folder).free)
     files, maxima = {}, {layer: [] for layer in forward.layers}
@@ -171,6 +173,7 @@ def collect(
                 f"dissect.cache_gb={cache_gb}; the forward pass is repeated whenever they are read "
                 "(more memory, or dissect.replicates=0, would save time)"
             )
+    # Largest activations are kept of every layer, for they are few: they name the units' top images.
     report, done = say.progress(title, total), 0
     for batch in forward.run(0, total):
         for layer, h in batch.items():
@@ -179,6 +182,7 @@ def collect(
                 files[layer].write(np.ascontiguousarray(h))
         done += len(h)
         report(done)
+    # What was written is read back by pages, as the kernels ask for it.
     kept = {}
     for layer in forward.layers:
         shape = (total, *sizes[layer])

@@ -50,6 +50,7 @@ def dissect_arrays(
     Raises:
       ValueError: arrays or names that do not fit each other, numbers outside the names, no image, NaN.
     """
+    # Off by one, all names would be wrong and nothing else would say so.
     names = tuple((str(name), str(category)) for name, category in names)
     if names[:1] != (concepts.NONE,):
         raise ValueError(f"names must begin with {concepts.NONE}, number 0; got {names[:1]}")
@@ -63,11 +64,13 @@ def dissect_arrays(
     # What no activation decides is checked before any is read.
     unknown = np.zeros(units, np.float32) if thresholds is None else np.asarray(thresholds)
     tables.check(activations, unknown, segmentation, len(names), vocabulary.category)
+    # As a data set of the images in their order, whose label maps were made before.
     options = dataclasses.replace(options, random_baseline=False)
     indices = np.arange(images)
     labels = concepts.LabelMaps(segmentation, indices, vocabulary, _labels(segmentation, names))
     found = measure(Layer(activations, labels, options, layer, walk.local(devices)), thresholds)
     found |= top_images(activations, _maxima(activations, layer), indices)
+    # What `compare` and the tables read of a result, with the arrays in place of a network.
     settings = {
         "layer": layer,
         "activations": {"shape": activations.shape, "examples": _probe(activations)},

@@ -39,6 +39,7 @@ def open_broden(folder: Path, side: int, *, split: str = "") -> Source:
       ValueError: a file that is missing or of another format; when an image is read, a missing
         label map, or one with another size than index.csv says.
     """
+    # The three tables are read at once, images and label maps when they are asked for.
     root = pathlib.Path(folder).expanduser()
     categories = [row["name"] for row in _rows(root / "category.csv", ("name",))]
     names = _names(root / "label.csv", categories)
@@ -48,19 +49,21 @@ def open_broden(folder: Path, side: int, *, split: str = "") -> Source:
         raise ValueError(
             f"{root / 'index.csv'} lists no image" + f" of split {split}" * bool(split)
         )
+    # All layers of an image, in the order of the categories; the fullest image says how many slots there are.
     layers = [[c for k in categories for c in (row[k] or "").split(";") if c] for row in index]
     slots = max(1, *map(len, layers))
 
-    def read(i):
+    def read(i: int) -> dict:
         row = index[i]
         image = PIL.Image.fromarray(decode_rgb(root / "images" / row["image"], row["image"]))
         if image.size != (side, side):
             image = image.resize((side, side), PIL.Image.Resampling.BILINEAR)
+        # Label maps may be smaller than their image: the nearest pixel of each goes to the square.
         size = int(row["sh"]), int(row["sw"])
         near_row, near_column = ((2 * np.arange(side) + 1) * n // (2 * side) for n in size)
         concepts = np.zeros((side, side, slots), np.uint16)
         for slot, layer in enumerate(layers[i]):
-            if layer.isdigit():
+            if layer.isdigit():  # of the whole image, as a scene's
                 concepts[..., slot] = int(layer)
             else:
                 label_map = _label_map(root / "images" / layer, size)

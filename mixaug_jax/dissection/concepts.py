@@ -23,7 +23,7 @@ import numpy as np
 
 from mixaug_jax.core import files, say, walk
 from mixaug_jax.core.files import checksum
-from mixaug_jax.core.types import Dataset, Int, Path, Preprocess, Sliced
+from mixaug_jax.core.types import Count, Dataset, Int, Path, Preprocess, Sliced
 from mixaug_jax.core.types import LabelMaps as Maps
 from mixaug_jax.data import transforms
 from mixaug_jax.data.source import Source
@@ -104,7 +104,7 @@ def annotate(
     """
     own = source.concept_names or (NONE,)
 
-    def read(index):
+    def read(index: int) -> dict:
         example = source[index]
         if source.concept_names and "concepts" not in example:
             return example
@@ -116,6 +116,7 @@ def annotate(
             )
         found = found.reshape(height, width, -1)
         _check_numbers(found, len(names), index)
+        # 0 stays 0; the other numbers go behind those that the data set has.
         found = np.where(found > 0, found.astype(np.int32) + len(own) - 1, 0).astype(np.uint16)
         before = [example["concepts"]] if "concepts" in example else []
         return example | {"concepts": np.concatenate([*before, found], -1, dtype=np.uint16)}
@@ -173,6 +174,7 @@ def make_label_maps(
     Raises:
       ValueError: no concepts, numbers outside the vocabulary, maps and images that differ in size.
     """
+    # Whatever changes a map is in its folder's name, and again in its settings.
     vocabulary = Vocabulary(_concept_names(dataset))
     chosen = walk.spread(len(dataset), max_images)
     side = (
@@ -190,6 +192,7 @@ def make_label_maps(
         "examples": _fingerprint(dataset, chosen),
         **json.loads(json.dumps(settings or {})),
     }
+    # Looked for again under the lock: another process may have made them while this one waited.
     text = json.dumps(settings, sort_keys=True)
     place = pathlib.Path(folder) / f"labels-{size}px-{zlib.crc32(text.encode()):08x}"
     found = _stored(place, settings, vocabulary)
@@ -247,7 +250,8 @@ def _build(dataset, preprocess, chosen, place, settings, threads):
 def _write_maps(dataset, preprocess, chosen, folder, settings, threads):
     """Writes the maps one after the other; returns the indices that have one, and a map's shape."""
 
-    def label_map(index):
+    # As far as the network sees the image, at the pixel whose center is nearest: labels cannot be averaged.
+    def label_map(index: Count) -> np.ndarray | None:
         example = dataset[int(index)]
         if "concepts" not in example:
             return None
@@ -264,6 +268,7 @@ def _write_maps(dataset, preprocess, chosen, folder, settings, threads):
         )
         return np.ascontiguousarray(seen[rows[:, None], columns], np.uint16)
 
+    # Written one after the other, for all together may be larger than memory.
     kept, shape = [], None
     report = say.progress("label maps", len(chosen))
     with files.create(folder / "maps.uint16") as file:

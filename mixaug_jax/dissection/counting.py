@@ -59,7 +59,7 @@ class Tally:
         restricted: a unit's area counts only on images that hold the concept's category (needs
           categories).
         """
-        area = self.unit[:, None]
+        area = self.unit[:, None]  # pooled over all images, as in davidbau/dissect
         if restricted:
             _need_categories(self.categories)
             area = self.unit_by_category[:, self.categories]
@@ -146,6 +146,7 @@ def derangements(images: int, count: int = 5, seed: int = 0) -> Int[np.ndarray, 
     """[count,images] int: permutations, uniform among those that leave no image in its place."""
     if images < 2:
         raise ValueError("label maps can only be shuffled against images where there are 2 or more")
+    # Keyed by the seed alone, so that equal seeds shuffle all networks' label maps alike.
     draw = np.random.Generator(np.random.Philox(key=seed))
     orders = np.empty((count, images), np.int64)
     for order in orders:
@@ -183,7 +184,7 @@ def best_by_category(
     """
     concepts = iou.shape[1]
     categories = np.zeros(concepts, int) if categories is None else np.array(categories)
-    categories[0] = -1
+    categories[0] = -1  # "none" is in no category, so it is nobody's best
     labels = np.zeros((len(iou), categories.max() + 1), np.int64)
     values = np.zeros(labels.shape)
     for group in range(labels.shape[1]):
@@ -217,6 +218,7 @@ def count_detectors(
       the sum over G.
     """
     checks.choice("per", per, ("unit", "category"))
+    # One label a unit: what is not its best of all categories counts as not detected; ties go to the lowest number.
     if per == "unit":
         best = values == values.max(-1, keepdims=True)
         lowest = np.where(best, labels, np.iinfo(labels.dtype).max).min(-1, keepdims=True)
@@ -268,13 +270,14 @@ def bootstrap(
     Returns:
       labels int64 [R,U,G] and IoU [R,U,G], for `count_detectors`.
     """
-    if restricted:
+    if restricted:  # said before the long walk
         _need_categories(counting.categories)
     units = activations.shape[3]
     # int32 on the device twice (running and reduced); int64 and its sum on the host.
     unit_bytes = weights.shape[1] * (counting.num_concepts + 16) * (4 + 4 + 8 + 8)
     blocks = min(units, int(np.ceil(units * unit_bytes / (counting.memory_mb * 2**20))))
     ends = np.linspace(0, units, blocks + 1).astype(int).tolist()
+    # Tables of a block are reduced to best labels before the next block takes their memory.
     labels, values = [], []
     for first, last in itertools.pairwise(ends):
         table, sizes = tables.count(

@@ -97,9 +97,12 @@ def top_images(
       maxima: each unit's largest activation in each image.
       indices: of the images in the data set; of equal maxima the first image comes first.
     """
-    top = np.argsort(-maxima, 0, kind="stable")[:_TOP]  # [5,U]
+    top = np.argsort(-maxima, 0, kind="stable")[
+        :_TOP
+    ]  # [5,U]; stable: ties in the data set's order
     _, height, width, units = activations.shape
     maps = np.empty((units, len(top), height, width), np.float32)
+    # An image is read once for all units that it is among the top ones of.
     for image in np.unique(top).tolist():
         one = np.asarray(activations[image : image + 1])[0]
         place, unit = np.nonzero(top == image)
@@ -138,6 +141,7 @@ def _replicates(layer, threshold, shape) -> np.ndarray:
     options = layer.options
     if not options.replicates:
         return np.zeros((0, *shape), np.int64)
+    # Thresholds are held: those of images drawn anew would take a search for each replicate.
     weights = stats.image_weights(len(layer.labels.indices), options.replicates, options.seed)
     labels, values = counting.bootstrap(
         layer.watched("intervals"),

@@ -5,6 +5,7 @@ results["layer4"].unique()  # [IoU thresholds, categories]
 """
 
 import dataclasses
+import functools
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,39 +60,32 @@ def dissect(
         vocabulary, activations that are not finite.
       OSError: the disk is full.
     """
+    # Names and shapes are checked by tracing, before label maps are made.
     layers = tuple(dict.fromkeys(layers))
     sizes = activations_lib.shapes(net, dataset, layers)
     _check_thresholds(thresholds or {}, sizes)
     devices, folder = walk.local(devices), resources.folder
     with (
         tempfile.TemporaryDirectory(dir=folder or None, prefix="dissection-") as scratch,
-        jax.default_matmul_precision(options.precision),
+        devices_lib.precision(options.precision),
     ):
         if labels is None:
-            limits = {"size": options.size, "max_images": options.max_images}
-            labels = concepts.make_label_maps(
-                dataset, net.preprocess, folder or scratch, threads=resources.threads, **limits
-            )
-        # Every step has as many images as fit the devices, so that one program is compiled.
-        rows = len(devices) * -(-min(resources.batch_size, len(labels.indices)) // len(devices))
-        ordered = tuple(layer for layer in net.layers if layer in layers)
-        forward = activations_lib.Forward(
-            net, dataset, labels.indices, ordered, rows, resources.threads, devices
-        )
-
-        def walked(forward, title):
-            return _activations(forward, sizes, scratch, resources.cache_gb, title)
-
+            labels = _label_maps(net, dataset, options, folder or scratch, resources.threads)
+        forward = _forward(net, dataset, layers, labels.indices, resources, devices)
+        limits = {"sizes": sizes, "scratch": scratch, "cache_gb": resources.cache_gb}
+        walked = functools.partial(_activations, **limits)
+        # The layers share a forward pass, and are then measured one by one from its files.
         found = {}
-        for layer, kept, maxima in walked(forward, "forward"):
+        for layer, kept, maxima in walked(forward, title="forward"):
             seen = Layer(kept, labels, options, layer, devices)
             found[layer] = measure(seen, (thresholds or {}).get(layer))
             found[layer] |= top_images(kept, maxima, labels.indices)
             found[layer]["random"] = np.full_like(found[layer]["counts"], -1)
+        # What the architecture and the data bring without any training, by thresholds of its own.
         untrained = _untrained(net, dataset, options.seed) if options.random_baseline else None
         if untrained is not None:
             other = dataclasses.replace(forward, net=untrained)
-            for layer, kept, _ in walked(other, "forward, random weights"):
+            for layer, kept, _ in walked(other, title="forward, random weights"):
                 seen = Layer(kept, labels, options, f"{layer}, random weights", devices)
                 found[layer]["random"] = count_only(seen)
     return {
@@ -106,8 +100,22 @@ def dissect(
     }
 
 
+def _label_maps(net, dataset, options, folder, threads) -> concepts.LabelMaps:
+    """Those of the data set, which a later call with the same folder finds there."""
+    limits = {"size": options.size, "max_images": options.max_images}
+    return concepts.make_label_maps(dataset, net.preprocess, folder, threads=threads, **limits)
+
+
+def _forward(net, dataset, layers, indices, resources, devices) -> activations_lib.Forward:
+    """The network over the images; every step has as many images, so that one program is compiled."""
+    rows = len(devices) * -(-min(resources.batch_size, len(indices)) // len(devices))
+    ordered = tuple(layer for layer in net.layers if layer in layers)
+    return activations_lib.Forward(net, dataset, indices, ordered, rows, resources.threads, devices)
+
+
 def _activations(forward, sizes, scratch, cache_gb, title) -> Iterator[tuple]:
     """Yields (layer, activations, maxima) of each layer; their files live until the end."""
+    # Copies go to the devices once, not with every step.
     variables = devices_lib.replicate(jax.device_get(forward.net.variables), forward.devices)
     net = dataclasses.replace(forward.net, variables=variables)
     forward = dataclasses.replace(forward, net=net)
@@ -139,9 +147,7 @@ def random_net(net: Net, dataset: Dataset, seed: int) -> Net:
     image = jnp.asarray(net.preprocess(dataset[0]["image"]))
     key = jax.random.key(seed)
     lowered = jax.jit(lambda key, image: net.reinitialized(key, image).variables).lower(key, image)
-    # XLA's CPU backend takes tens of seconds to optimize this, which runs once.
-    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    compiled = lowered.compile(quick if jax.default_backend() == "cpu" else None)
+    compiled = lowered.compile(devices_lib.quick_options())
     return dataclasses.replace(net, variables=compiled(key, image))
 
 

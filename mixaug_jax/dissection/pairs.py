@@ -51,9 +51,11 @@ def compare(results: Mapping[str, Dissection | Path]) -> Comparison:
     (first, base), *others = loaded.items()
     for name, other in others:
         _check_pair(first, base, name, other)
+    # Equal seeds draw equal images, so that differences of replicates are those of pairs.
     counts = [with_total(other.counts) - with_total(base.counts) for _, other in others]
     paired = [with_total(other.replicates) - with_total(base.replicates) for _, other in others]
     if len(base.replicates):
+        # Ends are counts that occurred, not numbers between two counts.
         ends = np.percentile(paired, PERCENTILES, axis=1, method="nearest")
         interval = np.moveaxis(ends, 0, -1).astype(np.int64)
     else:

@@ -131,9 +131,9 @@ def cell_values(
     column, column_fraction, column_real = map(jnp.asarray, cells(grid.nodes[1], grid.size[1]))
     _, width, units = nodes.shape
     corner = (row[r] * width + column[c]) * units + u
-    flat = nodes.reshape(-1)
+    flat = nodes.reshape(-1)  # one gather of single numbers, not of whole rows of units
 
-    def along_rows(corner):
+    def along_rows(corner: jax.Array) -> jax.Array:
         return lerp(flat[corner][:, None], flat[corner + width * units][:, None], row_fraction[r])
 
     left, right = along_rows(corner), along_rows(corner + units)

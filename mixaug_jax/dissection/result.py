@@ -142,7 +142,7 @@ class Dissection:
     @property
     def pixels(self) -> int:
         """How many pixels the label maps of all images have."""
-        labels = self.settings["labels"]
+        labels = self.settings["labels"]  # of `make_label_maps`, which are square, or of arrays
         height, width = labels["shape"] if "shape" in labels else (labels["size"], labels["size"])
         return height * width * len(self.indices)
 
@@ -173,6 +173,7 @@ def save(result: Dissection, path: Path) -> None:
         for field in dataclasses.fields(result)
         if field.name not in ("tally", "settings", "names")
     }
+    # A flat file of arrays, which anybody reads without this package.
     arrays |= {f.name: getattr(result.tally, f.name) for f in dataclasses.fields(result.tally)}
     arrays["concept_names"] = np.array([name for name, _ in result.names])
     arrays["concept_categories"] = np.array([category for _, category in result.names])

@@ -19,8 +19,9 @@ import jax
 import numpy as np
 import PIL.Image
 
+from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, say
-from mixaug_jax.core.types import Path, Preprocess
+from mixaug_jax.core.types import Path, Photo, Preprocess, Tree, UInt16
 from mixaug_jax.data.source import Source
 from mixaug_jax.data.transforms import seen_part
 from mixaug_jax.dissection.concepts import NONE
@@ -91,7 +92,12 @@ def checksum(place: str) -> str:
 
 
 def open_segmenter(
-    place: str, folder: Path, *, sizes: tuple[int, ...] = SIZES, side: int = 256
+    place: str,
+    folder: Path,
+    *,
+    sizes: tuple[int, ...] = SIZES,
+    side: int = 256,
+    precision: str = "highest",
 ) -> Callable[[np.ndarray], np.ndarray]:
     """A function for `annotate`, whose results are kept on disk.
 
@@ -104,30 +110,33 @@ def open_segmenter(
       folder: where the folders of results are.
       sizes: of the network's input, over which probabilities are averaged; pixels, 32 or more.
       side: of the images that the network is given, pixels.
+      precision: of the network's matrix products, see `devices.precision`.
 
     Returns:
       uint8 image [H,W,3] -> uint16 [H,W,3], numbers in `NAMES` of the pixel's object, material and part. Threads may share it.
 
     Raises:
-      ValueError: missing files; when the first image is segmented, files that are refused or do not fit.
+      ValueError: missing files, an unknown precision; when the first image is segmented, files that are refused or do not fit.
     """
+    devices_lib.precision(precision)  # says an unknown one
     files = find_files(place)
-    key = f"{_VERSION}-{checksum(place)}-{'-'.join(map(str, sizes))}-{side}px"
+    key = f"{_VERSION}-{checksum(place)}-{'-'.join(map(str, sizes))}-{side}px-{precision}"
     kept = pathlib.Path(folder).expanduser() / f"segmented-{key}"
     one_at_a_time = threading.Lock()  # the network needs much memory
 
     @functools.cache
-    def variables():
+    def variables() -> Tree:
         say.line(f"segmenter: reading {files[0]} and {files[1]}; the first image takes longest")
         return jax.device_put(upernet.import_upernet(*files))
 
-    def label_map(image):
+    # Files are named after the pixels: whatever data set or run an image is in, it is segmented once.
+    def label_map(image: Photo) -> UInt16[np.ndarray, "H W 3"]:
         square = _stretch(image, side)
         name = hashlib.sha256(np.ascontiguousarray(square)).hexdigest()[:32]
         path = kept / name[:2] / f"{name}.npz"
         found = _stored(path, side)
-        if found is None:
-            with one_at_a_time:
+        if found is None:  # two threads with equal images may both come here, and write equal files
+            with one_at_a_time, devices_lib.precision(precision):  # a thread has its own
                 found = _numbers(upernet.segment(variables(), square, sizes))
             _store(path, found)
         rows, columns = ((2 * np.arange(n) + 1) * side // (2 * n) for n in image.shape[:2])
@@ -142,7 +151,7 @@ def view(source: Source, preprocess: Preprocess) -> Source:
     preprocess: the network's, see `concepts.seen_part`.
     """
 
-    def read(index):
+    def read(index: int) -> dict:
         example = source[index]
         return seen_part({key: example[key] for key in ("image", "label")}, preprocess)
 

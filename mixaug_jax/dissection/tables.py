@@ -90,28 +90,31 @@ def count(
       condition holds, and where the condition holds. Row 0 is every pixel, 1..C-1 the concepts,
       then the categories.
     """
+    # All arguments are looked at before anything is compiled; labels are, when they are read.
     concepts = counting.num_concepts
     categories = check(activations, thresholds, segmentation, concepts, counting.categories)
-    images, height, width, units = activations.shape
-    grid = resample.Grid((height, width), tuple(segmentation.shape[1:3]), counting.padding)
+    images, *nodes, units = activations.shape
+    grid = resample.Grid(tuple(nodes), tuple(segmentation.shape[1:3]), counting.padding)
     orders = np.arange(images)[None] if orders is None else np.asarray(orders)
     weights = np.ones((images, 1), np.int32) if weights is None else np.asarray(weights, np.int32)
-    backend = counting.backend or ("bits" if jax.default_backend() == "cpu" else "dense")
+    # The program depends on shapes and numbers alone, so that a second layer of the same size compiles nothing.
     devices = walk.local(counting.devices)
+    on_cpu = devices_lib.platform(devices) == "cpu"
+    backend = counting.backend or ("bits" if on_cpu else "dense")
     step, reduce = _programs(grid, backend, concepts, tuple(categories.tolist()), devices)
     thresholds = devices_lib.replicate(np.asarray(thresholds, np.float32), devices)
+    # Label maps are packed on the host while the device counts the batch before.
     pack = _pack_labels if backend == "bits" else _plain_labels
 
-    def labels_of(chosen):
+    def labels_of(chosen: np.ndarray) -> dict:
         return pack(_read_labels(segmentation, chosen, concepts), concepts, categories)
 
+    # S tables lie below each other in one array, of which an image touches the rows of its labels.
     spans = walk.spans(images, counting.batch_size, devices)
     batches = _batches(activations, labels_of, orders, weights, spans)
     sets, ways, rows = len(orders), weights.shape[1], concepts + _groups(categories)
-    state = {
-        "table": np.zeros((sets * rows, ways, units), np.int32),
-        "sizes": np.zeros((sets * rows, ways), np.int32),
-    }
+    shapes = {"table": (sets * rows, ways, units), "sizes": (sets * rows, ways)}
+    state = {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}
     # An image adds at most this to a count: how many fit before int32 overflows.
     most = grid.pixels * max(1, int(weights.max()))
     counted = walk.total(
@@ -123,8 +126,8 @@ def count(
         walk.LIMIT // most,
         devices,
     )
-    table = counted["table"].reshape(sets, rows, ways, units)
-    sizes = counted["sizes"].reshape(sets, rows, ways)
+    shape = (sets, rows, ways)
+    table, sizes = counted["table"].reshape(*shape, units), counted["sizes"].reshape(shape)
     return np.moveaxis(table, 2, 1), np.moveaxis(sizes, 2, 1)
 
 
@@ -148,6 +151,7 @@ def check(
     categories: Categories,
 ) -> Int[np.ndarray, " entries"]:
     """Raises for arguments that do not fit each other; returns `clean_categories(categories)`."""
+    # A threshold for each unit.
     activations_lib.check_activations(activations)
     images, _, _, units = activations.shape
     if np.shape(thresholds) != (units,):
@@ -156,6 +160,7 @@ def check(
         )
     if np.isnan(thresholds).any():
         raise ValueError(f"the threshold of unit {int(np.isnan(thresholds).argmax())} is NaN")
+    # A label map for each image; its numbers are checked where they are read, a batch at a time.
     shape = tuple(segmentation.shape)
     if len(shape) != 4 or 0 in shape:
         raise ValueError(f"segmentation must be [N,H,W,K], none of them 0; got {list(shape)}")
@@ -163,6 +168,7 @@ def check(
         raise ValueError(f"there are {shape[0]} label maps for the activations of {images} images")
     if not np.issubdtype(segmentation.dtype, np.integer):
         raise ValueError(f"segmentation must be of integers, labels; got {segmentation.dtype}")
+    # A category for each number, if for any.
     if num_concepts < 2:
         raise ValueError(
             f"num_concepts must be at least 2, as number 0 is 'none'; got {num_concepts}"
@@ -221,6 +227,7 @@ def _pack_labels(labels: np.ndarray, num_concepts: int, categories: np.ndarray) 
     """
     rows = num_concepts + _groups(categories)
     packed = []
+    # Images touch different rows, so each brings the numbers of its own.
     for sets in labels:
         one = [_pack_image(maps, num_concepts, categories) for maps in sets]
         ids = np.concatenate([s * rows + ids for s, (ids, _) in enumerate(one)])
@@ -244,6 +251,7 @@ def _pack_image(maps: np.ndarray, num_concepts: int, categories: np.ndarray):
     place = np.zeros(num_concepts, int)  # unlabeled pixels go to row 0, which has them all
     place[present] = 1 + np.arange(len(present))
     bits[place[maps], np.arange(pixels)[:, None]] = True
+    # All pixels of the image: for a unit's area, and for its area in images with the category.
     bits[0, :pixels] = True
     bits[1 + len(present) :, :pixels] = True
     ids = np.concatenate([[0], present, num_concepts + groups])
@@ -256,8 +264,9 @@ def _programs(grid: resample.Grid, backend: str, num_concepts: int, categories: 
     depend on how many share a batch."""
     sharded, replicated = devices_lib.SHARDED, devices_lib.REPLICATED
 
-    def step(state, batch, thresholds):
-        def image(state, x):
+    def step(state: dict, batch: dict, thresholds: jax.Array) -> dict:
+        def image(state: dict, x: dict) -> tuple[dict, None]:
+            # Fused by the compiler into the counting: upsampled floats are never stored.
             on = resample.upsample(x["activations"], grid) > thresholds
             on = on.reshape(-1, on.shape[-1])
             if backend == "bits":
@@ -267,14 +276,16 @@ def _programs(grid: resample.Grid, backend: str, num_concepts: int, categories: 
                     slice(None),
                     *_count_dense(on, x["labels"], num_concepts, categories),
                 )
+            # Both backends see equal comparisons, so these integers are equal.
             table = state["table"].at[ids].add(sums[:, None] * x["weights"][:, None])
             sizes = state["sizes"].at[ids].add(sizes[:, None] * x["weights"])
             return {"table": table, "sizes": sizes}, None
 
+        # A state has a leading axis of devices, which is 1 on each of them.
         state, _ = jax.lax.scan(image, jax.tree.map(lambda x: x[0], state), batch)
         return jax.tree.map(lambda x: x[None], state)
 
-    def reduce(state):
+    def reduce(state: dict) -> dict:
         return jax.tree.map(lambda x: jax.lax.psum(x[0], devices_lib.AXIS), state)
 
     return (
@@ -293,12 +304,13 @@ def _count_bits(on: jax.Array, words: jax.Array) -> tuple[jax.Array, jax.Array]:
     words = words.T
     on = jnp.pad(on, ((0, -len(on) % 32), (0, 0))).reshape(len(words), 32, -1)
 
-    def fold(k, packed):
+    def fold(k: jax.Array, packed: jax.Array) -> jax.Array:
         return packed | (on[:, k].astype(jnp.uint32) << k.astype(jnp.uint32))
 
     packed = jax.lax.fori_loop(0, 32, fold, jnp.zeros((len(words), on.shape[2]), jnp.uint32))
 
-    def intersect(w, sums):
+    # One word of pixels at a time: [M,U] integers stay in the cache, [M,W,U] would not.
+    def intersect(w: jax.Array, sums: jax.Array) -> jax.Array:
         both = packed[w][None] & words[w][:, None]
         return sums + jax.lax.population_count(both).astype(jnp.int32)
 
@@ -312,12 +324,13 @@ def _count_dense(on: jax.Array, labels: jax.Array, num_concepts: int, categories
 
     on: [P,U] bool; labels: int32 [S,P,K].
     """
-    here = (labels[..., None] == jnp.arange(num_concepts)).any(2)  # in any slot: [S, P, C]
+    here = (labels[..., None] == jnp.arange(num_concepts)).any(2)  # in any slot: [S,P,C]
     member = np.array(categories)[:, None] == np.arange(max(categories, default=-1) + 1)
-    holds = (here.any(1)[..., None] & member.reshape(num_concepts, -1)).any(1)  # [S, categories]
+    holds = (here.any(1)[..., None] & member.reshape(num_concepts, -1)).any(1)  # [S,categories]
     holds = jnp.broadcast_to(holds[:, None], (*here.shape[:2], holds.shape[1]))
-    rows = jnp.concatenate([here.at[..., 0].set(True), holds], -1)  # [S, P, rows]
+    rows = jnp.concatenate([here.at[..., 0].set(True), holds], -1)  # [S,P,rows]
     rows = jnp.moveaxis(rows, 1, 2).reshape(-1, len(on))
+    # 0 and 1 are exact in bfloat16, and their sums in float32 below 2^24 pixels.
     sums = jax.lax.dot(
         rows.astype(jnp.bfloat16), on.astype(jnp.bfloat16), preferred_element_type=jnp.float32
     )

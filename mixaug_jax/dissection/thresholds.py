@@ -17,7 +17,7 @@ integers, so devices and batches add up to the same answer.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -195,6 +195,7 @@ def _pass(activations, interval, bins, grid, batch_size, devices) -> dict:
     `following` [U], the least key above it; `least` and `most` [U], bounds of all keys.
     """
     images, _, _, units = activations.shape
+    # Keys fit int32 on the device; the host keeps int64, so that ends may be moved past them.
     step, reduce = _programs(grid, units, bins, devices)
     interval = devices_lib.replicate({k: v.astype(np.int32) for k, v in interval.items()}, devices)
     state = {
@@ -204,13 +205,15 @@ def _pass(activations, interval, bins, grid, batch_size, devices) -> dict:
         "most": np.full(units, -_HIGHEST, np.int32),
     }
 
-    def batches():
+    # Rows that fill up the last batch are marked, as no value is neutral for least and most.
+    def batches() -> Iterator[tuple]:
         for start, stop, rows in walk.spans(images, batch_size, devices):
             batch = activations_lib.read(activations, start, stop)
             real = np.arange(rows) < stop - start
             yield stop - start, (walk.pad_rows(batch, rows), real)
 
-    def combine(a, b):
+    # What was flushed to the host before the int32 counts could overflow.
+    def combine(a: dict, b: dict) -> dict:
         return {
             "counts": a["counts"] + b["counts"],
             "following": np.minimum(a["following"], b["following"]),
@@ -235,14 +238,14 @@ def _programs(grid: resample.Grid, units: int, bins: int, devices):
     """The mapped step and reduction. Programs are kept, so that each pass does not compile anew."""
     sharded, replicated = devices_lib.SHARDED, devices_lib.REPLICATED
 
-    def step(state, batch, interval):
-        def image(state, x):
+    def step(state: dict, batch: tuple, interval: dict) -> dict:
+        def image(state: dict, x: tuple) -> tuple[dict, None]:
             return _count_image(state, *x, interval, grid, bins), None
 
         state, _ = jax.lax.scan(image, jax.tree.map(lambda x: x[0], state), batch)
         return jax.tree.map(lambda x: x[None], state)
 
-    def reduce(state):
+    def reduce(state: dict) -> dict:
         return {
             "counts": jax.lax.psum(state["counts"][0], devices_lib.AXIS),
             "following": jax.lax.pmin(state["following"][0], devices_lib.AXIS),
@@ -261,16 +264,18 @@ def _programs(grid: resample.Grid, units: int, bins: int, devices):
 def _count_image(state, activations, real, interval, grid, bins):
     """Adds one image [h,w,U] to the counts; `real` is False for rows that pad the last batch."""
     units = activations.shape[2]
+    # Only cells that reach the interval are looked at: of a ReLU's maps a small part.
     nodes = resample.pad(activations, grid)
     top = _key(resample.largest_corner(nodes, grid))
     words, before = _index((top >= interval["low"]) & real)
     window = int(np.clip(_VALUES // resample.cell_pixels(grid), 64, 8192))
     window = min(window, 32 * len(words))
 
-    def more(carry):
+    def more(carry: tuple) -> jax.Array:
         return carry[0] < before[-1]
 
-    def count(carry):
+    # A window of cells at a time, so that memory does not depend on how many were selected.
+    def count(carry: tuple) -> tuple:
         start, counts, following = carry
         rank = start + jnp.arange(window)
         used = rank < before[-1]
@@ -291,6 +296,7 @@ def _count_image(state, activations, real, interval, grid, bins):
 
     carry = (jnp.int32(0), state["counts"], state["following"])
     _, counts, following = jax.lax.while_loop(more, count, carry)
+    # Bounds of all keys, for units whose pilot missed.
     keys = _key(nodes).reshape(-1, units)
     return {
         "counts": counts,

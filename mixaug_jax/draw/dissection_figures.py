@@ -4,12 +4,15 @@ The colors are those of Okabe and Ito, "Color Universal Design" (2008), which pe
 of color vision can tell apart.
 """
 
+from collections.abc import Mapping
+
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mixaug_jax.core.stats import PERCENTILES
+from mixaug_jax.core.types import Dataset, Float, Int, Photo, Preprocess, Scalar, UInt8
 from mixaug_jax.data import transforms
 from mixaug_jax.dissection import resample
 from mixaug_jax.dissection.pairs import Comparison
@@ -18,24 +21,26 @@ from mixaug_jax.draw.dissection_tables import beside
 from mixaug_jax.draw.style import FAINT, INK, PALETTE, STYLE, add_legend
 
 
-def unique_concepts(results: dict[str, Dissection], *, per: str = "unit") -> Figure:
+def unique_concepts(results: Mapping[str, Dissection], *, per: str = "unit") -> Figure:
     """Unique concepts by category, one panel for each IoU threshold: Won et al. 2023, Fig. 3.
 
-    Beside every bar stand its interval over resampled images (line; see `stats.PERCENTILES`), the same count with label maps shuffled
-    against images (open circle at the mean, gray band over the range) and of a network with random
-    weights (cross).
+    Beside every bar stand its interval over resampled images (line; see `stats.PERCENTILES`), the
+    same count with label maps shuffled against images (open circle at the mean, gray band over the
+    range) and of a network with random weights (cross).
 
     Args:
       results: the dissections by the name to show, of the same vocabulary and IoU thresholds; the
         bars of a category stand side by side.
       per: "unit" or "category", see `counting.count_detectors`.
     """
+    # Counts of other concepts or thresholds would stand under the wrong names.
     one = next(iter(results.values()))
     for name, result in results.items():
         if (result.names, result.options.iou) != (one.names, one.options.iou):
             raise ValueError(
                 f"{name} has other concepts or IoU thresholds than {next(iter(results))}"
             )
+    # As wide as the bars of all networks need, up to a size at which names still fit.
     thresholds, groups = one.options.iou, (*one.categories, "total")
     wide = max(3.0, 0.55 * len(groups) * max(1.4, 0.6 * len(results)))
     with matplotlib.rc_context(STYLE):
@@ -49,6 +54,7 @@ def unique_concepts(results: dict[str, Dissection], *, per: str = "unit") -> Fig
                 found = [beside(result, (PER.index(per), 1, t), g) for g in range(len(groups))]
                 _bars(panel, at, width, found, color, name)
             _dress(panel, groups, threshold)
+        # Without any bar matplotlib would choose an axis around 0 with negative counts.
         panels[0].set_ylabel("unique concepts")
         panels[0].set_ylim(bottom=0)
         if not any(result.counts[PER.index(per), 1].any() for result in results.values()):
@@ -71,11 +77,12 @@ def _dress(panel, categories, threshold):
 
 def _bars(panel, at, width, found, color, name):
     """The bars of one network in one panel, and what stands beside them."""
+    # The bar is what was found; what it is to be read beside stands on it, from the back to the front.
     count = np.array([f["count"] for f in found])
     panel.bar(at, count, 0.92 * width, color=color, alpha=0.85, linewidth=0, label=name)
     first = color == PALETTE[0]  # one entry of each kind in the legend
 
-    def label(text):
+    def label(text: str) -> str | None:
         return text if first else None
 
     if found[0]["null_mean"] != "":
@@ -106,6 +113,7 @@ def differences(comparison: Comparison, *, per: str = "unit") -> Figure:
         wide = max(3.0, 0.28 * len(groups) * (1 + len(others)))
         figure = Figure((wide * len(comparison.iou) + 0.6, 3.4), layout="constrained")
         panels = figure.subplots(1, len(comparison.iou), sharey=True, squeeze=False)[0]
+        # Zero is no difference: an interval that crosses it supports none.
         for t, (panel, threshold) in enumerate(zip(panels, comparison.iou, strict=True)):
             panel.axhline(0, color=FAINT, linewidth=1)
             for m, name in enumerate(others):
@@ -121,7 +129,9 @@ def differences(comparison: Comparison, *, per: str = "unit") -> Figure:
     return figure
 
 
-def unit_sheet(result: Dissection, dataset, preprocess, *, units: int = 8) -> Figure:
+def unit_sheet(
+    result: Dissection, dataset: Dataset, preprocess: Preprocess, *, units: int = 8
+) -> Figure:
     """Example units with their top images, dark where the unit is off: Won et al. 2023, Fig. 2.
 
     Shown are the units of the largest IoU, each with another concept; where these are too few, the
@@ -133,18 +143,21 @@ def unit_sheet(result: Dissection, dataset, preprocess, *, units: int = 8) -> Fi
       preprocess: of the network, for the part of the images that it saw.
       units: how many.
     """
+    # The part of each image that the network saw, as the unit's map covers no more.
     shown = example_units(result, units)
     labels, values = result.top_labels(1)
     count = result.top_images.shape[1]
     with matplotlib.rc_context(STYLE):
         figure = Figure((1.25 * count + 1.7, 1.3 * max(1, len(shown)) + 0.2), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+        # A figure all the same, as pages look for its file.
         if not len(shown):
             figure.text(0.5, 0.5, "no unit is above the IoU thresholds", ha="center", color=FAINT)
             return figure
         grid = figure.subplots(
             len(shown), count + 1, squeeze=False, width_ratios=[1.3] + [1] * count
         )
+        # A row for each unit: what it detects, then the images that move it most.
         for row, unit in zip(grid, shown, strict=True):
             name, category = result.names[labels[unit, 0]]
             row[0].axis("off")
@@ -158,25 +171,29 @@ def unit_sheet(result: Dissection, dataset, preprocess, *, units: int = 8) -> Fi
     return figure
 
 
-def example_units(result: Dissection, count: int) -> np.ndarray:
+def example_units(result: Dissection, count: int) -> Int[np.ndarray, " chosen"]:
     """Numbers of up to `count` detectors (at the lowest IoU threshold), best first: one for each
     concept, then more of the best."""
     labels, values = result.top_labels(1)
     order = np.argsort(-values[:, 0], kind="stable")
     order = order[values[order, 0] > min(result.options.iou)]
+    # `np.unique` gives the first of each concept, which is its best unit in this order.
     _, first = np.unique(labels[order, 0], return_index=True)
     rest = np.setdiff1d(np.arange(len(order)), first)
     chosen = np.sort(np.concatenate([np.sort(first), rest])[:count])
     return order[chosen]
 
 
-def masked(image: np.ndarray, activation: np.ndarray, threshold: float) -> np.ndarray:
-    """uint8 [H, W, 3 or 1] as [H, W, 3] with what lies outside the unit's mask darkened and pale.
+def masked(
+    image: Photo, activation: Float[np.ndarray, "h w"], threshold: Scalar
+) -> UInt8[np.ndarray, "H W 3"]:
+    """uint8 [H,W,3 or 1] as [H,W,3] with what lies outside the unit's mask darkened and pale.
 
-    activation: the unit's map [h, w]; a pixel is inside where its upsampled value is above
+    activation: the unit's map [h,w]; a pixel is inside where its upsampled value is above
     `threshold`.
     """
     inside = _upsampled(activation, image.shape[:2]) > threshold
+    # Dark and pale, but not black: what the unit is not on stays recognizable.
     gray = image.mean(-1, keepdims=True)
     outside = 0.25 * (0.5 * image + 0.5 * gray) + 25
     shown = np.where(inside[..., None], image, outside).astype(np.uint8)

@@ -22,6 +22,7 @@ def unit_rows(result: Dissection) -> tuple[list[str], list[list]]:
         row = [result.layer, unit, f"{result.threshold[unit]:.6g}"]
         row.append(f"{result.tally.unit[unit] / max(1, result.pixels):.6f}")
         for label, value in zip(labels[unit], values[unit], strict=True):
+            # A unit that is never on has no best concept, although the order of ties has one.
             row += [*(result.names[label] if value else ("", "")), f"{value:.6f}"]
         rows.append(row + result.top_images[unit].tolist())
     return header, rows
@@ -36,6 +37,7 @@ def concept_rows(result: Dissection) -> tuple[list[str], list[list]]:
     header += [f"units_above_{threshold:g}" for threshold in result.options.iou]
     rows = []
     for number in np.flatnonzero(result.tally.concept):
+        # Units of which it is the best concept; the best unit of all may prefer another one.
         own = values[labels[:, 0] == number, 0]
         best = int(iou[:, number].argmax())
         row = [result.layer, *result.names[number], int(result.tally.concept[number]), best]
@@ -53,6 +55,7 @@ def count_rows(result: Dissection) -> tuple[list[str], list[list]]:
     header = ["layer", "per", "iou_threshold", "category"]
     for what in COUNTED:
         header += [what] + [f"{what}_{name}" for name in _BESIDE]
+    # The order of the axes of `Dissection.counts`.
     rows = []
     for p, per in enumerate(PER):
         for t, threshold in enumerate(result.options.iou):
@@ -82,6 +85,7 @@ def beside(result: Dissection, place: tuple[int, int, int], category: int) -> di
     if result.random.min() >= 0:
         found["random"] = int(with_total(result.random)[at])
     if len(result.replicates):
+        # Ends that are counts themselves.
         ends = np.percentile(with_total(result.replicates)[at], PERCENTILES, method="nearest")
         found |= {"low": int(ends[0]), "high": int(ends[1])}
     return found

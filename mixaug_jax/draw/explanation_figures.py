@@ -1,11 +1,24 @@
 """Figures of explanations: curves of faithfulness, and heat maps over their images; of one network, or of many."""
 
+from collections.abc import Mapping, Sequence
+
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
 from mixaug_jax.core import walk
 from mixaug_jax.core.stats import PERCENTILES, image_weights
+from mixaug_jax.core.types import (
+    Bool,
+    Dataset,
+    Float,
+    Heatmap,
+    Mask,
+    Num,
+    Photo,
+    Preprocess,
+    UInt8,
+)
 from mixaug_jax.data import transforms
 from mixaug_jax.draw.style import FAINT, PALETTE, STYLE
 from mixaug_jax.explain.evaluation import Evaluation
@@ -15,7 +28,9 @@ _OUTPUT = {"prob": "probability", "logit": "logit", "loss": "loss"}
 _DASHES = ((1.5, 1.5), (4, 2), (6, 1.5, 1.5, 1.5))  # of the controls, all gray
 
 
-def faithfulness(results: dict[str, Evaluation], *, replicates: int = 200, seed: int = 0) -> Figure:
+def faithfulness(
+    results: Mapping[str, Evaluation], *, replicates: int = 200, seed: int = 0
+) -> Figure:
     """Mean curves, one panel for each kind: RISE (Petsiuk et al. 2018), Fig. 4, for many methods.
 
     Bands are intervals over resampled images (95 %), of the methods only: those of the controls are as wide. The legend of a
@@ -32,6 +47,7 @@ def faithfulness(results: dict[str, Evaluation], *, replicates: int = 200, seed:
         if not names:
             figure.text(0.5, 0.5, "no curves were asked for", ha="center", color=FAINT)
             return figure
+        # All methods on the same draws; one that drew no image has no mean.
         draws = image_weights(len(first.indices), replicates, seed).T
         draws = draws[draws.any(1)]
         for panel, name in zip(
@@ -43,6 +59,7 @@ def faithfulness(results: dict[str, Evaluation], *, replicates: int = 200, seed:
 
 def _curves(panel, name, results, draws):
     facts = next(iter(results.values())).entries["scores"][name]
+    # Bands of the controls would cover those of the methods and say nothing more.
     for method, style in _styles(results).items():
         result = results[method]
         curves = result.curves[name]
@@ -74,6 +91,7 @@ def _dress(panel, facts):
     panel.set_xlim(0, None)
     panel.grid(color="#e4e4e4", linewidth=0.6)
     panel.set_axisbelow(True)
+    # By the areas that the labels end in, the better ones on top.
     handles, labels = panel.get_legend_handles_labels()
     area = [float(label.split()[-1]) for label in labels]
     order = sorted(range(len(labels)), key=lambda k: area[k], reverse=facts["better"] > 0)
@@ -85,7 +103,7 @@ def _dress(panel, facts):
 
 
 def compared_curves(
-    results: dict[str, Evaluation], random: dict[str, Evaluation], colors: dict[str, str]
+    results: Mapping[str, Evaluation], random: Mapping[str, Evaluation], colors: Mapping[str, str]
 ) -> Figure:
     """Mean curves of one method, a line for each network; thin and dashed, pixels in random order.
 
@@ -108,6 +126,7 @@ def compared_curves(
             for network, result in results.items():
                 style = {"color": colors[network], "label": _area(network, result, name)}
                 panel.plot(at, result.curves[name].mean(0), linewidth=1.6, **style)
+            # Random order is another curve for each network: what a network loses by any removal.
             for network in random.keys() & results.keys():
                 if name in random[network].curves:
                     style = {"color": colors[network], "linewidth": 0.8, "dashes": (3, 2)}
@@ -118,6 +137,7 @@ def compared_curves(
 
 def _styles(results):
     """How each method's line is drawn; more methods than colors are told apart by their dashes."""
+    # Color is for what is compared, gray for what it is compared with.
     methods = [m for m, result in results.items() if result.kind == "method"]
     controls = [m for m, result in results.items() if result.kind == "control"]
     styles = {}
@@ -133,7 +153,12 @@ def _styles(results):
 
 
 def overlays(
-    results: dict[str, Evaluation], examples: Examples, dataset, preprocess, *, max_images: int = 6
+    results: Mapping[str, Evaluation],
+    examples: Examples,
+    dataset: Dataset,
+    preprocess: Preprocess,
+    *,
+    max_images: int = 6,
 ) -> Figure:
     """Heat maps over their images: an image a row, a method a column.
 
@@ -148,6 +173,7 @@ def overlays(
       preprocess: of the network, for the part of the images that it saw.
       max_images: how many rows at most, spread evenly over the images with a region (over all where none has one).
     """
+    # Spread over the data set: the first images of it may be all of one class.
     shown = np.flatnonzero(examples.masks.any((1, 2)))
     shown = shown if len(shown) else np.arange(len(examples))
     shown = shown[walk.spread(len(shown), max_images)]
@@ -161,7 +187,12 @@ def overlays(
     return sheet(pixels, examples.masks[shown], heats, hits)
 
 
-def sheet(images, masks: np.ndarray, heats: dict, hits: dict) -> Figure:
+def sheet(
+    images: Sequence[Photo],
+    masks: Bool[np.ndarray, "n h w"],
+    heats: Mapping[str, Float[np.ndarray, "n h w"]],
+    hits: Mapping[str, Num[np.ndarray, " n"]],
+) -> Figure:
     """Heat maps over their images: an image a row, a name a column, each map scaled and marked as in `overlays`.
 
     Args:
@@ -187,9 +218,7 @@ def sheet(images, masks: np.ndarray, heats: dict, hits: dict) -> Figure:
     return figure
 
 
-def gallery(
-    image: np.ndarray, maps: dict[str, np.ndarray], mask: np.ndarray, *, columns: int = 7
-) -> Figure:
+def gallery(image: Photo, maps: Mapping[str, Heatmap], mask: Mask, *, columns: int = 7) -> Figure:
     """One image, and what many methods say about it, each map scaled as in `overlays`.
 
     Args:
@@ -216,12 +245,14 @@ def gallery(
 
 def _overlay(panel, image, heat, mask, hit):
     """The image under a heat map; `hit`, whether its largest value lies in the mask, is not marked where it is NaN."""
+    # Nothing positive, nothing to scale by: said in place of a picture that would be black.
     if not np.isfinite(heat).all() or heat.max() <= 0:
         panel.imshow(image // 3)
         panel.text(0.5, 0.5, "nothing", color="white", ha="center", transform=panel.transAxes)
         return
     panel.imshow(blend(image, heat))
     _outline(panel, mask)
+    # Black below white, so that the mark shows on any ground.
     row, col = np.unravel_index(heat.argmax(), heat.shape)
     if not np.isnan(hit):
         marker = {"marker": "o", "facecolor": "none"} if hit else {"marker": "x"}
@@ -232,7 +263,9 @@ def _overlay(panel, image, heat, mask, hit):
     panel.set_ylim(image.shape[0] - 0.5, -0.5)
 
 
-def blend(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+def blend(
+    image: UInt8[np.ndarray, "H W 3"], heat: Float[np.ndarray, "H W"]
+) -> UInt8[np.ndarray, "H W 3"]:
     """uint8 [H,W,3] and a finite map [H,W] -> uint8 [H,W,3]: the image in dim gray, the positive heat in color over it."""
     top = np.quantile(heat[heat > 0], 0.99)  # a few pixels would leave the others dark
     share = np.clip(heat / top, 0, 1)[..., None]

@@ -27,6 +27,7 @@ def curves(swept: Sweep, found: Outcome, score: str, *, label: int = 0) -> Figur
     count = len(grid.selections)
     with matplotlib.rc_context(STYLE):
         figure = Figure((2.6 * count + 0.8, 5.2), layout="constrained")
+        # Shares stand at even distances: to scale, the small ones would lie on one another.
         panels = figure.subplots(2, count, sharex=True, sharey="row", squeeze=False)
         for k, selection in enumerate(grid.selections):
             for v, value in enumerate(grid.values):
@@ -39,6 +40,7 @@ def curves(swept: Sweep, found: Outcome, score: str, *, label: int = 0) -> Figur
             panels[0, k].set_title(selection, fontsize=10)
             panels[1, k].set_xticks(np.arange(len(grid.shares)), [f"{s:g}" for s in grid.shares])
             panels[1, k].set_xlabel("share of the units removed [%]")
+        # One legend for all panels, with the dotted line that they all have.
         _dress(panels)
         handles, names = panels[0, 0].get_legend_handles_labels()
         handles.append(matplotlib.lines.Line2D([], [], color=INK, linestyle=":", linewidth=1))
@@ -79,12 +81,14 @@ def rises(swept: Sweep, found: Outcome) -> Figure:
     values = 100 * found.accuracy.reshape(
         len(swept.labels), -1, len(grid.shares) * len(grid.values)
     )
+    # Rises are small beside what accuracy loses elsewhere: a scale for both would show none of them.
     reach = max(_LEAST, values.max())
     height = 0.19 * values.shape[1] + 0.9
     with matplotlib.rc_context(STYLE):
         size = (0.19 * values.shape[2] + 4.6, height * len(values) + 1.0)
         figure = Figure(size, layout="constrained")
         panels = figure.subplots(len(values), 1, sharex=True, squeeze=False)[:, 0]
+        # A panel for each label that ranks, with how many rises chance alone would bring.
         for k, panel in enumerate(panels):
             shown = panel.imshow(
                 values[k], cmap=_MAP, vmin=-reach, vmax=reach, aspect="auto", rasterized=True
@@ -97,6 +101,7 @@ def rises(swept: Sweep, found: Outcome) -> Figure:
             )
             title += f" (by chance in {found.by_chance[k].mean():.1f})"
             panel.set_title(title, fontsize=10, loc="left")
+        # The lower end is cut off, as the pointed bar says.
         bar = figure.colorbar(shown, ax=panels, extend="min", shrink=0.6, aspect=40, pad=0.01)
         bar.set_label("change of accuracy [points]")
         bar.outline.set_visible(False)

@@ -1,7 +1,10 @@
 """The table of a sweep of removals, and its summary on the console."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from mixaug_jax.core.types import Count
 from mixaug_jax.occlusion.outcomes import Outcome, Sweep
 
 HEADER = (
@@ -24,6 +27,7 @@ def rows(swept: Sweep, found: Outcome) -> list[list]:
         label, cell = swept.labels[place[0]], place[1:]
         leak = [found.leak_accuracy[cell], *found.leak_accuracy_interval[cell]]
         leak += [found.leak_loss[cell], *found.leak_loss_interval[cell]]
+        # Of two labels there is one leak, which would stand twice.
         given = label == "true" and np.isfinite(leak[0])
         numbers = [found.accuracy[place], *found.accuracy_interval[place]]
         loss = [found.loss[place], *found.loss_interval[place], found.first_order[place]]
@@ -39,8 +43,8 @@ def rows(swept: Sweep, found: Outcome) -> list[list]:
     return table
 
 
-def names(swept: Sweep, cell) -> tuple[str, str, str, str]:
-    """Score, selection, share and value of a cell of the grid."""
+def names(swept: Sweep, cell: Sequence[Count]) -> tuple[str, str, str, str]:
+    """Ranking, selection, share and value of a cell of the grid."""
     grid = swept.grid
     score, selection, share, value = cell
     return (
@@ -53,6 +57,7 @@ def names(swept: Sweep, cell) -> tuple[str, str, str, str]:
 
 def summary(swept: Sweep, found: Outcome) -> str:
     """A few lines: whether accuracy rises, where most, and what chance and the label have to do with it."""
+    # First what the changes are changes of.
     left = f", {found.left_out} left out (not finite)" if found.left_out else ""
     lines = [
         f"occlude: {found.images} images{left}; complete, accuracy {100 * found.clean_accuracy:.1f} %, "
@@ -60,6 +65,7 @@ def summary(swept: Sweep, found: Outcome) -> str:
     ]
     if found.clean_accuracy == 1:
         lines.append("  every complete image is recognized, so accuracy cannot rise")
+    # How many rise, beside how many would by chance: of hundreds of intervals some always lie above 0.
     for k, label in enumerate(swept.labels):
         chance, most = found.by_chance[k].mean(), np.percentile(found.by_chance[k], 95)
         lines.append(
@@ -67,6 +73,7 @@ def summary(swept: Sweep, found: Outcome) -> str:
             f"(95 % interval above 0; without any effect, by chance {chance:.1f}, at most {most:.0f} in 95 %; "
             f"p of the strongest {found.grid_p[k]:.2g}), the loss falls in {found.falling[k]}"
         )
+        # The largest of many, with its interval; the p-value above is that of having looked for it.
         cell = np.unravel_index(found.accuracy[k].argmax(), found.accuracy[k].shape)
         low, high = 100 * found.accuracy_interval[k][cell]
         line = (

@@ -11,7 +11,7 @@ import math
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import PIL.Image
 
@@ -59,7 +59,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
 
-def escape(value) -> str:
+def escape(value: Any) -> str:
     """Text that is safe in an element and in an attribute."""
     return html.escape(str(value), quote=True)
 
@@ -138,6 +138,7 @@ def table(folder: pathlib.Path, content: Table, *, most: int = 0) -> str:
     most: rows on the page at most, the first ones; 0: all.
     """
     files.write_csv(folder / f"{content.name}.csv", *_flat(content))
+    # The file has every row and the numbers as they are; the page has the first, rounded alike by column.
     rows = content.rows[:most] if most else content.rows
     columns = [_column([row[k] for row in rows]) for k in range(len(content.header))]
     numeric = [_is_numeric(row[k] for row in rows) for k in range(len(content.header))]
@@ -148,6 +149,7 @@ def table(folder: pathlib.Path, content: Table, *, most: int = 0) -> str:
         + "</tr>"
         for row, texts in zip(rows, zip(*columns, strict=True), strict=True)
     )
+    # What a reader of the page alone would not know.
     notes = []
     if len(rows) < len(content.rows):
         notes.append(
@@ -180,6 +182,7 @@ def _cell(column, text, cell, numeric):
         inner = escape(value) + "".join(smaller)
     if isinstance(cell, Link):
         inner = f'<a href="{escape(cell.address)}">{inner}</a>'
+    # Sorted by the number itself, not by its text.
     data = f' data-value="{escape(_sorted_by(cell))}"'
     if column == 0 and not numeric:
         long = ' class="long"' if len(text) > 24 else ""
@@ -212,6 +215,7 @@ def _is_numeric(column: Iterable[Cell]) -> bool:
 
 def _column(cells: Sequence[Cell]) -> list[str]:
     """The cells as text, floats with as many decimals as suit the column."""
+    # Ends of intervals count, too: they are printed with the same decimals.
     numbers = [n for c in cells for n in (c[:3] if isinstance(c, Interval) else [c])]
     floats = [abs(n) for n in numbers if isinstance(n, float) and math.isfinite(n)]
     largest = max(floats, default=0)
@@ -221,7 +225,7 @@ def _column(cells: Sequence[Cell]) -> list[str]:
     # Of different units, as differences of accuracies and of counts: digits, not decimals.
     mixed = largest >= 1 and min((n for n in floats if n), default=largest) < 0.01 * largest
 
-    def text(cell):
+    def text(cell: Cell) -> str:
         if _absent(cell):
             return MISSING
         if isinstance(cell, Interval):
@@ -271,6 +275,7 @@ def figure(folder: pathlib.Path, name: str, caption: str, *, alt: str, sheet: bo
     kind, content, width = (
         _pixels(folder / f"{name}.png") if sheet else _drawing(folder / f"{name}.svg")
     )
+    # Embedded, so that the page is one file; the files beside it are for papers.
     source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     first, stop, rest = caption.partition(". ")
     return (
@@ -294,6 +299,7 @@ def _pixels(path):
         width = round(picture.width * 96 / _DPI)
         if len(content) <= _LARGEST_PNG:
             return "png", content, width
+        # A page with many sheets of photographs as PNG would be too large to send to anybody.
         smaller = io.BytesIO()
         picture.convert("RGB").save(smaller, "WEBP", quality=88)
     return "webp", smaller.getvalue(), width
@@ -307,6 +313,7 @@ def document(title: str, answer: Sequence[str], sections: Sequence[str]) -> str:
       answer: the paragraphs at the top.
       sections: from `section`.
     """
+    # Each section says its own title, so the list at the top cannot miss one.
     found = (re.match(r'<section id="([^"]*)" data-title="([^"]*)">', part) for part in sections)
     links = "".join(f'<li><a href="#{part[1]}">{part[2]}</a></li>' for part in found)
     # The policy forbids every request, so the page is the same with and without a network.

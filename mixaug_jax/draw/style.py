@@ -8,10 +8,12 @@ import io
 import pathlib
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from mixaug_jax.core import files
+from mixaug_jax.core.types import Path
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 INK, FAINT = "#222222", "#8a8a8a"
@@ -28,7 +30,7 @@ STYLE = {
 }
 
 
-def save_figure(figure: Figure, path) -> list[pathlib.Path]:
+def save_figure(figure: Figure, path: Path) -> list[pathlib.Path]:
     """Writes `path` with the endings .png and .svg; a file appears when it is whole."""
     written = []
     for ending, dated in ((".png", "Software"), (".svg", "Date")):
@@ -41,7 +43,7 @@ def save_figure(figure: Figure, path) -> list[pathlib.Path]:
     return written
 
 
-def add_legend(figure, panel):
+def add_legend(figure: Figure, panel: Axes) -> None:
     """One legend below all panels, the networks first."""
     handles, names = panel.get_legend_handles_labels()
     order = sorted(range(len(names)), key=lambda k: not isinstance(handles[k], BarContainer))

@@ -1,22 +1,28 @@
 """Curves of `metrics.jsonl`: how training went."""
 
+from collections.abc import Mapping, Sequence
+
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from mixaug_jax.core.types import Float
 from mixaug_jax.draw.style import PALETTE, STYLE
 
 _GRID = {"color": "#e4e4e4", "linewidth": 0.6}
 
 
-def series(lines: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
+def series(
+    lines: Sequence[dict], name: str
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Steps and values of one metric, float64; a value that was not finite is NaN."""
+    # Lines of training and of validation alternate, each with its own metrics.
     found = [(line["step"], line[name]) for line in lines if name in line]
     steps = np.array([step for step, _ in found], np.float64)
     return steps, np.array([np.nan if v is None else v for _, v in found], np.float64)
 
 
-def training_curves(lines: list[dict]) -> Figure:
+def training_curves(lines: Sequence[dict]) -> Figure:
     """Loss and accuracy of one run, of training (mixed images and labels) and of validation."""
     with matplotlib.rc_context(STYLE):
         figure = Figure((9.4, 3.1), layout="constrained")
@@ -32,7 +38,7 @@ def training_curves(lines: list[dict]) -> Figure:
     return figure
 
 
-def study_curves(runs: dict[str, list[list[dict]]]) -> Figure:
+def study_curves(runs: Mapping[str, Sequence[Sequence[dict]]]) -> Figure:
     """Training loss and validation accuracy of many runs: a color an augmentation, a line a seed.
 
     Args:
@@ -43,9 +49,11 @@ def study_curves(runs: dict[str, list[list[dict]]]) -> Figure:
         panels = figure.subplots(1, 2)
         for panel, what in zip(panels, ("train_loss", "validation_accuracy"), strict=True):
             for k, (name, seeds) in enumerate(runs.items()):
+                # More augmentations than colors are told apart by their dashes.
                 style = {"color": PALETTE[k % len(PALETTE)], "linewidth": 1.2}
                 style["linestyle"] = ("-", "--", ":")[k // len(PALETTE) % 3]
                 for s, lines in enumerate(seeds):
+                    # One entry in the legend for all seeds.
                     panel.plot(*series(lines, what), **style, label=None if s else name)
             _dress(panel, what.replace("_", " ").replace("train ", "training "))
         handles, names = panels[0].get_legend_handles_labels()

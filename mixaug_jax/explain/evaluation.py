@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -111,7 +112,7 @@ def summarize(
     unlabeled = result.settings.get("unlabeled", 0)
     rows = []
 
-    def add(score, counted, statistic):
+    def add(score: Any, counted: Any, statistic: Any):
         places = np.flatnonzero(counted)
         ends = [np.nan, np.nan]
         again = [statistic(np.repeat(places, draw[places])) for draw in draws if draw[places].any()]
@@ -184,7 +185,7 @@ def load(path: os.PathLike | str) -> Evaluation:
       ValueError: no such file, or another kind of file.
     """
 
-    def make(arrays, settings):
+    def make(arrays: Any, settings: Any):
         plain = {name: arrays[name] for name in _ARRAYS}
         groups = {
             group: {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from mixaug_jax.core import checks, say, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import checksum as checksum_of
+from mixaug_jax.core.types import Devices, Net
 from mixaug_jax.data import transforms
 from mixaug_jax.explain import regions
 from mixaug_jax.scores.alignment import is_difficult
@@ -51,15 +53,15 @@ class Examples:
 
 
 def load_examples(
-    net,
-    dataset,
+    net: Net,
+    dataset: Any,
     find: regions.Finder,
     *,
     max_images: int = 0,
     label: str = "true",
     batch_size: int = 64,
     threads: int = 4,
-    devices=None,
+    devices: Devices = None,
 ) -> Examples:
     """Reads images and finds what to explain and where it is.
 
@@ -82,7 +84,7 @@ def load_examples(
     rows = len(devices) * min(batch_size, -(-len(chosen) // len(devices)))
     net, classes = on_devices(net, devices), num_classes(net, dataset)
 
-    def read(index):
+    def read(index: Any):
         example = dataset[int(index)]
         if label == "true" and not 0 <= example["label"] < classes:
             raise ValueError(
@@ -153,20 +155,20 @@ def _resized(mask, size):
 
 @functools.cache
 def _forward(devices):
-    def forward(net, x):
+    def forward(net: Net, x: Any):
         return net.logits(x)
 
     specs = (devices_lib.REPLICATED, devices_lib.SHARDED)
     return devices_lib.pmap_inference(forward, specs, devices_lib.SHARDED, devices=devices)
 
 
-def on_devices(net, devices):
+def on_devices(net: Net, devices: Devices):
     """The network with a copy of its variables on each of the devices."""
     variables = devices_lib.replicate(jax.device_get(net.variables), devices)
     return dataclasses.replace(net, variables=variables)
 
 
-def finder(net, dataset, label: str, region: str) -> regions.Finder:
+def finder(net: Net, dataset: Any, label: str, region: str) -> regions.Finder:
     """How regions are found for a network's classes; checks that `label` can be explained."""
     checks.choice("label", label, LABELS)
     classes, names = num_classes(net, dataset), tuple(getattr(dataset, "class_names", ()))
@@ -191,7 +193,7 @@ def finder(net, dataset, label: str, region: str) -> regions.Finder:
     return regions.finder(dataset, shows, region)
 
 
-def num_classes(net, dataset) -> int:
+def num_classes(net: Net, dataset: Any) -> int:
     """How many classes the network has; computes nothing."""
     image = net.preprocess(dataset[0]["image"])[None]
     return jax.eval_shape(lambda net, x: net.logits(x), net, image).shape[-1]

@@ -13,6 +13,7 @@ from mixaug_jax import attribution
 from mixaug_jax.attribution import rules
 from mixaug_jax.attribution.target import map_layer
 from mixaug_jax.core import checks, entries, walk
+from mixaug_jax.core.devices import PRECISIONS
 from mixaug_jax.core.files import checksum
 from mixaug_jax.explain import memory
 from mixaug_jax.explain import options as options_lib
@@ -34,6 +35,7 @@ class Options:
       reduce: how channels become one map, one of `attribution.REDUCTIONS`; "auto": as suits the method.
       seed: of all draws. A method draws for every image anew, a score the same for all.
       reference_images: at most so many of the other images that some methods look at.
+      precision: of the networks' matrix products, see `devices.precision`.
       memory_gb: a bound in GiB, see `memory.at_once`; no result depends on it.
       threads: that read images.
     """
@@ -46,11 +48,13 @@ class Options:
     reduce: str = "auto"
     seed: int = 0
     reference_images: int = 100
+    precision: str = "highest"
     memory_gb: float = 2.0
     threads: int = 4
 
     def __post_init__(self):
         checks.choice("reduce", self.reduce, options_lib.REDUCES)
+        checks.choice("precision", self.precision, PRECISIONS)
         for name in ("max_images", "seed", "reference_images"):
             checks.count(name, getattr(self, name), 0)
 
@@ -190,7 +194,7 @@ def settings_of(
         "images": len(examples),
         "unlabeled": examples.unlabeled,
         "region": examples.region,
-        "precision": jax.config.jax_default_matmul_precision or "default",
+        "precision": job.options.precision,
         "code": {n: origin["sha256"] for n, origin in brought.items() if origin},
         **({"reference": checksum(reference)} if needs_reference(method) else {}),
         **extra,

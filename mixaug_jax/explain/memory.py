@@ -1,24 +1,26 @@
 """How much of the network's work fits into memory at once."""
 
 import math
+from typing import Any
 
 import jax
 import numpy as np
 
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import Net
 
 MOST = 64  # evaluations at once on a device; more are no faster
 # What a process holds before it computes anything: the interpreter, compiled programs, the compiler's own work.
 RESIDENT = 1 << 30
 
 
-def evaluation_bytes(net, shape) -> int:
+def evaluation_bytes(net: Net, shape: tuple[int, ...]) -> int:
     """An upper bound of the memory that one image [h,w,C] of this `shape` takes in a forward and a backward pass.
 
     The sizes of all intermediate arrays of the forward pass, what a backward pass may have to keep; nothing is computed.
     """
 
-    def total(count):
+    def total(count: Any):
         x = jax.ShapeDtypeStruct((count, *shape), np.float32)
         return _sizes(jax.make_jaxpr(lambda net, x: net.logits(x))(net, x).jaxpr)
 
@@ -39,7 +41,7 @@ def _is_jaxpr(value) -> bool:
     return hasattr(value, "eqns") or hasattr(value, "jaxpr")
 
 
-def at_once(net, shape, memory_gb: float, held: int = 0) -> int:
+def at_once(net: Net, shape: tuple[int, ...], memory_gb: float, held: int = 0) -> int:
     """How many evaluations of the network may be in memory at once, from 1 to `MOST`.
 
     Args:

@@ -15,6 +15,7 @@ import numpy as np
 
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import entries, say, walk
+from mixaug_jax.core.types import Net
 from mixaug_jax.scores.entry import Score
 
 _KEPT = 64  # programs of each kind; a study of many settings forgets the oldest
@@ -38,7 +39,7 @@ class Task:
     arrays: dict
     rows: int
 
-    def run(self, net, rows: Mapping, title: str):
+    def run(self, net: Net, rows: Mapping, title: str):
         """The results for all rows {name: [N, ...]}, numpy [N, ...] or a dict of such; says how far it is."""
         total = len(next(iter(rows.values())))
         step = self._step(total)
@@ -51,7 +52,7 @@ class Task:
             report(min(start + step, total))
         return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
-    def check(self, net, rows: Mapping, total: int) -> None:
+    def check(self, net: Net, rows: Mapping, total: int) -> None:
         """Traces the program for `total` rows, so that wrong options raise before anything is compiled.
 
         Args:
@@ -142,7 +143,7 @@ def _bound(method, static, arrays, seed, index):
     if "key" in entries.keywords(method):
         given["key"] = jax.random.fold_in(jax.random.key(seed), index)
 
-    def explain(net, image, label):
+    def explain(net: Net, image: Any, label: Any):
         found = method(net, image, label, **given)
         if jnp.shape(found) not in (image.shape, (*image.shape[:2], 1)):
             raise ValueError(
@@ -175,7 +176,7 @@ def _called(score, net, row, given):
 def _mapped(one, devices):
     """one(net, seed, arrays, row) over the rows of all devices."""
 
-    def every(net, seed, arrays, rows):
+    def every(net: Net, seed: int, arrays: Any, rows: Any):
         return jax.vmap(one, (None, None, None, 0))(net, seed, arrays, rows)
 
     whole, split = devices_lib.REPLICATED, devices_lib.SHARDED
@@ -184,7 +185,7 @@ def _mapped(one, devices):
 
 @functools.lru_cache(_KEPT)
 def _method_program(method, static, devices):
-    def one(net, seed, arrays, row):
+    def one(net: Net, seed: int, arrays: Any, row: Any):
         explain = _bound(method, static, arrays, seed, row["index"])
         return explain(net, row["image"], row["label"])
 
@@ -193,7 +194,7 @@ def _method_program(method, static, devices):
 
 @functools.lru_cache(_KEPT)
 def _map_program(scores, devices):
-    def one(net, seed, arrays, row):
+    def one(net: Net, seed: int, arrays: Any, row: Any):
         return {name: _called(score, net, row, dict(static)) for name, score, static in scores}
 
     return _mapped(one, devices)
@@ -201,7 +202,7 @@ def _map_program(scores, devices):
 
 @functools.lru_cache(_KEPT)
 def _net_program(score, static, devices):
-    def one(net, seed, arrays, row):
+    def one(net: Net, seed: int, arrays: Any, row: Any):
         return _called(score, net, row, _seeded(score, static, arrays, seed))
 
     return _mapped(one, devices)
@@ -209,7 +210,7 @@ def _net_program(score, static, devices):
 
 @functools.lru_cache(_KEPT)
 def _explain_program(score, static, method, method_static, method_seed, devices):
-    def one(net, seed, arrays, row):
+    def one(net: Net, seed: int, arrays: Any, row: Any):
         given = _seeded(score, static, arrays["score"], seed)
         explain = _bound(method, method_static, arrays["method"], method_seed, row["index"])
         return _called(score, net, {**row, "explain": explain}, given)

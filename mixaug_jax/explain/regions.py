@@ -2,7 +2,10 @@
 
 import csv
 import dataclasses
+import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +61,7 @@ class Finder:
         return sorted(set().union(*(self.labels[n] for n in self.present(example))))
 
 
-def finder(dataset, shows: dict[str, frozenset], kind: str = "auto") -> Finder:
+def finder(dataset: Any, shows: dict[str, frozenset], kind: str = "auto") -> Finder:
     """How regions are found in a data set.
 
     Args:
@@ -107,19 +110,19 @@ def _called_as_class(dataset, of_boxes) -> bool:
     return False
 
 
-def own_classes(class_names) -> dict[str, frozenset]:
+def own_classes(class_names: Sequence[str]) -> dict[str, frozenset]:
     """For a network of the data set's classes: a class's name shows that class."""
     return {name: frozenset([k]) for k, name in enumerate(class_names)}
 
 
-def imagenet_classes(dataset) -> dict[str, frozenset]:
+def imagenet_classes(dataset: Any) -> dict[str, frozenset]:
     """For a network of ImageNet's 1000 classes: what the names of boxes and concepts show of them."""
     names = {name for name, _ in getattr(dataset, "concept_names", ())}
     names |= set(getattr(dataset, "box_names", ()))
     return {name: frozenset(imagenet.indices(name)) for name in names}
 
 
-def boxes_mask(boxes, size) -> np.ndarray:
+def boxes_mask(boxes: Any, size: Any) -> np.ndarray:
     """Boxes [n,4] (row0, col0, row1, col1) in pixels -> bool [h,w], the pixels whose centers lie in one of them."""
     row, col = (np.arange(side) + 0.5 for side in size)
     mask = np.zeros(size, bool)
@@ -128,7 +131,7 @@ def boxes_mask(boxes, size) -> np.ndarray:
     return mask
 
 
-def add_boxes(source: Source, path) -> Source:
+def add_boxes(source: Source, path: os.PathLike | str) -> Source:
     """A data set with boxes from a CSV, in the form in which ImageNet publishes them for its validation set.
 
     LOC_val_solution.csv of the ImageNet Object Localization Challenge: the columns ImageId, a file's name without its ending,
@@ -153,7 +156,7 @@ def add_boxes(source: Source, path) -> Source:
     names = source.class_names + tuple(sorted(named - set(source.class_names)))
     number = {name: k for k, name in enumerate(names)}
 
-    def read(index):
+    def read(index: Any):
         example = source.read(index)
         found = boxes.get(pathlib.PurePath(source.file_name(index)).stem, ())
         height, width = example["image"].shape[:2]
@@ -165,7 +168,7 @@ def add_boxes(source: Source, path) -> Source:
     return dataclasses.replace(source, read=read, box_names=names)
 
 
-def read_boxes(path) -> dict[str, tuple]:
+def read_boxes(path: os.PathLike | str) -> dict[str, tuple]:
     """{ImageId: ((name, x0, y0, x1, y1), ...)} of a CSV, see `add_boxes`."""
     try:
         with open(path, newline="", encoding="utf-8") as file:

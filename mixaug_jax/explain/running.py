@@ -15,6 +15,7 @@ from mixaug_jax.attribution import METHODS, heatmap, iba_statistics
 from mixaug_jax.attribution.bottleneck import DEPTH
 from mixaug_jax.attribution.target import map_layer
 from mixaug_jax.core import checks, entries, walk
+from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.explain import memory, programs
 from mixaug_jax.explain import options as options_lib
 from mixaug_jax.explain.evaluation import Evaluation
@@ -43,6 +44,7 @@ def attribute(
     chunk: int = 0,
     memory_gb: float = 2.0,
     indices: np.ndarray | Sequence[int] = (),
+    precision: str = "highest",
     devices: Iterable | None = None,
 ) -> np.ndarray:
     """Attributions of many images by one method.
@@ -57,6 +59,7 @@ def attribute(
         do not depend on it, but for rounding.
       memory_gb: a bound in GiB, see `memory.at_once`.
       indices: int [N], of the images in their data set; () is 0..N-1.
+      precision: of the network's matrix products, see `devices.precision`.
       devices: default all of this process.
 
     Returns:
@@ -64,8 +67,9 @@ def attribute(
 
     Raises:
       ValueError: an unknown method or option, labels out of range, images that are not preprocessed, indices that are not one
-        for each image, a negative chunk or memory_gb.
+        for each image, a negative chunk or memory_gb, an unknown precision.
     """
+    multiplied = devices_lib.precision(precision)
     ((name, entry),) = entries.chosen("method", (method,), METHODS).items()
     options_lib.check_options({name: options}, {name: entry})
     images, labels = np.asarray(images), np.asarray(labels)
@@ -80,7 +84,8 @@ def attribute(
     devices = walk.local(devices)
     rows = {"image": images, "label": labels.astype(np.int32), "index": indices.astype(np.int32)}
     task = programs.method_task(entry, options, chunk, devices)
-    return task.run(on_devices(net, devices), rows, name)
+    with multiplied:
+        return task.run(on_devices(net, devices), rows, name)
 
 
 def _check_images(net, images, labels):
@@ -133,23 +138,24 @@ def evaluate(
     if any(map(needs_reference, job.methods.values())):
         others = load_reference(net, reference or dataset, options)
     check(net, dataset, find, job, others, devices=devices)
-    examples = load_examples(
-        net,
-        dataset,
-        find,
-        max_images=options.max_images,
-        label=options.label,
-        batch_size=job.at_once,
-        threads=options.threads,
-        devices=devices,
-    )
+    with devices_lib.precision(options.precision):
+        examples = load_examples(
+            net,
+            dataset,
+            find,
+            max_images=options.max_images,
+            label=options.label,
+            batch_size=job.at_once,
+            threads=options.threads,
+            devices=devices,
+        )
     return {n: evaluate_method(net, examples, n, job, others, devices=devices) for n in job.methods}
 
 
 def load_reference(net: Any, dataset: Any, options: Options) -> np.ndarray:
     """Preprocessed images [n,h,w,C], spread evenly over a data set."""
 
-    def read(index):
+    def read(index: Any):
         return net.preprocess(dataset[int(index)]["image"])
 
     chosen = walk.spread(len(dataset), options.reference_images)
@@ -177,10 +183,11 @@ def check(
                 )
     total = len(walk.spread(len(dataset), job.options.max_images))
     devices, row = walk.local(devices), _row_shapes(net.preprocess(dataset[0]["image"]).shape)
-    _map_task(job, devices).check(net, {name: row[name] for name in _SEEN}, total)
-    for name in _of_net(job):
-        given = {k: v for k, v in row.items() if k != "index"}
-        _net_task(name, job, devices).check(net, given, total)
+    with devices_lib.precision(job.options.precision):
+        _map_task(job, devices).check(net, {name: row[name] for name in _SEEN}, total)
+        for name in _of_net(job):
+            given = {k: v for k, v in row.items() if k != "index"}
+            _net_task(name, job, devices).check(net, given, total)
     for name in job.methods:
         check_method(net, dataset, name, job, reference, devices=devices)
 
@@ -200,9 +207,10 @@ def check_method(
     if "stats" in entries.keywords(method) and len(reference) < 2:
         raise ValueError(f"{name} needs at least 2 reference images; got {len(reference)}")
     given = job.of_method(name) | _of_reference(net, name, job, reference, False)
-    programs.method_task(method, given, job.at_once, devices).check(net, of_image, total)
-    for score in _of_explanation(job):
-        _explain_task(score, name, given, job, devices).check(net, of_image, total)
+    with devices_lib.precision(job.options.precision):
+        programs.method_task(method, given, job.at_once, devices).check(net, of_image, total)
+        for score in _of_explanation(job):
+            _explain_task(score, name, given, job, devices).check(net, of_image, total)
 
 
 _SEEN = ("heatmap", "attribution", "mask")  # what scores of a map alone may look at
@@ -238,9 +246,24 @@ def evaluate_method(
       extra: what else belongs to the settings.
       devices: default all of this process.
     """
-    devices, method = walk.local(devices), job.methods[name]
+    method = job.methods[name]
     settings = settings_of(net, examples, name, job, reference, extra)
-    net = on_devices(net, devices)
+    with devices_lib.precision(job.options.precision):
+        heat, found = _measured(net, examples, name, job, reference, walk.local(devices))
+    return Evaluation(
+        heat,
+        examples.indices,
+        examples.labels,
+        examples.predicted,
+        *_finished(found, examples, job),
+        entries={"kind": _kind(method), "title": entries.title_of(method), "scores": job.facts()},
+        settings=settings,
+    )
+
+
+def _measured(net, examples, name, job, reference, devices):
+    """Heat maps [N,h,w] of a method, and {score: what it measures of each image}."""
+    net, method = on_devices(net, devices), job.methods[name]
     of_image = {"image": examples.images, "label": examples.labels, "index": examples.indices}
     # The maps first; every score looks at these or asks for more explanations.
     given = job.of_method(name) | _of_reference(net, name, job, reference, True)
@@ -254,15 +277,7 @@ def evaluate_method(
     for score in _of_explanation(job):
         task = _explain_task(score, name, given, job, devices)
         found[score] = task.run(net, of_image, f"{name}, {score}")
-    return Evaluation(
-        heat,
-        examples.indices,
-        examples.labels,
-        examples.predicted,
-        *_finished(found, examples, job),
-        entries={"kind": _kind(method), "title": entries.title_of(method), "scores": job.facts()},
-        settings=settings,
-    )
+    return heat, found
 
 
 def _kind(method):

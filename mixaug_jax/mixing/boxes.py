@@ -1,17 +1,40 @@
 """Mixers that paste a box of another image: cutmix, saliencymix, resizemix, and switch."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import (
+    AnyArray,
+    Array,
+    Bool,
+    Count,
+    Float,
+    Given,
+    Image,
+    Images,
+    Int,
+    Integer,
+    Integers,
+    Num,
+    Numbers,
+    RandomKey,
+    Targets,
+    UInt8,
+)
 from mixaug_jax.mixing import draws
 from mixaug_jax.mixing.labels import LABELS, mix_targets
 from mixaug_jax.mixing.pixels import mix_with_partners
 from mixaug_jax.mixing.saliency import fine_grained_saliency, misread_saliency
 
+Center = Sequence[Integers] | Integer[AnyArray, "2 ..."]
+Box = Sequence[Integers]  # row0, col0, row1, col1, ends exclusive
 
-def cut_box(center, lam, height, width):
+
+def cut_box(center: Center, lam: Numbers, height: int, width: int) -> Box:
     """CutMix's box, which covers 1 - lam of the image before the edge clips it.
 
     Yun et al., CutMix, arXiv 1905.04899, section 3.1, as in the published `rand_bbox`: each side is
@@ -39,7 +62,7 @@ def cut_box(center, lam, height, width):
     return row0, col0, row1, col1
 
 
-def box_mask(box, height, width):
+def box_mask(box: Box, height: int, width: int) -> Bool[Array, "... H W"]:
     """bool [...,height,width], True within `box` = (row0, col0, row1, col1), each [...]."""
     row0, col0, row1, col1 = (jnp.asarray(edge)[..., None] for edge in box)
     rows, cols = jnp.arange(height), jnp.arange(width)
@@ -48,20 +71,30 @@ def box_mask(box, height, width):
     return in_rows[..., :, None] & in_cols[..., None, :]
 
 
-def kept_share(box, height, width):
+def kept_share(box: Box, height: int, width: int) -> Float[Array, "..."]:
     """float32 share of an image of height x width pixels outside `box`."""
     row0, col0, row1, col1 = box
     area = (row1 - row0) * (col1 - col0)
     return 1 - jnp.asarray(area, jnp.float32) / (height * width)
 
 
-def paste(images, partners, box):
+def paste(images: Images, partners: Images, box: Box) -> Images:
     """`images` [B,H,W,C] with `partners` within `box`, four integers, each () or [B]."""
     mask = box_mask(box, *images.shape[1:3])
     return jnp.where(mask[..., None], partners.astype(images.dtype), images)
 
 
-def cutmix(key, images, targets, *, shard=0, prob=1.0, per="batch", label="mixed", alpha=1.0):
+def cutmix(
+    key: RandomKey,
+    images: Images,
+    targets: Targets,
+    *,
+    shard: Count = 0,
+    prob: float = 1.0,
+    per: str = "batch",
+    label: str = "mixed",
+    alpha: float = 1.0,
+) -> tuple[Images, Targets]:
     """A box of another image pasted at the same place; labels mixed by area.
 
     Yun et al., CutMix, arXiv 1905.04899, section 3.1 and Algorithm A1, as in the published code:
@@ -103,19 +136,19 @@ def cutmix(key, images, targets, *, shard=0, prob=1.0, per="batch", label="mixed
 
 
 def saliencymix(
-    key,
-    images,
-    targets,
+    key: RandomKey,
+    images: Images,
+    targets: Targets,
     *,
-    shard=0,
-    prob=1.0,
-    per="batch",
-    label="mixed",
-    alpha=1.0,
-    variant="intended",
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-):
+    shard: Count = 0,
+    prob: float = 1.0,
+    per: str = "batch",
+    label: str = "mixed",
+    alpha: float = 1.0,
+    variant: str = "intended",
+    mean: Sequence[float] = (0.485, 0.456, 0.406),
+    std: Sequence[float] = (0.229, 0.224, 0.225),
+) -> tuple[Images, Targets]:
     """CutMix with the box around the most salient pixel of the image it is cut from.
 
     Uddin et al., SaliencyMix, arXiv 2006.01791, section 3: one lambda ~ Beta(alpha, alpha), the
@@ -178,21 +211,29 @@ def saliencymix(
     )
 
 
-def to_bytes(images, mean, std):
+def to_bytes(images: Images, mean: Given, std: Given) -> UInt8[Array, "B h w C"]:
     """uint8 [B,H,W,C] that `images`, normalized by `mean` and `std`, came from."""
     images = images.astype(jnp.float32) * jnp.asarray(std) + jnp.asarray(mean)
     return jnp.clip(jnp.rint(255 * images), 0, 255).astype(jnp.uint8)
 
 
-def peak(maps):
+def peak(maps: Num[AnyArray, "B h w"]) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
     """(row, col) int32 [B] of each map's [B,H,W] largest value, the first in reading order."""
     index = jnp.argmax(maps.reshape(maps.shape[0], -1), axis=1)
     return index // maps.shape[2], index % maps.shape[2]
 
 
 def resizemix(
-    key, images, targets, *, shard=0, prob=1.0, per="batch", label="mixed", scale=(0.1, 0.8)
-):
+    key: RandomKey,
+    images: Images,
+    targets: Targets,
+    *,
+    shard: Count = 0,
+    prob: float = 1.0,
+    per: str = "batch",
+    label: str = "mixed",
+    scale: Sequence[float] = (0.1, 0.8),
+) -> tuple[Images, Targets]:
     """The whole of another image, made small, pasted at a random place; labels mixed by area.
 
     Qin et al., ResizeMix, arXiv 2012.11101, section 3: the sides are scaled by tau ~ U(scale), the
@@ -243,7 +284,7 @@ def resizemix(
     return paste(images, pasted, box), mix_targets(targets, targets[partner], lam, label)
 
 
-def shrink_into(images, box):
+def shrink_into(images: Images, box: Box) -> Images:
     """`images` [B,H,W,C] resized into `box`, four integers, each () or [B]; float32, 0 outside."""
     row0, col0, row1, col1 = (jnp.asarray(edge, jnp.float32) for edge in box)
     sides = jnp.asarray(images.shape[1:3], jnp.float32)
@@ -251,7 +292,7 @@ def shrink_into(images, box):
     scale = jnp.maximum(jnp.stack([row1 - row0, col1 - col0], -1), 1) / sides
     start = jnp.stack([row0, col0], -1)
 
-    def one(image, scale, start):
+    def one(image: Image, scale: Array, start: Array) -> Image:
         return jax.image.scale_and_translate(
             image, image.shape, (0, 1), scale, start, method="linear", antialias=True
         )
@@ -261,18 +302,18 @@ def shrink_into(images, box):
 
 
 def switch(
-    key,
-    images,
-    targets,
+    key: RandomKey,
+    images: Images,
+    targets: Targets,
     *,
-    shard=0,
-    prob=1.0,
-    per="batch",
-    label="mixed",
-    mixup_alpha=0.8,
-    cutmix_alpha=1.0,
-    switch_prob=0.5,
-):
+    shard: Count = 0,
+    prob: float = 1.0,
+    per: str = "batch",
+    label: str = "mixed",
+    mixup_alpha: float = 0.8,
+    cutmix_alpha: float = 1.0,
+    switch_prob: float = 0.5,
+) -> tuple[Images, Targets]:
     """Mixup or CutMix, chosen by a coin.
 
     As in timm (modes "batch" and "elem", except that partners are a random permutation and not the

@@ -1,16 +1,27 @@
 """Mixers by a regular grid: gridmask, gridmix."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import Array, Bool, Count, Float, Images, Int, RandomKey, Scalar, Targets
 from mixaug_jax.mixing import draws
 from mixaug_jax.mixing.labels import LABELS
 from mixaug_jax.mixing.pixels import mix_with_partners
 
 
-def grid_mask(period, offset, angle, height, width, *, ratio=0.6):
+def grid_mask(
+    period: Count,
+    offset: Sequence[Count],
+    angle: Scalar,
+    height: int,
+    width: int,
+    *,
+    ratio: float = 0.6,
+) -> Bool[Array, "H W"]:
     """What GridMask keeps: all but a grid of squares.
 
     Args:
@@ -29,7 +40,7 @@ def grid_mask(period, offset, angle, height, width, *, ratio=0.6):
     period = jnp.asarray(period, jnp.float32)
     band = jnp.floor(period * ratio + 0.5)
 
-    def in_square(along, first):
+    def in_square(along: Float[Array, "h w"], first: Count) -> Bool[Array, "h w"]:
         # Whole numbers in float32: integer remainders are slow on a CPU.
         steps = jnp.floor(along) - first
         return steps - period * jnp.floor(steps / period) >= band
@@ -40,17 +51,17 @@ def grid_mask(period, offset, angle, height, width, *, ratio=0.6):
 
 
 def gridmask(
-    key,
-    images,
-    targets,
+    key: RandomKey,
+    images: Images,
+    targets: Targets,
     *,
-    shard=0,
-    prob=0.8,
-    per="example",
-    ratio=0.6,
-    period=(96 / 224, 1.0),
-    rotate=360,
-):
+    shard: Count = 0,
+    prob: float = 0.8,
+    per: str = "example",
+    ratio: float = 0.6,
+    period: Sequence[float] = (96 / 224, 1.0),
+    rotate: int = 360,
+) -> tuple[Images, Targets]:
     """A turned grid of squares of zeros; labels stay.
 
     Chen et al., GridMask Data Augmentation, arXiv 2001.04086, section 3, with the ImageNet settings
@@ -97,7 +108,7 @@ def gridmask(
     offset = (jax.random.randint(row, shape, 0, pixels), jax.random.randint(col, shape, 0, pixels))
     angle = jnp.deg2rad(jax.random.randint(turn, shape, 0, rotate).astype(jnp.float32))
 
-    def mask(pixels, offset, angle):
+    def mask(pixels: Count, offset: Sequence[Count], angle: Scalar) -> Bool[Array, "H W"]:
         return grid_mask(pixels, offset, angle, height, width, ratio=ratio)
 
     keep = (mask if per == "batch" else jax.vmap(mask))(pixels, offset, angle)
@@ -105,7 +116,9 @@ def gridmask(
     return jnp.where(keep[..., None], images, 0), targets
 
 
-def grid_holes(region, cells, lam, height, width):
+def grid_holes(
+    region: Sequence[Count], cells: Count, lam: Scalar, height: int, width: int
+) -> Bool[Array, "H W"]:
     """Square holes, one in the first corner of every cell of a grid.
 
     Args:
@@ -121,7 +134,7 @@ def grid_holes(region, cells, lam, height, width):
     cell = -(-(col1 - col0) // cells)
     hole = jnp.clip(jnp.floor(cell * jnp.sqrt(1 - lam)), 1, cell - 1)
 
-    def in_hole(along, first, end):
+    def in_hole(along: Int[Array, " n"], first: Count, end: Count) -> Bool[Array, " n"]:
         steps = (along - first).astype(jnp.float32)
         within = steps - cell * jnp.floor(steps / cell) < hole
         return within & (along >= first) & (along < end)
@@ -132,19 +145,19 @@ def grid_holes(region, cells, lam, height, width):
 
 
 def gridmix(
-    key,
-    images,
-    targets,
+    key: RandomKey,
+    images: Images,
+    targets: Targets,
     *,
-    shard=0,
-    prob=1.0,
-    per="batch",
-    label="mixed",
-    alpha=0.2,
-    cells=(2, 6),
-    area=(0.5, 1.0),
-    aspect=(0.5, 2.0),
-):
+    shard: Count = 0,
+    prob: float = 1.0,
+    per: str = "batch",
+    label: str = "mixed",
+    alpha: float = 0.2,
+    cells: Sequence[int] = (2, 6),
+    area: Sequence[float] = (0.5, 1.0),
+    aspect: Sequence[float] = (0.5, 2.0),
+) -> tuple[Images, Targets]:
     """Holes of a grid filled from another image; labels mixed by area.
 
     The mask is that of OpenMixup (arXiv 2209.04851) with its settings, after the GridMixup code of
@@ -201,7 +214,7 @@ def gridmix(
     count = jax.random.randint(number, shape, cells[0], cells[1] + 1)
     count = jnp.clip(count, cells[0], (wide / 2).astype(jnp.int32))
 
-    def holes(region, count, lam):
+    def holes(region: Sequence[Count], count: Count, lam: Scalar) -> Bool[Array, "H W"]:
         return grid_holes(region, count, lam, height, width)
 
     holes = (holes if per == "batch" else jax.vmap(holes))(region, count, lam)

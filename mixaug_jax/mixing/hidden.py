@@ -3,23 +3,24 @@
 import jax.numpy as jnp
 
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import AnyArray, Bool, Count, Features, RandomKey, Targets
 from mixaug_jax.mixing import draws
 from mixaug_jax.mixing.labels import LABELS
 from mixaug_jax.mixing.pixels import mix_with_partners
 
 
 def manifold_mixup(
-    key,
-    images,
-    targets,
+    key: RandomKey,
+    images: Features,
+    targets: Targets,
     *,
-    shard=0,
-    prob=1.0,
-    per="batch",
-    label="mixed",
-    alpha=2.0,
-    active=True,
-):
+    shard: Count = 0,
+    prob: float = 1.0,
+    per: str = "batch",
+    label: str = "mixed",
+    alpha: float = 2.0,
+    active: bool | Bool[AnyArray, ""] = True,
+) -> tuple[Features, Targets]:
     """Mixup of the hidden features of one layer.
 
     Verma et al., Manifold Mixup, arXiv 1806.05236, section 2: a layer is drawn for

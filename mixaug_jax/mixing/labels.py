@@ -2,10 +2,12 @@
 
 import jax.numpy as jnp
 
+from mixaug_jax.core.types import Numbers, Targets
+
 LABELS = ("mixed", "first", "pasted", "majority")
 
 
-def mix_targets(targets, partner_targets, lam, label):
+def mix_targets(targets: Targets, partner_targets: Targets, lam: Numbers, label: str) -> Targets:
     """The targets of images mixed with the weight `lam` of their own content.
 
     Args:

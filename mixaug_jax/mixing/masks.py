@@ -1,10 +1,24 @@
 """Mixers by a map of random, smooth shape: fmix, smoothmix."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import (
+    AnyArray,
+    Array,
+    Bool,
+    Count,
+    Float,
+    Images,
+    Int,
+    RandomKey,
+    Scalar,
+    Targets,
+)
 from mixaug_jax.mixing import draws
 from mixaug_jax.mixing.labels import LABELS
 from mixaug_jax.mixing.pixels import mix_with_partners
@@ -12,7 +26,7 @@ from mixaug_jax.mixing.pixels import mix_with_partners
 FMIX_VARIANTS = ("isotropic", "released")
 
 
-def fmix_frequencies(height, width):
+def fmix_frequencies(height: int, width: int) -> Float[np.ndarray, "H columns"]:
     """Distance from zero frequency, cycles a pixel, float64 [height, width // 2 + 1 (odd: + 2)].
 
     The grid of FMix's published code, one column wider than the real transform where width is odd.
@@ -21,7 +35,14 @@ def fmix_frequencies(height, width):
     return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[:columns])
 
 
-def fmix_gray(noise, height, width, *, decay=3.0, variant="isotropic"):
+def fmix_gray(
+    noise: Float[AnyArray, "H columns 2"],
+    height: int,
+    width: int,
+    *,
+    decay: float = 3.0,
+    variant: str = "isotropic",
+) -> Float[Array, "H W"]:
     """Smooth random image whose amplitudes fall with frequency.
 
     Args:
@@ -57,7 +78,13 @@ def fmix_gray(noise, height, width, *, decay=3.0, variant="isotropic"):
     return gray / jnp.where(largest > 0, largest, 1)
 
 
-def binarize(gray, lam, round_up, *, max_soft=0.0):
+def binarize(
+    gray: Float[AnyArray, "H W"],
+    lam: Scalar,
+    round_up: bool | Bool[AnyArray, ""],
+    *,
+    max_soft: float = 0.0,
+) -> Float[Array, "H W"]:
     """Mask of the lam * size brightest pixels.
 
     Args:
@@ -105,7 +132,7 @@ def _brightest(values, count):
 def _last(holds, high):
     """The largest int32 in 0..high for which `holds`: true at 0, and once false then for good."""
 
-    def halve(_, interval):
+    def halve(_: Count, interval: tuple[Count, Count]) -> tuple[Count, Count]:
         low, high = interval
         middle = low + (high - low + 1) // 2
         good = holds(middle)
@@ -116,19 +143,19 @@ def _last(holds, high):
 
 
 def fmix(
-    key,
-    images,
-    targets,
+    key: RandomKey,
+    images: Images,
+    targets: Targets,
     *,
-    shard=0,
-    prob=1.0,
-    per="batch",
-    label="mixed",
-    alpha=1.0,
-    decay=3.0,
-    max_soft=0.0,
-    variant="isotropic",
-):
+    shard: Count = 0,
+    prob: float = 1.0,
+    per: str = "batch",
+    label: str = "mixed",
+    alpha: float = 1.0,
+    decay: float = 3.0,
+    max_soft: float = 0.0,
+    variant: str = "isotropic",
+) -> tuple[Images, Targets]:
     """Two images mixed by a binary mask of random, smooth shape.
 
     Harris et al., FMix: Enhancing Mixed Sample Data Augmentation, arXiv 2002.12047, section 4: the
@@ -171,7 +198,9 @@ def fmix(
     round_up = draws.coin(rounding, 0.5, shape)
     noise = jax.random.normal(spectrum, (*shape, *fmix_frequencies(height, width).shape, 2))
 
-    def mask(noise, lam, round_up):
+    def mask(
+        noise: Float[Array, "H columns 2"], lam: Scalar, round_up: Bool[Array, ""]
+    ) -> Float[Array, "H W"]:
         gray = fmix_gray(noise, height, width, decay=decay, variant=variant)
         return binarize(gray, lam, round_up, max_soft=max_soft)
 
@@ -181,16 +210,16 @@ def fmix(
 
 
 def smoothmix(
-    key,
-    images,
-    targets,
+    key: RandomKey,
+    images: Images,
+    targets: Targets,
     *,
-    shard=0,
-    prob=1.0,
-    per="batch",
-    label="mixed",
-    sigma=(0.25, 0.5),
-):
+    shard: Count = 0,
+    prob: float = 1.0,
+    per: str = "batch",
+    label: str = "mixed",
+    sigma: Sequence[float] = (0.25, 0.5),
+) -> tuple[Images, Targets]:
     """An image seen through a Gaussian spot in another; labels mixed by the mean of the spot.
 
     Lee et al., SmoothMix: a Simple Yet Effective Data Augmentation to Train Robust Classifiers,
@@ -226,7 +255,7 @@ def smoothmix(
     row, col = draws.pixel(where, height, width, shape)
     mixed = draws.coin(whether, prob, shape)
 
-    def bell(side, center):
+    def bell(side: int, center: Int[Array, "..."]) -> Float[Array, "... side"]:
         bell = jnp.exp(-0.5 * ((jnp.arange(side) - center[..., None]) / spread[..., None]) ** 2)
         return jnp.where(mixed[..., None], bell, 1)
 

@@ -1,14 +1,30 @@
 """Mixers that need nothing but pixels: cutout and mixup."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import (
+    AnyArray,
+    Array,
+    Bool,
+    Count,
+    Features,
+    Images,
+    Integers,
+    Numbers,
+    RandomKey,
+    Targets,
+)
 from mixaug_jax.mixing import draws
 from mixaug_jax.mixing.labels import LABELS, mix_targets
 
+Weight = Numbers | Bool[AnyArray, "..."]
 
-def mix(images, partners, lam):
+
+def mix(images: Features, partners: Features, lam: Weight) -> Features:
     """lam * images + (1 - lam) * partners, in float32, returned in the type of `images`.
 
     Args:
@@ -24,7 +40,14 @@ def mix(images, partners, lam):
     return mixed.astype(images.dtype)
 
 
-def mix_with_partners(permutation, images, targets, weight, lam, label):
+def mix_with_partners(
+    permutation: RandomKey,
+    images: Features,
+    targets: Targets,
+    weight: Weight,
+    lam: Numbers,
+    label: str,
+) -> tuple[Features, Targets]:
     """Mixes a batch with a permutation of itself.
 
     Args:
@@ -45,7 +68,9 @@ def mix_with_partners(permutation, images, targets, weight, lam, label):
     )
 
 
-def cutout_mask(center, length, height, width):
+def cutout_mask(
+    center: Sequence[Integers], length: int, height: int, width: int
+) -> Bool[Array, "... H W"]:
     """What cutout keeps.
 
     Args:
@@ -64,7 +89,16 @@ def cutout_mask(center, length, height, width):
     return ~(in_rows[..., :, None] & in_cols[..., None, :])
 
 
-def cutout(key, images, targets, *, shard=0, prob=1.0, per="example", length=0.5):
+def cutout(
+    key: RandomKey,
+    images: Images,
+    targets: Targets,
+    *,
+    shard: Count = 0,
+    prob: float = 1.0,
+    per: str = "example",
+    length: float = 0.5,
+) -> tuple[Images, Targets]:
     """One square of zeros at a random place; labels stay.
 
     DeVries & Taylor, Improved Regularization of Convolutional Neural Networks with Cutout,
@@ -105,7 +139,17 @@ def cutout(key, images, targets, *, shard=0, prob=1.0, per="example", length=0.5
     return jnp.where(keep[..., None], images, 0), targets
 
 
-def mixup(key, images, targets, *, shard=0, prob=1.0, per="batch", label="mixed", alpha=1.0):
+def mixup(
+    key: RandomKey,
+    images: Images,
+    targets: Targets,
+    *,
+    shard: Count = 0,
+    prob: float = 1.0,
+    per: str = "batch",
+    label: str = "mixed",
+    alpha: float = 1.0,
+) -> tuple[Images, Targets]:
     """A weighted mean of two images and of their labels.
 
     Zhang et al., mixup: Beyond Empirical Risk Minimization, arXiv 1710.09412, section 2, as in its

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import AnyArray, Array, Float, UInt8
 
 # OpenCV's neighborhoods: pixel i sees i - n + 1 .. i + n, cut at the edge.
 _HALF_SIZES = (12, 24, 28, 48, 56, 112)
@@ -21,7 +22,9 @@ _MOST_PIXELS = 256 * 256
 _OFF = 2048
 
 
-def fine_grained_saliency(images, *, order="rgb"):
+def fine_grained_saliency(
+    images: UInt8[AnyArray, "B H W 3"], *, order: str = "rgb"
+) -> UInt8[Array, "B H W"]:
     """The map of OpenCV's StaticSaliencyFineGrained, bit for bit.
 
     All values are whole numbers below 2^24, so float32 arithmetic is exact and as good as integers.
@@ -55,7 +58,7 @@ def fine_grained_saliency(images, *, order="rgb"):
     return jax.vmap(_combine)(levels)
 
 
-def misread_saliency(image):
+def misread_saliency(image: Float[AnyArray, "H W 3"]) -> UInt8[Array, "H W"]:
     """What OpenCV makes of float32, which is what the published SaliencyMix feeds it.
 
     OpenCV reads its gray image, by now float32, as bytes: the center's value at (row, column) is
@@ -79,7 +82,7 @@ def misread_saliency(image):
     center = raw[:, :width].astype(jnp.float32)
 
     # One addition after the other: float sums depend on their order.
-    def running_sum(x):
+    def running_sum(x: Float[Array, "n m"]) -> Float[Array, "n m"]:
         return jax.lax.scan(lambda s, row: (s + row, s + row), jnp.zeros_like(x[0]), x)[1]
 
     integral = running_sum(running_sum(gray.T).T)
@@ -175,7 +178,7 @@ def _windows(integral):
     for half, times in halves.items():
         lo, hi = margin - half, margin + half
 
-        def corner(row, col):
+        def corner(row: int, col: int) -> Float[Array, "H W"]:
             return padded[row : row + height, col : col + width]
 
         # In OpenCV's order: the first sum may exceed 2^24 and round.

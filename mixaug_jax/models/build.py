@@ -18,8 +18,8 @@ from mixaug_jax import models
 from mixaug_jax.core import checks, code, entries
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.types import Config, Tree
-from mixaug_jax.models.net import Net, input_shape, is_chain
-from mixaug_jax.models.wrapped import Wrapped, wrap_linen
+from mixaug_jax.models.net import Net, input_shape, is_chain, wrapped_model
+from mixaug_jax.models.wrapped import Wrapped
 
 
 def build_model(
@@ -70,7 +70,9 @@ def made(entry: Callable, num_classes: int, options: Mapping[str, Any]) -> Any:
     Raises:
       ValueError: an entry that needs more.
     """
-    known = inspect.signature(entry).parameters
+    # A class of nnx hides what it takes behind that of its metaclass.
+    call = entry.__init__ if isinstance(entry, type) else entry
+    known = {k: p for k, p in inspect.signature(call).parameters.items() if k != "self"}
     given = {name: value for name, value in options.items() if name in known and name != "name"}
     if "rngs" in known:
         # Here because it saves everyone else importing flax.nnx (0.2 s).
@@ -102,13 +104,7 @@ def as_model(
     """
     if isinstance(module, nn.Module) and is_chain(module):
         return module
-    image = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
-    if isinstance(module, nn.Module):
-        return wrap_linen(module, None, image, layers)
-    # Here because it saves everyone else importing flax.nnx (0.2 s).
-    from mixaug_jax.models.wrapped_nnx import wrap_nnx
-
-    return wrap_nnx(module, None, image, layers)[0]
+    return wrapped_model(module, None, shape, layers)[0]
 
 
 def _with_body(module, settings):
@@ -173,11 +169,15 @@ def described(net: Net, model: str = "") -> dict[str, Any]:
     return found or _by_class(getattr(net.model, "module", net.model)) | layers
 
 
+def count_classes(net: Net) -> int:
+    """The number of a network's logits; computes nothing."""
+    image = jax.ShapeDtypeStruct((1, *input_shape(net.preprocess)), jnp.float32)
+    return jax.eval_shape(lambda net, x: net.logits(x), net, image).shape[-1]
+
+
 def _by_name(net, name):
     checks.choice("model", name, models.MODELS)
-    shape = input_shape(net.preprocess)
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    classes = jax.eval_shape(lambda net, x: net.logits(x), net, image).shape[-1]
+    shape, classes = input_shape(net.preprocess), count_classes(net)
     settings = {"name": name, "width": 1.0, "stem": "imagenet"}
     made_again = made(models.MODELS[name], classes, settings)
     layers = net.layers if isinstance(net.model, Wrapped) else ()

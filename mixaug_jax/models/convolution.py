@@ -5,8 +5,9 @@ derives are written in other layouts: outside of loops the compiler rewrites the
 does not, and they run 30 times slower. And it treats the kernel's gradient as one convolution with a window of the whole image
 over channels as many as the batch has images, which is slow for 1x1 kernels and for large batches. Where a kernel has more
 places than the image, it lets the two change roles, which its fast kernels cannot do: 10 to 30 times slower. So on CPU 1x1
-convolutions are products of matrices, and the others have gradients of their own and spell out the border of small images.
-Results are XLA's to float32 rounding. Other backends take XLA's road.
+convolutions are products of matrices, the others have gradients of their own, and the border of small images is spelled out.
+Results are XLA's to float32 rounding. Other platforms take XLA's road, and which one it is, is decided when a program is
+lowered.
 """
 
 import functools
@@ -21,16 +22,21 @@ MIN_IMAGES = 4
 MIN_PRODUCTS = 25_000_000
 
 
+# Jitted, so that the ways of all platforms and their derivatives are traced once for each shape, and not for each layer.
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """x [B,h,w,C] convolved with kernel [k,k,C,F], `padding` zeros on every side -> [B,h',w',F].
 
-    On CPU and for k > 1 it has no forward-mode derivative (`jax.jvp`); reverse mode works to any order, and under `vmap`.
+    Reverse mode works to any order, and under `vmap`; forward mode (`jax.jvp`) for 1x1 kernels without padding only.
     """
-    if jax.default_backend() != "cpu":
-        return plain_conv(x, kernel, stride, padding)
     if kernel.shape[:2] == (1, 1) and padding == 0:
-        return pointwise(x, kernel, stride)
-    return cpu_conv(x, kernel, stride, padding)
+        return jax.lax.platform_dependent(
+            x,
+            kernel,
+            cpu=functools.partial(pointwise, stride=stride),
+            default=functools.partial(plain_conv, stride=stride, padding=0),
+        )
+    return _conv(x, kernel, stride, padding)
 
 
 def plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -45,22 +51,28 @@ def pointwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def cpu_conv(x, kernel, stride, padding):
-    """`conv` with gradients in the layout that XLA's CPU backend is fast in."""
+def _conv(x, kernel, stride, padding):
     return _bordered(x, kernel, [(padding, padding)] * 2, stride)
 
 
 def _forward(x, kernel, stride, padding):
-    return cpu_conv(x, kernel, stride, padding), (x, kernel)
+    return _conv(x, kernel, stride, padding), (x, kernel)
 
 
 def _backward(stride, padding, saved, g):
-    x, kernel = saved
-    dx = input_gradient(x.shape, kernel, g, stride, padding)
-    return dx, kernel_gradient(x, kernel, g, stride, padding)
+    def fast_on_cpu(x, kernel, g):
+        dx = input_gradient(x.shape, kernel, g, stride, padding)
+        return dx, kernel_gradient(x, kernel, g, stride, padding)
+
+    def xlas(x, kernel, g):
+        of_x = jax.linear_transpose(lambda x: plain_conv(x, kernel, stride, padding), x)
+        of_kernel = jax.linear_transpose(lambda k: plain_conv(x, k, stride, padding), kernel)
+        return *of_x(g), *of_kernel(g)
+
+    return jax.lax.platform_dependent(*saved, g, cpu=fast_on_cpu, default=xlas)
 
 
-cpu_conv.defvjp(_forward, _backward)
+_conv.defvjp(_forward, _backward)
 
 
 def input_gradient(shape, kernel, g, stride, padding):

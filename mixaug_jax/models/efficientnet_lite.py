@@ -8,7 +8,7 @@ left out.
 
 import functools
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -71,13 +71,13 @@ class EfficientNetLite(StagedModel):
             stride = STRIDES[group] if i == 0 else 1
             name = f"_blocks.{sum(self.blocks[:group]) + i}"
 
-            def block(model, x, name=name, stride=stride):
+            def block(model: Any, x: jax.Array, name: str = name, stride: int = stride):
                 return model._block(name, x, group, stride, train)
 
             x = self.block(block, x)
         return x
 
-    def relu(self, name, x):
+    def relu(self, name: str, x: jax.Array):
         """ReLU6; under a rule as y - relu(y - 6) of y = relu(x), the second ReLU's name ending in "cut"."""
         y = super().relu(name, x)
         return jnp.minimum(y, 6) if self.act is None else y - self.act(f"{name}.cut", y - 6)
@@ -98,7 +98,7 @@ class EfficientNetLite(StagedModel):
         return self.residual(f"{name}.add", y, x) if stride == 1 and x.shape == y.shape else y
 
     def _stem(self, x, stride, train):
-        def linear(x, kernel, bias):
+        def linear(x: jax.Array, kernel: jax.Array, bias: Any):
             y = conv(same_pad(x, 3, stride), kernel, stride, 0)
             return y if bias is None else y + bias
 
@@ -106,7 +106,7 @@ class EfficientNetLite(StagedModel):
         return self._affine("_conv_stem", linear, x, shape, "_bn0", False, train, self.dtype)
 
     def _depthwise(self, name, x, size, stride, norm, train):
-        def linear(x, kernel, bias):
+        def linear(x: jax.Array, kernel: jax.Array, bias: Any):
             y = depthwise(same_pad(x, size, stride), kernel, stride)
             return y if bias is None else y + bias
 
@@ -123,13 +123,25 @@ def same_pad(x: jax.Array, size: int, stride: int) -> jax.Array:
     return jnp.pad(x, ((0, 0), *pads, (0, 0)))
 
 
+# Jitted, so that the ways of all platforms are traced once for each shape, and not for each layer.
+@functools.partial(jax.jit, static_argnums=2)
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """Each channel of x [B,h,w,C] convolved with its own kernel [k,k,1,C], without padding.
 
-    On CPU, where XLA's own grouped convolution is 20 to 40 times slower, as a sum of shifted images; that has reverse-mode
-    derivatives only.
+    On CPU, where XLA's own grouped convolution is 20 to 40 times slower, as a sum of shifted images; which it is, is decided
+    when a program is lowered. It has reverse-mode derivatives only (no `jax.jvp`).
     """
-    return (shifted_sum if jax.default_backend() == "cpu" else grouped_conv)(x, kernel, stride)
+    return _depthwise(x, kernel, stride)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _depthwise(x, kernel, stride):
+    return jax.lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(shifted_sum, stride=stride),
+        default=functools.partial(grouped_conv, stride=stride),
+    )
 
 
 def grouped_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -144,7 +156,6 @@ def grouped_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def shifted_sum(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """`depthwise` as the sum of k^2 shifted images, each times its entry of the kernel."""
     size = len(kernel)
@@ -157,12 +168,23 @@ def shifted_sum(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def _forward(x, kernel, stride):
-    return shifted_sum(x, kernel, stride), (x, kernel)
+    return _depthwise(x, kernel, stride), (x, kernel)
 
 
 def _backward(stride, saved, g):
-    """The derivatives that JAX would find take ten times as long to compile."""
-    x, kernel = saved
+    def xlas(x: jax.Array, kernel: jax.Array, g: jax.Array):
+        of_x = jax.linear_transpose(lambda x: grouped_conv(x, kernel, stride), x)
+        of_kernel = jax.linear_transpose(lambda k: grouped_conv(x, k, stride), kernel)
+        return *of_x(g), *of_kernel(g)
+
+    own = functools.partial(shifted_gradients, stride=stride)
+    return jax.lax.platform_dependent(*saved, g, cpu=own, default=xlas)
+
+
+def shifted_gradients(
+    x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int
+) -> tuple[jax.Array, jax.Array]:
+    """Gradients of `shifted_sum` for the cotangent g. The ones that JAX would find take ten times as long to compile."""
     size = len(kernel)
     reach = [(n - 1) * stride + 1 for n in g.shape[1:3]]
     pads = [(size - 1, n - r, stride - 1) for n, r in zip(x.shape[1:3], reach, strict=True)]
@@ -177,7 +199,7 @@ def _backward(stride, saved, g):
     return shifted_sum(spread, jnp.flip(kernel, (0, 1)), 1), dkernel
 
 
-shifted_sum.defvjp(_forward, _backward)
+_depthwise.defvjp(_forward, _backward)
 
 
 def scaled(wide: float, deep: float) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import AnyArray, Float
 from mixaug_jax.models.convolution import conv
 from mixaug_jax.models.pooling import max_pool
 
@@ -137,7 +138,7 @@ class StagedModel(nn.Module, kw_only=True):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
+        x: Float[AnyArray, "..."],
         train: bool = False,
         start: str = "",
         stop: str = "",
@@ -164,7 +165,7 @@ class StagedModel(nn.Module, kw_only=True):
         return x
 
     @nn.nowrap
-    def maps(self, layer: str, h: jax.Array) -> jax.Array:
+    def maps(self, layer: str, h: Float[AnyArray, "..."]) -> Float[AnyArray, "..."]:
         """The output of `layer` as maps [B,h,w,K]: itself; a network of tokens [B,T,K] lays them out on their grid here."""
         return h
 
@@ -172,20 +173,31 @@ class StagedModel(nn.Module, kw_only=True):
         """f(model, x), recomputed in the backward pass where `remat` is set."""
         return (nn.remat(f) if self.remat and not self.is_initializing() else f)(self, x)
 
-    def conv(self, name, x, filters, size, stride=1, *, norm="", bias=False, train=False):
+    def conv(
+        self,
+        name: str,
+        x: jax.Array,
+        filters: int,
+        size: int,
+        stride: int = 1,
+        *,
+        norm: str = "",
+        bias: bool = False,
+        train: bool = False,
+    ):
         """Convolution with PyTorch's symmetric padding `size // 2`, then the batch norm called `norm` where that is not ""."""
         shape = (size, size, x.shape[-1], filters)
 
-        def linear(x, kernel, bias):
+        def linear(x: jax.Array, kernel: jax.Array, bias: Any):
             y = conv(x, kernel, stride, size // 2)
             return y if bias is None else y + bias
 
         return self._affine(name, linear, x, shape, norm, bias, train, self.dtype)
 
-    def dense(self, name, x, features, dtype=None):
+    def dense(self, name: str, x: jax.Array, features: int, dtype: Any = None):
         """x [B,C] -> [B,features], with bias, in `dtype` (default: the body's)."""
 
-        def linear(x, kernel, bias):
+        def linear(x: jax.Array, kernel: jax.Array, bias: Any):
             return x @ kernel + bias
 
         shape = (x.shape[-1], features)
@@ -205,27 +217,27 @@ class StagedModel(nn.Module, kw_only=True):
             kernel, bias = kernel * multiplier, (bias - mean) * multiplier + offset
         return self.affine(name, linear, x, kernel.astype(dtype), bias.astype(dtype))
 
-    def norm(self, name, x, train):
+    def norm(self, name: str, x: jax.Array, train: bool):
         """Batch norm in float32, its result in the body's dtype."""
         layer = BatchNorm(x.shape[-1], self.axis_name, self.epsilon, name=name)
         mean, multiplier, bias = layer(x, train)
         return ((x.astype(jnp.float32) - mean) * multiplier + bias).astype(self.dtype)
 
-    def relu(self, name, x):
+    def relu(self, name: str, x: jax.Array):
         return nn.relu(x) if self.act is None else self.act(name, x)
 
-    def residual(self, name, x, shortcut):
+    def residual(self, name: str, x: jax.Array, shortcut: Any):
         return x + shortcut if self.add is None else self.add(name, x, shortcut)
 
-    def max_pool(self, name, x, size, stride, padding=0):
+    def max_pool(self, name: str, x: jax.Array, size: int, stride: int, padding: int = 0):
         """PyTorch's max pooling: the border is padded with minus infinity."""
 
-        def plain(x):
+        def plain(x: jax.Array):
             return max_pool(x, size, stride, padding)
 
         return plain(x) if self.pool is None else self.pool(name, plain, x)
 
-    def global_average(self, name, x):
+    def global_average(self, name: str, x: jax.Array):
         """[B,h,w,C] -> [B,C] float32."""
         return mean_over_space(x) if self.pool is None else self.pool(name, mean_over_space, x)
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image as Picture
 
 from mixaug_jax.core import checks
-from mixaug_jax.core.types import AnyArray, Array, Float, Image, Images, Key
+from mixaug_jax.core.types import AnyArray, Array, Float, Image, Images, Key, Tree
 from mixaug_jax.models.wrapped import Wrapped, plain_variables, wrap_linen
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -169,20 +169,9 @@ class Net:
                     f"{type(module).__name__} names its layers itself; leave layers out"
                 )
             return cls(module, plain_variables(_linen_variables(module, variables)), preprocess)
-        # Two images: what has another first axis is no output for a batch.
-        image = jax.ShapeDtypeStruct((2, *input_shape(preprocess)), jnp.float32)
         if isinstance(module, nn.Module):
             variables = plain_variables(_linen_variables(module, variables))
-            return cls(wrap_linen(module, variables, image, layers), variables, preprocess)
-        # Here because it saves everyone else importing flax.nnx (0.2 s).
-        from flax import nnx
-
-        from mixaug_jax.models.wrapped_nnx import wrap_nnx
-
-        if not isinstance(module, nnx.Module):
-            got = type(module).__name__
-            raise ValueError(f"module must be a flax.linen or a flax.nnx module; got {got}")
-        model, variables = wrap_nnx(module, variables, image, layers)
+        model, variables = wrapped_model(module, variables, input_shape(preprocess), layers)
         return cls(model, variables, preprocess)
 
     @property
@@ -302,6 +291,27 @@ class Net:
     def _run(self, x, start="", stop=""):
         y = self.model.apply(self.variables, x, train=False, start=start, stop=stop)
         return y.astype(jnp.float32)
+
+
+def wrapped_model(
+    module: Any, variables: Tree, shape: tuple[int, ...], layers: Sequence[str] = ()
+) -> tuple[Wrapped, Tree]:
+    """The model of `Net.wrap` for a module that is no chain, and its variables.
+
+    Args:
+      module: linen or nnx.
+      variables: as in `Net.wrap`; None is what a linen module would draw, of which there are none then.
+      shape: [h,w,C] of an image.
+      layers: as in `Net.wrap`.
+    """
+    # Two images: what has another first axis is no output for a batch.
+    image = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    if isinstance(module, nn.Module):
+        return wrap_linen(module, variables, image, layers), variables
+    # Here because it saves everyone else importing flax.nnx (0.2 s).
+    from mixaug_jax.models.wrapped_nnx import wrap_nnx
+
+    return wrap_nnx(module, variables, image, layers)
 
 
 def is_chain(module: Any) -> bool:

@@ -5,7 +5,7 @@ Names and arithmetic are those of the PyTorch code behind the published CIFAR ta
 no norm after their convolutions, they refuse an affine rule.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -46,7 +46,7 @@ class PreActResNet(StagedModel):
         for i in range(2):
             stride = 2 if depth > 0 and i == 0 else 1
 
-            def block(model, x, name=f"{layer}.{i}", stride=stride):
+            def block(model: Any, x: jax.Array, name: str = f"{layer}.{i}", stride: int = stride):
                 return model._block(name, x, model.filters * 2**depth, stride, train)
 
             x = self.block(block, x)
@@ -101,7 +101,9 @@ class WideResNet(StagedModel):
         for i in range(self.blocks):
             stride = 2 if group > 0 and i == 0 else 1
 
-            def block(model, x, name=f"{layer}.layer.{i}", stride=stride):
+            def block(
+                model: Any, x: jax.Array, name: str = f"{layer}.layer.{i}", stride: int = stride
+            ):
                 return model._block(name, x, model.filters * 2**group, stride, train)
 
             x = self.block(block, x)

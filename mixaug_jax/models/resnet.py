@@ -4,7 +4,7 @@ The bottleneck's stride is in its 3x3 convolution ("v1.5"), as in torchvision an
 not in the first 1x1 as in the paper. Padding is symmetric, which "SAME" is not at stride 2.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ class ResNet(StagedModel):
         for i in range(self.blocks[depth]):
             stride = 2 if depth > 0 and i == 0 else 1
 
-            def block(model, x, name=f"{layer}.{i}", stride=stride):
+            def block(model: Any, x: jax.Array, name: str = f"{layer}.{i}", stride: int = stride):
                 return residual(model, name, x, self.filters * 2**depth, stride, train)
 
             x = self.block(block, x)

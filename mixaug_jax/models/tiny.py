@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 
 from mixaug_jax.models.layers import StagedModel
@@ -19,7 +20,7 @@ class Tiny(StagedModel):
     num_classes: int
     filters: int
 
-    def run(self, layer, x, train):
+    def run(self, layer: str, x: jax.Array, train: bool):
         if layer == "relu1":
             x = self.conv("conv1", x, self.filters, 3, norm="bn1", bias=True, train=train)
             return self.relu("relu1", x)

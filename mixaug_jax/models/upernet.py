@@ -119,7 +119,7 @@ class UPerNet(nn.Module):
     def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
         features = []
 
-        def keep(layer, h):
+        def keep(layer: str, h: Any):
             features.append(h)
             return h
 

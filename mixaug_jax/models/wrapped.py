@@ -190,10 +190,11 @@ def wrap_linen(
         with nn.intercept_methods(note):
             return plain.apply(variables, x, **options, **wanted)
 
+    # What is called is noted while the evaluation is traced; the module itself has the path "".
     logits, state = traced(run, variables, image, name, options)
     called.pop("", 0)
     shapes = {path: _last(state.get("intermediates", {}), path) for path in called}
-    found = chosen(layers, called, shapes, name)
+    found = chosen(layers, called, batch_outputs(shapes, image), name)
     return LinenModule(module, key, name, *found, classes(logits, name))
 
 
@@ -208,21 +209,27 @@ def traced(run: Callable, variables: Tree, image: Any, name: str, options: Mappi
         ) from error
 
 
+def batch_outputs(shapes: Mapping[str, Any], image: Any) -> list[str]:
+    """The submodules that give one floating-point array for a batch like `image` [B,h,w,C], with the same first axis."""
+    count = image.shape[0]
+    return [path for path, shape in shapes.items() if _is_array(shape) and shape.shape[0] == count]
+
+
 def chosen(
-    layers: Sequence[str], called: Mapping[str, int], shapes: Mapping[str, Any], name: str
+    layers: Sequence[str], called: Mapping[str, int], usable: Sequence[str], name: str
 ) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
     """The fields `layers`, `calls` and `parts` of `Wrapped`.
 
     Args:
       layers: what the user named; () takes the direct submodules.
       called: {path: number of calls}, in the order of the last calls.
-      shapes: {path: shape of what it gives}, of all that can be looked at.
+      usable: the paths of those that can be looked at and replaced.
       name: of the module.
 
     Raises:
       ValueError: an unknown layer, or none at all.
     """
-    usable = [path for path in called if _is_array(shapes.get(path))]
+    usable = [path for path in called if path in usable]
     parts = tuple(path for path in called if _is_direct(path, called))
     if not usable:
         raise ValueError(

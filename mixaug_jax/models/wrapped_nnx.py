@@ -13,6 +13,7 @@ from mixaug_jax.core import checks
 from mixaug_jax.core.types import AnyArray, Array, Float, Images, Tree
 from mixaug_jax.models.wrapped import (
     Wrapped,
+    batch_outputs,
     call_options,
     chosen,
     classes,
@@ -77,14 +78,14 @@ class NnxModule(Wrapped):
 
 
 def wrap_nnx(
-    module: nnx.Module, state: Tree, image: Any, layers: Sequence[str] = ()
+    module: Any, state: Tree, image: Any, layers: Sequence[str] = ()
 ) -> tuple[NnxModule, dict[str, AnyArray]]:
     """A module with its layers, found by tracing one evaluation, and its variables as {"conv1.kernel": array}.
 
     The module itself is not changed: it is copied, and the copy is set to evaluation.
 
     Args:
-      module: any; its `__call__` takes images [B,h,w,C].
+      module: any nnx.Module; its `__call__` takes images [B,h,w,C].
       state: nnx.State of a module of the same structure, or variables as this function gives them; None takes the module's.
       image: [B,h,w,C], an array or its shape.
       layers: paths of submodules, "blocks.0.conv1"; () are the direct ones, also those in lists and dicts.
@@ -93,6 +94,9 @@ def wrap_nnx(
       ValueError: in one sentence, for a module that cannot be called so, or an unknown layer, or a state of another module.
     """
     name = type(module).__name__
+    if not isinstance(module, nnx.Module):
+        raise ValueError(f"module must be a flax.linen or a flax.nnx module; got {name}")
+    # A copy, in its evaluation mode, is taken apart into what it is made of and its arrays.
     module = nnx.merge(*nnx.split(module))
     module.eval()
     graph, own = nnx.split(module)
@@ -100,6 +104,7 @@ def wrap_nnx(
     if state is not None:
         given = state if isinstance(state, Mapping) and not isinstance(state, nnx.State) else None
         variables = _checked(given if given is not None else _flat(state)[1], leaves, name)
+    # Two modules of one class are equal but for their partial functions, which are not compared by what is in them.
     key = nnx.split(_replaced(module, lambda path, child: child, {}))[0]
     try:
         hash(key)
@@ -135,7 +140,7 @@ def _described(plain, module, image, layers, variables):
         return _tapped(module, tapped, see)(x, **options), outputs
 
     logits, shapes = traced(run, variables, image, plain.name, options)
-    fields = chosen(layers, called, shapes, plain.name)
+    fields = chosen(layers, called, batch_outputs(shapes, image), plain.name)
     names = ("layers", "calls", "parts")
     return dict(zip(names, fields, strict=True)) | {"num_classes": classes(logits, plain.name)}
 

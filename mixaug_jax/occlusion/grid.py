@@ -9,10 +9,12 @@ its names.
 import dataclasses
 import math
 import numbers
+from collections.abc import Sequence
 
 import numpy as np
 
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import Config, Count, Int, Scalar, Shaped
 
 RANKINGS = (
     "gradient",
@@ -68,22 +70,23 @@ class Grid:
         pixels.
     """
 
-    rankings: tuple[str, ...] = (
+    rankings: Sequence[str] = (
         "gradient",
         "abs_gradient",
         "gradient_x_input",
         "gradient_x_difference",
     )
-    selections: tuple[str, ...] = ("top", "lowest", "random")
-    shares: tuple[float, ...] = (1, 5, 20, 50, 90)
-    values: tuple[str, ...] = ("zero", "minimum", "blur")
-    window: tuple[int, int] = (1, 1)
+    selections: Sequence[str] = ("top", "lowest", "random")
+    shares: Sequence[Scalar] | Shaped[np.ndarray, " _"] = (1, 5, 20, 50, 90)
+    values: Sequence[str] = ("zero", "minimum", "blur")
+    window: Count | Sequence[Count] = (1, 1)
     channels: str = "sum"
-    steps: int = 50
-    samples: int = 50
+    steps: Count = 50
+    samples: Count = 50
     sigma: float = 0.15
 
     def __post_init__(self):
+        # Lists and arrays become tuples: a grid is hashed, as programs are kept for it.
         known = {"rankings": RANKINGS, "selections": SELECTIONS, "values": VALUES}
         for key in ("rankings", "selections", "shares", "values"):
             given = getattr(self, key)
@@ -106,7 +109,7 @@ class Grid:
         return len(self.rankings), len(self.selections), len(self.shares), len(self.values)
 
     def units(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Rows, columns and channels of the units of an image of `shape` [h, w, C].
+        """Rows, columns and channels of the units of an image of `shape` [h,w,C].
 
         Raises:
           ValueError: a window that is larger than the image.
@@ -136,24 +139,26 @@ class Plan:
     Attributes:
       maps: (score, value, magnitude) of every map of scores that is sorted; value is "" where the
         score does not depend on it, and magnitude says that its absolute value is taken.
-      cuts: int32 [P, 3], (map, flipped, count): the `count` largest, or where flipped smallest,
+      cuts: int32 [P,3], (map, flipped, count): the `count` largest, or where flipped smallest,
         units of a map.
-      cells: int32 [D, 3], (cut, signed, value): the units of a cut, where signed only those above
+      cells: int32 [D,3], (cut, signed, value): the units of a cut, where signed only those above
         0 (below 0 where flipped), replaced by the value of that number. Cell 0 removes nothing.
-      index: int32 [rankings, selections, shares, values], the cell of every name.
+      index: int32 [rankings,selections,shares,values], the cell of every name.
     """
 
     maps: tuple[tuple[str, str, bool], ...]
-    cuts: np.ndarray
-    cells: np.ndarray
-    index: np.ndarray
+    cuts: Int[np.ndarray, "P 3"]
+    cells: Int[np.ndarray, "D 3"]
+    index: Int[np.ndarray, "rankings selections shares values"]
 
 
 def plan(grid: Grid, shape: tuple[int, int, int]) -> Plan:
-    """The removals that a grid asks for on images of `shape` [h, w, C]."""
+    """The removals that a grid asks for on images of `shape` [h,w,C]."""
+    # A unit of one element: its score's magnitude is the score of the magnitude, and more cells coincide.
     units = grid.units(shape)
     count_all = math.prod(units)
     single = grid.window == (1, 1) and (grid.channels == "each" or shape[2] == 1)
+    # Each dict numbers what it has not met before; number 0 of the cells removes nothing.
     maps, cuts, cells = {}, {}, {(0, False, 0): 0}
     cuts[(0, False, 0)] = 0
     index = np.zeros(grid.shape, np.int32)
@@ -164,11 +169,13 @@ def plan(grid: Grid, shape: tuple[int, int, int]) -> Plan:
                 (grid.rankings, grid.selections, grid.shares, grid.values), place, strict=True
             )
         )
+        # Half a unit counts as one, where Python's own rounding would go to the even number.
         count = math.floor(share * count_all / 100 + 0.5)
         name = _same(score, selection, value, single, count, count_all)
         if name == _CLEAN:
             continue
         score, depends, selection = name
+        # "lowest" sorts a map of magnitudes, the others one with signs.
         row = maps.setdefault((score, depends, selection == "lowest"), len(maps))
         flipped = selection in ("bottom", "negative", "lowest")
         cut = cuts.setdefault((row, flipped, count), len(cuts))
@@ -189,10 +196,13 @@ def _same(score, selection, value, single, count, count_all):
     """
     if count == 0 or (score.startswith("abs_") and selection == "negative"):
         return _CLEAN
+    # All units at once, and units at random, need no score.
     if selection == "random" or (count == count_all and selection in ("top", "bottom", "lowest")):
         return "random", "", "top"
+    # The top of -g x is the bottom of g x.
     if score == "minus_gradient_x_input":
         score, selection = "gradient_x_input", _OPPOSITE.get(selection, selection)
+    # x - r is x where r is 0.
     if score == "gradient_x_difference" and value == "zero":
         score = "gradient_x_input"
     if selection == "lowest":
@@ -203,7 +213,7 @@ def _same(score, selection, value, single, count, count_all):
     return score, value if score in _BY_VALUE else "", selection
 
 
-def from_config(a) -> Grid:
+def from_config(a: Config) -> Grid:
     """The grid of the section `config.occlude`.
 
     Raises:

@@ -4,7 +4,7 @@ Subramanian et al. 2022, arXiv 2207.07769: where parts of an input are removed i
 gradient of the loss, a network can do better on the whole test set than with complete inputs. The
 paper's lists of scores, shares and values are not public; those of `Grid` are this package's.
 
-    swept = sweep(net, dataset, range(200))
+    swept = sweep(net, dataset, range(200), Options(labels=("true",)))
     found = outcome(swept)      # changes with intervals, and what of them the label gives away
 
 One gradient an image ranks its units (integrated gradients and SmoothGrad take more). Every removal
@@ -16,7 +16,8 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,30 +25,63 @@ import numpy as np
 from mixaug_jax.core import checks, say
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import checksum
-from mixaug_jax.core.walk import pad_rows, read_ahead, spread
+from mixaug_jax.core.types import Count, Dataset, Devices, Int, Net
+from mixaug_jax.core.walk import local, pad_rows, read_ahead, spread
 from mixaug_jax.explain.examples import num_classes, on_devices
 from mixaug_jax.explain.job import NO_OPTIONS
 from mixaug_jax.occlusion.grid import FULL, Grid, plan
 from mixaug_jax.occlusion.outcomes import Sweep, compare, load, outcome, save
-from mixaug_jax.occlusion.removal import evaluate, rank
+from mixaug_jax.occlusion.removal import Batch, evaluate, rank
 
-__all__ = ["FULL", "Grid", "Sweep", "compare", "load", "outcome", "save", "sweep"]
+__all__ = ["FULL", "Grid", "Options", "Sweep", "compare", "load", "outcome", "save", "sweep"]
 
 _CELLS = 16  # removals of one call; between calls there is word of progress
+_KNOWN = ("true", "predicted")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is removed from images, and how they are walked over; only the first four decide the results.
+
+    Attributes:
+      grid: what is removed, see `Grid`.
+      labels: whose loss ranks the units: "true", "predicted", or a class's number for all images.
+        The loss that is measured is always that of the true label.
+      seed: of random removals, noise and SmoothGrad, 0..2**32 - 1.
+      precision: of float32 matrix products, "default", "high" or "highest".
+      batch_size: at least 1, images in memory at once, over all devices.
+      threads: that read images.
+    """
+
+    grid: Grid = dataclasses.field(default_factory=Grid)
+    labels: Sequence[str | Count] = ("true", "predicted")
+    seed: Count = 0
+    precision: str = "highest"
+    batch_size: Count = 50
+    threads: Count = 4
+
+    def __post_init__(self):
+        checks.count("seed", self.seed, 0, 2**32 - 1)
+        checks.choice("precision", self.precision, devices_lib.PRECISIONS)
+        for name in ("batch_size", "threads"):
+            checks.count(name, getattr(self, name))
+        if not isinstance(self.labels, (tuple, list)):
+            raise ValueError(f"labels must be a tuple, such as ('true', 3); got {self.labels!r}")
+        wrong = [k for k in self.labels if k not in _KNOWN and not str(k).isdigit()]
+        if not self.labels or wrong:
+            raise ValueError(
+                f"labels must be 'true', 'predicted' or numbers of classes; got {tuple(self.labels)}"
+            )
 
 
 def sweep(
-    net,
-    dataset,
-    images,
+    net: Net,
+    dataset: Dataset,
+    indices: Int[np.ndarray, " N"] | Sequence[int],
+    options: Options = Options(),
     *,
-    grid: Grid = Grid(),  # noqa: B008 (it is frozen)
-    labels: tuple = ("true", "predicted"),
-    seed: int = 0,
-    batch_size: int = 50,
-    threads: int = 4,
     extra: Mapping = NO_OPTIONS,
-    devices=None,
+    devices: Devices = None,
 ) -> Sweep:
     """Removes parts of images in every way of a grid, and says what becomes of the loss.
 
@@ -57,113 +91,122 @@ def sweep(
       net: `models.Net`.
       dataset: examples with image and label, as `data.Source`; `net.preprocess` makes the network's
         input of an image.
-      images: int [N], the examples' indices, 0..len(dataset) - 1. What is random is drawn from the
+      indices: int [N], of the examples, 0..len(dataset) - 1. What is random is drawn from the
         index, so it depends neither on the other images nor on batches or devices.
-      grid: what is removed, see `Grid`.
-      labels: whose loss ranks the units: "true", "predicted", or a class's number for all images.
-        The loss that is measured is always that of the true label.
-      seed: of random removals, noise and SmoothGrad, 0..2**32 - 1.
-      batch_size: at least 1, images in memory at once, over all devices.
-      threads: that read images.
+      options: what is removed, and whose loss ranks it.
       extra: what else belongs to the settings, such as the names of the data set and its split.
       devices: default all of this process.
 
     Raises:
-      ValueError: no images, one that the data set does not have, an unknown label, a label that the
-        network has not, a window larger than the image, a seed, batch or number of threads outside
-        its range.
+      ValueError: no images, one that the data set does not have, a label that the network has not,
+        a window larger than the image.
     """
-    images = _numbers(images, dataset)
-    checks.count("batch_size", batch_size)
-    checks.count("threads", threads)
-    classes = num_classes(net, dataset)
-    _check(net, dataset, grid, labels, seed, classes)
-    devices = tuple(jax.local_devices() if devices is None else devices)
-    settings = settings_of(net, dataset, images, grid, labels, seed, extra)
-    truth = np.array([dataset[int(i)]["label"] for i in images], np.int64)
+    # What cannot work is said before anything is compiled.
+    indices = _checked(indices, dataset)
+    _check(net, dataset, options)
+    devices = local(devices)
+    settings = settings_of(net, dataset, indices, options, extra)
+    truth = np.array([dataset[int(i)]["label"] for i in indices], np.int64)
     for label in truth:
-        checks.label(int(label), classes)
+        checks.label(int(label), num_classes(net, dataset))
     net = on_devices(net, devices)
 
-    def batches(chosen):
-        return _batches(net.preprocess, dataset, images[chosen], batch_size, threads, devices)
+    def batches(chosen: np.ndarray) -> Iterator[tuple]:
+        return _batches(net.preprocess, dataset, indices[chosen], options, devices)
 
-    predicted, mean = _clean(net, batches(np.arange(len(images))), devices)
-    ranked_by = np.stack([_ranked_by(label, truth, predicted) for label in labels])
-    chosen, by, job = _jobs(ranked_by, truth)
-    made = plan(grid, tuple(settings["shape"]))
-    rank_batch, evaluate_cells = _programs(grid, devices)
-    report, found = say.progress("occlusion", len(chosen), "rankings"), []
-    for start, count, batch in batches(chosen):
-        rows = chosen[start : start + count]
-        columns = {"index": images[rows], "label": truth[rows], "by": by[start : start + count]}
-        columns = {k: pad_rows(v.astype(np.int32), len(batch)) for k, v in columns.items()}
-        given = devices_lib.shard_batch({"image": batch, **columns}, devices)
-        ranking, parts = rank_batch(net, given, mean, np.uint32(seed)), []
-        for cells in _chunks(made.cells):
-            parts.append([np.asarray(a)[:count] for a in evaluate_cells(net, ranking, cells)])
-            report(start + count * len(parts) * _CELLS // (len(made.cells) + _CELLS))
+    with devices_lib.precision(options.precision):
+        # Complete images first: their predictions rank units, their mean takes the place of what is removed.
+        predicted, mean = _clean(net, batches(np.arange(len(indices))), devices)
+        ranked_by = np.stack([_ranked_by(label, truth, predicted) for label in options.labels])
+        chosen, by, job = _jobs(ranked_by, truth)
+        columns = {"index": indices[chosen], "label": truth[chosen], "by": by}
+        made = plan(options.grid, tuple(settings["shape"]))
+        rank_batch, evaluate_cells = _programs(options.grid, devices)
+
+        # What is drawn at random is drawn from an image's index, wherever its batch lies.
+        def ranked(batch: np.ndarray, rows: slice) -> Any:
+            given = {k: pad_rows(v[rows].astype(np.int32), len(batch)) for k, v in columns.items()}
+            given = devices_lib.shard_batch({"image": batch, **given}, devices)
+            return rank_batch(net, given, mean, np.uint32(options.seed))
+
+        evaluated = functools.partial(evaluate_cells, net)
+        report = say.progress("occlusion", len(chosen), "rankings")
+        found = _removed(batches(chosen), ranked, evaluated, made.cells, report)
+    names = tuple(map(str, options.labels))
+    return Sweep(names, *found, job, made.index, indices, truth, predicted, settings)
+
+
+def _removed(
+    batches: Iterable, ranked: Callable, evaluated: Callable, cells: np.ndarray, report: Callable
+) -> list[np.ndarray]:
+    """Loss, correct and first_order [J,D] of all cells, batch after batch."""
+    found = []
+    for start, count, batch in batches:
+        # A batch is ranked once; then its cells go, `_CELLS` in one call.
+        ranking, parts = ranked(batch, slice(start, start + count)), []
+        for chunk in _chunks(cells):
+            parts.append([np.asarray(a)[:count] for a in evaluated(ranking, chunk)])
+            report(start + count * len(parts) * _CELLS // (len(cells) + _CELLS))
         found.append([np.concatenate(part, 1) for part in zip(*parts, strict=True)])
         report(start + count)
-    removals = len(made.cells)
-    found = [np.concatenate(part)[:, :removals] for part in zip(*found, strict=True)]
-    names = tuple(map(str, labels))
-    return Sweep(names, *found, job, made.index, images, truth, predicted, settings)
+    return [np.concatenate(part)[:, : len(cells)] for part in zip(*found, strict=True)]
 
 
 def _chunks(cells):
     """Rows of cells, `_CELLS` at a time; the last ones filled up with the first."""
+    # Filled up, so that every call has the shape of the first.
     cells = np.concatenate([cells, np.repeat(cells[:1], -len(cells) % _CELLS, 0)])
     return np.split(cells, len(cells) // _CELLS)
 
 
-def settings_of(net, dataset, images, grid, labels, seed, extra=NO_OPTIONS) -> dict:
+def settings_of(
+    net: Net,
+    dataset: Dataset,
+    indices: Int[np.ndarray, " N"] | Sequence[int],
+    options: Options,
+    extra: Mapping = NO_OPTIONS,
+) -> dict:
     """All that decides a sweep, as JSON has it; `weights`, `images` and `data` are checksums, the
     last one of eight of the images. `extra` is added."""
-    images = _numbers(images, dataset)
-    probed = [dataset[int(i)] for i in images[spread(len(images), 8)]]
+    indices = _checked(indices, dataset)
+    # Eight images tell another data set, or another view of it, without reading all of them.
+    probed = [dataset[int(i)] for i in indices[spread(len(indices), 8)]]
     seen = [(net.preprocess(example["image"]), np.int64(example["label"])) for example in probed]
     settings = {
         "model": net.name,
         "weights": checksum(net.variables),
         "data": checksum(seen),
-        "images": checksum(images),
+        "images": checksum(indices),
         "shape": seen[0][0].shape,
-        "grid": dataclasses.asdict(grid),
-        "labels": tuple(map(str, labels)),
-        "seed": int(seed),
+        "grid": dataclasses.asdict(options.grid),
+        "labels": tuple(map(str, options.labels)),
+        "seed": int(options.seed),
+        "precision": options.precision,
         **extra,
     }
     return json.loads(json.dumps(settings))
 
 
-def _numbers(images, dataset):
+def _checked(indices, dataset) -> np.ndarray:
     """The examples' indices, int64 [N]."""
-    images = np.asarray(images)
-    if not images.size:
+    indices = np.asarray(indices)
+    if not indices.size:
         raise ValueError("there are no images: a sweep needs at least one")
-    if images.ndim != 1 or images.dtype.kind not in "iu":
-        raise ValueError(f"indices must be integers [N]; got {images.dtype} {list(images.shape)}")
-    wrong = images[(images < 0) | (images >= len(dataset))]
+    if indices.ndim != 1 or indices.dtype.kind not in "iu":
+        raise ValueError(f"indices must be integers [N]; got {indices.dtype} {list(indices.shape)}")
+    wrong = indices[(indices < 0) | (indices >= len(dataset))]
     if wrong.size:
         raise ValueError(f"indices must lie in 0..{len(dataset) - 1}; got {wrong[0]}")
-    return images.astype(np.int64)
+    return indices.astype(np.int64)
 
 
-def _check(net, dataset, grid, labels, seed, classes):
-    checks.count("seed", seed, 0, 2**32 - 1)
-    grid.units(net.preprocess(dataset[0]["image"]).shape)
-    known = ("true", "predicted")
-    if not isinstance(labels, (tuple, list)):
-        raise ValueError(f"labels must be a tuple, such as ('true', 3); got {labels!r}")
-    numbers = [int(label) for label in labels if label not in known and str(label).isdigit()]
-    wrong = [label for label in labels if label not in known and not str(label).isdigit()]
-    if not labels or wrong:
-        raise ValueError(
-            f"labels must be 'true', 'predicted' or numbers of classes; got {tuple(labels)}"
-        )
-    for label in numbers:
-        checks.label(label, classes)
+def _check(net, dataset, options):
+    """Raises ValueError for a window or a label that the network does not have."""
+    options.grid.units(net.preprocess(dataset[0]["image"]).shape)
+    classes = num_classes(net, dataset)
+    for label in options.labels:
+        if label not in _KNOWN:
+            checks.label(int(label), classes)
 
 
 def _ranked_by(label, truth, predicted):
@@ -176,28 +219,30 @@ def _jobs(ranked_by, truth):
     """The different pairs of an image and a label to rank by, those with the true label first.
 
     Args:
-      ranked_by: int [L, N].
+      ranked_by: int [L,N].
       truth: int [N].
 
     Returns:
-      image [J] and label [J] of each pair, and the pair [L, N] of each entry of `ranked_by`.
+      image [J] and label [J] of each pair, and the pair [L,N] of each entry of `ranked_by`.
     """
     image = np.broadcast_to(np.arange(len(truth)), ranked_by.shape)
+    # The true label first: the batches in which one gradient is enough stand together.
     pairs = np.stack([ranked_by != truth, image, ranked_by], -1).reshape(-1, 3)
     pairs, job = np.unique(pairs, axis=0, return_inverse=True)
     return pairs[:, 1], pairs[:, 2], job.reshape(ranked_by.shape).astype(np.int32)
 
 
-def _batches(preprocess, dataset, images, batch_size, threads, devices):
-    """Yields (start, count, float32 [rows, h, w, C]) of about equal counts; the rest is padding."""
+def _batches(preprocess, dataset, indices, options, devices) -> Iterator[tuple]:
+    """Yields (start, count, float32 [rows,h,w,C]) of about equal counts; the rest is padding."""
 
-    def read(index):
+    def read(index: Count) -> np.ndarray:
         return preprocess(dataset[int(index)]["image"])
 
-    steps = math.ceil(len(images) / batch_size)
-    rows = math.ceil(len(images) / steps / len(devices)) * len(devices)
-    ready = read_ahead(read, images, threads)
-    for start in range(0, len(images), rows):
+    # Equal batches, rather than full ones and a rest, waste the least on padding.
+    steps = math.ceil(len(indices) / options.batch_size)
+    rows = math.ceil(len(indices) / steps / len(devices)) * len(devices)
+    ready = read_ahead(read, indices, options.threads)
+    for start in range(0, len(indices), rows):
         batch = np.stack(list(itertools.islice(ready, rows)))
         yield start, len(batch), pad_rows(batch, rows)
 
@@ -210,6 +255,7 @@ def _clean(net, batches, devices):
         found = program(net, devices_lib.shard_batch(batch, devices))
         predicted.append(np.asarray(found)[:count])
         sums = batch[:count].mean((1, 2), dtype=np.float64)
+        # One broken image would make the mean, and with it every removal, NaN.
         sums = sums[np.isfinite(sums).all(1)]
         total, pixels = total + sums.sum(0), pixels + len(sums)
     mean = total / max(1, pixels) + np.zeros(batch.shape[-1])
@@ -232,10 +278,10 @@ def _programs(grid, devices):
     compiles nothing."""
     whole, split = devices_lib.REPLICATED, devices_lib.SHARDED
 
-    def rank_batch(net, batch, mean, seed):
+    def rank_batch(net: Net, batch: dict, mean: jax.Array, seed: jax.Array) -> Any:
         keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(batch["index"])
-        given = (batch["image"], batch["label"], batch["by"])
-        return rank(net, *given, keys, mean, grid=grid)
+        given = Batch(batch["image"], batch["label"], batch["by"], keys)
+        return rank(net, given, mean, grid=grid)
 
     return (
         devices_lib.pmap_inference(

@@ -7,7 +7,9 @@ again where the data is gone.
 import dataclasses
 import functools
 import json
+import os
 import pathlib
+from typing import Any
 
 import jax
 import matplotlib
@@ -42,7 +44,7 @@ class Pictures:
     held_out: int
 
 
-def pictures(configs: dict, path) -> Pictures:
+def pictures(configs: dict, path: os.PathLike | str) -> Pictures:
     """The images under each config's augmentation, read from `path` or made and written there.
 
     All share the images and the random key. For the picture prob is 1 and every image has draws of its own (per="example"),
@@ -156,7 +158,7 @@ def _save(path, made, settings):
 def _load(path, settings) -> Pictures | None:
     """What was stored for these settings, if it was."""
 
-    def make(arrays, stored):
+    def make(arrays: Any, stored: Any):
         labels = tuple(map(tuple, arrays["labels"].tolist()))
         names, held_out = tuple(arrays["names"].tolist()), int(arrays["held_out"])
         return Pictures(names, arrays["images"], labels, held_out) if stored == settings else None

@@ -1,16 +1,22 @@
 """How a result was made: the command, the settings and the versions, as a section of a page."""
 
 import json
+import os
 import pathlib
 import shlex
 from collections.abc import Iterable
+from typing import Any
+
+import ml_collections
 
 from mixaug_jax import config as config_lib
 from mixaug_jax.config import keys
 from mixaug_jax.draw import page
 
 
-def command(config, workdir, asked: dict | None = None) -> str:
+def command(
+    config: ml_collections.ConfigDict, workdir: os.PathLike | str, asked: dict | None = None
+) -> str:
     """The command line that makes a run again.
 
     Args:
@@ -29,7 +35,7 @@ def shell(program: str, flags: Iterable[str]) -> str:
     return " \\\n    ".join([program, *map(shlex.quote, flags)])
 
 
-def differences(config) -> list[tuple]:
+def differences(config: ml_collections.ConfigDict) -> list[tuple]:
     """(key, value, default) of every setting of consequence that its method's config file does not have so."""
     default = config_lib.flatten(_defaults(config).to_dict())
     own = config_lib.flatten(config.to_dict())
@@ -52,7 +58,12 @@ def together(configs: dict) -> list[tuple[str, str]]:
     return rows
 
 
-def section(folder: pathlib.Path, workdir: pathlib.Path, config, asked: dict | None = None) -> str:
+def section(
+    folder: pathlib.Path,
+    workdir: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    asked: dict | None = None,
+) -> str:
     """Command, changed settings, all settings and versions of a run."""
     changed = differences(config)
     name = f"configs/{_method(config)}.py:{config.data.name}"
@@ -92,5 +103,5 @@ def _defaults(config):
     return config_lib.get_config(_method(config), config.data.name)
 
 
-def plain(value) -> str:
+def plain(value: Any) -> str:
     return repr(value) if value == "" else str(value)

@@ -1,6 +1,7 @@
 """The stage `report`: one HTML file from the files of a run or of a study."""
 
 import functools
+import os
 import pathlib
 
 from mixaug_jax import study
@@ -11,7 +12,7 @@ from mixaug_jax.report.study import study_page
 from mixaug_jax.stages.base import Stage
 
 
-def write_report(workdir) -> pathlib.Path:
+def write_report(workdir: os.PathLike | str) -> pathlib.Path:
     """Writes `<workdir>/report/report.html`, its figures as PNG and SVG and its tables as CSV.
 
     The page holds everything inside it and needs no network. It is made of what the other stages have written, without a
@@ -36,7 +37,7 @@ def write_report(workdir) -> pathlib.Path:
     )
 
 
-def write_study(found: study.Study, workdir) -> pathlib.Path:
+def write_study(found: study.Study, workdir: os.PathLike | str) -> pathlib.Path:
     """`write_report` of a study that is gathered already."""
     return _write(functools.partial(study_page.make, found), pathlib.Path(workdir).absolute())
 

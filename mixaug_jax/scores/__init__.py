@@ -37,6 +37,7 @@ from mixaug_jax.scores.alignment import (
     small_only,
 )
 from mixaug_jax.scores.comparison import (
+    Removal,
     cross_model_deletion,
     degradation,
     degradation_score,
@@ -65,6 +66,7 @@ from mixaug_jax.scores.faithfulness import (
     road_positions,
 )
 from mixaug_jax.scores.stability import (
+    Randomization,
     class_sensitivity,
     completeness,
     magnitude,
@@ -76,6 +78,8 @@ from mixaug_jax.scores.stability import (
 __all__ = [
     "SCORES",
     "Part",
+    "Randomization",
+    "Removal",
     "Score",
     "auc",
     "cross_model_deletion",

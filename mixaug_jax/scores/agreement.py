@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import AnyArray, Array, Float, Heatmap, Num, Value
 
 MEASURES = ("spearman", "pearson", "ssim")
 
 
-def similarity(a, b, measure):
+def similarity(a: Heatmap, b: Heatmap, measure: str) -> Value:
     """float32 scalar of two maps [h,w], 1 for the same map.
 
     Where a map is constant no correlation exists: two constant maps are alike, 1, a constant and another one are not, 0. A map
@@ -36,7 +37,7 @@ def similarity(a, b, measure):
     return jnp.where(same, 1, correlation(a.ravel(), b.ravel()))
 
 
-def correlation(a, b):
+def correlation(a: Float[AnyArray, "*n k"], b: Float[AnyArray, "*n k"]) -> Float[Array, "*n"]:
     """Pearson's, over the last axis: [...,n] and [...,n] -> [...]; 0 where either is constant."""
     varies = (a.max(-1) > a.min(-1)) & (b.max(-1) > b.min(-1))
     a, b = (_unit(x) for x in (a, b))
@@ -50,7 +51,7 @@ def _unit(x):
     return x / jnp.where(length > 0, length, 1)
 
 
-def mean_ranks(x):
+def mean_ranks(x: Num[AnyArray, "*n"]) -> Float[Array, "*n"]:
     """The rank of each value, 0 the smallest, float32 of the same shape; equal values share the mean of their ranks."""
     line = jnp.sort(x.ravel())
     first = jnp.searchsorted(line, x.ravel(), side="left")
@@ -58,7 +59,7 @@ def mean_ranks(x):
     return ((first + last) / 2).astype(jnp.float32).reshape(x.shape)
 
 
-def ssim(a, b, *, window=7):
+def ssim(a: Heatmap, b: Heatmap, *, window: int = 7) -> Value:
     """Mean structural similarity of two maps [h,w], each divided by its largest absolute value (Wang et al. 2004).
 
     As scikit-image by default and Quantus's: a uniform window, unbiased variances, the range that of both maps together, only
@@ -76,7 +77,7 @@ def ssim(a, b, *, window=7):
     a, b = a - shift, b - shift
     n = window * window
 
-    def mean(x):
+    def mean(x: Float[Array, "h w"]) -> Float[Array, "r c"]:
         return jax.lax.reduce_window(x, 0.0, jax.lax.add, (window, window), (1, 1), "VALID") / n
 
     ma, mb = mean(a), mean(b)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import Bool, Given, Heatmap, Mask, Scalar, Value
 from mixaug_jax.scores.components import box_iou, largest_component, tight_box
 from mixaug_jax.scores.maps import checked, ranks, ratio, to_one
 
@@ -28,7 +29,7 @@ def _pair(heatmap, mask):
     return checked(heatmap, mask.shape, "mask"), mask != 0
 
 
-def pointing_game(heatmap, mask, *, tolerance=0):
+def pointing_game(heatmap: Heatmap, mask: Mask, *, tolerance: float = 0) -> Value:
     """1 where the map's largest value lies on the object or less than `tolerance` pixels from it, else 0.
 
     Zhang et al. 2016, arXiv 1608.00507, with the rule of TorchRay (Fong et al. 2019, arXiv 1910.08485): the first of equal
@@ -53,7 +54,7 @@ def pointing_game(heatmap, mask, *, tolerance=0):
     return (near & points).astype(jnp.float32)
 
 
-def energy_pointing_game(heatmap, mask):
+def energy_pointing_game(heatmap: Heatmap, mask: Mask) -> Value:
     """The share of the map's positive values that lies on the object (Wang et al. 2019, Score-CAM, arXiv 1910.01279).
 
     The paper keeps images whose one box covers less than half; that choice is the caller's.
@@ -66,7 +67,7 @@ def energy_pointing_game(heatmap, mask):
     return _share_inside(jnp.maximum(heatmap, 0), mask)
 
 
-def mass_accuracy(heatmap, mask):
+def mass_accuracy(heatmap: Heatmap, mask: Mask) -> Value:
     """The share of the map's absolute values that lies on the object (Arras et al. 2020, arXiv 2003.07258).
 
     As Quantus's RelevanceMassAccuracy. Differs from `energy_pointing_game` for maps with negative values.
@@ -84,7 +85,7 @@ def _share_inside(heat, mask):
     return ratio(jnp.sum(heat, where=mask), jnp.sum(heat))
 
 
-def box_ratio(heatmap, mask):
+def box_ratio(heatmap: Heatmap, mask: Mask) -> Value:
     """The share of the n largest values that lies on the object, n being its number of pixels.
 
     The bounding-box ratio of Schulz et al. 2020, arXiv 2001.00396, where masks are boxes that cover at most a
@@ -98,7 +99,7 @@ def box_ratio(heatmap, mask):
     return _top_share(heatmap, mask)
 
 
-def rank_accuracy(heatmap, mask):
+def rank_accuracy(heatmap: Heatmap, mask: Mask) -> Value:
     """As `box_ratio`, of the map's absolute values (Arras et al. 2020, arXiv 2003.07258; Quantus's RelevanceRankAccuracy).
 
     Args:
@@ -115,7 +116,7 @@ def _top_share(heat, mask):
     return jnp.where((heat != 0).any(), share, 0.0)
 
 
-def best_box_iou(heatmap, mask, *, levels=20):
+def best_box_iou(heatmap: Heatmap, mask: Mask, *, levels: int = 20) -> Value:
     """The best IoU of a box drawn from the map with the object's box, over thresholds.
 
     The box lies around the largest connected region (8 neighbors) of at least k / levels of the map's maximum (Zhou et al.
@@ -132,14 +133,14 @@ def best_box_iou(heatmap, mask, *, levels=20):
     target = tight_box(mask)
     heat = to_one(jnp.maximum(heatmap, 0))
 
-    def iou(level):
+    def iou(level: Scalar) -> Value:
         on = heat >= level
         return box_iou(tight_box(largest_component(on)), target)
 
     return jax.lax.map(iou, jnp.arange(1, levels) / levels).max()
 
 
-def effective_heat_ratio(heatmap, mask, *, base=0.1):
+def effective_heat_ratio(heatmap: Heatmap, mask: Mask, *, base: float = 0.1) -> Value:
     """The heat on the object per pixel above a threshold, integrated over thresholds at the map's quantiles.
 
     Effective heat ratio of Zhang et al. 2021 (InputIBA), arXiv 2110.01532, with the settings of its authors' code:
@@ -173,7 +174,7 @@ def _deciles(heat, warm):
     return low + (high - low) * ((place % 10) / 10)
 
 
-def pointing_accuracy(hits, classes, *, difficult=()):
+def pointing_accuracy(hits: Given, classes: Given, *, difficult: Given = ()) -> dict[str, float]:
     """The mean over classes of the share of hits, of all pairs of image and class and of the difficult ones.
 
     As TorchRay (Zhang et al. 2016, arXiv 1608.00507), but over the classes that occur: TorchRay counts one
@@ -201,7 +202,7 @@ def pointing_accuracy(hits, classes, *, difficult=()):
                 f"every pair needs a hit, a class and a place in subsets; got {shapes}"
             )
 
-    def accuracy(kept):
+    def accuracy(kept: Bool[np.ndarray, " n"]) -> float:
         present = np.unique(classes[kept])
         means = [hits[kept & (classes == k)].mean() for k in present]
         return float(np.mean(means)) if means else float("nan")
@@ -209,7 +210,9 @@ def pointing_accuracy(hits, classes, *, difficult=()):
     return {name: accuracy(kept) for name, kept in subsets.items()}
 
 
-def is_difficult(share, classes):
+def is_difficult(
+    share: Given | Scalar, classes: Given | Scalar
+) -> np.bool_ | Bool[np.ndarray, " n"]:
     """Whether a pair is in the pointing game's difficult subset (Zhang et al. 2016, arXiv 1608.00507).
 
     Args:

@@ -1,7 +1,8 @@
 """Scores over many images or models: IBA's degradation score, and deletion across models."""
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,12 +13,24 @@ from mixaug_jax.attribution.controls import center, random
 from mixaug_jax.attribution.gradient import as_key
 from mixaug_jax.core import checks
 from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core.types import Baseline, Float, Given, Images, Net, Seed, Value
 from mixaug_jax.scores.faithfulness import auc, deletion, lerf, morf
 
 CONTROLS = ("random", "center")
 
 
-def degradation_score(morf, lerf, *, top=0.0):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Removal:
+    """How `cross_model_deletion` removes pixels: the options of `faithfulness.deletion`, which says what they are."""
+
+    window: int = 1
+    step: int = 0
+    baseline: Baseline = "zero"
+    output: str = "prob"
+    chunk: int = 16
+
+
+def degradation_score(morf: Given, lerf: Given, *, top: float = 0.0) -> float:
     """The area between the mean LeRF and MoRF curves of many images, larger is better (Schulz et al. 2020, arXiv 2001.00396).
 
     Both curves are first normalized, (p - b) / (t - b): b is the mean probability with everything removed, t that of the
@@ -55,8 +68,15 @@ def degradation(result: Any) -> tuple[np.ndarray, Callable] | None:
 
 
 def cross_model_deletion(
-    nets, maps, images, labels, *, window=1, step=0, baseline="zero", key=0, output="prob", chunk=16
-):
+    nets: Mapping[str, Net],
+    maps: Mapping[str, Given],
+    images: Images,
+    labels: Given,
+    removal: Removal = Removal(),
+    *,
+    key: Seed = 0,
+    precision: str = "highest",
+) -> dict[str, Any]:
     """How every model's output falls when pixels are removed in the order of every model's explanations.
 
     For comparing models that differ in how well they bear occlusion: one trained with cut boxes keeps its output longer under
@@ -81,33 +101,33 @@ def cross_model_deletion(
         for all models) and "center" are added where they are missing. A map with NaN ranks like zeros.
       images: [N,h,w,C] preprocessed. Pass only those that all models classify right where that is wanted.
       labels: int [N].
-      window, step, baseline, output, chunk: as `faithfulness.deletion`; one image at a time, so `chunk` bounds the memory.
+      removal: how pixels are removed; one image at a time, so its `chunk` bounds the memory.
       key: a random key or a seed, folded with the image's index, for "random" and for the baseline "noise".
+      precision: of the networks' matrix products, see `devices.precision`.
 
     Returns:
-      dict of "models" and "sources" (tuples of names), "per_image" [M,S,N], "D" and "R" [M,S], and the readings
+      dict of "precision", "models" and "sources" (tuples of names), "per_image" [M,S,N], "D" and "R" [M,S], and the readings
       "own_vs_others" [M], "fixed_evaluators" [S], "gain_over_random" [M]; float64.
 
     Raises:
-      ValueError: without a net or image, for a model without maps, maps of another size, or a label out of range.
+      ValueError: without a net or image, for a model without maps, maps of another size, a label out of range, or an unknown
+        precision.
     """
+    multiplied = devices_lib.precision(precision)
     images, labels = jnp.asarray(images), jnp.asarray(labels)
     maps = _check(nets, maps, images, labels)
     images = images.astype(jnp.float32)
     keys = jax.vmap(functools.partial(jax.random.fold_in, as_key(key)))(jnp.arange(len(images)))
     maps = _with_controls(maps, images, keys)
-    options = {
-        "window": window,
-        "step": step,
-        "baseline": baseline,
-        "output": output,
-        "chunk": chunk,
-    }
-    areas = functools.partial(_areas, options=options)
-    areas = jax.jit(areas, compiler_options=devices_lib.compiler_options())
-    rows = [[areas(net, m, images, labels, keys) for m in maps.values()] for net in nets.values()]
+    areas = functools.partial(_areas, removal=removal)
+    areas = jax.jit(areas, compiler_options=devices_lib.compiler_options(images.devices()))
+    with multiplied:
+        rows = [
+            [areas(net, m, images, labels, keys) for m in maps.values()] for net in nets.values()
+        ]
     per_image = np.asarray(rows, np.float64)
     return {
+        "precision": precision,
         "models": tuple(nets),
         "sources": tuple(maps),
         "per_image": per_image,
@@ -115,17 +135,19 @@ def cross_model_deletion(
     }
 
 
-def _areas(net, heats, images, labels, keys, *, options):
+def _areas(net, heats, images, labels, keys, *, removal):
     """The area under each image's deletion curve, [N]; the images one after the other."""
 
-    def area(example):
+    def area(example: tuple) -> Value:
         heat, image, label, key = example
-        return auc(deletion(heat, net, image, label, key=key, **options))
+        return auc(deletion(heat, net, image, label, key=key, **vars(removal)))
 
     return jax.lax.map(area, (heats, images, labels, keys))
 
 
-def readings(d, models, sources):
+def readings(
+    d: Float[np.ndarray, "M S"], models: Sequence[str], sources: Sequence[str]
+) -> dict[str, np.ndarray]:
     """The normalized matrix and the three readings of `cross_model_deletion`, from D [M,S] float64.
 
     For resampled images, too: `readings(per_image[..., chosen].mean(-1), models, sources)`.

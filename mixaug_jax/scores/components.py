@@ -3,8 +3,12 @@
 import jax
 import jax.numpy as jnp
 
+from mixaug_jax.core.types import Array, Bool, Count, Mask, Value
 
-def largest_component(on):
+Box = tuple[Count, Count, Count, Count]  # row0, col0, row1, col1, ends exclusive
+
+
+def largest_component(on: Mask) -> Mask:
     """bool [H,W] -> bool [H,W], the region of neighboring True cells (8 neighbors) that has the most; of equals, the last.
 
     All False where `on` is.
@@ -12,7 +16,7 @@ def largest_component(on):
     size = on.size
     labels = jnp.where(on, jnp.arange(1, size + 1).reshape(on.shape), 0)
 
-    def spread(state):
+    def spread(state: tuple) -> tuple:
         labels, _ = state
         new = jax.lax.reduce_window(labels, 0, jax.lax.max, (3, 3), (1, 1), "SAME")
         new = jnp.where(on, new, 0)
@@ -28,16 +32,16 @@ def largest_component(on):
 def _run_max(labels, on, axis, reverse):
     """The largest label so far in each unbroken run of True cells along `axis`; 0 outside."""
 
-    def join(left, right):
+    def join(left: tuple, right: tuple) -> tuple:
         return jnp.where(right[1], right[0], jnp.maximum(left[0], right[0])), left[1] | right[1]
 
     return jax.lax.associative_scan(join, (labels, ~on), reverse=reverse, axis=axis)[0]
 
 
-def tight_box(region):
+def tight_box(region: Mask) -> Box:
     """bool [H,W] -> the smallest box (row0, col0, row1, col1) around its True cells, ends exclusive; empty: (H, W, 0, 0)."""
 
-    def span(line):
+    def span(line: Bool[Array, " n"]) -> tuple[Count, Count]:
         place = jnp.arange(line.size)
         return jnp.where(line, place, line.size).min(), jnp.where(line, place + 1, 0).max()
 
@@ -45,10 +49,10 @@ def tight_box(region):
     return row0, col0, row1, col1
 
 
-def box_iou(a, b):
+def box_iou(a: Box, b: Box) -> Value:
     """Intersection over union of two boxes (row0, col0, row1, col1), float32; 0 where both are empty."""
 
-    def area(box):
+    def area(box: Box) -> Count:
         return jnp.maximum(box[2] - box[0], 0) * jnp.maximum(box[3] - box[1], 0)
 
     common = (*(jnp.maximum(p, q) for p, q in zip(a[:2], b[:2], strict=True)),)

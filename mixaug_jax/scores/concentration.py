@@ -6,6 +6,7 @@ scores as a constant one, the worst: a dead map is not a simple explanation.
 
 import jax.numpy as jnp
 
+from mixaug_jax.core.types import Heatmap, Value
 from mixaug_jax.scores.maps import checked, to_one
 
 
@@ -17,7 +18,7 @@ def _heat(heatmap):
     return jnp.where(heat.max() > 0, heat, 1.0)
 
 
-def sparseness(heatmap):
+def sparseness(heatmap: Heatmap) -> Value:
     """The Gini coefficient of the absolute values, 0 (constant) to 1 - 1 / (H W) (one pixel), larger is simpler.
 
     Chalasani et al. 2018, arXiv 1810.06583.
@@ -31,7 +32,7 @@ def sparseness(heatmap):
     return jnp.sum(weights * heat) / heat.sum()
 
 
-def complexity(heatmap):
+def complexity(heatmap: Heatmap) -> Value:
     """The entropy in nats of the absolute values' shares, 0 (one pixel) to ln(H W) (constant), smaller is simpler.
 
     Bhatt et al. 2020, arXiv 2005.00631.
@@ -44,7 +45,7 @@ def complexity(heatmap):
     return -jnp.sum(share * jnp.log(jnp.where(share > 0, share, 1)))
 
 
-def effective_complexity(heatmap, *, eps=0.1):
+def effective_complexity(heatmap: Heatmap, *, eps: float = 0.1) -> Value:
     """How many pixels have more than `eps` of the largest absolute value, smaller is simpler.
 
     After Nguyen and Martinez 2020, arXiv 2007.07584, with Quantus's fixed threshold. Quantus takes it of the largest value in

@@ -14,13 +14,31 @@ from mixaug_jax.attribution import chunks
 from mixaug_jax.attribution.gradient import as_key
 from mixaug_jax.attribution.target import outputs
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import (
+    AnyArray,
+    Array,
+    Attribution,
+    Baseline,
+    Bool,
+    Count,
+    Float,
+    Given,
+    Heatmap,
+    Image,
+    Indices,
+    Integers,
+    Label,
+    Net,
+    Seed,
+    Value,
+)
 from mixaug_jax.scores.agreement import correlation
 from mixaug_jax.scores.maps import checked, ratio
 from mixaug_jax.scores.replacement import fill
 from mixaug_jax.scores.tiles import grid, on_pixels, tile_sums
 
 
-def subset_sizes(units, count=16):
+def subset_sizes(units: int, count: int = 16) -> tuple[int, ...]:
     """The sizes n of sensitivity-n: `count` log-spaced integers from 1 to 0.8 `units`, each once, as a tuple.
 
     Schulz et al. 2020, arXiv 2001.00396, whose code has some small sizes twice.
@@ -30,34 +48,34 @@ def subset_sizes(units, count=16):
 
 
 def subset_drops(
-    attribution,
-    net,
-    image,
-    label,
+    attribution: Heatmap | Attribution,
+    net: Net,
+    image: Image,
+    label: Label,
     *,
-    n=(),
-    samples=100,
-    window=1,
-    masks=(),
-    baseline="zero",
-    key=0,
-    output="logit",
-    chunk=16,
-):
+    n: Integers | Given = (),
+    samples: int = 100,
+    window: int = 1,
+    masks: Given = (),
+    baseline: Baseline = "zero",
+    key: Seed = 0,
+    output: str = "logit",
+    chunk: int = 16,
+) -> tuple[Float[Array, "sizes samples"], Float[Array, "sizes samples"]]:
     """For random subsets of n units, the sum of the map over them and the drop of the output without them.
 
     What `sensitivity_n` correlates for one image and `pooled_sensitivity_n` over many.
 
     Args:
       attribution: [h,w] at the image's size, signed: what each pixel contributes; or [h,w,C], whose channels are summed.
-      net, image, label: see `mixaug_jax.evaluation.faithfulness`.
+      net, image, label: see `mixaug_jax.scores.faithfulness`.
       n: number of units removed together, one or several, each at least 1 and less than all; () is `subset_sizes`.
       samples: subsets of each size.
       window: side of the units in pixels; 1 is single pixels.
       masks: bool [sizes,samples,rows,cols], True for units removed, in place of n, samples and key.
       baseline: the replacement, see `replacement.fill`.
       key: a random key or a seed; subset i uses the key folded with i, so one key gives all images the same subsets.
-      output, chunk: as in `mixaug_jax.evaluation.faithfulness`.
+      output, chunk: as in `mixaug_jax.scores.faithfulness`.
 
     Returns:
       sums and drops, [sizes,samples] each.
@@ -65,7 +83,7 @@ def subset_drops(
     image = checks.image(image)
     attribution = jnp.asarray(attribution)
     heat = attribution.sum(-1) if attribution.ndim == 3 else attribution
-    heat = checked(heat, image.shape[:2], "image")
+    heat = checked(heat, image.shape[:2], "image", "attribution")
     cells = grid(heat.shape, window)
     after = fill(image, baseline, key)
     draw, shape = _subsets(n, samples, masks, cells, as_key(key))
@@ -73,7 +91,7 @@ def subset_drops(
     middle = sums.mean()  # apart, or the sums of a constant map would differ by rounding
     clean = outputs(net, image[None], label, output)
 
-    def pair(indices):
+    def pair(indices: Indices) -> Float[Array, "n 2"]:
         gone = jax.vmap(draw)(indices)
         pixels = on_pixels(gone, window, heat.shape)[..., None]
         drop = clean - outputs(net, jnp.where(pixels, after, image), label, output)
@@ -95,7 +113,7 @@ def _subsets(n, samples, masks, cells, key):
     units = cells[0] * cells[1]
     sizes = jnp.asarray(_sizes(n, units))
 
-    def draw(index):
+    def draw(index: Count) -> Bool[Array, "rows cols"]:
         order = jax.random.permutation(jax.random.fold_in(key, index), units)
         return (order < sizes[index // samples]).reshape(cells)
 
@@ -112,20 +130,20 @@ def _sizes(n, units):
 
 
 def sensitivity_n(
-    attribution,
-    net,
-    image,
-    label,
+    attribution: Heatmap | Attribution,
+    net: Net,
+    image: Image,
+    label: Label,
     *,
-    n=(),
-    samples=100,
-    window=1,
-    masks=(),
-    baseline="zero",
-    key=0,
-    output="logit",
-    chunk=16,
-):
+    n: Integers | Given = (),
+    samples: int = 100,
+    window: int = 1,
+    masks: Given = (),
+    baseline: Baseline = "zero",
+    key: Seed = 0,
+    output: str = "logit",
+    chunk: int = 16,
+) -> Value:
     """The correlation of a subset's summed attribution with the drop of the output without it, the mean over sizes n.
 
     Ancona et al. 2017, arXiv 1711.06104: Pearson's, for one image, -1..1, larger is better; 1 at every n for the exact
@@ -153,7 +171,9 @@ def sensitivity_n(
     return correlation(sums, drops).mean()
 
 
-def pooled_sensitivity_n(sums, drops):
+def pooled_sensitivity_n(
+    sums: Float[AnyArray, "images sizes samples"], drops: Float[AnyArray, "images sizes samples"]
+) -> Float[Array, " sizes"]:
     """One correlation for each size over the subsets of all images, as the code of Schulz et al. 2020, arXiv 2001.00396.
 
     Images whose outputs drop more weigh more, and differences between images count, unlike in the mean of `sensitivity_n`.
@@ -176,20 +196,20 @@ def pooled_sensitivity_n(sums, drops):
 
 
 def infidelity(
-    attribution,
-    net,
-    image,
-    label,
+    attribution: Heatmap | Attribution,
+    net: Net,
+    image: Image,
+    label: Label,
     *,
-    samples=100,
-    window=8,
-    masks=(),
-    baseline="zero",
-    normalize=False,
-    key=0,
-    output="logit",
-    chunk=16,
-):
+    samples: int = 100,
+    window: int = 8,
+    masks: Given = (),
+    baseline: Baseline = "zero",
+    normalize: bool = False,
+    key: Seed = 0,
+    output: str = "logit",
+    chunk: int = 16,
+) -> Value:
     """The mean squared error of the drop that attributions predict for a perturbation, not negative, smaller is better.
 
     Yeh et al. 2019, arXiv 1901.09392: the mean of (sum(I phi) - (f(x) - f(x - I)))^2, with their square removal: I is the image
@@ -198,25 +218,25 @@ def infidelity(
 
     Args:
       attribution: phi, [h,w,C], or [h,w] for the same in every channel; one channel is the same for all.
-      net, image, label: see `mixaug_jax.evaluation.faithfulness`.
+      net, image, label: see `mixaug_jax.scores.faithfulness`.
       samples: number of squares.
       window: their side in pixels.
       masks: [samples,h,w] in 0..1 in place of squares.
       baseline: the replacement, see `replacement.fill`.
       normalize: first scale phi by E[ab] / E[a^2], a and b the predicted and the true drop, as captum can; zeros stay zeros.
       key: a random key or a seed; square i uses the key folded with i.
-      output, chunk: as in `mixaug_jax.evaluation.faithfulness`.
+      output, chunk: as in `mixaug_jax.scores.faithfulness`.
     """
     image = checks.image(image)
     size = image.shape[:2]
     attribution = _one_channel(attribution)
     shape = image.shape if jnp.ndim(attribution) == 3 else size
-    phi = checked(attribution, shape, "image").reshape(*size, -1)
+    phi = checked(attribution, shape, "image", "attribution").reshape(*size, -1)
     lost = image - fill(image, baseline, key)
     draw, samples = _squares(samples, window, masks, size, as_key(key))
     clean = outputs(net, image[None], label, output)
 
-    def pair(indices):
+    def pair(indices: Indices) -> Float[Array, "n 2"]:
         perturbation = jax.vmap(draw)(indices)[..., None] * lost
         drop = clean - outputs(net, image - perturbation, label, output)
         return jnp.stack([jnp.sum(perturbation * phi, (1, 2, 3)), drop], 1)
@@ -238,7 +258,7 @@ def _squares(samples, window, masks, size, key):
     checks.count("samples", samples)
     last = jnp.asarray(size) - window + 1
 
-    def draw(index):
+    def draw(index: Count) -> Float[Array, "h w"]:
         corner = jax.random.randint(jax.random.fold_in(key, index), (2,), 0, last)
         row, col = (jnp.arange(side) - start for side, start in zip(size, corner, strict=True))
         inside = ((row >= 0) & (row < window))[:, None] & ((col >= 0) & (col < window))

@@ -12,8 +12,9 @@ point has everything removed (or brought in), so it is the same for every heat m
 * `chunk` images are in memory at once, for each image of the vmapped batch; 0 is all. It changes only the rounding.
 """
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,23 @@ from mixaug_jax.attribution import chunks
 from mixaug_jax.attribution.gradient import as_key
 from mixaug_jax.attribution.target import outputs
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import (
+    AnyArray,
+    Array,
+    Attribution,
+    Baseline,
+    Count,
+    Curve,
+    Float,
+    Given,
+    Heatmap,
+    Image,
+    Indices,
+    Label,
+    Net,
+    Outputs,
+    Seed,
+)
 from mixaug_jax.scores.imputation import impute
 from mixaug_jax.scores.maps import checked, ranks
 from mixaug_jax.scores.replacement import fill
@@ -31,14 +49,16 @@ from mixaug_jax.scores.tiles import on_pixels, tile_means
 ORDERS = ("morf", "lerf")
 
 
-def _curve(net, label, before, after, rank, counts, output, chunk):
-    """Outputs for `before` with the first counts[t] units (int [h,w] or [h,w,C] `rank`) taken from `after`, [T+1]."""
+def _curve(
+    explained: Callable, before: Image, after: Image, rank: AnyArray, counts: Given, chunk: int
+) -> Curve:
+    """`explained` of `before` with the first counts[t] units (int [h,w] or [h,w,C] `rank`) taken from `after`, [T+1]."""
     rank = rank.reshape(*rank.shape, *[1] * (3 - rank.ndim))
     counts = jnp.asarray(counts, jnp.int32)
 
-    def score(index):
+    def score(index: Indices) -> Outputs:
         moved = rank < counts[index][:, None, None, None]
-        return outputs(net, jnp.where(moved, after, before), label, output)
+        return explained(jnp.where(moved, after, before))
 
     return chunks.every(score, len(counts), chunk)
 
@@ -59,8 +79,18 @@ def _ranked(heatmap, image, window, step):
 
 
 def deletion(
-    heatmap, net, image, label, *, window=1, step=0, baseline="zero", key=0, output="prob", chunk=16
-):
+    heatmap: Heatmap,
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    window: int = 1,
+    step: int = 0,
+    baseline: Baseline = "zero",
+    key: Seed = 0,
+    output: str = "prob",
+    chunk: int = 16,
+) -> Curve:
     """The output as the pixels with the largest values are removed first (RISE, Petsiuk et al. 2018, arXiv 1806.07421).
 
     A low area (`auc`) says that what the map names matters. The defaults are those of RISE's code: one row's number of
@@ -68,7 +98,7 @@ def deletion(
 
     Args:
       heatmap: [h,w] at the image's size.
-      net, image, label, of, chunk: see `mixaug_jax.evaluation.faithfulness`. RISE explains the predicted class.
+      net, image, label, output, chunk: see `mixaug_jax.scores.faithfulness`. RISE explains the predicted class.
       window: side of the units in pixels; 1 is single pixels.
       step: units a step; 0 is as many as a row has.
       baseline, key: the replacement, and the random key or seed of "noise".
@@ -78,12 +108,23 @@ def deletion(
     """
     image = checks.image(image)
     rank, counts = _ranked(heatmap, image, window, step)
-    return _curve(net, label, image, fill(image, baseline, key), rank, counts, output, chunk)
+    explained = functools.partial(outputs, net, label=label, output=output)
+    return _curve(explained, image, fill(image, baseline, key), rank, counts, chunk)
 
 
 def insertion(
-    heatmap, net, image, label, *, window=1, step=0, baseline="blur", key=0, output="prob", chunk=16
-):
+    heatmap: Heatmap,
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    window: int = 1,
+    step: int = 0,
+    baseline: Baseline = "blur",
+    key: Seed = 0,
+    output: str = "prob",
+    chunk: int = 16,
+) -> Curve:
     """The output as the pixels with the largest values come into a blurred image (RISE, Petsiuk et al. 2018, arXiv 1806.07421).
 
     A high area (`auc`) says that what the map names suffices. The defaults are those of RISE's code.
@@ -94,12 +135,23 @@ def insertion(
     """
     image = checks.image(image)
     rank, counts = _ranked(heatmap, image, window, step)
-    return _curve(net, label, fill(image, baseline, key), image, rank, counts, output, chunk)
+    explained = functools.partial(outputs, net, label=label, output=output)
+    return _curve(explained, fill(image, baseline, key), image, rank, counts, chunk)
 
 
 def morf(
-    heatmap, net, image, label, *, window=8, step=1, baseline="mean", key=0, output="prob", chunk=16
-):
+    heatmap: Heatmap,
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    window: int = 8,
+    step: int = 1,
+    baseline: Baseline = "mean",
+    key: Seed = 0,
+    output: str = "prob",
+    chunk: int = 16,
+) -> Curve:
     """The output as tiles are removed, most relevant first (Samek et al. 2015, arXiv 1509.06321).
 
     The defaults are those of the degradation of Schulz et al. 2020, arXiv 2001.00396: tiles of 8 (also 14) pixels, replaced
@@ -127,8 +179,18 @@ def morf(
 
 
 def lerf(
-    heatmap, net, image, label, *, window=8, step=1, baseline="mean", key=0, output="prob", chunk=16
-):
+    heatmap: Heatmap,
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    window: int = 8,
+    step: int = 1,
+    baseline: Baseline = "mean",
+    key: Seed = 0,
+    output: str = "prob",
+    chunk: int = 16,
+) -> Curve:
     """As `morf`, least relevant first (Ancona et al. 2017, arXiv 1711.06104; Schulz et al. 2020, arXiv 2001.00396).
 
     Equal tiles go in the same order in both.
@@ -151,8 +213,17 @@ def lerf(
 
 
 def pixel_flipping(
-    heatmap, net, image, label, *, step=0, baseline="zero", key=0, output="prob", chunk=16
-):
+    heatmap: Heatmap | Attribution,
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    step: int = 0,
+    baseline: Baseline = "zero",
+    key: Seed = 0,
+    output: str = "prob",
+    chunk: int = 16,
+) -> Curve:
     """The output as single pixels or channel elements are replaced, largest value first (Bach et al. 2015, PLoS ONE 10(7)).
 
     Quantus's PixelFlipping counts channel elements: a map [h,w,C] gives that, a map [h,w] removes whole pixels. Its curve
@@ -172,27 +243,28 @@ def pixel_flipping(
     shape = image.shape if jnp.ndim(heatmap) == 3 else image.shape[:2]
     rank = ranks(checked(heatmap, shape, "image"))
     counts = _counts(rank.size, math.prod(shape[1:]), step)
-    return _curve(net, label, image, fill(image, baseline, key), rank, counts, output, chunk)
+    explained = functools.partial(outputs, net, label=label, output=output)
+    return _curve(explained, image, fill(image, baseline, key), rank, counts, chunk)
 
 
 def road(
-    heatmap,
-    net,
-    image,
-    label,
+    heatmap: Heatmap,
+    net: Net,
+    image: Image,
+    label: Label,
     *,
-    fractions=(0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9),
-    order="morf",
-    sigma=0.01,
-    key=0,
-    output="prob",
-    chunk=16,
-):
+    fractions: Given = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9),
+    order: str = "morf",
+    sigma: float = 0.01,
+    key: Seed = 0,
+    output: str = "prob",
+    chunk: int = 16,
+) -> Curve:
     """The output as removed pixels are imputed from their neighbors (ROAD, Rong et al. 2022, arXiv 2202.00449).
 
     Noisy linear imputation hides the shape of what was removed, which a constant color gives away; see `imputation.impute`.
-    The area over unequal fractions is `auc(curve, positions=(0, *fractions))`. ROAD's accuracy is whether the label has the largest
-    logit; this is the output itself.
+    The area over unequal fractions is `auc(curve, positions=(0, *fractions))`. ROAD's accuracy is whether the label has the
+    largest logit; this is the output itself.
 
     Args:
       heatmap, net, image, label, output, chunk: as `deletion`.
@@ -213,12 +285,12 @@ def road(
     counts = _fraction_counts(fractions, rank.size)
     key = as_key(key)
 
-    def imputed(index):
+    def imputed(index: Count) -> Image:
         gone = rank < counts[index]
         noise = sigma * jax.random.normal(jax.random.fold_in(key, index), image.shape)
         return jnp.where(gone[..., None], impute(image, gone) + noise, image)
 
-    def score(index):
+    def score(index: Indices) -> Outputs:
         return outputs(net, jax.vmap(imputed)(index), label, output)
 
     return chunks.every(score, len(counts), chunk)
@@ -240,13 +312,13 @@ def _fraction_counts(fractions, pixels):
     return jnp.asarray([0, *(int(f * pixels) for f in known)], jnp.int32)
 
 
-def auc(curve, *, positions=()):
+def auc(curve: Given, *, positions: Given = ()) -> Float[Array, "..."]:
     """The area under curves over 0..1, the trapezoid rule: [..., T+1] -> [...] (RISE, Petsiuk et al. 2018, arXiv 1806.07421).
 
     Args:
       curve: at least two points each; NaN gives NaN.
-      positions: [T+1], where the points lie, each beyond the one before; () is at equal distances from 0 to 1. The area is divided by
-        their range.
+      positions: [T+1], where the points lie, each beyond the one before; () is at equal distances from 0 to 1. The area is
+        divided by their range.
 
     Raises:
       ValueError: a single point, or places that do not rise.

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 
+from mixaug_jax.core.types import Image, Mask
+
 
 def _neighbors(x):
     """The weighted sum over a pixel's eight neighbors, [h,w,C]: 1/6 each beside it, 1/12 each at its corners, 0 outside."""
@@ -12,7 +14,7 @@ def _neighbors(x):
     return beside / 6 + (line[:, :-2] + line[:, 2:]) / 12
 
 
-def impute(image, gone):
+def impute(image: Image, gone: Mask) -> Image:
     """Removed pixels such that each is the weighted mean of its neighbors, removed ones included.
 
     Rong et al. 2022 (ROAD), arXiv 2202.00449: direct neighbors count 1/6, diagonal ones 1/12, renormalized at
@@ -29,7 +31,7 @@ def impute(image, gone):
     gone = gone[..., None]
     inside = _neighbors(jnp.ones(gone.shape))
 
-    def equations(x):
+    def equations(x: Image) -> Image:
         return jnp.where(gone, inside * x - _neighbors(x), 0)
 
     known = _neighbors(jnp.where(gone, 0, image))

@@ -1,31 +1,38 @@
 """What all scores do with a heat map first: its size, values that are not finite, the order of its values."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import numpy as np
 
+from mixaug_jax.core.types import AnyArray, Array, Float, Int, Num, Numbers
 
-def checked(heatmap, shape, whose):
+
+def checked(
+    heatmap: AnyArray, shape: Sequence[int], whose: str, name: str = "heatmap"
+) -> Float[Array, "..."]:
     """`heatmap` as float32 of `shape`, all zeros where any of its values is NaN or infinite.
 
     Args:
       whose: the thing whose size `shape` is, for the error.
+      name: of the argument, for the error.
 
     Raises:
       ValueError: for another shape.
     """
     if jnp.shape(heatmap) != tuple(shape):
         got = list(jnp.shape(heatmap))
-        raise ValueError(f"heatmap must have the size of the {whose}, {list(shape)}; got {got}")
+        raise ValueError(f"{name} must have the size of the {whose}, {list(shape)}; got {got}")
     heatmap = jnp.asarray(heatmap, jnp.float32)
     return jnp.where(jnp.isfinite(heatmap).all(), heatmap, 0)
 
 
-def ratio(part, whole):
+def ratio(part: Numbers, whole: Numbers) -> Array:
     """part / whole, or 0 where `whole` is 0."""
     return jnp.where(whole == 0, 0.0, part / jnp.where(whole == 0, 1, whole))
 
 
-def to_one(heat):
+def to_one(heat: Float[AnyArray, "..."]) -> Float[Array, "..."]:
     """Not negative values divided by their maximum, so that no sum overflows; zeros stay zeros."""
     top = heat.max()
     # The reciprocal of a very large number is flushed to 0, so bring it near 1 first.
@@ -33,7 +40,7 @@ def to_one(heat):
     return ratio(heat * near, top * near)
 
 
-def ranks(values):
+def ranks(values: Num[AnyArray, "*n"]) -> Int[Array, "*n"]:
     """The rank of each value, int32 of the same shape: 0 is the largest.
 
     Equal values are ranked in an arbitrary order that is always the same for one number of values. In reading order, a map

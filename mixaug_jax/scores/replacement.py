@@ -7,11 +7,12 @@ import numpy as np
 from mixaug_jax.attribution import resampling, target
 from mixaug_jax.attribution.gradient import as_key
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import Baseline, Float, Image, Seed
 
 BASELINES = ("zero", "mean", "image_mean", "blur", "noise")
 
 
-def fill(image, baseline, key=0):
+def fill(image: Image, baseline: Baseline, key: Seed = 0) -> Image:
     """The image's replacement, [h,w,C] -> [h,w,C].
 
     Args:
@@ -33,7 +34,7 @@ def fill(image, baseline, key=0):
     return target.replacement(image, baseline)
 
 
-def rise_blur(image):
+def rise_blur(image: Image) -> Image:
     """Blurred with the 11 x 11 kernel, sigma 5, of RISE's insertion (Petsiuk et al. 2018, arXiv 1806.07421), zeros outside.
 
     Their kernel is what scipy's Gaussian filter makes of a single 1 on 11 x 11 pixels with mirrored borders, so its rim is
@@ -41,7 +42,7 @@ def rise_blur(image):
     """
     kernel = _rise_kernel()
 
-    def matrix(length):
+    def matrix(length: int) -> Float[np.ndarray, "n n"]:
         return sum(w * np.eye(length, k=k - 5) for k, w in enumerate(kernel))
 
     return resampling.apply(matrix(image.shape[0]), matrix(image.shape[1]), image)

@@ -17,6 +17,22 @@ from mixaug_jax.attribution import chunks, heatmap
 from mixaug_jax.attribution.gradient import as_key
 from mixaug_jax.attribution.target import BASELINES, outputs, replacement
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import (
+    AnyArray,
+    Array,
+    Baseline,
+    Count,
+    Explain,
+    Float,
+    Given,
+    Image,
+    Images,
+    Label,
+    Net,
+    Seed,
+    Tree,
+    Value,
+)
 from mixaug_jax.models.wrapped import Wrapped
 from mixaug_jax.scores.agreement import similarity
 from mixaug_jax.scores.replacement import fill
@@ -24,9 +40,33 @@ from mixaug_jax.scores.replacement import fill
 MODES = ("cascading", "independent")
 
 
+@dataclasses.dataclass(frozen=True)
+class Randomization:
+    """What of a network is drawn anew, and how maps are compared.
+
+    Attributes:
+      mode: "cascading", from the logits down to a layer and all above it; or "independent", that layer alone.
+      measure: "spearman" (Quantus's default), "pearson" or "ssim".
+      reduce: how channels become one map, see `attribution.heatmap`; "sum" keeps the sign.
+    """
+
+    mode: str = "cascading"
+    measure: str = "spearman"
+    reduce: str = "abs_sum"
+
+
 def max_sensitivity(
-    explain, net, image, label, *, radius=0.02, samples=10, noise=(), key=0, chunk=4
-):
+    explain: Explain,
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    radius: float = 0.02,
+    samples: int = 10,
+    noise: Given = (),
+    key: Seed = 0,
+    chunk: int = 4,
+) -> Value:
     """The largest relative change of the explanation near the image, not negative, smaller is more stable.
 
     Yeh et al. 2019, arXiv 1901.09392, definition as captum's: max over x' of |phi(x') - phi(x)| / |phi(x)|, Euclidean norms,
@@ -53,13 +93,13 @@ def max_sensitivity(
     scale = jnp.where(largest > 0, largest, 1)
     length = jnp.sqrt(jnp.square(clean / scale).sum())
 
-    def draw(index):
+    def draw(index: Count) -> Image:
         if checks.given(noise):
             return noise[index]
         uniform = jax.random.uniform
         return uniform(jax.random.fold_in(key, index), image.shape, minval=-1, maxval=1)
 
-    def change(index):
+    def change(index: Count) -> Value:
         moved = explain(net, image + radius * draw(index), label) - clean
         return jnp.sqrt(jnp.square(moved / scale).sum())
 
@@ -67,7 +107,16 @@ def max_sensitivity(
     return _finite_or_worst(worst)
 
 
-def completeness(explain, net, image, label, *, baseline="zero", key=0, output="logit"):
+def completeness(
+    explain: Explain,
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    baseline: Baseline = "zero",
+    key: Seed = 0,
+    output: str = "logit",
+) -> Value:
     """The sum of the explanation less the change of the output from the baseline to the image; 0 is complete.
 
     Sundararajan et al. 2017, arXiv 1703.01365, section 3, in the output's units and with its sign, as captum's convergence
@@ -98,7 +147,16 @@ def _finite_or_worst(score):
     return jnp.where(jnp.isfinite(score), score, jnp.inf)
 
 
-def class_sensitivity(explain, net, image, label, *, other=-1, measure="pearson", reduce="abs_sum"):
+def class_sensitivity(
+    explain: Explain,
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    other: Label = -1,
+    measure: str = "pearson",
+    reduce: str = "abs_sum",
+) -> Value:
     """How alike the explanations of two classes are, -1..1, smaller is more sensitive to the class.
 
     Rebuffi et al. 2020, arXiv 2004.02866: the correlation of the maps of the most and the least likely class.
@@ -123,67 +181,64 @@ def class_sensitivity(explain, net, image, label, *, other=-1, measure="pearson"
 
 
 def parameter_randomization(
-    explain,
-    net,
-    image,
-    label,
+    explain: Explain,
+    net: Net,
+    image: Image,
+    label: Label,
     *,
-    mode="cascading",
-    measure="spearman",
-    reduce="abs_sum",
-    key=0,
-):
+    mode: str = "cascading",
+    measure: str = "spearman",
+    reduce: str = "abs_sum",
+    key: Seed = 0,
+) -> Value:
     """How alike the explanation stays as the network's layers are re-initialized, the mean over layers, smaller is better.
 
     Adebayo et al. 2018, arXiv 1810.03292. Quantus's average includes the network as trained, whose similarity is 1;
     this one does not.
 
     Args:
-      explain, net, image, label, mode, measure, reduce, key: as `randomized_similarities`.
+      explain, net, image, label, key: as `randomized_similarities`.
+      mode, measure, reduce: see `Randomization`.
     """
-    return randomized_similarities(
-        explain, net, image, label, mode=mode, measure=measure, reduce=reduce, key=key
-    ).mean()
+    randomization = Randomization(mode, measure, reduce)
+    return randomized_similarities(explain, net, image, label, randomization, key=key).mean()
 
 
 def randomized_similarities(
-    explain,
-    net,
-    image,
-    label,
+    explain: Explain,
+    net: Net,
+    image: Image,
+    label: Label,
+    randomization: Randomization = Randomization(),
     *,
-    mode="cascading",
-    measure="spearman",
-    reduce="abs_sum",
-    key=0,
-):
+    key: Seed = 0,
+) -> Float[Array, " layers"]:
     """The similarity of the trained network's explanation to that after each randomization, [layers with variables].
 
     The layers of a wrapped network are its direct submodules, in the order in which they are called.
 
     Args:
       explain, net, image, label: see this module. `net` is one whose variables can be drawn anew.
-      mode: "cascading", from the logits down to the layer and all above it; or "independent", that layer alone. Element i
-        is the i-th layer from the top. Batch statistics are re-initialized, too.
-      measure: "spearman" (Quantus's default), "pearson" or "ssim".
-      reduce: how channels become one map, see `attribution.heatmap`; "sum" keeps the sign.
+      randomization: what is drawn anew, and how maps are compared. Element i is of the i-th layer from the top. Batch
+        statistics are re-initialized, too.
       key: a random key or a seed of the new variables; one key gives all images the same networks.
     """
     image = checks.image(image)
-    checks.choice("mode", mode, MODES)
+    checks.choice("mode", randomization.mode, MODES)
     fresh = net.reinitialized(as_key(key), image).variables
     first = _first_layer(net, image, fresh)
     levels = sorted(set(jax.tree.leaves(first)), reverse=True)
-    trained = heatmap(explain(net, image, label), reduce)
+    trained = heatmap(explain(net, image, label), randomization.reduce)
 
-    def score(level):
-        def pick(layer, old, new):
-            hit = layer == level if mode == "independent" else layer >= level
+    def score(level: Count) -> Value:
+        def pick(layer: Count, old: AnyArray, new: AnyArray) -> Array:
+            hit = layer == level if randomization.mode == "independent" else layer >= level
             return jnp.where(hit, new.astype(old.dtype), old)
 
         variables = jax.tree.map(pick, first, net.variables, fresh)
         changed = dataclasses.replace(net, variables=variables)
-        return _alike(trained, heatmap(explain(changed, image, label), reduce), measure)
+        again = heatmap(explain(changed, image, label), randomization.reduce)
+        return _alike(trained, again, randomization.measure)
 
     return jax.lax.map(score, jnp.asarray(levels))
 
@@ -202,8 +257,8 @@ def _names(path):
 def _needed_from(net, image):
     """f(path of a variable) -> the index of the first layer of a chain that needs it."""
 
-    def variables(layer):
-        def init(x):
+    def variables(layer: str) -> set:
+        def init(x: Images) -> Tree:
             return net.model.init(jax.random.key(0), x, train=False, stop=layer)
 
         shapes = jax.eval_shape(init, image[None])
@@ -217,7 +272,7 @@ def _part_of(net, image):
     """f(path of a variable) -> the index of the direct submodule that has it, in the order of calls; 0 for the module's own."""
     parts = [tuple(part.split(".")) for part in net.model.parts]
 
-    def index(names):
+    def index(names: tuple) -> int:
         inside = names[1:]  # after the collection, "params"
         return next((i for i, part in enumerate(parts) if inside[: len(part)] == part), 0)
 

@@ -1,15 +1,17 @@
 """Square tiles as the units that are removed: from the upper left, the last row and column cut at the border."""
 
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
 from mixaug_jax.attribution import resampling
 from mixaug_jax.core import checks
+from mixaug_jax.core.types import AnyArray, Array, Float, Shaped
 
 
-def grid(size, window):
+def grid(size: Sequence[int], window: int) -> tuple[int, int]:
     """How many rows and columns of tiles an image of `size` (h, w) has.
 
     Raises:
@@ -23,7 +25,7 @@ def grid(size, window):
     return tuple(math.ceil(side / window) for side in size)
 
 
-def tile_means(heatmap, window):
+def tile_means(heatmap: Float[AnyArray, "h w"], window: int) -> Float[Array, "rows cols"]:
     """[h,w] -> [rows,cols], the mean of each tile; of a constant tile to the bit, so that equal tiles are equal."""
     counts = tile_sums(jnp.ones(heatmap.shape), window)
     first = heatmap[::window, ::window]
@@ -31,7 +33,7 @@ def tile_means(heatmap, window):
     return first + beyond / counts
 
 
-def tile_sums(heatmap, window):
+def tile_sums(heatmap: Float[AnyArray, "h w"], window: int) -> Float[AnyArray, "rows cols"]:
     """[h,w] -> [rows,cols], the sum of each tile."""
     shape = grid(heatmap.shape, window)
     if window == 1:
@@ -43,7 +45,9 @@ def tile_sums(heatmap, window):
     return resampling.apply(*belongs, heatmap)
 
 
-def on_pixels(values, window, size):
+def on_pixels(
+    values: Shaped[AnyArray, "*n rows cols"], window: int, size: Sequence[int]
+) -> Shaped[AnyArray, "*n h w"]:
     """[..., rows,cols] -> [...,h,w]: each tile's value at its pixels."""
     if window == 1:
         return values

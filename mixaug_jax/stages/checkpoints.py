@@ -1,12 +1,15 @@
 """What the stages share: a run's checkpoints, one after the other."""
 
+import os
 from collections.abc import Callable
 
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.training import checkpoint
 
 
-def each_checkpoint(workdir, which: str, name: str, advice: str, work: Callable) -> None:
+def each_checkpoint(
+    workdir: os.PathLike | str, which: str, name: str, advice: str, work: Callable
+) -> None:
     """Calls `work(net, folder, step)` for checkpoints of a run.
 
     In a job of several processes the first one works, on its own devices; the others wait.

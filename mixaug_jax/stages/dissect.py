@@ -7,10 +7,10 @@ import shutil
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
+from mixaug_jax.core import checks, files, say
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import files, say
 from mixaug_jax.core.files import load_if
-from mixaug_jax.core.types import Config, Path
+from mixaug_jax.core.types import Config, Net, Path
 from mixaug_jax.dissection import activations, broden, colors, concepts, network, segmenter
 from mixaug_jax.dissection.result import Dissection, Options, Resources, load, save
 from mixaug_jax.draw import dissection_figures, dissection_tables, style
@@ -53,20 +53,22 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
         say.line(f"dissect: {note}")
     if dataset is None:
         return
-    devices_lib.set_up(config)
 
-    def work(net, folder, step):
+    def work(net: Net, folder: pathlib.Path, step: int) -> None:
         if config.dissect.broden:  # whose images are square already, and are seen whole
             net = dataclasses.replace(net, preprocess=dataclasses.replace(net.preprocess, resize=0))
         _dissect_step(config, net, dataset, folder, step, required)
 
-    each_checkpoint(workdir, which, "dissection", _MEMORY_ADVICE, work)
+    with devices_lib.applied(config):
+        each_checkpoint(workdir, which, "dissection", _MEMORY_ADVICE, work)
 
 
 def _dissect_step(config, net, dataset, folder, step, required):
     """One checkpoint: what is there already is read, the rest computed, tables and figures written."""
+    # A wrong name, or a layer without maps, is said before any work.
+    checks.choices("dissect.layers", config.dissect.layers, net.layers)
     layers = tuple(config.dissect.layers) or activations.last_maps(net, dataset)
-    activations.shapes(net, dataset, layers)  # a wrong name is said before any work
+    activations.shapes(net, dataset, layers)
     options = options_of(config)
     try:
         labels = _label_maps(config, net, dataset, options)
@@ -123,6 +125,7 @@ def _compute(config, folder, net, dataset, layers, labels) -> dict[str, Dissecti
         batch_size=config.eval.batch_size,
         threads=config.data.threads,
     )
+    # On the disk of the results, as the system's own folder for such files may be a small one in memory.
     shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
     scratch.mkdir(parents=True)
     try:
@@ -138,6 +141,7 @@ def _compute(config, folder, net, dataset, layers, labels) -> dict[str, Dissecti
 
 def _write(results, dataset, preprocess, folder, again):
     """Tables, figures, and the summary on the console."""
+    # One table of each kind for all layers.
     rows = {
         "units": dissection_tables.unit_rows,
         "concepts": dissection_tables.concept_rows,
@@ -148,6 +152,7 @@ def _write(results, dataset, preprocess, folder, again):
         files.write_csv(
             folder / f"{name}.csv", made[0][0], [row for _, part in made for row in part]
         )
+    # Figures take longer than all else that is there already: only missing ones are drawn again.
     for layer, result in results.items():
         drawn = [
             folder / f"{kind}_{layer}{e}" for kind in ("unique", "units") for e in (".png", ".svg")
@@ -178,6 +183,7 @@ def check(config: Config) -> None:
 def _open_dataset(config, required, side):
     """The examples and their concepts, and what is left out; None where no concepts are there and
     none are required. `side` is that of the network's input."""
+    # Concepts come from Broden's folder, from a segmenter, from the data set itself, or from colors alone.
     d = config.dissect
     if d.broden:
         dataset = broden.open_broden(d.broden, side)
@@ -192,6 +198,7 @@ def _open_dataset(config, required, side):
     if d.segmenter:
         _check_segmenter(config, gray)
         return dataset, ""
+    # Without masks colors can still be looked for, but nobody who asks for a dissection means only these.
     if not dataset.concept_names:
         note = f"{config.data.name} has no masks in its {d.split} split"
         if required:
@@ -227,8 +234,13 @@ def _labeled(config, dataset, preprocess):
     if not d.segmenter:
         return dataset, preprocess, {}
     label_map = segmenter.open_segmenter(
-        d.segmenter, _cache_root(config), sizes=tuple(d.segmenter_sizes), side=preprocess.size
+        d.segmenter,
+        _cache_root(config),
+        sizes=tuple(d.segmenter_sizes),
+        side=preprocess.size,
+        precision=config.precision,
     )
+    # The segmenter sees the cut that the network sees, so its label maps need no other cut.
     seen = segmenter.view(dataset, preprocess)
     seen = concepts.annotate(seen, label_map, segmenter.NAMES)
     if d.colors != "off":
@@ -237,6 +249,7 @@ def _labeled(config, dataset, preprocess):
         "segmenter": segmenter.checksum(d.segmenter),
         "sizes": list(d.segmenter_sizes),
         "seen": repr(preprocess),
+        "precision": config.precision,
     }
     return seen, dataclasses.replace(preprocess, resize=0), settings
 

@@ -1,14 +1,17 @@
 """The stage `explain` of a run: from its checkpoints to `attribution/` in the working directory."""
 
-import contextlib
 import dataclasses
+import os
 import pathlib
+from typing import Any
 
+import ml_collections
 import numpy as np
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.attribution import METHODS
+from mixaug_jax.attribution.target import map_layers
 from mixaug_jax.core import checks, entries, say
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import load_if, write_csv, write_json
@@ -30,7 +33,13 @@ from mixaug_jax.training import checkpoint
 _MEMORY_ADVICE = "memory ran out; lower explain.memory_gb or explain.max_images"
 
 
-def run(config, workdir, *, which: str = "latest", required: bool = True) -> None:
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: os.PathLike | str,
+    *,
+    which: str = "latest",
+    required: bool = True,
+) -> None:
     """Explains images by checkpoints of a run, scores the explanations, and writes tables and figures.
 
     Writes `attribution/` (`attribution/<step>/` for each step of which="all"): `<method>.npz`, for the controls too,
@@ -54,15 +63,15 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
     checkpoint.check_settings(workdir, config)
     checkpoint.steps(workdir, which)  # what is not there is said before the data is opened
     dataset = _open_dataset(config)
-    devices_lib.set_up(config)
 
-    def work(net, folder, step):
+    def work(net: Net, folder: os.PathLike | str, step: int):
         _explain_step(config, net, dataset, folder, step, required)
 
-    each_checkpoint(workdir, which, "attribution", _MEMORY_ADVICE, work)
+    with devices_lib.applied(config):
+        each_checkpoint(workdir, which, "attribution", _MEMORY_ADVICE, work)
 
 
-def check(config) -> None:
+def check(config: ml_collections.ConfigDict) -> None:
     """Opens the data and traces what will be run, so that what cannot work is said before a training and not after it.
 
     Raises:
@@ -85,13 +94,10 @@ def check(config) -> None:
         asked = [name for name in asked if kind_of(as_score(SCORES[name])) != "alignment"]
     job = make_job(net, dataset, methods, asked, options_of(config))
     reference = np.zeros((2, *net.preprocess(dataset[0]["image"]).shape), np.float32)
-    run_lib.check(net, dataset, find, dataclasses.replace(job, methods={}), reference)
-    for name in job.methods:
-        with contextlib.suppress(checks.UnsupportedError):  # said, and left out, at its turn
-            run_lib.check_method(net, dataset, name, job, reference)
+    _able(net, dataset, find, job, reference, lambda name, error: None)  # said when its turn comes
 
 
-def options_of(config) -> Options:
+def options_of(config: ml_collections.ConfigDict) -> Options:
     """The section `explain` of a config as `explain.job.Options`."""
     a = config.explain
     return Options(
@@ -103,6 +109,7 @@ def options_of(config) -> Options:
         reduce=a.reduce,
         seed=a.seed,
         reference_images=a.reference,
+        precision=config.precision,
         memory_gb=a.memory_gb,
         threads=config.data.threads,
     )
@@ -129,8 +136,13 @@ def _explain_step(config, net, dataset, folder, step, required):
     options = dataclasses.replace(options_of(config), label=label)
     job = make_job(net, dataset, config.explain.methods, scores, options)
     reference = _reference(config, net, job)
-    job = _able(net, dataset, job, reference, required)
-    run_lib.check(net, dataset, find, job, reference)
+
+    def left_out(name: str, error: Any):
+        if required:
+            raise error
+        say.line(f"explain: {name} is left out, because {error}")
+
+    job = _able(net, dataset, find, job, reference, left_out)
     examples = load_examples(
         net,
         dataset,
@@ -166,18 +178,24 @@ def _explain_step(config, net, dataset, folder, step, required):
     )
 
 
-def _able(net, dataset, job, reference, required):
-    """The job without the methods that this kind of network cannot be explained by, each said in a line."""
-    methods = dict(job.methods)
-    for name in job.methods:
+def _able(net, dataset, find, job, reference, left_out):
+    """The job, traced, without the methods and scores that this kind of network cannot have; left_out(name, error) is told."""
+
+    def able(name: str, check: Any, *given):
         try:
-            run_lib.check_method(net, dataset, name, job, reference)
+            check(net, dataset, *given, reference)
         except checks.UnsupportedError as error:
-            if required:
-                raise
-            say.line(f"explain: {name} is left out, because {error}")
-            del methods[name]
-    return dataclasses.replace(job, methods=methods)
+            left_out(name, error)
+            return False
+        return True
+
+    alone = dataclasses.replace(job, scores={})
+    methods = {n: m for n, m in job.methods.items() if able(n, run_lib.check_method, n, alone)}
+    job = dataclasses.replace(job, methods=methods)
+    # Each score with every method: what a score asks of the network does not depend on the others.
+    with_one = {n: dataclasses.replace(job, scores={n: s}) for n, s in job.scores.items()}
+    scores = {n: job.scores[n] for n, one in with_one.items() if able(n, run_lib.check, find, one)}
+    return dataclasses.replace(job, scores=scores)
 
 
 def _possible(config, net, dataset):
@@ -185,6 +203,9 @@ def _possible(config, net, dataset):
     to be given up."""
     a, notes = config.explain, []
     label, scores = a.label, tuple(a.scores)
+    if a.layer:
+        image = np.asarray(net.preprocess(dataset[0]["image"]))
+        checks.choice("explain.layer", a.layer, map_layers(net, image))
     try:
         find = finder(net, dataset, label, a.region)
     except ValueError as error:

@@ -8,13 +8,14 @@ from mixaug_jax import data
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import say
 from mixaug_jax.core.files import write_csv
+from mixaug_jax.core.types import Config, Net, Path
 from mixaug_jax.core.walk import spread
 from mixaug_jax.draw import occlusion_figures, occlusion_tables
 from mixaug_jax.draw.style import save_figure
 from mixaug_jax.explain.examples import num_classes
 from mixaug_jax.occlusion.grid import from_config
 from mixaug_jax.occlusion.outcomes import Sweep, load, outcome, save
-from mixaug_jax.occlusion.sweeping import settings_of, sweep
+from mixaug_jax.occlusion.sweeping import Options, settings_of, sweep
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.stages.checkpoints import each_checkpoint
 from mixaug_jax.training import checkpoint
@@ -22,7 +23,7 @@ from mixaug_jax.training import checkpoint
 _MEMORY_ADVICE = "memory ran out; lower occlude.batch"
 
 
-def run(config, workdir, *, which: str = "latest", required: bool = True) -> None:
+def run(config: Config, workdir: Path, *, which: str = "latest", required: bool = True) -> None:
     """Removes parts of images, as a gradient of the loss ranks them, and writes what changes.
 
     Writes `occlusion/` (`occlusion/<step>/` for each step of which="all"): sweep.npz, sweep.csv, and the
@@ -49,15 +50,15 @@ def run(config, workdir, *, which: str = "latest", required: bool = True) -> Non
     checkpoint.check_settings(workdir, config)
     checkpoint.steps(workdir, which)  # what is not there is said before the data is opened
     dataset = _open_dataset(config)
-    devices_lib.set_up(config)
 
-    def work(net, folder, step):
+    def work(net: Net, folder: pathlib.Path, step: int) -> None:
         _sweep_step(config, net, dataset, folder, step, required)
 
-    each_checkpoint(workdir, which, "occlusion", _MEMORY_ADVICE, work)
+    with devices_lib.applied(config):
+        each_checkpoint(workdir, which, "occlusion", _MEMORY_ADVICE, work)
 
 
-def check(config) -> None:
+def check(config: Config) -> None:
     """Opens the data, so that what cannot work is said before a training and not after it.
 
     Raises:
@@ -93,7 +94,8 @@ def _split(config):
 
 def _sweep_step(config, net, dataset, folder, step, required):
     """One checkpoint: what is there already is read, the rest computed, table and figures written."""
-    a, grid = config.occlude, from_config(config.occlude)
+    # Imported weights may have other classes, of which the true label is none.
+    options = options_of(config)
     classes = num_classes(net, dataset)
     if classes != dataset.num_classes:
         sentence = (
@@ -104,30 +106,30 @@ def _sweep_step(config, net, dataset, folder, step, required):
             raise ValueError(f"occlude: {sentence}")
         say.line(f"occlude: left out, because {sentence}")
         return
-    images = spread(len(dataset), a.max_images if required else a.light)
+    limit = config.occlude.max_images if required else config.occlude.light
+    indices = spread(len(dataset), limit)
     extra = {"dataset": config.data.name, "split": _split(config)}
-    settings = settings_of(net, dataset, images, grid, a.labels, a.seed, extra)
-    swept = _stored(folder / "sweep.npz", settings, len(images), exact=required)
+    # A sweep is computed where its file is not there, or was made by other settings or weights.
+    settings = settings_of(net, dataset, indices, options, extra)
+    swept = _stored(folder / "sweep.npz", settings, len(indices), exact=required)
     again = swept is None
     if again:
         say.line(
-            f"occluding: step {step}: {' x '.join(map(str, grid.shape))} removals (rankings, selections, "
-            f"shares, values), {len(images)} images, ranked by the loss of: {', '.join(map(str, a.labels))}"
+            f"occluding: step {step}: {' x '.join(map(str, options.grid.shape))} removals (rankings, selections, "
+            f"shares, values), {len(indices)} images, ranked by the loss of: {', '.join(map(str, options.labels))}"
         )
-        swept = sweep(
-            net,
-            dataset,
-            images,
-            grid=grid,
-            labels=tuple(a.labels),
-            seed=a.seed,
-            batch_size=a.batch,
-            threads=config.data.threads,
-            extra=extra,
-        )
+        swept = sweep(net, dataset, indices, options, extra=extra)
         folder.mkdir(parents=True, exist_ok=True)
         save(swept, folder / "sweep.npz")
     _write(config, swept, folder, again)
+
+
+def options_of(config: Config) -> Options:
+    """The section `occlude` of a config as `sweeping.Options`."""
+    a = config.occlude
+    return Options(
+        from_config(a), tuple(a.labels), a.seed, config.precision, a.batch, config.data.threads
+    )
 
 
 def _stored(path, settings, images, exact) -> Sweep | None:
@@ -140,6 +142,7 @@ def _stored(path, settings, images, exact) -> Sweep | None:
         if swept.settings == settings:
             return swept
         of_images = ("images", "data")
+        # More images of the same question answer it better than fewer would.
         others = [
             {k: v for k, v in s.items() if k not in of_images} for s in (swept.settings, settings)
         ]
@@ -153,6 +156,7 @@ def _write(config, swept, folder, again):
     a = config.occlude
     found = outcome(swept, replicates=a.replicates, seed=a.seed)
     write_csv(folder / "sweep.csv", occlusion_tables.HEADER, occlusion_tables.rows(swept, found))
+    # A figure of rankings that are no longer in the grid would be taken for one of this sweep.
     drawn = {"rises": lambda: occlusion_figures.rises(swept, found)}
     for score in swept.grid.rankings:
         drawn[f"curves_{score}"] = lambda score=score: occlusion_figures.curves(swept, found, score)

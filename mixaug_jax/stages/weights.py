@@ -2,7 +2,10 @@
 
 import dataclasses
 import hashlib
+import os
 import pathlib
+
+import ml_collections
 
 from mixaug_jax import config as config_lib
 from mixaug_jax.config import brought
@@ -12,7 +15,7 @@ from mixaug_jax.stages.base import Stage
 from mixaug_jax.training import checkpoint
 
 
-def import_run(config, workdir) -> None:
+def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) -> None:
     """Writes the network in the file `config.weights` as checkpoint 0 of a working directory.
 
     Every later stage reads it as if it had been trained here: the architecture, the number of classes and the preprocessing are
@@ -58,7 +61,7 @@ def _already_there(workdir, config) -> bool:
     return True
 
 
-def export_run(workdir, which: str = "latest") -> pathlib.Path:
+def export_run(workdir: os.PathLike | str, which: str = "latest") -> pathlib.Path:
     """Writes a run's network as `<workdir>/weights/<step>.safetensors`, under torchvision's names.
 
     Args:

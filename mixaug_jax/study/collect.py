@@ -1,8 +1,10 @@
 """The numbers of one run, read from what its stages wrote."""
 
 import dataclasses
+import os
 import pathlib
 import re
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +39,7 @@ class Part:
     settings: dict
 
 
-def read_run(workdir) -> tuple[list[Part], list[str]]:
+def read_run(workdir: os.PathLike | str) -> tuple[list[Part], list[str]]:
     """All parts of a run, and sentences about those that are not there.
 
     A run whose training has not ended has no part at all.
@@ -101,7 +103,7 @@ def _dissection(path) -> Part:
             "category": categories[g],
         }
 
-        def add(name, value, place=place):
+        def add(name: str, value: Any, place: Any = place):
             values[Measure("concepts", name, better=BETTER[name], **place)] = float(value)
 
         add("unique", counts[at])
@@ -161,7 +163,7 @@ def _comparable(settings: dict) -> dict:
     flat = config_lib.flatten(settings)
     test = any(key.rpartition(".")[2] == "split" and v == "test" for key, v in flat.items())
 
-    def counts(key):
+    def counts(key: Any):
         planted = test and "scenes." in key and key.rpartition(".")[2] in _NOT_IN_TEST
         return key.partition(".")[0] not in _OF_THE_NETWORK and not planted
 

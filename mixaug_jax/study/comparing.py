@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +13,17 @@ from mixaug_jax.study.measures import AXES, Measure
 from mixaug_jax.study.results import Study
 
 
-def compare(names, seeds, parts: dict, method: str, *, workdirs, problems, crossed, asked) -> Study:
+def compare(
+    names: Sequence[str],
+    seeds: Sequence[int],
+    parts: dict,
+    method: str,
+    *,
+    workdirs: Mapping,
+    problems: Any,
+    crossed: Any,
+    asked: Any,
+) -> Study:
     """The numbers of runs as a `Study`.
 
     Args:
@@ -48,7 +60,7 @@ def compare(names, seeds, parts: dict, method: str, *, workdirs, problems, cross
     return dataclasses.replace(study, sentences=sentences.all_axes(study))
 
 
-def comparisons(names) -> tuple[tuple[str, str], ...]:
+def comparisons(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """(augmentation, reference): each and the first; then each with unmixed labels and the same with mixed ones."""
     twins = [
         (name, name.removesuffix(plan.UNMIXED)) for name in names if name.endswith(plan.UNMIXED)

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +50,7 @@ class CrossDeletion:
     method: str
 
 
-def cross_deletion(workdirs: dict, method: str, cache) -> CrossDeletion:
+def cross_deletion(workdirs: dict, method: str, cache: os.PathLike | str) -> CrossDeletion:
     """Reads it from `cache`, or computes it and writes it there.
 
     Args:
@@ -69,10 +71,12 @@ def cross_deletion(workdirs: dict, method: str, cache) -> CrossDeletion:
         for name, workdir in workdirs.items()
     }
     models = {n: [f.settings, zlib.crc32(f.heat)] for n, f in found.items()}
+    config = config_lib.read(next(iter(workdirs.values())))
     settings = {"method": method, "tiles": TILES, "images": IMAGES, "models": models}
+    settings["precision"] = config.precision
     stored = load_if(_load, cache, json.loads(json.dumps(settings)))
     if stored is None:
-        stored = _Stored(settings, **_compute(workdirs, found))
+        stored = _Stored(settings, **_compute(config, workdirs, found))
         pathlib.Path(cache).parent.mkdir(parents=True, exist_ok=True)
         names = {"models": np.array([*found]), "sources": np.array(_sources(found))}
         arrays = {"per_image": stored.per_image, "indices": stored.indices}
@@ -90,16 +94,15 @@ class _Stored:
 
 
 def _load(path) -> _Stored:
-    def make(arrays, settings):
+    def make(arrays: Any, settings: Any):
         return _Stored(settings, arrays["per_image"], arrays["indices"])
 
     return load_npz(path, make, "deletion across models")
 
 
-def _compute(workdirs, found) -> dict:
+def _compute(config, workdirs, found) -> dict:
     """Images and areas of those that all models classify right."""
     first = next(iter(found.values()))
-    config = config_lib.read(next(iter(workdirs.values())))
     split = config.data[f"{first.settings['split']}_split"]
     source = data.open_source(split, config, annotations=False)
     labels = np.array([source[int(i)]["label"] for i in first.indices])
@@ -109,20 +112,19 @@ def _compute(workdirs, found) -> dict:
         raise ValueError("no image whose class all models find and all maps explain")
     heats = {name: f.heat[chosen] for name, f in found.items()}
     indices = first.indices[chosen]
-    return {
-        "indices": indices,
-        "per_image": _delete(workdirs, heats, source, indices, labels[chosen]),
-    }
-
-
-def _delete(workdirs, heats, source, images, labels):
     nets = {name: checkpoint.load(workdir) for name, workdir in workdirs.items()}
+    per_image = _delete(nets, heats, source, indices, labels[chosen], config.precision)
+    return {"indices": indices, "per_image": per_image}
+
+
+def _delete(nets, heats, source, images, labels, precision):
     preprocess = next(iter(nets.values())).preprocess
     if any(net.preprocess != preprocess for net in nets.values()):
         raise ValueError("the models see images of different preprocessing")
     pixels = np.stack([preprocess(source[int(i)]["image"]) for i in images])
     window = max(1, -(-pixels.shape[1] // TILES))
-    found = scores.cross_model_deletion(nets, heats, pixels, labels, window=window, chunk=TILES + 1)
+    removal = scores.Removal(window, chunk=TILES + 1)
+    found = scores.cross_model_deletion(nets, heats, pixels, labels, removal, precision=precision)
     return found["per_image"]
 
 

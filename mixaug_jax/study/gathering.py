@@ -1,6 +1,7 @@
 """From a study's folder to the study."""
 
 import dataclasses
+import os
 import pathlib
 
 from mixaug_jax import config as config_lib
@@ -9,7 +10,7 @@ from mixaug_jax.study.collect import Part
 from mixaug_jax.study.results import Study
 
 
-def gather(workdir) -> Study:
+def gather(workdir: os.PathLike | str) -> Study:
     """Reads all runs of a study and compares them. What is missing, or of other settings, is left out, and said.
 
     Deletion across models is computed here, once (up to a minute a seed), and kept in `cross_model_deletion/`.

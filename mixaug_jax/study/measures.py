@@ -37,8 +37,8 @@ class Measure:
         complexity: the score's name in `scores.SCORES`, its mean over images (a curve's area), and
         "background_attribution", 1 - energy_pointing_game; faithfulness also has the readings of
         `scores.cross_model_deletion`, "own_vs_others", "fixed_evaluators" and "gain_over_random". occlusion:
-        "accuracy_change" of each removal; "lowest_removed", its mean over scores, shares and values where the units of
-        smallest magnitude go; "rising_above_chance", how many removals raise the accuracy beyond those that would if none had
+        "accuracy_change" of each removal; "lowest_removed", its mean over rankings, shares and values where the units
+        of smallest magnitude go; "rising_above_chance", how many removals raise the accuracy beyond those that would if none had
         an effect.
       subject: what it is measured on: a stage of the network, an attribution method or a control.
       setting: concepts: the convention, "unit" or "category". occlusion: selection, replacement, and whose loss ranks.

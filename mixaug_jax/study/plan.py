@@ -3,10 +3,12 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_collections
 
@@ -53,7 +55,12 @@ class Run:
 
 
 def make_plan(
-    configs, seeds: Sequence[int], workdir, overrides: Sequence[str] = (), *, unmixed_labels=False
+    configs: Any,
+    seeds: Sequence[int],
+    workdir: os.PathLike | str,
+    overrides: Sequence[str] = (),
+    *,
+    unmixed_labels: bool = False,
 ) -> tuple[Run, ...]:
     """All runs of a study, settings checked; writes nothing.
 
@@ -145,7 +152,7 @@ def _has(config, key: str) -> bool:
     return True
 
 
-def load(source, overrides: Sequence[str]) -> ml_collections.ConfigDict:
+def load(source: Any, overrides: Sequence[str]) -> ml_collections.ConfigDict:
     """A config file's settings, or a copy of a ConfigDict, with overrides "key=value"; see `config.opening`.
 
     Raises:
@@ -189,7 +196,7 @@ def _check_weights(runs):
             )
 
 
-def settings(config) -> dict:
+def settings(config: ml_collections.ConfigDict) -> dict:
     """What decides a run's results, but for the seed, as {key: value}; values as JSON has them."""
     return {
         key: value
@@ -211,14 +218,14 @@ def differences(old: dict, new: dict) -> str:
     return "; ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed)
 
 
-def read_asked(workdir) -> dict:
+def read_asked(workdir: os.PathLike | str) -> dict:
     """`study.json` of a study's folder: {"configs": {name: settings}, "seeds": [...], "overrides": [...], "commands":
     {"name/seed": command}}; {} where there is none."""
     path = pathlib.Path(workdir) / "study.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def write_asked(runs: Sequence[Run], workdir, overrides: Sequence[str]) -> None:
+def write_asked(runs: Sequence[Run], workdir: os.PathLike | str, overrides: Sequence[str]) -> None:
     """Adds runs to `study.json`, and writes the config files of those that were given as ConfigDicts.
 
     A study may grow by augmentations and seeds, and its networks may be evaluated anew by other settings. What decides the
@@ -262,7 +269,7 @@ def _add(asked, runs, workdir, overrides):
     asked["overrides"] = overrides
 
 
-def flags_of(asked: dict, workdir) -> list[str]:
+def flags_of(asked: dict, workdir: os.PathLike | str) -> list[str]:
     """What makes the study that `read_asked` read, after `python -m mixaug_jax.study`; [] where configs are not called as their
     files, so that no single command does."""
     sources = {}

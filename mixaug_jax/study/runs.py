@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from mixaug_jax.core import files, say
 from mixaug_jax.study import plan
@@ -122,7 +123,7 @@ def _forwarding(process):
         yield stopped
         return
 
-    def forward(number, _):
+    def forward(number: Any, _: Any):
         stopped.append(number)
         process.send_signal(signal.SIGTERM)
 

@@ -1,5 +1,7 @@
 """What the data support, axis by axis, in plain words."""
 
+from typing import Any
+
 import numpy as np
 
 from mixaug_jax.core import stats
@@ -148,7 +150,7 @@ def _untested(study, cells) -> list[str]:
             found = single if study.pairs[k, i] < 2 else same
             found.setdefault(i, []).append(study.comparisons[k][0])
 
-    def said(found):
+    def said(found: Any):
         return _listed([f"{_listed(n)} in {name(study.measures[i])}" for i, n in found.items()])
 
     parts = []

@@ -1,5 +1,6 @@
 """The study's numbers as CSV files, one row a number, and the headline ones as text."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -11,7 +12,7 @@ from mixaug_jax.study.sentences import title
 _MEASURE = ("axis", "measure", "subject", "setting", "level", "category", "better", "headline")
 
 
-def write_tables(study: Study, folder) -> None:
+def write_tables(study: Study, folder: os.PathLike | str) -> None:
     """Writes values.csv (one row a run's number), means.csv (one an augmentation's), differences.csv (one a comparison's) and
     cross_model_deletion.csv (one a seed, model and source). Cells of what is not there are empty."""
     folder = pathlib.Path(folder)

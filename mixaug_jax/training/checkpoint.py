@@ -15,7 +15,6 @@ import shutil
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
 
@@ -101,6 +100,12 @@ def write_checkpoint(
     manager.save(step, args=args, metrics=metrics if METRIC in metrics else None)
 
 
+def is_given(workdir: Path) -> bool:
+    """Whether a working directory holds a network that was not trained there, but imported or saved."""
+    path = pathlib.Path(workdir) / "config.json"
+    return path.exists() and not config_lib.read(workdir).get("resolved", {}).get("steps", 1)
+
+
 def write_network(workdir: Path, config: Config, variables: Tree) -> None:
     """Writes variables that were not trained here as checkpoint 0 of a working directory, and waits for it.
 
@@ -143,14 +148,10 @@ def save(
         raise ValueError(
             f"preprocess must be a models.Preprocess, whose values can be stored; got {net.preprocess!r}"
         )
-    shape = input_shape(net.preprocess)
-    _check_variables(net, build.shapes_for(net.model, shape))
-    images = jax.ShapeDtypeStruct((1, *shape), np.float32)
-    classes = jax.eval_shape(lambda net, x: net.logits(x), net, images).shape[-1]
-    config = config_lib.resolve(
-        config, train_size=0, class_names=tuple(str(number) for number in range(classes))
-    )
+    _check_variables(net, build.shapes_for(net.model, input_shape(net.preprocess)))
     settings = build.described(net, model)
+    classes = tuple(str(number) for number in range(build.count_classes(net)))
+    config = config_lib.resolve(config, train_size=0, class_names=classes)
     with config.unlocked():
         config.resolved.update(
             steps=0,
@@ -159,7 +160,7 @@ def save(
             preprocess=dataclasses.asdict(net.preprocess),
             code=_code_of(config, settings),
         )
-    if folder(workdir).is_dir():
+    if folder(workdir).is_dir():  # the same network may be saved again
         check_settings(workdir, config)
         there = config_lib.read(workdir).resolved
         if there.get("weights_checksum") != config.resolved.weights_checksum:

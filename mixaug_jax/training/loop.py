@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import os
 import pathlib
 import signal
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import ml_collections
 from clu import parameter_overview
 
 from mixaug_jax import config as config_lib
@@ -19,10 +21,10 @@ from mixaug_jax import data
 from mixaug_jax.config import brought
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import say
+from mixaug_jax.core.types import Tree
 from mixaug_jax.models import build
-from mixaug_jax.training import checkpoint
+from mixaug_jax.training import checkpoint, resuming
 from mixaug_jax.training import progress as progress_lib
-from mixaug_jax.training import resuming
 from mixaug_jax.training import step as steps
 from mixaug_jax.training.metric_log import MetricLog, read
 
@@ -36,7 +38,7 @@ class Interrupted(RuntimeError):  # noqa: N818
     """The run was asked to stop (SIGTERM); everything is saved and the same command goes on."""
 
 
-def train(config, workdir) -> dict:
+def train(config: ml_collections.ConfigDict, workdir: os.PathLike | str) -> dict:
     """Trains a network, or goes on with a run that was cut short, and evaluates it.
 
     Args:
@@ -54,6 +56,7 @@ def train(config, workdir) -> dict:
       MemoryError, OSError: memory or disk ran out.
     """
     config_lib.check(config)
+    config_lib.check_layers(config)
     sources = data.open_splits(config)
     config = config_lib.resolve(
         config, train_size=len(sources["train"]), class_names=sources["train"].class_names
@@ -65,9 +68,9 @@ def train(config, workdir) -> dict:
         checkpoint.check_settings(workdir, config)
         config = resuming.resumed(config, workdir)
     checkpoint.write_settings(workdir, config)
-    devices_lib.set_up(config)
     _describe(config, sources, workdir)
     with (
+        devices_lib.applied(config),
         devices_lib.out_of_memory(_MEMORY_ADVICE),
         checkpoint.full_disk(workdir),
         checkpoint.manager(
@@ -137,6 +140,7 @@ def _train_step(model, optimizer, config, source):
         in_specs=(devices_lib.REPLICATED, spec),
         out_specs=(devices_lib.REPLICATED, devices_lib.REPLICATED),
         donate_argnums=0,
+        deterministic=config.deterministic,
     )
 
 
@@ -233,9 +237,10 @@ def _evaluator(model, config):
         functools.partial(steps.eval_step, model=model, config=config),
         in_specs=(devices_lib.REPLICATED, devices_lib.SHARDED),
         out_specs=devices_lib.REPLICATED,
+        deterministic=config.deterministic,
     )
 
-    def evaluate(variables, source, split: str) -> dict:
+    def evaluate(variables: Tree, source: Any, split: str) -> dict:
         """Loss and accuracy over every example of a split."""
         began = time.monotonic()
         size = config.eval.batch_size

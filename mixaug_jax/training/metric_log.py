@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import pathlib
 
 from mixaug_jax.core import devices as devices_lib
@@ -44,7 +45,7 @@ class MetricLog:
                 file.close()
 
 
-def read(workdir) -> list[dict]:
+def read(workdir: os.PathLike | str) -> list[dict]:
     """The lines of `metrics.jsonl`; a last line cut short by a kill is left out."""
     path = pathlib.Path(workdir) / "metrics.jsonl"
     lines = []

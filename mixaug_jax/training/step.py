@@ -7,18 +7,21 @@
 """
 
 import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import clu.metrics
 import flax
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 
 from mixaug_jax import mixing
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import entries
+from mixaug_jax.core.types import Tree
 from mixaug_jax.data import transforms
 from mixaug_jax.data.speech import spectrogram
 from mixaug_jax.models import build
@@ -59,7 +62,7 @@ class EvalMetrics(clu.metrics.Collection):
     accuracy: clu.metrics.Average.from_output("correct")
 
 
-def learning_rate(config) -> optax.Schedule:
+def learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
     """Step number -> learning rate: linear warm-up, then constant, steps, or a cosine to 0.
 
     The schedule spans the steps after `resolved.rate_start`, which is 0 but for a run that has begun it anew.
@@ -84,7 +87,7 @@ def _schedule(t, length):
     return optax.join_schedules([warmup, main], [warm])
 
 
-def build_optimizer(config) -> optax.GradientTransformation:
+def build_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
     """SGD with momentum as PyTorch has it: the decay joins the gradient before the momentum, the rate multiplies last."""
     t = config.train
     sgd = optax.sgd(learning_rate(config), t.momentum or None, nesterov=t.nesterov)
@@ -92,7 +95,7 @@ def build_optimizer(config) -> optax.GradientTransformation:
 
 
 def _init(model, optimizer, config):
-    def init(key) -> State:
+    def init(key: Any) -> State:
         view = config.resolved.preprocess
         variables = model.init(key, jnp.zeros((1, view.size, view.size, len(view.mean))))
         ema = variables if config.train.ema else {}
@@ -101,22 +104,19 @@ def _init(model, optimizer, config):
     return init
 
 
-def state_shapes(model, optimizer, config) -> State:
+def state_shapes(model: Any, optimizer: Any, config: ml_collections.ConfigDict) -> State:
     """Shapes and dtypes of the state; computes nothing."""
     return jax.eval_shape(_init(model, optimizer, config), jax.random.key(0))
 
 
-def init_state(model, optimizer, config) -> State:
+def init_state(model: Any, optimizer: Any, config: ml_collections.ConfigDict) -> State:
     """The state before the first step, replicated; its weights follow from config.seed."""
     key = jax.random.key(config.seed)
     lowered = jax.jit(_init(model, optimizer, config)).lower(key)
-    # XLA's CPU backend takes tens of seconds to optimize this, which runs once.
-    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    compiled = lowered.compile(quick if jax.default_backend() == "cpu" else None)
-    return devices_lib.replicate(compiled(key))
+    return devices_lib.replicate(lowered.compile(devices_lib.quick_options())(key))
 
 
-def mixed(key, images, targets, *, config, shard):
+def mixed(key: Any, images: Any, targets: Any, *, config: ml_collections.ConfigDict, shard: Any):
     """Mixes a batch by config.mix.
 
     Args:
@@ -146,13 +146,13 @@ def mixed(key, images, targets, *, config, shard):
     key, layer_key = jax.random.split(key)
     chosen = jax.random.randint(layer_key, (), 0, len(layers))
 
-    def hidden(layer, h):
+    def hidden(layer: Any, h: Any):
         return mixer(key, h, targets, active=chosen == layers.index(layer))[0]
 
     return hidden("input", images), mixer(key, images, targets)[1], hidden
 
 
-def check_mixing(config) -> None:
+def check_mixing(config: ml_collections.ConfigDict) -> None:
     """Raises ValueError where the mixer refuses its options or these images; compiles nothing."""
     d, classes = config.data, len(config.resolved.class_names)
     count = d.batch_size // config.train.accumulate // jax.device_count()
@@ -164,7 +164,17 @@ def check_mixing(config) -> None:
     )
 
 
-def loss_fn(params, batch_stats, batch, key, *, model, config, shard, fixed=None):
+def loss_fn(
+    params: Tree,
+    batch_stats: Tree,
+    batch: Mapping,
+    key: Any,
+    *,
+    model: Any,
+    config: ml_collections.ConfigDict,
+    shard: Any,
+    fixed: Any = None,
+):
     """Cross-entropy of one micro-batch; returns (loss, (batch_stats, number of right answers)). `fixed`: other variables."""
     d = config.data
     images = transforms.device_transform(
@@ -196,7 +206,9 @@ def loss_fn(params, batch_stats, batch, key, *, model, config, shard, fixed=None
     return loss, (updated.get("batch_stats", {}), right)
 
 
-def train_step(state: State, batch: dict, *, model, optimizer, config) -> tuple[State, dict]:
+def train_step(
+    state: State, batch: dict, *, model: Any, optimizer: Any, config: ml_collections.ConfigDict
+) -> tuple[State, dict]:
     """One step on one device's share of the batch, for `devices_lib.pmap`.
 
     Args:
@@ -218,7 +230,7 @@ def train_step(state: State, batch: dict, *, model, optimizer, config) -> tuple[
     gradient = jax.value_and_grad(functools.partial(loss_fn, **given), has_aux=True)
     params = state.variables["params"]
 
-    def micro_step(batch_stats, inputs):
+    def micro_step(batch_stats: Tree, inputs: Any):
         index, micro_batch = inputs
         (loss, (batch_stats, right)), grads = gradient(
             params, batch_stats, micro_batch, jax.random.fold_in(key, index)
@@ -243,7 +255,7 @@ def train_step(state: State, batch: dict, *, model, optimizer, config) -> tuple[
 
 
 def made_step(
-    state: State, arrays: Any, *, make, count: int, model, optimizer, config
+    state: State, arrays: Any, *, make: Callable, count: int, model: Any, optimizer: Any, config: ml_collections.ConfigDict
 ) -> tuple[State, dict]:  # fmt: skip
     """`train_step` on data that a source makes on the device.
 
@@ -268,7 +280,7 @@ def _scan_mean(step, carry, inputs):
     _, out = jax.eval_shape(step, carry, jax.tree.map(lambda x: x[0], inputs))
     total = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), out)
 
-    def body(state, x):
+    def body(state: Any, x: Any):
         carry, total = state
         carry, out = step(carry, x)
         return (carry, jax.tree.map(jnp.add, total, out)), None
@@ -284,7 +296,9 @@ def _averaged(state: State, variables, decay: float):
     return jax.tree.map(lambda a, v: rate * a + (1 - rate) * v, state.ema, variables)
 
 
-def eval_step(variables, batch: dict, *, model, config) -> EvalMetrics:
+def eval_step(
+    variables: Tree, batch: dict, *, model: Any, config: ml_collections.ConfigDict
+) -> EvalMetrics:
     """Loss and accuracy of one device's share, gathered from all devices; rows with mask 0 do not count."""
     d = config.data
     images = transforms.device_transform(

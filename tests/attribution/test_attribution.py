@@ -53,6 +53,7 @@ def test_label_out_of_range(name, label):
         )
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("label", [1.0, np.arange(2), True])
 def test_label_of_another_kind(label):
     net, images = random_net()
@@ -65,6 +66,7 @@ def test_traced_label_out_of_range_counts_as_0():
     np.testing.assert_array_equal(explain(METHODS["gradient"], net, images, np.asarray([5, -1])), 0)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize(
     ("image", "message"),
@@ -258,6 +260,7 @@ def test_unknown_reduction():
         heatmap(jnp.zeros((2, 2, 3)), "mean")
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_heat_map_needs_channels():
     with pytest.raises(ValueError, match=r"attributions must be \[...,h,w,C\]; got \[4, 5\]"):
         heatmap(np.ones((4, 5)))

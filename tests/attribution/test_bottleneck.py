@@ -35,8 +35,8 @@ def test_golden(golden, metrics):
     close(ours[..., 0], metrics["iba_saliency_bits"], 5e-5)
 
     def inside(net, image, label):
-        options = ("relu3", "library", 10.0, 10, 0, 1.0, 0, noise, 0)
-        return bottleneck.bottleneck(net, image, label, stats, *options)
+        options = bottleneck.Options("relu3", noise=noise, chunk=0)
+        return bottleneck.bottleneck(net, image, label, stats, options)
 
     run = jax.jit(jax.vmap(inside, (None, 0, 0)))
     capacity, losses = run(net, arrays["x"], arrays["target"])
@@ -116,9 +116,8 @@ def test_constant_logits_need_no_information(variant):
     stats, _ = statistics(variant)
 
     def inside(net, image, label):
-        return bottleneck.bottleneck(
-            net, image, label, stats, "relu3", variant, 10.0, 50, 1, 1.0, 0, (), 0
-        )
+        options = bottleneck.Options("relu3", variant, steps=50, samples=1)
+        return bottleneck.bottleneck(net, image, label, stats, options)
 
     capacity, losses = jax.jit(jax.vmap(inside, (None, 0, 0)))(blind, images, np.arange(2))
     np.testing.assert_allclose(losses[..., 0], math.log(5), rtol=1e-6)

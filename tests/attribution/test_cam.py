@@ -106,7 +106,8 @@ def test_hirescam_is_gradcam_before_a_global_average():
     net, images = random_net(side=13)
     last = {"layer": "relu4"}
     maps = [
-        explain(METHODS[name], net, images, np.arange(2), **last) for name in ("gradcam", "hirescam")
+        explain(METHODS[name], net, images, np.arange(2), **last)
+        for name in ("gradcam", "hirescam")
     ]
     assert maps[0].shape == (2, 13, 13, 1)
     close(*maps)

@@ -7,6 +7,7 @@ import pytest
 from attribution_cases import close, explain, golden_net, random_net, score
 
 from mixaug_jax.attribution import METHODS, path
+from mixaug_jax.attribution.target import input_gradient
 
 integrated_gradients, expected_gradients = (
     METHODS["integrated_gradients"],
@@ -51,7 +52,10 @@ def test_golden_captum_trapezoid(net, arrays):
     alphas, weights = (arrays[f"ig_{k}_riemann_trapezoid"] for k in ("alphas", "weights"))
 
     def method(net, image, label):
-        return path.integrate(net, image, label, jnp.zeros_like(image), alphas, weights)
+        def gradient(x):
+            return input_gradient(net, x, label)
+
+        return path.integrate(gradient, image, jnp.zeros_like(image), (alphas, weights))
 
     ours = explain(method, net, arrays["x"], arrays["target"])
     close(ours, arrays["ig50_riemann_trapezoid"], 1e-5)

@@ -156,15 +156,27 @@ def test_rise_sees_the_baseline_where_the_mask_is_0():
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        (occlusion, {"window": 13}, "window must not be longer than the image's side of 12 pixels; got 13"),
-        (occlusion, {"window": (2, 13)}, "window must not be longer than the image's side of 12 pixels; got 13"),
+        (
+            occlusion,
+            {"window": 13},
+            "window must not be longer than the image's side of 12 pixels; got 13",
+        ),
+        (
+            occlusion,
+            {"window": (2, 13)},
+            "window must not be longer than the image's side of 12 pixels; got 13",
+        ),
         (occlusion, {"window": 0}, "window must be a positive integer or a pair"),
         (
             occlusion,
             {"window": 4, "stride": (1, 2, 3)},
             "stride must be a positive integer or a pair",
         ),
-        (feature_ablation, {"window": 13}, "window must not be longer than the image's side of 12 pixels; got 13"),
+        (
+            feature_ablation,
+            {"window": 13},
+            "window must not be longer than the image's side of 12 pixels; got 13",
+        ),
         (
             feature_ablation,
             {"masks": np.ones((2, 5, 5))},

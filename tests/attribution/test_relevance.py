@@ -260,6 +260,7 @@ def test_equal_rules_compile_once():
     assert len(traced) == 1
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("options", "message"),
     [

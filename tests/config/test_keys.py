@@ -174,7 +174,7 @@ def test_names_are_looked_up_when_they_are_checked(monkeypatch):
     with pytest.raises(ValueError, match=r"mix\.name must be one of none, cutmix, .*'also_mine'"):
         config_lib.check(config)
 
-    def also_mine(key, images, targets, *, prob=1.0, per="batch", label="mixed", shard=0):
+    def also_mine(key, images, targets, *, prob=1.0, per="batch", shard=0, depth=(1, 2)):
         return images, targets
 
     def my_method(net, image, label, *, depth=3):
@@ -188,6 +188,17 @@ def test_names_are_looked_up_when_they_are_checked(monkeypatch):
         config_lib.check(config)
     monkeypatch.setitem(models.MODELS, "mine", models.MODELS["tiny"])
     config_lib.check(config)
+    config = get_config("also_mine")
+    assert config.mix.to_dict() == {
+        "name": "also_mine",
+        "prob": 1.0,
+        "per": "batch",
+        "depth": (1, 2),
+    }
+    keys.assign(config, "mix.depth", "3,4.5")
+    config_lib.check(config)
+    with pytest.raises(ValueError, match=r"unknown key mix\.label"):
+        keys.assign(config, "mix.label", "first")
     assert "my_method" in config_lib.help_text("explain")
     assert get_config().explain.options.my_method.depth == 3
     assert keys.read_text("explain.options.my_method.depth", "4") == 4
@@ -338,7 +349,7 @@ def refused(error, said):
     assert len(text) < 25_000, said
 
 
-def test_nothing_but_sentences_and_nothing_that_is_not_allowed():
+def test_nothing_but_sentences_and_nothing_that_is_not_allowed(unchecked):
     """6000 times a setting is changed to sense and nonsense, as from a command line or by a program."""
     rng = np.random.default_rng(0)
     bases = [get_config(METHODS[k % len(METHODS)], DATA[k % len(DATA)]) for k in range(18)]

@@ -123,21 +123,26 @@ def refusal(config, **changes):
         ("speech", {"data.audio.hop": 1e-5}, "data.audio.window and data.audio.hop must last a sample at least"),
         ("speech", {"data.audio.window": 10.0, "data.audio.rate": 44_100},
          "data.audio.window * data.audio.rate must be at most 65536 samples; got 441000"),
-        ("scenes", {"dissect.layers": ("layer3", "layer5")},
-         "dissect.layers must be one of conv1, layer1, layer2, layer3, layer4, fc; got 'layer5' "
-         "(did you mean 'layer4'?)"),
-        ("scenes", {"explain.layer": "relu1"},
-         "explain.layer must be one of conv1, layer1, layer2, layer3, layer4, fc; got 'relu1'"),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit_together(data, changes, sentence):
     assert refusal(get_config("baseline", data), **changes) == sentence
 
 
-def test_weights_bring_their_own_layers():
+def test_layers_are_those_of_the_network():
     config = get_config()
-    config.weights, config.dissect.layers, config.explain.layer = "a.pth", ("block1",), "block1"
-    config_lib.check(config)
+    config.dissect.layers, config.explain.layer = ("layer3", "layer4"), "layer2"
+    config_lib.check_layers(resolved(config))
+    config.dissect.layers = ("layer3", "layer5")
+    with pytest.raises(
+        ValueError, match=r"dissect\.layers must be one of .*layer4, fc; got 'layer5'"
+    ):
+        config_lib.check_layers(resolved(config))
+    config.dissect.layers, config.explain.layer = (), "relu1"
+    with pytest.raises(
+        ValueError, match=r"explain\.layer must be one of .*layer4, fc; got 'relu1'"
+    ):
+        config_lib.check_layers(resolved(config))
 
 
 def test_difference_names_what_a_resumed_run_may_not_change():

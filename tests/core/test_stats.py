@@ -1,4 +1,4 @@
-"""A study's statistics against scipy's, and where there is nothing to compute."""
+"""Statistics against scipy's or a few plain lines, and where there is nothing to compute."""
 
 import numpy as np
 import pytest
@@ -70,6 +70,13 @@ def test_holm_by_hand():
     assert stats.holm([]).shape == (0,)
 
 
+def test_holm_by_its_definition():
+    p = RNG.uniform(0, 0.2, 9)
+    steps = [sorted(p)[i] * (len(p) - i) for i in range(len(p))]
+    expected = [min(1, max(steps[: 1 + sorted(p).index(one)])) for one in p]
+    np.testing.assert_allclose(stats.holm(p), expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("better", [1, 0, -1])
 def test_ranks_share_the_mean_among_ties(better):
     values = np.array([3.0, 1, 3, np.nan, 2])
@@ -89,17 +96,63 @@ def test_mean_ranks_are_among_the_same_competitors():
     )
 
 
-def test_bootstrap_of_means():
-    scores = RNG.normal(size=(400, 2))
+def test_one_level_of_confidence():
+    assert stats.LEVEL == 0.95
+    np.testing.assert_allclose(stats.PERCENTILES, (2.5, 97.5))
+
+
+def with_gaps(n=400):
+    """Scores of n images, [n,2], of which the second misses half."""
+    scores = RNG.normal(size=(n, 2))
     scores[::2, 1] = np.nan
+    return scores
+
+
+def test_bootstrap_is_the_mean_of_images_drawn_anew():
+    scores = with_gaps(30)
+    counts = np.random.default_rng(5).multinomial(30, np.full(30, 1 / 30), size=8)
+    expected = [np.nanmean(np.repeat(scores, count, axis=0), 0) for count in counts]
+    drawn = stats.bootstrap_means(scores, replicates=8, seed=5)
+    np.testing.assert_allclose(drawn, expected, rtol=1e-12)
+    assert np.isnan(stats.bootstrap_means(np.full((3, 1), np.nan), replicates=2)).all()
+
+
+def test_the_bootstraps_interval_is_scipys():
+    scores = with_gaps()
     drawn = stats.bootstrap_means(scores)
     assert drawn.shape == (1000, 2)
-    for column, n in ((0, 400), (1, 200)):
+    for column in (0, 1):
         values = scores[:, column][~np.isnan(scores[:, column])]
-        assert drawn[:, column].std() == pytest.approx(values.std() / np.sqrt(n), rel=0.1)
+        found = scipy_stats.bootstrap(
+            (values,), np.mean, method="percentile", confidence_level=0.95, rng=RNG
+        ).confidence_interval
         low, high = stats.percentiles(drawn[:, column])
-        expected = values.mean() + 1.96 * values.std() / np.sqrt(n) * np.array([-1, 1])
-        np.testing.assert_allclose((low, high), expected, atol=0.2 * (high - low))
+        np.testing.assert_allclose((low, high), found, atol=0.1 * (high - low))
+
+
+@pytest.mark.parametrize("n", [1, 2, 20, 1000])
+def test_percentiles_by_hand(n):
+    values = RNG.normal(size=n)
+    places = np.array([0.025, 0.975]) * (n - 1)
+    below = np.minimum(places.astype(int), max(0, n - 2))
+    ordered = np.append(np.sort(values), np.sort(values)[-1:])
+    expected = ordered[below] + (places - below) * (ordered[below + 1] - ordered[below])
+    shuffled = RNG.permutation(np.append(values, [np.nan] * 3))
+    np.testing.assert_allclose(stats.percentiles(shuffled), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("hits", "count"), [(0, 1), (1, 1), (0, 50), (3, 10), (49, 50), (700, 1000)]
+)
+def test_wilsons_interval_solves_its_equation(hits, count):
+    """Its ends p are where |share - p| is the normal quantile times p's own standard error."""
+    share, z = hits / count, scipy_stats.norm.ppf(0.975)
+    low, high = stats.wilson(share, count)
+    for end in (low, high):
+        error = np.sqrt(end * (1 - end) / count)
+        np.testing.assert_allclose(abs(share - end), z * error, rtol=1e-9, atol=1e-12)
+    assert 0 <= low <= share <= high <= 1
+    assert low < high
 
 
 def test_bootstrap_draws_the_same_images_for_every_network():
@@ -109,3 +162,16 @@ def test_bootstrap_draws_the_same_images_for_every_network():
     single = stats.bootstrap_means([[0.25]], replicates=3)
     np.testing.assert_array_equal(single, np.full((3, 1), 0.25))
     assert np.isnan(stats.percentiles([])).all()
+
+
+def test_image_weights_are_poisson_and_know_only_their_image():
+    weights = stats.image_weights(3000, replicates=20, seed=4)
+    assert weights.dtype == np.int32
+    for image in (0, 17, 2999):
+        uniform = np.random.Generator(np.random.Philox(key=[4, image])).random(20)
+        np.testing.assert_array_equal(weights[image], scipy_stats.poisson.ppf(uniform, 1))
+    np.testing.assert_array_equal(stats.image_weights(40, 20, 4), weights[:40])
+    np.testing.assert_array_equal(stats.image_weights(40, 5, 4), weights[:40, :5])
+    assert not np.array_equal(stats.image_weights(40, 20, 5), weights[:40])
+    share = np.bincount(weights.ravel()) / weights.size
+    np.testing.assert_allclose(share[:5], scipy_stats.poisson.pmf(range(5), 1), atol=0.005)

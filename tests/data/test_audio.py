@@ -173,6 +173,7 @@ def test_a_picture_of_any_length(samples, kind):
 
 
 @pytest.mark.parametrize("samples", [np.zeros(0), np.array([0.1, np.nan]), np.zeros((3, 1))])
+@pytest.mark.usefixtures("unchecked")
 def test_samples_that_make_no_picture(samples):
     with pytest.raises(ValueError, match="samples must be one or more finite numbers"):
         recordings.picture(samples, 16, config("").data.audio)

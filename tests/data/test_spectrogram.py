@@ -25,7 +25,7 @@ def test_librosas_arrays(i):
     band_options = {name: value for name, value in options.items() if name != "hop"}
     filters = spectrogram.mel_filters(**band_options)
     np.testing.assert_allclose(filters, STORED[f"filters_{i}"], rtol=1e-5, atol=1e-9)
-    power = spectrogram.mel_power(STORED[f"wave_{i}"], **options)
+    power = spectrogram.mel_power(STORED[f"wave_{i}"], spectrogram.Mel(**options))
     wanted = STORED[f"power_{i}"]
     np.testing.assert_allclose(power, wanted, rtol=1e-4, atol=1e-6 * wanted.max())
     levels = spectrogram.decibels(power, span=30.0)
@@ -35,7 +35,7 @@ def test_librosas_arrays(i):
 def test_librosa_itself():
     librosa = pytest.importorskip("librosa", reason="only oracles need librosa")
     wave = mel_golden.waves(22050, 512, 200)
-    mine = spectrogram.mel_power(wave, rate=22050, window=512, hop=200, bands=32, low=100)
+    mine = spectrogram.mel_power(wave, spectrogram.Mel(22050, 512, 200, bands=32, low=100))
     options = {"n_fft": 512, "hop_length": 200, "n_mels": 32, "fmin": 100}
     wanted = librosa.feature.melspectrogram(y=wave, sr=22050, center=False, **options)
     np.testing.assert_allclose(mine, wanted, rtol=1e-4, atol=1e-6 * wanted.max())
@@ -59,7 +59,7 @@ def by_hand(wave, rate, window, hop, bands):
 @pytest.mark.parametrize("samples", [1, 5, 63, 64, 65, 87, 88, 89, 200])
 def test_every_sample_is_in_a_frame(samples):
     wave = np.random.default_rng(samples).normal(size=samples).astype(np.float32)
-    power = spectrogram.mel_power(wave, **BANDS)
+    power = spectrogram.mel_power(wave, spectrogram.Mel(**BANDS))
     wanted = by_hand(wave, 8000, 64, 24, 8)
     assert power.shape == wanted.shape == (8, spectrogram.frame_count(samples, 64, 24))
     np.testing.assert_allclose(power, wanted, rtol=1e-4, atol=1e-6 * wanted.max())
@@ -67,7 +67,7 @@ def test_every_sample_is_in_a_frame(samples):
 
 def test_a_hop_longer_than_the_window():
     assert spectrogram.frame_count(100, 10, 60) == 3
-    power = spectrogram.mel_power(np.ones(70, np.float32), rate=8000, window=64, hop=100, bands=4)
+    power = spectrogram.mel_power(np.ones(70, np.float32), spectrogram.Mel(8000, 64, 100, 4))
     assert power.shape == (4, 2)
     assert np.asarray(power)[:, 1].max() == 0
 

@@ -81,7 +81,7 @@ def test_maps_are_made_once_for_each_setting(tmp_path):
     assert first.settings == again.settings
     for other in (
         {"size": 8},
-        {"size": 16, "images": 5},
+        {"size": 16, "max_images": 5},
         {"size": 16, "settings": {"colors": "off"}},
     ):
         before = len(reads)
@@ -127,10 +127,10 @@ def test_images_without_masks_are_left_out(tmp_path):
 
     source = changed(planted.source(), some)
     maps = concepts.make_label_maps(concepts.add_colors(source), NET, tmp_path, size=16)
-    assert maps.images.tolist() == [1, 2, 4, 5, 7, 8, 10, 11]
+    assert maps.indices.tolist() == [1, 2, 4, 5, 7, 8, 10, 11]
     assert maps.maps.shape == (8, 16, 16, 3)
     with pytest.raises(concepts.NoMasksError, match="none of the 1 images has a mask"):
-        concepts.make_label_maps(source, NET, tmp_path, size=16, images=1)
+        concepts.make_label_maps(source, NET, tmp_path, size=16, max_images=1)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_images_without_masks_are_left_out(tmp_path):
         (lambda c: c + np.uint8(1), "image 3 holds label 5; the vocabulary goes from 0 to 4"),
         (lambda c: c.astype(np.int8) - 1, "image 3 holds label -1"),
         (lambda c: c[..., :1], "image 3 has 1 slots a pixel; those before it have 2"),
-        (lambda c: c / 2, "image 3 is float"),
+        (lambda c: c / 2, "image 3 must be of integers; got float"),
     ],
 )
 def test_bad_label_maps(tmp_path, change, message):
@@ -326,6 +326,6 @@ def test_bad_broden(broden_folder):
     label = (folder / "label.csv").read_text()
     (folder / "label.csv").write_text(label.replace("object(3)", "smell(3)"))
     with pytest.raises(
-        ValueError, match=r"category 'smell\(3\)'; the categories are object, scene"
+        ValueError, match=r"one of the categories object, scene; got 'smell\(3\)'"
     ):
         broden.open_broden(folder, 8)

@@ -1,4 +1,4 @@
-"""A segmentation network as the source of concepts: numbers, the files that keep them, and the layer."""
+"""A segmentation network as the source of concepts: numbers, the files that keep them, and the stage."""
 
 import concurrent.futures
 import functools
@@ -217,7 +217,7 @@ def trained(tmp_path_factory):
 
 def settings(weights, **options):
     config = toy.config(epochs=1)
-    config.dissect.update({"images": 6, "shuffles": 2, "replicates": 2, "layers": ("relu4",)})
+    config.dissect.update({"max_images": 6, "shuffles": 2, "replicates": 2, "layers": ("relu4",)})
     config.dissect.update({"segmenter": str(weights), "segmenter_sizes": (64,)} | options)
     config.dissect.random_baseline = False
     return config
@@ -280,8 +280,8 @@ def test_the_stage_goes_on_after_a_kill(trained, weights, tmp_path, calls, monke
     ("options", "message"),
     [
         ({"segmenter": "nowhere"}, "dissect.segmenter=nowhere is no folder"),
-        ({"segmenter_sizes": (16,)}, "dissect.segmenter_sizes must be sizes of 32 pixels or more"),
-        ({"segmenter_sizes": ()}, "dissect.segmenter_sizes must be sizes of 32 pixels or more"),
+        ({"segmenter_sizes": (16,)}, "segmenter_sizes must be an integer of at least 32 .* got 16"),
+        ({"segmenter_sizes": ()}, r"segmenter_sizes must be 1 to 16 values, .* got \(\)"),
         ({"colors": "none.npy"}, "color table none.npy must be"),
     ],
 )

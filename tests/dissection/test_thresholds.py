@@ -103,7 +103,7 @@ def test_misses_of_the_pilot_are_found(monkeypatch):
 def test_counts_go_to_the_host_before_they_overflow(monkeypatch):
     activations = make_activations(6, 4, 4, 10)
     right = quantile(activations, 0.05, size=(12, 12))
-    monkeypatch.setattr(thresholds.streaming, "LIMIT", 2 * 144)
+    monkeypatch.setattr(thresholds.walk, "LIMIT", 2 * 144)
     found = quantile(activations, 0.05, size=(12, 12), batch_size=1, devices=jax.devices()[:1])
     np.testing.assert_array_equal(found, right)
 
@@ -145,19 +145,20 @@ def test_reads_a_memory_map_in_slices(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"q": 0.0}, "between 0 and 1"),
-        ({"q": 1.0}, "between 0 and 1"),
-        ({"q": float("nan")}, "between 0 and 1"),
+        ({"q": 0.0}, "above 0 and below 1"),
+        ({"q": 1.0}, "above 0 and below 1"),
+        ({"q": float("nan")}, "above 0 and below 1"),
         ({"over": "pooled"}, "upsampled, raw"),
         ({"rule": "higher"}, "linear, hazen, inverted_cdf"),
         ({"padding": "reflect"}, "edge, zero"),
         ({"size": None}, r"\(H, W\)"),
         ({"size": (0, 4)}, r"\(H, W\)"),
         ({"activations": np.zeros((0, 4, 4, 2), np.float32)}, "at least one image"),
-        ({"activations": np.zeros((4, 4, 2), np.float32)}, r"\[N, h, w, U\]"),
+        ({"activations": np.zeros((4, 4, 2), np.float32)}, r"\[N,h,w,U\]"),
         ({"activations": np.full((2, 4, 4, 2), np.nan, np.float32)}, "image 0 hold NaN"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_bad_arguments(options, message):
     arguments = {
         "activations": np.ones((2, 4, 4, 2), np.float32),

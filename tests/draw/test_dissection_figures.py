@@ -46,7 +46,7 @@ def test_unique_concepts_by_category(found):
     assert labels == ["object", "part", "material", "total"]
     assert bars(figure) == [[2, 1, 0, 3]] * 3
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert {"run", "shuffled labels", "resampled images, 5-95 %"} == set(legend)
+    assert {"run", "shuffled labels", "resampled images, 2.5-97.5 %"} == set(legend)
     marks = figure.axes[0].collections[0].get_offsets()
     assert marks[3, 1] == pytest.approx(found.null[:, 0, 1, 0].sum(-1).mean(), abs=0.01)
 

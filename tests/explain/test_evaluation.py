@@ -93,6 +93,35 @@ def test_sensitivity_n_is_pooled_over_images(tmp_path):
     assert "sensitivity_n_pooled" not in {r.score for r in evaluation.summarize(made_up([1.0]))}
 
 
+def test_a_table_of_methods_and_controls():
+    """On the console other views of a score are left out; without scores there is a line all the same."""
+    control = score_cases.said("pointing_game", "deletion", kind="control", title="random")
+    random = made_up([0.0, 0.5, 1.0, 0.0], deletion=[[0.5, 0.25]] * 4)
+    settings = random.settings | {"method": "random"}
+    results = {
+        "random": dataclasses.replace(random, entries=control, settings=settings),
+        "gradient": made_up([1.0, 0.0, 1.0, np.nan], deletion=[[1.0, 0.0]] * 4),
+    }
+    rows = evaluation.table(results)
+    scores = ["pointing_game", "pointing_game_class_mean", "deletion"]
+    expected = [["gradient", "method", score] for score in scores]
+    assert [row[:3] for row in rows] == expected + [["random", "control", s] for s in scores]
+    assert all(len(row) == len(evaluation.HEADER) for row in rows)
+    for one in results.values():
+        one.scores["pointing_game_difficult"] = np.ones(4)
+    control["scores"] |= score_cases.said("pointing_game_difficult")["scores"]
+    head, names, *lines = evaluation.summary(results).splitlines()
+    assert "means over 4 images" in head
+    assert names.split() == ["pointing_game", "deletion"]
+    assert [line.split() for line in lines] == [
+        ["random", "0.375", "0.375"],
+        ["gradient", "0.667", "0.500"],
+    ]
+    bare = {name: dataclasses.replace(one, scores={}) for name, one in results.items()}
+    assert len(evaluation.summary(bare).splitlines()) == 1
+    assert evaluation.table(bare) == []
+
+
 def test_an_empty_difficult_subset_has_no_row():
     values = made_up([1.0, 0.0])
     values.scores["pointing_game_difficult"] = np.full(2, np.nan)

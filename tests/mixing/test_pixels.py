@@ -195,6 +195,7 @@ def test_wrong_options_of_one(batch, name, given, says):
         MIXERS[name](jax.random.key(0), *batch, **given)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("images", "targets", "says"),
     [

@@ -105,6 +105,7 @@ def test_misread_noise_has_nothing_to_do_with_the_content():
     assert (int(released[0][0]), int(released[1][0])) != tuple(int(x[0]) for x in intended)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("batch", "given", "says"),
     [

@@ -13,7 +13,7 @@ from test_weights import LOGITS, close, importing, recipe_state, run, shapes
 
 from mixaug_jax.attribution import rules
 from mixaug_jax.models import MODELS, Net, Preprocess, efficientnet_lite, weights
-from mixaug_jax.models.efficientnet_lite import grouped_conv, same_pad, shifted_sum
+from mixaug_jax.models.efficientnet_lite import depthwise, grouped_conv, same_pad, shifted_sum
 
 # Counted in the PyTorch port of the authors' code.
 PARAMETERS = [4_652_008, 5_416_680, 6_092_072, 8_197_096, 13_006_568]
@@ -97,7 +97,7 @@ def test_gradients_of_the_depthwise_convolution(height, width, size, stride):
     def gradients(f):
         return jax.jit(jax.grad(lambda x, k: (f(x, k, stride) * weights).sum(), (0, 1)))(x, kernel)
 
-    for ours, xlas in zip(gradients(shifted_sum), gradients(grouped_conv), strict=True):
+    for ours, xlas in zip(gradients(depthwise), gradients(grouped_conv), strict=True):
         close(ours, xlas, 1e-5)
 
 

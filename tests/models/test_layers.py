@@ -215,7 +215,7 @@ def test_max_pool_pads_with_minus_infinity():
     np.testing.assert_array_equal(y[0, :, :, 0], [[-1, -2], [-5, -6]])
 
 
-STAGES = ("a", "b", "c")
+LAYERS = ("a", "b", "c")
 
 
 @pytest.mark.parametrize(
@@ -230,16 +230,16 @@ STAGES = ("a", "b", "c")
     ],
 )
 def test_layers_between(start, stop, expected):
-    assert layers.layers_between(STAGES, start, stop) == tuple(expected)
+    assert layers.layers_between(LAYERS, start, stop) == tuple(expected)
 
 
-def test_unknown_stage_lists_the_right_ones():
-    with pytest.raises(ValueError, match="'d' for start; this network has a, b, c"):
-        layers.layers_between(STAGES, "d", "")
-    with pytest.raises(ValueError, match="'layer1' for stop"):
-        layers.layers_between(STAGES, "", "layer1")
+def test_unknown_layer_lists_the_right_ones():
+    with pytest.raises(ValueError, match="layer must be one of a, b, c; got 'd'"):
+        layers.layers_between(LAYERS, "d", "")
+    with pytest.raises(ValueError, match="layer must be one of a, b, c; got 'layer1'"):
+        layers.layers_between(LAYERS, "", "layer1")
     with pytest.raises(ValueError, match="'a' comes before layer 'b'"):
-        layers.layers_between(STAGES, "b", "a")
+        layers.layers_between(LAYERS, "b", "a")
 
 
 def plain_affine(name, linear, x, kernel, bias):

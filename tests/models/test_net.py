@@ -2,12 +2,16 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 from test_resnet import close, images, random_net, randomized
 
+from mixaug_jax.attribution import METHODS
+from mixaug_jax.attribution.target import map_shapes
 from mixaug_jax.models import MODELS, Net, Preprocess
+from mixaug_jax.models.layers import StagedModel
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +100,63 @@ def test_rules_can_be_taken_back(net):
 
 
 def test_unknown_layer(net):
-    for call in (net.features, net.from_features):
+    x = images(16, 16)
+    calls = {
+        "layer": lambda: net.features(x, "layer4"),
+        "layers": lambda: net.capture(x, ("relu1", "layer4")),
+        "start": lambda: net.between(x, "layer4"),
+        "stop": lambda: net.between(x, "relu1", "layer4"),
+    }
+    for key, call in calls.items():
         with pytest.raises(
-            ValueError, match=r"'layer4' .* this network has relu1, relu3, relu4, fc"
+            ValueError, match=f"^{key} must be one of relu1, relu3, relu4, fc; got 'layer4'"
         ):
-            call(images(16, 16), "layer4")
+            call()
+    with pytest.raises(ValueError, match=r"layer must be one of .*did you mean 'relu3'"):
+        net.logits(x, layer="relu_3", value=x)
+
+
+def test_all_layers_in_one_pass(net):
+    x = images(16, 16)
+    found = net.capture(x, ("fc", "relu3"))
+    assert list(found) == ["relu3", "fc"]
+    for layer, h in found.items():
+        close(h, net.features(x, layer))
+        assert net.maps(layer, h) is h
+    close(net.logits(x, layer="relu3", value=found["relu3"]), found["fc"])
+
+
+class Tokens(StagedModel):
+    """Four tokens of an image's quarters, then their mean."""
+
+    layers = ("tokens", "fc")
+
+    def run(self, layer, x, train):
+        if layer == "fc":
+            return self.dense("fc", x.mean(1), 3)
+        rows = [x[:, i : i + 8, j : j + 8].mean((1, 2)) for i in (0, 8) for j in (0, 8)]
+        return jnp.stack(rows, 1)
+
+    @nn.nowrap
+    def maps(self, layer, h):
+        return h.reshape(len(h), 2, 2, -1) if layer == "tokens" else h
+
+
+def test_tokens_are_laid_out_as_maps():
+    x = images(16, 16)
+    net = Net(Tokens(), Tokens().init(jax.random.key(0), x), Preprocess(16))
+    assert map_shapes(net, x[0]) == {"tokens": (2, 2, 3)}
+    explained = METHODS["gradcam"](net, x[0], 1, resize="nearest")
+    h = net.features(x[:1], "tokens")
+    slope = jax.grad(lambda h: net.logits(x[:1], layer="tokens", value=h)[0, 1])(h)[0]
+    expected = np.maximum(h[0] @ slope.mean(0), 0).reshape(2, 2)
+    close(explained[::8, ::8, 0], expected)
+
+
+def test_new_variables_are_those_of_init(net):
+    fresh = net.reinitialized(jax.random.key(4), images(16, 16)[0])
+    expected = net.model.init(jax.random.key(4), images(16, 16))
+    jax.tree.map(np.testing.assert_array_equal, fresh.variables, expected)
 
 
 def test_one_image_of_a_batch_at_a_time(net):
@@ -182,8 +238,8 @@ def test_gray_images():
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((8, 8, 4), np.uint8), r"must be uint8 .* this one is uint8 \[8, 8, 4\]"),
-        (np.zeros((8, 8, 3), np.float32), "this one is float32"),
+        (np.zeros((8, 8, 4), np.uint8), r"must be uint8 .*; got uint8 \[8, 8, 4\]"),
+        (np.zeros((8, 8, 3), np.float32), "got float32"),
         (np.zeros((2, 8, 8, 3), np.uint8), r"\[2, 8, 8, 3\]"),
         (np.zeros((3, 8, 3), np.uint8), "3 x 8 pixels, smaller than the cut of 4"),
     ],
@@ -196,10 +252,10 @@ def test_preprocess_refuses(image, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resize": 16}, "resize is 16 pixels, but size cuts out 32"),
-        ({"order": "hsv"}, "allowed are 'rgb' and 'bgr'"),
-        ({"interpolation": "lanczos"}, "allowed are nearest, bilinear, bicubic"),
-        ({"mean": (0.5,)}, "mean has 1 values and std 3"),
+        ({"resize": 16}, "resize must be 0 or at least size, 32 pixels; got 16"),
+        ({"order": "hsv"}, "order must be one of rgb, bgr; got 'hsv'"),
+        ({"interpolation": "lanczos"}, "interpolation must be one of nearest, bilinear, bicubic"),
+        ({"mean": (0.5,)}, "mean and std must have 3 values each, or 1 each; got 1 and 3"),
     ],
 )
 def test_preprocess_options(options, message):

@@ -176,10 +176,10 @@ def test_segment_averages_sizes(monkeypatch):
         (
             np.zeros((64, 64), np.uint8),
             (64,),
-            r"must be uint8 \[H,W,3\]; this one is uint8 \[64, 64\]",
+            r"must be uint8 \[H,W,3\]; got uint8 \[64, 64\]",
         ),
-        (np.zeros((64, 64, 3), np.float32), (64,), "this one is float32"),
-        (np.zeros((64, 64, 3), np.uint8), (), "at least one is needed"),
+        (np.zeros((64, 64, 3), np.float32), (64,), "got float32"),
+        (np.zeros((64, 64, 3), np.uint8), (), r"sizes must be one or more.* got \(\)"),
         (np.zeros((64, 64, 3), np.uint8), (16,), "none below 32 pixels"),
     ],
 )

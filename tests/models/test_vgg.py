@@ -35,7 +35,7 @@ def test_pytorch_gives_the_same_logits(name, stem):
     close(check_layers(net, x), vgg(net.variables, batch))
 
 
-def test_stages_by_stem():
+def test_layers_by_stem():
     blocks = ("conv1", "conv2", "conv3", "conv4", "conv5")
     assert MODELS["vgg16"](10).layers == (*blocks, "fc6", "fc7", "fc8")
     assert MODELS["vgg16"](10, stem="cifar").layers == (*blocks, "fc")

@@ -13,6 +13,7 @@ from mixaug_jax.data.source import Source
 from mixaug_jax.models import Preprocess
 from mixaug_jax.occlusion import outcomes, sweeping
 from mixaug_jax.occlusion.grid import Grid
+from mixaug_jax.occlusion.sweeping import Options
 
 
 def source(images=11, side=6, seed=1):
@@ -44,7 +45,7 @@ WIDE = small(
 @pytest.fixture(scope="module")
 def swept():
     return sweeping.sweep(
-        seen_net(), source(), range(11), grid=WIDE, labels=("true", "predicted", 2)
+        seen_net(), source(), range(11), Options(WIDE, labels=("true", "predicted", 2))
     )
 
 
@@ -78,9 +79,7 @@ def test_batches_and_devices_do_not_matter(swept, batch_size, devices):
         seen_net(),
         source(),
         range(11),
-        grid=WIDE,
-        labels=("true", "predicted", 2),
-        batch_size=batch_size,
+        Options(WIDE, labels=("true", "predicted", 2), batch_size=batch_size),
         devices=jax.devices()[:devices],
     )
     np.testing.assert_allclose(again.loss, swept.loss, rtol=0, atol=2e-6)
@@ -89,12 +88,12 @@ def test_batches_and_devices_do_not_matter(swept, batch_size, devices):
 
 def test_other_images_do_not_matter(swept):
     """But for the data's mean: of the images 3 and 7 alone, noise and random removals are the same."""
-    some = sweeping.sweep(seen_net(), source(), (3, 7), grid=WIDE)
+    some = sweeping.sweep(seen_net(), source(), (3, 7), Options(WIDE))
     noise = swept.index[..., 1]
     np.testing.assert_allclose(
         some.loss[some.job[0]][:, noise], swept.loss[swept.job[0, [3, 7]]][:, noise], atol=2e-6
     )
-    other = sweeping.sweep(seen_net(), source(), (3, 7), grid=WIDE, seed=1)
+    other = sweeping.sweep(seen_net(), source(), (3, 7), Options(WIDE, seed=1))
     assert np.abs(other.loss - some.loss)[:, noise[:, 2]].max() > 0.01
 
 
@@ -123,7 +122,7 @@ def test_the_outcome_by_hand(swept):
 
 
 def made(changes, labels=("true", "predicted")):
-    """A sweep whose accuracy changes by -1, 0 or 1 of each image and removal: [L, N, D]."""
+    """A sweep whose accuracy changes by -1, 0 or 1 of each image and removal: [L,N,D]."""
     changes = np.asarray(changes)
     count, images, cells = changes.shape
     correct = np.concatenate([np.zeros((count, images, 1)), changes], -1) + (
@@ -196,7 +195,7 @@ def test_a_comparison_is_paired():
     width = np.diff(interval[0, 1])[0] / (difference.std() / math.sqrt(50))
     assert 3.4 < width < 4.4, "about 2 x 1.96 standard errors"
     np.testing.assert_allclose(found.loss, -found.accuracy, atol=1e-12)
-    with pytest.raises(ValueError, match="two sweeps or more, not 1"):
+    with pytest.raises(ValueError, match="two sweeps or more; got 1"):
         sweeping.compare({"a": made(base)})
     odd = made(base)
     odd.settings["images"] = 1
@@ -233,12 +232,12 @@ def test_save_and_load(swept, tmp_path):
         ({"rankings": ("grad",)}, "rankings must be one of gradient, abs_gradient.*got 'grad'"),
         ({"selections": ()}, "selections must be one or more different entries"),
         ({"values": ("zero", "zero")}, "values must be one or more different entries"),
-        ({"shares": (5, 120)}, "shares must lie in 0..100 percent, not 120"),
-        ({"shares": (-1,)}, "shares must lie in 0..100 percent, not -1"),
-        ({"shares": (float("nan"),)}, "shares must lie in 0..100 percent, not nan"),
-        ({"shares": 5}, "shares must be one or more different entries, not 5"),
-        ({"shares": ("5",)}, "shares must lie in 0..100 percent, not '5'"),
-        ({"shares": (True,)}, "shares must lie in 0..100 percent, not True"),
+        ({"shares": (5, 120)}, "shares must lie in 0..100 percent; got 120"),
+        ({"shares": (-1,)}, "shares must lie in 0..100 percent; got -1"),
+        ({"shares": (float("nan"),)}, "shares must lie in 0..100 percent; got nan"),
+        ({"shares": 5}, "shares must be one or more different entries; got 5"),
+        ({"shares": ("5",)}, "shares must lie in 0..100 percent; got '5'"),
+        ({"shares": (True,)}, "shares must lie in 0..100 percent; got True"),
         ({"rankings": "gradient"}, "rankings must be one or more different entries"),
         ({"window": (0, 2)}, "window must be a positive integer or a pair of them"),
         ({"window": (2,)}, "window must be a positive integer or a pair of them"),
@@ -247,6 +246,7 @@ def test_save_and_load(swept, tmp_path):
         ({"steps": 0}, "steps must be an integer of at least 1"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_grids_that_cannot_be(changes, message):
     with pytest.raises(ValueError, match=message):
         Grid(**changes)
@@ -259,32 +259,45 @@ def test_a_grid_of_lists_arrays_and_numpy_integers(swept):
     assert grid == WIDE
     assert hash(grid) == hash(WIDE)
     assert Grid(window=8) == Grid(window=[integer(8), 8]) == Grid(window=(8, 8))
-    given = {"grid": grid, "labels": ["true", "predicted", integer(2)], "seed": integer(0)}
-    again = sweeping.sweep(seen_net(), source(), np.arange(11), **given)
+    options = Options(grid, labels=["true", "predicted", integer(2)], seed=integer(0))
+    again = sweeping.sweep(seen_net(), source(), np.arange(11), options)
     assert again.settings == swept.settings
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"images": ()}, "there are no images"),
-        ({"images": (99,)}, "images must lie in 0..10, not 99"),
-        ({"images": (0, -1)}, "images must lie in 0..10, not -1"),
-        ({"images": 3}, "images must be indices, integers"),
-        ({"images": (0.5,)}, "images must be indices, integers"),
-        ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
-        ({"batch_size": -1}, "batch_size must be an integer of at least 1, got -1"),
-        ({"threads": 0}, "threads must be an integer of at least 1, got 0"),
-        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
-        ({"seed": 2**32}, "seed must lie in 0..2"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1; got 0"),
+        ({"batch_size": -1}, "batch_size must be an integer of at least 1; got -1"),
+        ({"threads": 0}, "threads must be an integer of at least 1; got 0"),
+        ({"seed": -1}, "seed must be an integer of at least 0 and at most 4294967295; got -1"),
+        ({"seed": 2**32}, "at most 4294967295; got 4294967296"),
+        ({"precision": "most"}, "precision must be one of default, high, highest; got 'most'"),
         ({"labels": 3}, "labels must be a tuple, such as"),
         ({"labels": "true"}, "labels must be a tuple, such as"),
         ({"labels": ("wrong",)}, "labels must be 'true', 'predicted' or numbers of classes"),
         ({"labels": ()}, "labels must be"),
-        ({"labels": (4,)}, "label must be in 0..3, got 4"),
-        ({"grid": Grid(window=(3, 7))}, "larger than the image's"),
     ],
 )
-def test_sweeps_that_cannot_be(options, message):
+@pytest.mark.usefixtures("unchecked")
+def test_options_that_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        sweeping.sweep(seen_net(), source(), **({"images": range(3)} | options))
+        Options(**options)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"indices": ()}, "there are no images"),
+        ({"indices": (99,)}, "indices must lie in 0..10; got 99"),
+        ({"indices": (0, -1)}, "indices must lie in 0..10; got -1"),
+        ({"indices": 3}, r"indices must be integers \[N\]; got int64 \[\]"),
+        ({"indices": (0.5,)}, r"indices must be integers \[N\]; got float64 \[1\]"),
+        ({"options": Options(labels=(4,))}, "label must be in 0..3; got 4"),
+        ({"options": Options(Grid(window=(3, 7)))}, "must not be larger than the image's"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_sweeps_that_cannot_be(given, message):
+    with pytest.raises(ValueError, match=message):
+        sweeping.sweep(seen_net(), source(), **({"indices": range(3)} | given))

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 
 import mixaug_jax
-from mixaug_jax import data, dissection, main, models
+from mixaug_jax import data, dissection, models
 from mixaug_jax.models import upernet, weights
 from mixaug_jax.papers.released import table
 from mixaug_jax.stages import weights as import_stage
@@ -263,8 +263,10 @@ def test_the_command_names_missing_files(tmp_path):
     command.append(f"--workdir={tmp_path / 'run'}")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: table.dir='' must be a folder of weights, baseline.pth")
+    assert done.stderr.startswith(
+        "error: released.dir='' must be a folder of weights, baseline.pth"
+    )
     assert len(done.stderr.strip().splitlines()) == 1
-    with pytest.raises(ValueError, match="is done as a whole: leave out --stage=train"):
-        main._run_layers(settings(tmp_path), str(tmp_path / "run"), "train")
+    with pytest.raises(ValueError, match=r"config\.stages is released; leave out --stage=train"):
+        mixaug_jax.run(settings(tmp_path), tmp_path / "run", "train")
     assert not (tmp_path / "run").exists()

@@ -45,7 +45,7 @@ def _noise():
 
 @pytest.fixture(scope="module")
 def run(dissected, tmp_path_factory):
-    """A working directory with results of every layer but anomaly, and its report."""
+    """A working directory with results of every stage but occlude, and its report."""
     run = reports.write_run(tmp_path_factory.mktemp("run"), dissected)
     mixaug_jax.write_report(run)
     return run
@@ -67,11 +67,10 @@ def test_what_a_run_says(built):
     assert "pixels has 3 unique concepts at IoU > 0.04" in found.text
     assert "with label maps shuffled against the images, chance gives" in found.text
     assert (
-        "The peak of gradcam lies on the object in 75% of 40 images (resampled images: 70% to 80%); a random pixel does in "
-        "12%; the image's center does in 62%. Deleting pixels in the order of gradcam leaves an area of 0.250 under the curve "
-        "(resampled images: 0.200 to 0.300; smaller is better); in random order it is 0.500."
+        "Pointing game of Grad-CAM: 0.750 (0.700 to 0.800 over 40 images; larger is better); center 0.625; random 0.125. "
+        "Area under the deletion curve of Grad-CAM: 0.250 (0.200 to 0.300 over 40 images; smaller is better); random 0.500."
     ) in found.text
-    assert "anomaly: not run (--stage=occlude)." in found.text
+    assert "occlude: not run (--stage=occlude)." in found.text
     assert "Smaller is better for deletion." in found.text
 
 
@@ -119,12 +118,12 @@ def test_what_is_missing_is_said(tmp_path):
     for said in (
         "train: not run (there is no metrics.jsonl).",
         "dissect: not run (--stage=dissect).",
-        "attribute: not run (--stage=explain).",
+        "explain: not run (--stage=explain).",
         "there is no versions.json",
     ):
         assert said in text
     assert "unique concepts at" not in text
-    assert "The peak of" not in text
+    assert "Pointing game of" not in text
 
 
 def test_imported_weights_have_no_training(tmp_path):
@@ -319,7 +318,7 @@ def test_dissections_of_many_checkpoints(dissected, tmp_path):
 
 def test_occlusion(tmp_path):
     run = reports.write_run(tmp_path / "run", scores=())
-    reports.write_anomaly(run / "occlusion" / "8")  # of --checkpoint=all
+    reports.write_occlusion(run / "occlusion" / "8")  # of --checkpoint=all
     found = reports.Page(writing.write_report(run))
     assert "1 of 4 ranked by the loss of the true label; 1 of 4 ranked by" in found.text
     assert (
@@ -334,7 +333,7 @@ def test_occlusion(tmp_path):
 
 
 def test_resampled_counts_are_no_interval_of_the_count(run, built):
-    assert "resampled images:" not in built.text.partition("The peak of")[0]
+    assert "resampled images:" not in built.text.partition("Pointing game of")[0]
     with (run / "report" / "unique.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert all(re.fullmatch(r"\d+ to \d+", row["resampled images"]) for row in rows)
@@ -357,9 +356,9 @@ def test_no_working_directory_is_an_error(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_layer(run):
+def test_the_stage(run):
     command = [sys.executable, "-m", "mixaug_jax.main", "--config=configs/mixup.py"]
     command += ["--stage=report", f"--workdir={run}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == f"report {run / 'report' / 'report.html'}"
+    assert f"report {run / 'report' / 'report.html'}" in done.stdout.splitlines()

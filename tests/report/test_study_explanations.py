@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import reports
+import score_cases
 import studies
 import toy
 
@@ -24,7 +25,7 @@ def write(run, method, shift):
     """A method's maps, whose curve starts at 1 + shift."""
     curve = np.linspace(1, 0, 5, dtype=np.float32) + np.float32(shift)
     values = {"pointing_game": HITS, "deletion": curve.mean()}
-    settings = {"scores": {"deletion": {"output": "prob"}}, "region": "", "label": "true"}
+    settings = {"region": "", "label": "true"}
     found = studies.explanations(method, values, **settings)
     heat = np.random.default_rng(len(run.name)).normal(size=(6, SIDE, SIDE)).astype(np.float32)
     curves = {"deletion": np.tile(curve, (6, 1))}
@@ -72,7 +73,7 @@ def test_sheet_has_the_images_with_a_region(made):
     seed, found = study_explanations.results(made[1])
     assert (seed, [*found]) == (0, ["baseline", "cutmix"])
     assert study_explanations._shown(found["baseline"]).tolist() == [0, 2, 3, 5]
-    nothing = dataclasses.replace(found["baseline"], scores={})
+    nothing = dataclasses.replace(found["baseline"], entries=score_cases.said("deletion"))
     assert study_explanations._shown(nothing).tolist() == [0, 1, 3, 4]
 
 
@@ -105,7 +106,7 @@ def test_maps_of_other_images_are_not_beside_these(made, tmp_path):
     shutil.copytree(folder / "cutmix" / "0" / "attribution", other / "attribution")
     path = other / "attribution" / "gradcam.npz"
     one = evaluation.load(path)
-    evaluation.save(dataclasses.replace(one, images=one.images + 1), path)
+    evaluation.save(dataclasses.replace(one, indices=one.indices + 1), path)
     workdirs = found.workdirs | {("cutmix", 0): str(other)}
     assert [*study_explanations.results(dataclasses.replace(found, workdirs=workdirs))[1]] == [
         "baseline"

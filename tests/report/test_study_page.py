@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
         worse = 0.1 * (run.name != "baseline")
         studies.write_run(run, accuracy=0.9 - worse - 0.01 * run.seed, unique=8 - run.seed)
         if run.seed == 0:
-            reports.write_anomaly(run.workdir / "occlusion", 0.125 * (run.name == "mixup"))
+            reports.write_occlusion(run.workdir / "occlusion", 0.125 * (run.name == "mixup"))
     path = folder / "cutmix" / "1" / "report" / "report.html"
     path.parent.mkdir()
     path.write_text("the run's own page")
@@ -66,7 +66,7 @@ def test_what_a_study_says(built, gathered):
         assert f"{axis.capitalize()}." in built.text
         assert sentence.partition(": ")[2][1:] in built.text
     assert "mixup seed 1: not started" in built.text
-    assert "attribute" not in {attrs.get("id") for attrs in built.every("section")}
+    assert "explain: no run has explanations of a method that is judged." in built.text
     assert "No seed has explanations of two models." in built.text
 
 
@@ -124,7 +124,7 @@ def test_runs_lead_to_their_own_pages(folder, built):
 
 
 def test_figures_and_command(folder, built):
-    names = {"differences", "concepts_layer4", "anomaly", "augmentations", "training"}
+    names = {"differences", "concepts_layer4", "occlusion", "augmentations", "training"}
     assert {attrs["id"] for attrs in built.every("figure") if attrs["id"].startswith("figure")} == {
         f"figure-{name}" for name in names
     }
@@ -209,7 +209,7 @@ def test_concepts_have_a_bar_for_each_augmentation(gathered):
 
 
 def test_occlusion_by_augmentation(gathered, folder):
-    table = rows(folder, "anomaly")
+    table = rows(folder, "occlusion")
     assert [row["augmentation"] for row in table] == ["baseline", "cutmix", "mixup"]
     assert {row["rises, true label"] for row in table} == {"1.0"}
     assert {row["removals"] for row in table} == {"4"}
@@ -218,14 +218,14 @@ def test_occlusion_by_augmentation(gathered, folder):
     assert not left
     assert [*sweeps["mixup"]] == [0]
     by_name = {name: [*seeds.values()] for name, seeds in sweeps.items()}
-    lowest = study_figures.anomaly(gathered, by_name).axes[1]
+    lowest = study_figures.occlusion(gathered, by_name).axes[1]
     np.testing.assert_allclose(lowest.lines[1].get_ydata(), [0, 12.5])
     np.testing.assert_allclose(lowest.lines[3].get_ydata(), [12.5, 25])
     np.testing.assert_allclose(lowest.lines[3].get_xdata(), [5, 50])
 
 
 def test_what_chance_raises_is_the_rest_of_what_rises(gathered):
-    measure = measures.Measure("anomaly", "rising_above_chance", setting="true label", better=0)
+    measure = measures.Measure("occlusion", "rising_above_chance", setting="true label", better=0)
     values = np.concatenate([gathered.values, np.full((3, 2, 1), -1.5)], -1)
     there = dataclasses.replace(gathered, measures=(*gathered.measures, measure), values=values)
     table = study_occlusion._table(there, study_occlusion._sweeps(there)[0])
@@ -235,7 +235,7 @@ def test_what_chance_raises_is_the_rest_of_what_rises(gathered):
 
 def test_sweeps_of_other_grids_are_left_out(gathered, folder, tmp_path):
     other = tmp_path / "run"
-    reports.write_anomaly(other / "occlusion")
+    reports.write_occlusion(other / "occlusion")
     path = other / "occlusion" / "sweep.csv"
     path.write_text(path.read_text().replace(",blur,", ",noise,"))
     workdirs = dict(gathered.workdirs) | {("mixup", 0): str(other)}

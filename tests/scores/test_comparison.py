@@ -8,7 +8,14 @@ import pytest
 from attribution_cases import random_net
 from score_cases import linear_net, near
 
-from mixaug_jax.scores import SCORES, auc, cross_model_deletion, degradation_score, readings
+from mixaug_jax.scores import (
+    SCORES,
+    Removal,
+    auc,
+    cross_model_deletion,
+    degradation_score,
+    readings,
+)
 
 SHARED = ("per_image", "D", "R", "own_vs_others", "fixed_evaluators", "gain_over_random")
 
@@ -25,7 +32,7 @@ def problem():
 def test_matrix_by_hand():
     nets, maps, images, labels = problem()
     maps = {**maps, "random": np.random.default_rng(1).normal(size=(3, 12, 12)).astype(np.float32)}
-    result = cross_model_deletion(nets, maps, images, labels, window=3, output="prob", chunk=5)
+    result = cross_model_deletion(nets, maps, images, labels, Removal(3, output="prob", chunk=5))
     assert result["models"] == ("mixup", "cutmix")
     assert result["sources"] == ("mixup", "cutmix", "random", "center")
     assert result["per_image"].shape == (2, 4, 3)
@@ -92,11 +99,11 @@ def test_true_attributions_win_in_every_reading():
     kernels = [n.variables["params"]["fc"]["kernel"][:, 2].reshape(8, 8) for n in nets.values()]
     maps = {name: k * images[..., 0] for name, k in zip(nets, kernels, strict=True)}
     labels = np.asarray([2, 2])
-    result = cross_model_deletion(nets, maps, images, labels, chunk=3)
+    result = cross_model_deletion(nets, maps, images, labels, Removal(chunk=3))
     assert (result["own_vs_others"] > 0).all()
     assert (result["gain_over_random"] > 0).all()
     assert (np.diag(result["D"]) < result["D"][:, 2]).all()
-    again = cross_model_deletion(nets, maps, images, labels, chunk=0)
+    again = cross_model_deletion(nets, maps, images, labels, Removal(chunk=0))
     for key in SHARED:
         near(again[key], result[key], 1e-6)
     other = cross_model_deletion(nets, maps, images, labels, key=1)
@@ -106,24 +113,27 @@ def test_true_attributions_win_in_every_reading():
 
 def test_a_given_replacement():
     nets, maps, images, labels = problem()
-    given = cross_model_deletion(nets, maps, images, labels, window=4, baseline=np.zeros(3))
-    named = cross_model_deletion(nets, maps, images, labels, window=4, baseline="zero")
+    given = cross_model_deletion(nets, maps, images, labels, Removal(4, baseline=np.zeros(3)))
+    named = cross_model_deletion(nets, maps, images, labels, Removal(4, baseline="zero"))
     for key in SHARED:
         near(given[key], named[key], 1e-6)
 
 
 def test_maps_as_lists_and_a_map_of_nan():
     nets, maps, images, labels = problem()
-    arrays = cross_model_deletion(nets, maps, images, labels, window=4)
+    arrays = cross_model_deletion(nets, maps, images, labels, Removal(4))
     lists = {name: m.tolist() for name, m in maps.items()}
-    near(cross_model_deletion(nets, lists, images, labels, window=4)["D"], arrays["D"], 0)
+    near(cross_model_deletion(nets, lists, images, labels, Removal(4))["D"], arrays["D"], 0)
     dead, nan = maps["mixup"] * 0, maps["mixup"].copy()
     nan[:, 3, 3] = np.nan
-    found = cross_model_deletion(nets, maps | {"dead": dead, "nan": nan}, images, labels, window=4)
+    found = cross_model_deletion(
+        nets, maps | {"dead": dead, "nan": nan}, images, labels, Removal(4)
+    )
     assert found["sources"][2:4] == ("dead", "nan")
     near(found["D"][:, 3], found["D"][:, 2], 0)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_cross_model_deletion_rejects():
     nets, maps, images, labels = problem()
     cases = [
@@ -141,7 +151,7 @@ def test_cross_model_deletion_rejects():
         ),
         ((nets, maps, images, labels[:2]), "labels must be 3 integers"),
         ((nets, maps, images, labels.astype(float)), "labels must be 3 integers"),
-        ((nets, maps, images, labels + 1), r"label must be in 0\.\.4, got 5"),
+        ((nets, maps, images, labels + 1), r"label must be in 0\.\.4; got 5"),
         ((nets, maps, images.astype(np.uint8), labels), "images must be preprocessed, floating"),
     ]
     for args, message in cases:

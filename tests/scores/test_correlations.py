@@ -205,13 +205,15 @@ def test_chunks_and_batches_agree(name):
     assert whole[0] != whole[1]
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("shape", [(2, 3, 5), (2, 12), (0, 3, 4)])
 def test_pooled_pairs_have_one_shape(shape):
     sums = np.ones((2, 3, 4) if shape[0] else shape)
-    with pytest.raises(ValueError, match=r"must both be \[images,sizes,samples\], got \["):
+    with pytest.raises(ValueError, match=r"must both be \[images,sizes,samples\]; got \["):
         pooled_sensitivity_n(sums, np.ones(shape))
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -228,10 +230,10 @@ def test_pooled_pairs_have_one_shape(shape):
         (
             "sensitivity_n",
             {"window": 13},
-            "window is 13 pixels, longer than the image's side of 12",
+            "window must not be longer than the image's side of 12 pixels; got 13",
         ),
         ("sensitivity_n", {"window": 12}, "the window covers the whole image"),
-        ("infidelity", {"window": 13}, "window is 13 pixels"),
+        ("infidelity", {"window": 13}, "window must not be longer .* got 13"),
         ("infidelity", {"samples": 0}, "samples must be an integer of at least 1"),
         ("infidelity", {"masks": np.ones((2, 5, 5))}, r"masks must have the shape \[n, 12, 12\]"),
     ],
@@ -240,7 +242,7 @@ def test_bad_options(name, options, message):
     net, images = random_net()
     with pytest.raises(ValueError, match=message):
         SCORES[name](images[0].sum(-1), net, images[0], 0, **options)
-    with pytest.raises(ValueError, match="heatmap must have the size of the image"):
+    with pytest.raises(ValueError, match="attribution must have the size of the image"):
         SCORES[name](images[0, 1:].sum(-1), net, images[0], 0)
-    with pytest.raises(ValueError, match=r"label must be in 0\.\.4, got -1"):
+    with pytest.raises(ValueError, match=r"label must be in 0\.\.4; got -1"):
         SCORES[name](images[0].sum(-1), net, images[0], -1)

@@ -255,14 +255,19 @@ def test_a_nan_image_is_not_hidden(name):
     assert np.isnan(ours[-1 if name == "insertion" else 0])
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", CURVES)
 def test_bad_input(name):
     heat, net, image, label = problem()
     cases = [
         ((heat[1:], net, image, label), {}, r"heatmap must have the size of the image, \[11, 14"),
         ((heat, net, image[None], label), {}, "image must be one image"),
-        ((heat, net, image, 5), {}, r"label must be in 0\.\.4, got 5"),
-        ((heat, net, image, label), {"output": "accuracy"}, "of must be one of logit, prob, loss"),
+        ((heat, net, image, 5), {}, r"label must be in 0\.\.4; got 5"),
+        (
+            (heat, net, image, label),
+            {"output": "accuracy"},
+            "output must be one of logit, prob, loss",
+        ),
         ((heat, net, image, label), {"chunk": -1}, "chunk must be an integer of at least 0"),
     ]
     if name == "road":
@@ -286,7 +291,9 @@ def test_bad_input(name):
         cases.append(((heat, net, image, label), {"baseline": np.ones(4)}, "must broadcast"))
         cases.append(((heat, net, image, label), {"step": 2.5}, "step must be an integer"))
     if name not in ("road", "pixel_flipping"):
-        cases.append(((heat, net, image, label), {"window": 12}, "window is 12 pixels, longer"))
+        cases.append(
+            ((heat, net, image, label), {"window": 12}, "window must not be longer .* got 12")
+        )
         cases.append(((heat, net, image, label), {"window": 0}, "window must be an integer"))
     for (heat, net, image, label), options, message in cases:
         f = functools.partial(SCORES[name], label=label, **options)
@@ -297,17 +304,20 @@ def test_bad_input(name):
 def test_auc():
     curve = np.asarray([[1.0, 0.5, 0.25, 0.25], [0, 1, 1, 1]])
     near(auc(curve), np.asarray([1.375 / 3, 2.5 / 3], np.float32), 1e-6)
-    near(auc(curve[0], at=(0, 0.1, 0.3, 0.5)), np.float32((0.075 + 0.075 + 0.05) / 0.5), 1e-6)
+    near(
+        auc(curve[0], positions=(0, 0.1, 0.3, 0.5)), np.float32((0.075 + 0.075 + 0.05) / 0.5), 1e-6
+    )
     assert np.isnan(auc(np.asarray([1, np.nan, 0])))
     with pytest.raises(ValueError, match="curve must have at least two points"):
         auc(np.ones(1))
-    with pytest.raises(ValueError, match=r"at must have the shape \[4\]"):
-        auc(curve, at=(0, 1))
-    for at in ((0, 0, 0, 0), (0, 0.5, 0.5, 1), (1, 0.5, 0.2, 0)):
-        with pytest.raises(ValueError, match="at must rise from point to point, got"):
-            auc(curve, at=at)
+    with pytest.raises(ValueError, match=r"positions must have the shape \[4\]"):
+        auc(curve, positions=(0, 1))
+    for positions in ((0, 0, 0, 0), (0, 0.5, 0.5, 1), (1, 0.5, 0.2, 0)):
+        with pytest.raises(ValueError, match="positions must rise from point to point; got"):
+            auc(curve, positions=positions)
     places = np.linspace(0, 1, 4)
-    near(jax.jit(lambda c, at: auc(c, at=at))(curve, places), auc(curve, at=places), 1e-6)
+    jitted = jax.jit(lambda curve, places: auc(curve, positions=places))
+    near(jitted(curve, places), auc(curve, positions=places), 1e-6)
 
 
 @pytest.mark.parametrize("side", [32, 224])

@@ -12,7 +12,7 @@ from scipy import stats
 from score_cases import linear_net, near
 
 from mixaug_jax.attribution import METHODS
-from mixaug_jax.scores import SCORES, randomized_similarities, similarity
+from mixaug_jax.scores import SCORES, Randomization, randomized_similarities, similarity
 
 MEASURES = ("spearman", "pearson", "ssim")
 STABILITY = ("class_sensitivity", "completeness", "max_sensitivity", "parameter_randomization")
@@ -88,15 +88,16 @@ def test_similarity_at_the_ends(measure):
     near(alike(zero + 3, zero + 3), np.float32(1), 0)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_similarity_rejects():
-    with pytest.raises(ValueError, match=r"ssim needs maps of at least 7 x 7, got \[6, 9\]"):
+    with pytest.raises(ValueError, match=r"ssim needs maps of at least 7 x 7; got \[6, 9\]"):
         similarity(np.ones((6, 9)), np.ones((6, 9)), "ssim")
     with pytest.raises(ValueError, match="measure must be one of spearman, pearson, ssim"):
         similarity(np.ones((6, 9)), np.ones((6, 9)), "hog")
     shapes = [((12, 12), (6, 24)), ((12, 12), (12, 13)), ((12,), (12,)), ((0, 3), (0, 3))]
     for one, other in shapes:
         for measure in MEASURES:
-            with pytest.raises(ValueError, match=r"two maps \[h,w\] of one size, got \["):
+            with pytest.raises(ValueError, match=r"two maps \[h,w\] of one size; got \["):
                 similarity(np.ones(one), np.ones(other), measure)
 
 
@@ -191,11 +192,10 @@ def test_randomized_similarities_by_hand(mode):
         expected.append(similarity(heat(net), changed, "spearman"))
 
     def both(net, image, label):
-        options = {"mode": mode, "key": 5}
         args = METHODS["gradient"], net, image, label
         return (
-            randomized_similarities(*args, **options),
-            SCORES["parameter_randomization"](*args, **options),
+            randomized_similarities(*args, Randomization(mode), key=5),
+            SCORES["parameter_randomization"](*args, mode=mode, key=5),
         )
 
     ours, mean = jax.jit(both)(net, image, label)
@@ -271,6 +271,7 @@ def test_batches_agree_with_single_images(name):
     assert batch[0] != batch[1]
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -278,10 +279,10 @@ def test_batches_agree_with_single_images(name):
         ("max_sensitivity", {"samples": 0}, "samples must be an integer of at least 1"),
         ("max_sensitivity", {"noise": np.ones((2, 3))}, r"noise must have the shape \[n, 12, 12"),
         ("completeness", {"baseline": "white"}, "baseline must be one of zero, mean, image_mean"),
-        ("completeness", {"output": "odds"}, "of must be one of logit, prob, loss"),
+        ("completeness", {"output": "odds"}, "output must be one of logit, prob, loss"),
         ("parameter_randomization", {"mode": "all"}, "mode must be one of cascading, independent"),
         ("parameter_randomization", {"measure": "hog"}, "measure must be one of spearman"),
-        ("class_sensitivity", {"other": 5}, r"label must be in 0\.\.4, got 5"),
+        ("class_sensitivity", {"other": 5}, r"label must be in 0\.\.4; got 5"),
         ("class_sensitivity", {"reduce": "max"}, "reduce must be one of sum"),
     ],
 )

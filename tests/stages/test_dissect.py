@@ -58,7 +58,7 @@ def test_what_it_writes(workdir, capsys):
     assert result.names[:5] == planted.NAMES
     assert result.categories == ("object", "part", "material", "color")
     assert result.settings["options"]["shuffles"] == 2
-    assert result.images.tolist() == [0, 2, 5, 7, 10, 12, 15, 17]
+    assert result.indices.tolist() == [0, 2, 5, 7, 10, 12, 15, 17]
     units = rows(folder / "units.csv")
     assert [(r["layer"], int(r["unit"])) for r in units] == [
         *(("relu3", u) for u in range(8)),
@@ -84,7 +84,7 @@ def test_what_it_writes(workdir, capsys):
     said = capsys.readouterr().out
     assert "dissecting step 4: relu3, relu4; 8 images, 15 concepts" in said
     assert "relu4: 16 units, 8 images; unique concepts" in said
-    assert "shuffled (range)" in said
+    assert "label maps shuffled " in said
     assert "written to" in said
 
 
@@ -95,9 +95,9 @@ def test_the_same_again_computes_nothing_and_other_settings_do(workdir, monkeypa
     computed = []
     whole = network.dissect
 
-    def counted(net, dataset, layers, **options):
+    def counted(net, dataset, layers, options, **more):
         computed.append(layers)
-        return whole(net, dataset, layers, **options)
+        return whole(net, dataset, layers, options, **more)
 
     monkeypatch.setattr(network, "dissect", counted)
     capsys.readouterr()
@@ -109,7 +109,13 @@ def test_the_same_again_computes_nothing_and_other_settings_do(workdir, monkeypa
     dissect.run(config, workdir)
     assert computed == [["relu4"]]
     monkeypatch.setattr(dissect, "_write", lambda *arguments, **options: None)  # it takes its time
-    for changed in ({"q": 0.02}, {"images": 7}, {"iou": (0.1,)}, {"seed": 1}, {"colors": "off"}):
+    for changed in (
+        {"q": 0.02},
+        {"max_images": 7},
+        {"iou": (0.1,)},
+        {"seed": 1},
+        {"colors": "off"},
+    ):
         computed.clear()
         dissect.run(settings(**{"layers": ("relu3",), "random_baseline": False} | changed), workdir)
         assert computed == [["relu3"]], changed
@@ -179,7 +185,6 @@ def test_missing_masks(workdir, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("layers", ("layer4",), "dissect.layers must be one of .*relu1, relu3, relu4, fc; got"),
         ("q", 1.5, "dissect.q must be a number above 0 and below 1; got 1.5"),
         ("split", "val", "dissect.split must be one of train, validation, test; got"),
         ("rule", "mean", "dissect.rule must be one of linear"),
@@ -198,6 +203,14 @@ def test_bad_settings_are_said_before_any_compile(workdir, monkeypatch, key, val
     for run in (lambda: dissect.check(config), lambda: dissect.run(config, workdir)):
         with pytest.raises(ValueError, match=message):
             run()
+    assert not (workdir / "dissection").exists()
+
+
+def test_a_layer_that_the_network_has_not_is_said_before_any_work(workdir):
+    dissect.check(settings(layers=("layer4",)))  # the network may be that of a file
+    sentence = "dissect.layers must be one of relu1, relu3, relu4, fc; got 'layer4'"
+    with pytest.raises(ValueError, match=sentence):
+        dissect.run(settings(layers=("relu4", "layer4")), workdir)
     assert not (workdir / "dissection").exists()
 
 

@@ -1,4 +1,4 @@
-"""The stage `attribute`: what it writes, what it skips, where regions come from, and what cannot work."""
+"""The stage `explain`: what it writes, what it skips, where regions come from, and what cannot work."""
 
 import csv
 import dataclasses
@@ -17,8 +17,11 @@ import toy
 import mixaug_jax
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
+from mixaug_jax.attribution import METHODS
+from mixaug_jax.core import checks
 from mixaug_jax.draw import explanation_figures
-from mixaug_jax.explain import evaluation, regions, running
+from mixaug_jax.explain import evaluation, job, regions, running
+from mixaug_jax.scores import SCORES
 from mixaug_jax.stages import explain
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -27,7 +30,8 @@ CONTROLS = ("random", "center", "sobel")
 
 
 def files_of(*methods):
-    return {f"{m}.npz" for m in (*methods, *CONTROLS)} | {"scores.csv"} | FIGURES
+    tables = {"scores.csv", "entries.json"}
+    return {f"{m}.npz" for m in (*methods, *CONTROLS)} | tables | FIGURES
 
 
 def settings(**options):
@@ -68,25 +72,29 @@ def rows(path):
 
 
 def test_what_it_writes(workdir, capsys):
-    config = settings(scores=("pointing_game", "energy_pointing_game", "deletion"), images=0)
+    config = settings(scores=("pointing_game", "energy_pointing_game", "deletion"), max_images=0)
     config.explain.options.deletion.window = 8
     explain.run(config, workdir)
     folder = workdir / "attribution"
     assert {path.name for path in folder.iterdir()} == files_of("gradient")
     found = {m: evaluation.load(folder / f"{m}.npz") for m in ("gradient", *CONTROLS)}
     one = found["gradient"]
-    assert one.images.tolist() == list(range(21))
+    assert one.indices.tolist() == list(range(21))
     assert one.labels.tolist() == [boxed()[i]["label"] for i in range(21)]
     assert one.settings["options"] == {"output": "logit", "key": 0}
     assert one.settings["scores"]["deletion"]["window"] == 8
     assert (one.settings["region"], one.settings["split"]) == ("class_boxes", "validation")
+    told = json.loads((folder / "entries.json").read_text())
+    assert told == {method: result.entries for method, result in found.items()}
+    assert [told[m]["kind"] for m in told] == ["method", *["control"] * 3]
+    assert told["gradient"]["scores"]["deletion"]["better"] == -1
     with np.load(folder / "gradient.npz") as file:
         stored = set(file.files)
         assert file["heat"].dtype == np.float32
         assert file["score.pointing_game"].dtype == np.float64
         assert file["curve.deletion"].shape == (21, 3)
         assert json.loads(str(file["settings"])) == one.settings
-    assert {"heat", "images", "labels", "predicted", "score.background_attribution"} <= stored
+    assert {"heat", "indices", "labels", "predicted", "score.background_attribution"} <= stored
     table = rows(folder / "scores.csv")
     assert list(table[0]) == [
         "method",
@@ -111,7 +119,7 @@ def test_what_it_writes(workdir, capsys):
         1 - float(energy["gradient"]["mean"]), abs=1e-5
     )
     said = capsys.readouterr().out
-    assert "attributing step 4: gradient, random, center, sobel; 21 images, true class" in said
+    assert "explaining step 4: gradient, random, center, sobel; 21 images, true class" in said
     assert "regions from class_boxes, 1 images without one" in said
     assert "written to" in said
 
@@ -135,7 +143,7 @@ def test_the_same_again_computes_nothing_and_other_settings_do(workdir, monkeypa
     assert "already there" in capsys.readouterr().out
     explain.run(settings(methods=("gradient", "input_x_gradient")), workdir)
     assert computed == ["input_x_gradient"]
-    changes = ({"images": 7}, {"reduce": "abs_max"}, {"label": "predicted"}, {"region": "boxes"})
+    changes = ({"max_images": 7}, {"reduce": "abs_max"}, {"label": "predicted"}, {"region": "boxes"})
     for changed in (*changes, {"scores": ("sparseness",)}, {"split": "test"}):
         computed.clear()
         explain.run(settings(**changed), workdir)
@@ -202,7 +210,7 @@ def test_images_of_other_classes(workdir, monkeypatch, capsys):
     [
         ("methods", ("grad",), "each of explain.methods must be one of .*deconvnet.*'grad'"),
         ("scores", ("auc",), "each of explain.scores must be one of .*best_box_iou.*'auc'"),
-        ("layer", "layer4", "explain.layer must be one of .*relu1, relu3, relu4, fc; got"),
+        ("layer", "layer4", "explain.layer must be one of relu1, relu3, relu4; got 'layer4'"),
         ("split", "val", "explain.split must be one of train, validation, test; got"),
         ("label", "given", "explain.label must be one of true, predicted, mapped; got 'given'"),
         ("region", "mask", "explain.region must be one of auto, .*'mask'"),
@@ -225,8 +233,66 @@ def test_options_that_do_not_fit_are_said_before_any_compile(workdir, monkeypatc
     monkeypatch.setattr(running, "evaluate_method", unreachable)
     config = settings(methods=("occlusion",))
     config.explain.options.occlusion.window = 40
-    with pytest.raises(ValueError, match="window is 40 pixels, longer than the image's side of 16"):
+    with pytest.raises(ValueError, match="window must not be longer than the image's side of 16 pixels; got 40"):
         explain.run(config, workdir)
+
+
+@pytest.mark.parametrize(
+    ("entry", "option", "value", "message"),
+    [
+        ("gradient", "output", "abc", "output must be one of logit, prob, loss; got 'abc'"),
+        # Of entries that are not even asked for.
+        ("gradcam", "output", "abc", "output must be one of logit, prob, loss; got 'abc'"),
+        ("layercam", "layer", "fc", "layer must be one of relu1, relu3, relu4; got 'fc'"),
+        ("road", "order", "up", "order must be one of morf, lerf; got 'up'"),
+        ("max_sensitivity", "radius", -1.0, "radius must not be negative; got -1.0"),
+        ("pointing_game", "tolerance", -3, "tolerance must not be negative; got -3"),
+    ],
+)
+def test_options_of_every_entry_are_said_before_a_training(workdir, entry, option, value, message):
+    config = settings()
+    explain.check(config)
+    config.explain.options[entry][option] = value
+    with pytest.raises(ValueError, match=message):
+        explain.check(config)
+
+
+def cannot(net, image, label):
+    raise checks.UnsupportedError("this network has no such thing")
+
+
+def unheard_of(explain, net, image, label):
+    raise checks.UnsupportedError("nobody draws its weights again")
+
+
+def bright(net, image, label, *, gain=2.0):
+    return gain * image
+
+
+def test_what_a_network_cannot_do_is_left_out(workdir, monkeypatch, capsys):
+    """A method or a score, where they are part of all; entries that were added to the dicts are there by name."""
+    for table, entry in ((METHODS, cannot), (METHODS, bright), (SCORES, unheard_of)):
+        monkeypatch.setitem(table, entry.__name__, entry)
+    config = settings(methods=("cannot", "bright"), scores=("unheard_of", "mass_accuracy"))
+    explain.check(config)
+    with pytest.raises(ValueError, match="this network has no such thing"):
+        explain.run(config, workdir)
+    assert not (workdir / "attribution").exists()
+    explain.run(config, workdir, required=False)
+    said = capsys.readouterr().out
+    assert "explain: cannot is left out, because this network has no such thing" in said
+    assert "explain: unheard_of is left out, because nobody draws its weights again" in said
+    folder = workdir / "attribution"
+    assert {path.name for path in folder.iterdir()} == files_of("bright")
+    found = evaluation.load(folder / "bright.npz")
+    assert set(found.scores) == {"mass_accuracy"}
+    assert found.settings["options"] == {"gain": 2.0, "key": 0}
+    assert set(found.settings["code"]) == {"bright"}
+    # What cannot work for another reason is said although something before it is left out.
+    config = settings(methods=("cannot", "gradcam"))
+    config.explain.options.gradcam.output = "abc"
+    with pytest.raises(ValueError, match="output must be one of"):
+        explain.check(config)
 
 
 def unreachable(*arguments, **options):
@@ -236,12 +302,12 @@ def unreachable(*arguments, **options):
 def test_a_split_that_is_not_there(workdir):
     config = settings(split="test")
     config.data.test_split = ""
-    with pytest.raises(ValueError, match=r"attribute\.split='test', but data\.test_split is empty"):
+    with pytest.raises(ValueError, match=r"explain\.split='test', but data\.test_split is empty"):
         explain.check(config)
 
 
 def test_every_option_of_every_method_and_score_is_a_key():
-    options = config_lib.get_config().attribute.options
+    options = config_lib.get_config().explain.options
     assert options.integrated_gradients.steps == 50
     assert options.occlusion.window == 16
     assert options.lerf.window == 8
@@ -262,7 +328,7 @@ def test_a_folder_with_boxes_from_files(tmp_path, workdir, monkeypatch):
             lines.append(f"{split}{k},level {k} 32 0 64 16".replace("level ", "level_"))
     (tmp_path / "photos" / "annotations.json").write_text(json.dumps(notes))
     (tmp_path / "boxes.csv").write_text("\n".join(lines))
-    config = settings(images=0)
+    config = settings(max_images=0)
     monkeypatch.undo()  # the real data sets
     config.data.name = "folder"
     config.data.dir = str(tmp_path / "photos")
@@ -288,14 +354,14 @@ def test_figures(workdir, monkeypatch):
         boxed(),
         methods=("gradient",),
         scores=("pointing_game", "lerf"),
-        images=3,
+        options=job.Options(max_images=3),
         devices=jax.devices()[:1],
     )
     heat = found["gradient"].heat.copy()
     heat[0], heat[1] = 0, np.nan
     found["gradient"] = dataclasses.replace(found["gradient"], heat=heat)
     examples = running.load_examples(
-        net, boxed(), running.finder(net, boxed(), "true", "auto"), images=3
+        net, boxed(), running.finder(net, boxed(), "true", "auto"), max_images=3
     )
     figure = explanation_figures.overlays(found, examples, boxed(), net.preprocess)
     assert len(figure.axes) == 3 * 5
@@ -303,7 +369,7 @@ def test_figures(workdir, monkeypatch):
     assert words == ["nothing", "nothing"]
     figure = explanation_figures.faithfulness(found)
     (panel,) = figure.axes
-    assert panel.get_title() == "lerf: higher is better"
+    assert panel.get_title() == "LeRF area: higher is better"
     assert len(panel.lines) == 4
     legend = [text.get_text() for text in panel.get_legend().get_texts()]
     areas = [float(text.split()[-1]) for text in legend]
@@ -317,7 +383,7 @@ def test_figures(workdir, monkeypatch):
 
 
 def test_command_line(tmp_path):
-    """Training, and the light layers after it, of a tiny network; then the layer by name."""
+    """Training, and the light stages after it, of a tiny network; then the stage by name."""
     command = [
         *(sys.executable, "-m", "mixaug_jax.main", "--config=configs/baseline.py"),
         *(f"--workdir={tmp_path / 'run'}", f"--config.data.dir={tmp_path / 'scenes'}"),

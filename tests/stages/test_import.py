@@ -8,6 +8,7 @@ import toy
 import mixaug_jax
 from mixaug_jax import data, models
 from mixaug_jax.models import weights
+from mixaug_jax.stages import weights as stage
 from mixaug_jax.training import checkpoint
 
 
@@ -33,18 +34,18 @@ def config(path):
 
 def test_import_load_and_export_again(released, tmp_path, capsys):
     path, net = released
-    weights.import_run(config(path), tmp_path / "run")
+    stage.import_run(config(path), tmp_path / "run")
     loaded = mixaug_jax.load(tmp_path / "run")
     image = np.random.default_rng(0).integers(0, 256, (20, 31, 3), dtype=np.uint8)
     assert loaded.preprocess == net.preprocess
     np.testing.assert_array_equal(loaded.preprocess(image), net.preprocess(image))
     x = net.preprocess(image)[None]
     np.testing.assert_array_equal(loaded.logits(x), net.logits(x))
-    again = weights.import_weights(weights.export_run(tmp_path / "run"))
+    again = weights.import_weights(stage.export_run(tmp_path / "run"))
     assert again.preprocess == net.preprocess
     jax.tree.map(np.testing.assert_array_equal, again.variables, dict(net.variables))
     assert "resnet18, 7 classes, width 0.125" in capsys.readouterr().out
-    weights.import_run(config(path), tmp_path / "run")
+    stage.import_run(config(path), tmp_path / "run")
     assert "imported already" in capsys.readouterr().out
     assert checkpoint.steps(tmp_path / "run") == [0]
 
@@ -53,16 +54,16 @@ def test_other_weights_and_training_are_refused_where_weights_were_imported(
     released, tmp_path, monkeypatch
 ):
     path, net = released
-    weights.import_run(config(path), tmp_path / "run")
+    stage.import_run(config(path), tmp_path / "run")
     weights.export_weights(net, tmp_path / "other.safetensors")
     (tmp_path / "other.safetensors").write_bytes(path.read_bytes())
     with pytest.raises(ValueError, match=r"weights: .*released.* -> .*other"):
-        weights.import_run(config(tmp_path / "other.safetensors"), tmp_path / "run")
+        stage.import_run(config(tmp_path / "other.safetensors"), tmp_path / "run")
     monkeypatch.setattr(data, "open_splits", lambda config: toy.splits())
     with pytest.raises(ValueError, match="holds imported weights"):
         mixaug_jax.train(config(path), tmp_path / "run")
     assert checkpoint.steps(tmp_path / "run") == [0]
-    weights.import_run(config(path), tmp_path / "run")  # the refusals have changed nothing
+    stage.import_run(config(path), tmp_path / "run")  # the refusals have changed nothing
     with pytest.raises(ValueError, match="weights is empty"):
-        weights.import_run(mixaug_jax.get_config(), tmp_path / "new")
+        stage.import_run(mixaug_jax.get_config(), tmp_path / "new")
     assert not (tmp_path / "new").exists()

@@ -1,4 +1,4 @@
-"""The stage `anomaly`: what it writes, what it skips, and what cannot work."""
+"""The stage `occlude`: what it writes, what it skips, and what cannot work."""
 
 import csv
 import dataclasses
@@ -31,12 +31,12 @@ def workdir(trained, tmp_path, monkeypatch):
 
 @pytest.fixture
 def swept(monkeypatch):
-    """The numbers of images that are swept."""
+    """The indices of images that are swept."""
     counts, sweep = [], occlude.sweep
 
-    def counted(net, dataset, images, **options):
-        counts.append(len(images))
-        return sweep(net, dataset, images, **options)
+    def counted(net, dataset, indices, options, **more):
+        counts.append(len(indices))
+        return sweep(net, dataset, indices, options, **more)
 
     monkeypatch.setattr(occlude, "sweep", counted)
     return counts
@@ -50,7 +50,7 @@ def test_what_it_writes(workdir, capsys):
     assert {path.name for path in folder.iterdir()} == TABLES | curves
     result = sweeping.load(folder / "sweep.npz")
     assert result.labels == ("true", "predicted", "3")
-    assert result.images.tolist() == [0, 3, 7, 11, 14, 18, 22, 25, 29, 33], "of the test split"
+    assert result.indices.tolist() == [0, 3, 7, 11, 14, 18, 22, 25, 29, 33], "of the test split"
     assert result.grid.selections == grid.Grid().selections
     found = sweeping.outcome(result, replicates=50)
     with (folder / "sweep.csv").open(newline="") as file:
@@ -114,7 +114,7 @@ def test_the_light_form(workdir, swept, monkeypatch, capsys):
     assert (
         "left out, because the network has 4 classes and the data set 2" in capsys.readouterr().out
     )
-    with pytest.raises(ValueError, match="anomaly: the network has 4 classes and the data set 2"):
+    with pytest.raises(ValueError, match="occlude: the network has 4 classes and the data set 2"):
         occlude.run(settings(), workdir)
 
 
@@ -169,7 +169,7 @@ def test_every_checkpoint(workdir, monkeypatch):
         ("max_images", -1, r"occlude\.max_images must be an integer of at least 0"),
         ("replicates", 0, r"occlude\.replicates must be an integer of at least 1"),
         ("batch", 0, r"occlude\.batch must be an integer of at least 1"),
-        ("window", (4, 17), r"occlude\.window \(4, 17\) is larger than the image's \(16, 16\)"),
+        ("window", (4, 17), r"occlude\.window must not be larger than the image's \(16, 16\)"),
         ("labels", ("true", 4), r"occlude\.labels names class 4; the classes are 0..3"),
     ],
 )
@@ -195,8 +195,9 @@ def test_the_split_is_test_where_there_is_one(workdir, monkeypatch):
 
 
 def test_defaults_are_those_of_the_functions():
-    a = config_lib.get_config().anomaly
-    assert grid.from_config(a) == grid.Grid()
+    config = config_lib.get_config()
+    assert occlude.options_of(config) == sweeping.Options(batch_size=config.occlude.batch)
+    assert grid.from_config(config.occlude) == grid.Grid()
     with config_lib.get_config().unlocked() as config:
         config.occlude.grid = "full"
     assert grid.from_config(config.occlude) == grid.FULL

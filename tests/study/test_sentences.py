@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import studies
 
+from mixaug_jax.scores import Score
 from mixaug_jax.study import comparing, deletion, gather, measures
 
 
@@ -19,10 +20,8 @@ def _no_deletion(monkeypatch):
 
 def test_one_seed_names_what_differs_beyond_the_images(tmp_path):
     for run in studies.asked(tmp_path, seeds=[0]):
-        hit = float(run.name == "baseline")
-        studies.write_run(
-            run, scores={"gradcam": {"pointing_game": hit, "background_attribution": 0.5}}
-        )
+        scores = {"gradcam": {"pointing_game": hit(run), "background_attribution": 0.5}}
+        studies.write_run(run, scores=scores)
     assert gather(tmp_path).sentences["alignment"] == (
         "Alignment: One seed supports no statement about augmentations: how far two trainings of the same settings lie apart "
         "is not known. These very networks differ in pointing game (cutmix -1): the 95 % intervals over images leave out 0. "
@@ -71,19 +70,46 @@ def test_names_are_said_where_only_some_are_supported(tmp_path):
     )
 
 
-def test_of_the_anomaly_what_the_least_important_parts_do_is_tested():
+def test_of_the_occlusion_what_the_least_important_parts_do_is_tested():
     names = ("rising_above_chance", "lowest_removed")
     rising, lowest = (
-        measures.Measure("anomaly", name, setting="true label", better=0) for name in names
+        measures.Measure("occlusion", name, setting="true label", better=0) for name in names
     )
     accuracy = measures.Measure("accuracy", "test_accuracy")
     assert comparing._headlines([rising, lowest, accuracy], "gradcam") == {accuracy, lowest}
 
 
+def my_score(heatmap):
+    return heatmap.sum()
+
+
+def hit(run):
+    return float(run.name == "baseline")
+
+
+def spread(explain, net, image, label):
+    return explain(net, image, label).std()
+
+
+spread.__name__ = "judged"
+judged = Score(spread, better=-1, title="what I judge by", headline=True)
+
+
 def test_scores_that_a_user_added_are_measured(tmp_path):
     for run in studies.asked(tmp_path, seeds=[0]):
-        studies.write_run(run, scores={"gradcam": {"pointing_game": 0.5, "my_score": 0.25}})
+        scores = {"gradcam": {"pointing_game": 0.5, "my_score": 0.25, "judged": hit(run)}}
+        studies.write_run(run, scores=scores, brought=(my_score, judged))
     found = gather(tmp_path)
-    (i,) = found.find("other", "my_score")
+    (i,) = found.find("complexity", "my_score")
     assert found.mean[:, i].tolist() == [0.25, 0.25]
-    assert "other" not in found.sentences
+    assert found.measures[i].better == 0
+    assert i not in found.headlines
+    (i,) = found.find("stability", "judged")
+    assert (found.measures[i].better, found.measures[i].title) == (-1, "what I judge by")
+    assert i in found.headlines
+    np.testing.assert_array_equal(found.rank[:, i], [2, 1])
+    # An axis is spoken of where something on it is judged.
+    assert "complexity" not in found.sentences
+    assert found.sentences["stability"].endswith(
+        "These very networks differ in what I judge by (cutmix -1): the 95 % intervals over images leave out 0."
+    )

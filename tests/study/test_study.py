@@ -8,10 +8,10 @@ import pytest
 import studies
 from scipy import stats
 
-from mixaug_jax import config as config_lib
-from mixaug_jax.report import writing as report
-from mixaug_jax.study import __main__ as command
 import mixaug_jax
+from mixaug_jax import config as config_lib
+from mixaug_jax import report
+from mixaug_jax.study import __main__ as command
 from mixaug_jax.study import deletion, gather, plan
 
 CONFIGS = ["configs/cutmix.py", "configs/baseline.py", "configs/cutout.py"]

@@ -37,9 +37,9 @@ def test_deletion_across_models(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "load", lambda workdir: nets[str(workdir)])
     study = gather(tmp_path)
     found = study.cross_deletion[0]
-    assert found.images.tolist() == list(range(2, 12))
+    assert found.indices.tolist() == list(range(2, 12))
     assert found.models == ("baseline", "cutmix")
-    pixels = np.stack([models.Preprocess(16)(source[i]["image"]) for i in found.images])
+    pixels = np.stack([models.Preprocess(16)(source[i]["image"]) for i in found.indices])
     expected = scores.cross_model_deletion(
         dict(zip(found.models, nets.values(), strict=True)),
         {name: heat[2:] for name, heat in heats.items()},

@@ -149,7 +149,7 @@ def test_shares_that_begin_together_all_are_in_the_study(tmp_path):
 
 def test_the_last_call_says_what_is_missing(tmp_path, monkeypatch, capsys):
     """`--gather` ends well only where every run has something to show and none failed last."""
-    monkeypatch.setattr("mixaug_jax.report.layer.write_study", lambda *_: None)
+    monkeypatch.setattr("mixaug_jax.report.write_study", lambda *_: None)
     flags = ["--gather", f"--workdir={tmp_path}"]
     one, two = studies.asked(tmp_path, seeds=[0])
     scores = {"gradcam": {"sparseness": 0.5}}

@@ -185,8 +185,9 @@ PROCESS = """
 import json, sys; sys.path.insert(0, {tests!r})
 import jax, conftest; jax.config.update("jax_num_cpu_devices", 2)
 import toy, mixaug_jax
-from mixaug_jax import data, parallel
-parallel.initialize_multihost()
+from mixaug_jax import data
+from mixaug_jax.core import devices
+devices.initialize_multihost()
 data.open_splits = lambda config: toy.splits()
 config = toy.config(steps=4)
 config.model.sync_bn = True
@@ -241,7 +242,7 @@ def test_another_config_is_refused_and_says_what_differs(tmp_path):
         mixaug_jax.train(toy.config(steps=2), tmp_path)
 
 
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, caplog):
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, capsys):
     config = toy.config(steps=8, schedule="constant")
     first = mixaug_jax.train(config, tmp_path / "a")
     mixaug_jax.train(config, tmp_path / "b")
@@ -249,7 +250,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, 
         if file.is_file():
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     again = mixaug_jax.train(toy.config(steps=8, schedule="constant"), tmp_path / "a")
-    assert "checkpoint 8 cannot be read" in caplog.text
+    assert "warning: checkpoint 8 cannot be read" in capsys.readouterr().err
     assert (tmp_path / "a" / "damaged" / "8").is_dir()
     assert_same_bits(again["checkpoint"], tmp_path / "b" / "checkpoints" / "8")
 
@@ -272,14 +273,14 @@ def test_a_full_disk_is_said_before_anything_is_compiled(tmp_path, monkeypatch):
 
 
 def test_a_disk_that_fills_up_is_said_in_one_sentence(tmp_path, monkeypatch):
-    save = checkpoint.save
+    write = checkpoint.write_checkpoint
 
     def fills_up(manager, step, **items):
         if step == 8:  # as the storage library says it
             raise ValueError("RESOURCE_EXHAUSTED: Failed to write: No space left on device")
-        save(manager, step, **items)
+        write(manager, step, **items)
 
-    monkeypatch.setattr(checkpoint, "save", fills_up)
+    monkeypatch.setattr(checkpoint, "write_checkpoint", fills_up)
     with pytest.raises(OSError, match="the disk is full"):
         mixaug_jax.train(toy.config(steps=12), tmp_path)
     monkeypatch.undo()

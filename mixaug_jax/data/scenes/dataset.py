@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mixaug_jax.core import checks, files, say
+from mixaug_jax.core.types import Config
 from mixaug_jax.data.scenes import farm, renderer
 from mixaug_jax.data.source import Source
 
@@ -38,7 +39,7 @@ class Scenes(tfds.core.ShardBasedBuilder):
 
     VERSION = tfds.core.Version(f"{renderer.VERSION}.0.0")
 
-    def __init__(self, settings: renderer.Settings, *, data_dir: str):
+    def __init__(self, settings: renderer.Settings, *, data_dir: str) -> None:
         self._settings = settings
         self._report = say.progress("rendering", _count(settings), "scenes")
         super().__init__(data_dir=data_dir, file_format="array_record")
@@ -91,7 +92,7 @@ def _take(stream, indices):
     return zip(indices, stream, strict=False)
 
 
-def scenes(split: str, config, *, annotations: bool = True) -> Source:
+def scenes(split: str, config: Config, *, annotations: bool = True) -> Source:
     """A split of the scenes, rendered first where the cache does not have it.
 
     Training and validation carry the planted shortcuts and the test split does not, so that a

@@ -12,13 +12,14 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 
 from mixaug_jax.data.scenes import renderer
 
 _CHUNK = 32  # scenes that a process renders and sends at a time
 
 
-def render_all(settings, processes=None):
+def render_all(settings: renderer.Settings, processes: int | None = None) -> Iterator[dict]:
     """Yields what `renderer.render` gives for all scenes, split after split as in `renderer.SPLITS`.
 
     Args:

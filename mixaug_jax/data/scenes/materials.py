@@ -42,12 +42,13 @@ class Surface:
     phase: tuple[float, float]
 
 
-def paint(surface, window, side):
-    """The surface's sRGB, float32 [3, rows, cols], at the pixel centers of a window.
+def paint(surface: Surface, window: tuple[int, int, int, int], side: int) -> np.ndarray:
+    """The surface's sRGB, float32 [3,rows,cols], at the pixel centers of a window.
 
     The window is (row0, col0, row1, col1). Periods below four pixels are drawn as four pixels: a
     finer pattern would only alias.
     """
+    # The pattern lies in the image and not in the window: a part cut off changes no pixel of the rest.
     row0, col0, row1, col1 = window
     period = max(surface.period * side, 4.0)
     down, right = math.cos(surface.angle) / period, math.sin(surface.angle) / period
@@ -90,6 +91,7 @@ def _dots(a, b, sharp):
 def _fabric(a, b, sharp):
     """A plain weave: threads along and across, in turn above one another."""
     along, across = _wave(0.75 * a), _wave(0.75 * b)
+    # Which thread is on top changes with every crossing.
     over = 0.5 + 0.5 * _step(along * across, 3 * sharp)
     along, across = np.abs(along), np.abs(across)
     return 2 * (across + over * (along - across)) - 1

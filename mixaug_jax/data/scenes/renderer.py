@@ -2,7 +2,7 @@
 
 A scene is a function of (settings, split, index) alone: the same numbers give the same pixels in
 any order and in any number of processes. Only numpy is imported here, because the processes that
-render (`mixaug_jax.data.farm`) import this file.
+render (`mixaug_jax.data.scenes.farm`) import this file.
 """
 
 import math
@@ -73,17 +73,18 @@ class Scene:
     noise: float
 
 
-def generator(settings, split, index):
+def generator(settings: Settings, split: str, index: int) -> np.random.Generator:
     """The random numbers of one scene."""
     return np.random.default_rng((settings.seed, SPLITS.index(split), index))
 
 
-def layout(settings, split, rng):
+def layout(settings: Settings, split: str, rng: np.random.Generator) -> Scene:
     """Draws a scene. Shortcuts are planted in training and validation, label noise in training.
 
     A shortcut gives class k the wall's material k, the color k for all its parts, or the k-th of
     ten places round the middle.
     """
+    # Drawn in every split and under all settings, so that test scenes do not depend on what is planted.
     planted = split != "test"
     kind = int(rng.integers(len(CLASSES)))
     shortcut = rng.random(3) < (settings.background, settings.color, settings.position)
@@ -95,6 +96,7 @@ def layout(settings, split, rng):
         # Swapped, so that the two materials still differ.
         other = wall.material if floor.material == kind else floor.material
         wall, floor = replace(wall, material=kind), replace(floor, material=other)
+    # Distractors are of other classes, small, and at most one is in front of the target.
     others = [k for k in rng.permutation(len(CLASSES)) if k != kind][: int(rng.integers(4))]
     in_front = rng.random() < 0.5
     distractors = [
@@ -102,6 +104,7 @@ def layout(settings, split, rng):
         for n, k in enumerate(others)
     ]
     behind = len(others) - 1 if in_front and others else len(others)
+    # Drawn for every split, so that the test scenes do not depend on the label noise.
     label = kind
     wrong, other = rng.random(), int(rng.integers(len(CLASSES) - 1))
     if split == "train" and wrong < settings.label_noise:
@@ -137,6 +140,7 @@ def _surfaces(rng, count, taken=()):
 
 
 def _target(rng, kind, by_color, by_position):
+    # Large, so that the class can be told at 32 pixels; what is left over is room to move.
     radius = rng.uniform(0.33, 0.42)
     room = 0.5 - 0.9 * radius
     center = 0.5 + rng.uniform(-room, room, 2)
@@ -157,6 +161,7 @@ def _distractor(rng, kind, target, over):
         center = target.center + reach * np.array([np.sin(turn), np.cos(turn)])
         center = np.clip(center, 0.06, 0.94)
     else:
+        # Eight tries for a place off the target's middle; then the last one, wherever it is.
         for center in rng.uniform(0.06, 0.94, (8, 2)):
             if np.hypot(*(center - target.center)) > 0.6 * target.radius:
                 break
@@ -175,7 +180,7 @@ def _figure(rng, kind, center, radius, surfaces):
     )
 
 
-def draw(scene, side, rng):
+def draw(scene: Scene, side: int, rng: np.random.Generator) -> dict:
     """The scene's picture and labels at a size.
 
     Args:
@@ -189,12 +194,14 @@ def draw(scene, side, rng):
         concepts uint8 [side,side,4], numbers of `CONCEPTS` for (object, part, material, color) of
         the surface at each pixel's center. Objects without a visible pixel have no box.
     """
+    # Back to front, color and light apart: shadows fall on whatever is behind a figure.
     picture = np.empty((3, side, side), np.float32)
     light = _daylight(scene, side)
     codes = np.empty((side, side), np.uint32)
     _background(scene, picture, codes)
     for figure in scene.figures:
         _draw_figure(figure, scene.light, picture, light, codes)
+    # Four numbers a pixel were written at once, as one integer.
     concepts = codes.view(np.uint8).reshape(side, side, 4)
     picture *= light * (255 * scene.exposure)
     picture += (255 * scene.noise) * rng.standard_normal(picture.shape, np.float32)
@@ -247,6 +254,7 @@ def _draw_figure(figure, light_angle, picture, light, codes):
     side, name = len(codes), CLASSES[figure.kind]
     center, radius = (figure.center[0] * side, figure.center[1] * side), figure.radius * side
     stand = pose(center, radius, figure.stretch, figure.angle, figure.mirror)
+    # Distances first, for the shadow of all parts lies under every one of them.
     parts = [
         (part, surface, *found)
         for (part, shapes), surface in zip(OBJECTS[name], figure.surfaces, strict=True)
@@ -308,6 +316,7 @@ def _shadow(parts, radius, light_angle, light):
 
 
 def _boxes(scene, objects):
+    # By pixels that are seen, not by shapes: what is covered is in no box.
     order = [scene.figures[scene.target]]
     order += [f for i, f in enumerate(scene.figures) if i != scene.target]
     boxes, labels = [], []
@@ -320,7 +329,7 @@ def _boxes(scene, objects):
     return np.array(boxes, np.float32), np.array(labels, np.int32)
 
 
-def render(settings, split, index):
+def render(settings: Settings, split: str, index: int) -> dict:
     """Scene `index` of a split: the dict of `draw`."""
     rng = generator(settings, split, index)
     return draw(layout(settings, split, rng), settings.size, rng)

@@ -25,29 +25,32 @@ class Shape:
     round: float = 0.0
 
 
-def polygon(*points):
+def polygon(*points: tuple[float, float]) -> Shape:
     """A convex polygon, corners in either order."""
     return Shape(points)
 
 
-def box(row0, col0, row1, col1):
+def box(row0: float, col0: float, row1: float, col1: float) -> Shape:
+    """A rectangle along the axes."""
     return polygon((row0, col0), (row0, col1), (row1, col1), (row1, col0))
 
 
-def ellipse(row, col, row_radius, col_radius):
+def ellipse(row: float, col: float, row_radius: float, col_radius: float) -> Shape:
+    """An ellipse along the axes, from its center and its radii."""
     return Shape(((row, col),), (row_radius, col_radius))
 
 
-def disc(row, col, radius):
+def disc(row: float, col: float, radius: float) -> Shape:
+    """A filled circle."""
     return ellipse(row, col, radius, radius)
 
 
-def ring(row, col, row_radius, col_radius, width):
+def ring(row: float, col: float, row_radius: float, col_radius: float, width: float) -> Shape:
     """An elliptical band; `width` is half its thickness."""
     return Shape(((row, col),), (row_radius, col_radius), width)
 
 
-def capsule(row0, col0, row1, col1, radius):
+def capsule(row0: float, col0: float, row1: float, col1: float, radius: float) -> Shape:
     """A line with round ends."""
     return Shape(((row0, col0), (row1, col1)), round=radius)
 
@@ -187,7 +190,9 @@ class Pose:
     turn: np.ndarray
 
 
-def pose(center, radius, stretch, angle, mirror):
+def pose(
+    center: tuple[float, float], radius: float, stretch: float, angle: float, mirror: bool
+) -> Pose:
     """A `Pose`; lengths in pixels, `angle` in radians, `stretch` of the height over the width."""
     cos, sin, side = math.cos(angle), math.sin(angle), -1 if mirror else 1
     scale = np.array([radius * stretch**0.5, radius / stretch**0.5])
@@ -195,7 +200,9 @@ def pose(center, radius, stretch, angle, mirror):
     return Pose(np.asarray(center), scale, float(scale.mean()), turn)
 
 
-def distance(shape, pose, side):
+def distance(
+    shape: Shape, pose: Pose, side: int
+) -> tuple[tuple[int, int, int, int], np.ndarray] | None:
     """Signed distance in pixels (negative inside) at the pixel centers of the shape's window.
 
     Exact to first order at the outline of ellipses, exact for all else but beyond the corners of
@@ -210,6 +217,7 @@ def distance(shape, pose, side):
         ((row0, col0, row1, col1), float32 [row1 - row0, col1 - col0]), or None where the shape is
         outside the image.
     """
+    # The window that the shape reaches, with a pixel for the soft edge.
     points = pose.center + (np.array(shape.points) * pose.scale) @ pose.turn.T
     radii, width = np.array(shape.radii) * pose.scale, shape.width * pose.unit
     reach = 1 + shape.round * pose.unit + width + np.sqrt(pose.turn**2 @ radii**2)
@@ -222,6 +230,7 @@ def distance(shape, pose, side):
     )
     if window[0] >= window[2] or window[1] >= window[3]:
         return None
+    # At pixel centers; one, two or more points say what kind of shape it is.
     rows = np.arange(window[0] + 0.5, window[2], dtype=np.float32)[:, None]
     cols = np.arange(window[1] + 0.5, window[3], dtype=np.float32)[None, :]
     if len(points) == 1:
@@ -237,6 +246,7 @@ def _polygon(points, rows, cols):
     # Twice the signed area: a mirrored pose turns the corners' order round, and so the normals.
     area = (before[:, 0] * points[:, 1] - before[:, 1] * points[:, 0]).sum()
     length = np.hypot(row, col) * np.sign(area)
+    # Signed distances to the lines through the edges; inside a convex polygon all are negative.
     down, right = col / length, -row / length
     offset = down * points[:, 0] + right * points[:, 1]
     down, right, offset = np.array([down, right, offset], np.float32)[..., None, None]
@@ -247,6 +257,7 @@ def _capsule(points, radius, rows, cols):
     (row, col), (down, right) = points[0].tolist(), (points[1] - points[0]).tolist()
     y, x = rows - row, cols - col
     length = down * down + right * right
+    # The nearest point of the line: beyond its ends, the end.
     along = np.minimum(np.maximum(y * (down / length) + x * (right / length), 0), 1)
     return np.hypot(y - along * down, x - along * right) - radius
 
@@ -258,6 +269,7 @@ def _ellipse(center, radii, turn, width, rows, cols):
     y, x = rows - row, cols - col
     u = to_frame[0][0] * y + to_frame[1][0] * x
     v = to_frame[0][1] * y + to_frame[1][1] * x
+    # First order suffices: the soft edge is one pixel wide.
     norm = np.hypot(u, v)
     d = norm * (norm - 1) / np.maximum(np.hypot(u / tall, v / wide), 1e-6)
     return np.abs(d) - width if width else d

@@ -19,7 +19,7 @@ averaged, another rate than data.audio.rate is resampled, and a line says how ma
 a black picture. What holds no sound at all is refused by name: a file without samples, one cut
 short, one that is not PCM.
 
-The picture is uint8 [data.size, frames, 1]: a row for each mel band, the highest first, a column
+The picture is uint8 [data.size,frames,1]: a row for each mel band, the highest first, a column
 for each frame; 255 is the recording's loudest cell, 0 what lies data.audio.span decibels below it
 (`spectrogram`). So how loud a recording is does not count. A recording of less than data.size
 frames stands in the middle, with black on both sides; `valid` tells it from its padding. Longer
@@ -42,6 +42,7 @@ import jax
 import numpy as np
 
 from mixaug_jax.core import checks, say
+from mixaug_jax.core.types import Bool, Config, Float, Path, UInt8
 from mixaug_jax.data.layout import class_files
 from mixaug_jax.data.source import Source
 from mixaug_jax.data.speech import spectrogram
@@ -52,7 +53,7 @@ _SPLITS = ("train", "validation", "test")
 _EXTENSIBLE, _PCM = b"\xfe\xff", bytes.fromhex("0100000000001000800000aa00389b71")
 
 
-def open_speech(split: str, config, *, annotations: bool = True) -> Source:
+def open_speech(split: str, config: Config, *, annotations: bool = True) -> Source:
     """A split of the recordings in config.data.dir.
 
     An example has, besides image and label, `valid`: bool [frames], True where a frame (a column of
@@ -78,7 +79,8 @@ def open_speech(split: str, config, *, annotations: bool = True) -> Source:
 
 
 def _examples(recordings, split, config):
-    """The examples of [(read, label)]; `read()` gives samples [n, channels] and their rate."""
+    """The examples of [(read, label)]; `read()` gives samples [n,channels] and their rate."""
+    # Whole spectrograms are kept: as bytes a recording takes less memory so than as samples.
     rate, examples, changes = config.data.audio.rate, [], []
     for read, label in recordings:
         try:
@@ -104,7 +106,9 @@ def _examples(recordings, split, config):
     return examples
 
 
-def picture(samples: np.ndarray, size: int, audio) -> tuple[np.ndarray, np.ndarray]:
+def picture(
+    samples: Float[np.ndarray, " n"], size: int, audio: Config
+) -> tuple[UInt8[np.ndarray, "{size} frames 1"], Bool[np.ndarray, " frames"]]:
     """A recording as the network sees it.
 
     Args:
@@ -113,7 +117,7 @@ def picture(samples: np.ndarray, size: int, audio) -> tuple[np.ndarray, np.ndarr
       audio: the settings config.data.audio; reads rate, window, hop, low, high and span.
 
     Returns:
-      image uint8 [size, max(size, frames), 1] and valid bool [max(size, frames)].
+      image uint8 [size,max(size,frames),1] and valid bool [max(size,frames)].
 
     Raises:
       ValueError: bands that the window cannot tell apart, or beyond half the rate; no samples, or ones
@@ -130,8 +134,9 @@ def picture(samples: np.ndarray, size: int, audio) -> tuple[np.ndarray, np.ndarr
     room = max(size, 1 << (frames - 1).bit_length())
     padded = np.zeros(window + (room - 1) * hop, np.float32)
     padded[: len(samples)] = samples
-    bands = (audio.rate, window, hop, size, audio.low, audio.high)
-    image = np.asarray(_picture(padded, *bands, audio.span))
+    mel = spectrogram.Mel(audio.rate, window, hop, size, audio.low, audio.high)
+    image = np.asarray(_picture(padded, mel, audio.span))
+    # In the middle, so that a crop of the network's size shows a short recording whole.
     width = max(size, frames)
     left = (width - frames) // 2
     placed = np.zeros((size, width, 1), np.uint8)
@@ -141,15 +146,15 @@ def picture(samples: np.ndarray, size: int, audio) -> tuple[np.ndarray, np.ndarr
     return placed, valid
 
 
-@functools.partial(jax.jit, static_argnums=range(1, 8))
-def _picture(samples, rate, window, hop, bands, low, high, span):
-    power = spectrogram.mel_power(
-        samples, rate=rate, window=window, hop=hop, bands=bands, low=low, high=high
-    )
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _picture(samples, mel, span):
+    power = spectrogram.mel_power(samples, mel)
     return spectrogram.to_bytes(spectrogram.decibels(power, span=span), span=span)
 
 
-def resample(samples: np.ndarray, old: int, new: int) -> np.ndarray:
+def resample(
+    samples: Float[np.ndarray, " n"], old: int, new: int
+) -> Float[np.ndarray, " resampled"]:
     """float32 [n] at `old` samples a second as float32 [ceil(n new / old)] at `new`.
 
     SciPy's polyphase filter, whose low pass keeps what the new rate cannot hold from folding back.
@@ -162,8 +167,8 @@ def resample(samples: np.ndarray, old: int, new: int) -> np.ndarray:
     return resample_poly(samples, new // common, old // common).astype(np.float32)
 
 
-def read_wav(path: pathlib.Path) -> tuple[np.ndarray, int]:
-    """The samples of a PCM wav file, float32 [n, channels] in -1..1, and the rate.
+def read_wav(path: Path) -> tuple[Float[np.ndarray, "n channels"], int]:
+    """The samples of a PCM wav file, float32 [n,channels] in -1..1, and the rate.
 
     Raises:
       ValueError: the file cannot be read, is not PCM of 8, 16, 24 or 32 bits, holds fewer samples
@@ -216,15 +221,18 @@ def _to_float(data, width):
 
 def _read_arrays(path, split):
     """([(read, label)] of a split, class_names) from an .npz file."""
+    # Names may be left out; classes then have their numbers as names.
     arrays = _load(path)
     audio, length, label = arrays["audio"], arrays["length"], arrays["label"]
     names = tuple(map(str, arrays.get("class_names", range(label.max() + 1))))
     if label.max() >= len(names):
         raise ValueError(f"{path} has label {label.max()}, but {len(names)} class_names")
+    # A class that training never sees could not be told from one that is hard.
     parts = _parts(path, arrays)
     empty = set(range(len(names))) - set(label[parts == "train"].tolist())
     if empty:
         raise ValueError(f"{path}: class {names[min(empty)]!r} has no recordings to train on")
+    # Recordings lie one after the other; each is cut out when it is read.
     chosen = np.flatnonzero(parts == split)
     if not len(chosen):
         raise ValueError(
@@ -232,7 +240,7 @@ def _read_arrays(path, split):
         )
     ends = np.cumsum(length)
 
-    def read(i):
+    def read(i: int) -> tuple[np.ndarray, int]:
         samples = audio[ends[i] - length[i] : ends[i]]
         if not len(samples):
             raise ValueError(f"recording {i} of {path} has no samples")
@@ -241,7 +249,7 @@ def _read_arrays(path, split):
         scale = 2**15 if samples.dtype == np.int16 else 1
         return samples.astype(np.float32)[:, None] / scale, int(arrays["rate"])
 
-    return [(functools.partial(read, i), int(label[i])) for i in chosen], names
+    return [(functools.partial(read, i), int(label[i])) for i in chosen.tolist()], names
 
 
 def _parts(path, arrays):
@@ -265,14 +273,17 @@ def _load(path):
         raise ValueError(f"data.dir={path} is no file") from None
     except Exception as error:  # a damaged archive makes NumPy raise almost anything
         raise ValueError(f"data.dir={path} cannot be read as .npz: {error}") from error
+    # The Free Spoken Digit Dataset calls its labels so.
     if "digit" in arrays:
         arrays.setdefault("label", arrays["digit"])
+    # What is missing, then what has another form than the docstring says.
     missing = [name for name in ("audio", "length", "label", "rate") if name not in arrays]
     if missing:
         raise ValueError(f"{path} has no array {missing[0]}; it has {', '.join(sorted(arrays))}")
     audio, length, label = arrays["audio"], arrays["length"], arrays["label"]
     if audio.dtype != np.int16 and audio.dtype.kind != "f":
         raise ValueError(f"{path}: audio must be int16 or floating point; got {audio.dtype}")
+    # One value for each recording, and as many samples as their lengths add up to.
     per_recording = [arrays[k] for k in ("length", "label", "split", "index") if k in arrays]
     if not label.size or any(a.shape != label.shape[:1] for a in per_recording):
         raise ValueError(f"{path}: length, label, split and index need one value a recording")
@@ -280,6 +291,7 @@ def _load(path):
         raise ValueError(f"{path}: length and label must be integers, labels from 0 up")
     if length.min() < 0 or audio.shape != (length.sum(),):
         raise ValueError(f"{path}: audio has {audio.shape} samples, and length adds up to others")
+    # A rate that is not whole would resample every recording by another factor.
     rate = arrays["rate"]
     number = rate.shape == () and rate.dtype.kind in "iuf" and np.isfinite(rate)
     if not number or rate < 1 or rate != int(rate):

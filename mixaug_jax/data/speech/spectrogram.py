@@ -3,13 +3,17 @@
 A recording is float32 [n] in -1..1, one channel. Its spectrogram is a picture: a row is a band, a
 column a frame.
 
-    power = mel_power(wave, rate=8000, window=256, hop=100, bands=64)
+    power = mel_power(wave, Mel(rate=8000, window=256, hop=100, bands=64))
     image = to_bytes(decibels(power, span=80.0), span=80.0)
 """
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from mixaug_jax.core.types import AnyArray, Bool, Float, UInt8, UInt32
 
 # Slaney's mel scale: linear up to 1000 Hz, logarithmic above.
 _LINEAR = 200 / 3  # Hz a mel
@@ -17,13 +21,34 @@ _BREAK = 1000.0  # Hz
 _LOG_STEP = np.log(6.4) / 27  # of the logarithm of the frequency, a mel
 
 
+@dataclasses.dataclass(frozen=True)
+class Mel:
+    """How a recording becomes power in mel bands.
+
+    Attributes:
+      rate: samples a second.
+      window: samples a frame.
+      hop: samples from one frame's start to the next one's.
+      bands, low, high: see `mel_filters`, which says what is refused.
+    """
+
+    rate: int
+    window: int
+    hop: int
+    bands: int
+    low: float = 0.0
+    high: float = 0.0
+
+
 def frame_count(samples: int, window: int, hop: int) -> int:
     """How many frames of `window` samples, `hop` apart, it takes to cover `samples`; at least 1."""
     return 1 + -(-max(0, samples - window) // hop)
 
 
-def mel_filters(rate: int, window: int, bands: int, low: float = 0.0, high: float = 0.0):
-    """Triangles on Slaney's mel scale, each of area 1 over Hz: [bands, window // 2 + 1] float32.
+def mel_filters(
+    rate: int, window: int, bands: int, low: float = 0.0, high: float = 0.0
+) -> Float[np.ndarray, "{bands} {window}//2+1"]:
+    """Triangles on Slaney's mel scale, each of area 1 over Hz: [bands,window//2+1] float32.
 
     Slaney 1998, Auditory Toolbox, as librosa's `filters.mel` has it by default; HTK's scale has no
     linear part, and its triangles a height of 1.
@@ -47,6 +72,7 @@ def mel_filters(rate: int, window: int, bands: int, low: float = 0.0, high: floa
         )
     edges = _from_mel(np.linspace(_to_mel(low), _to_mel(high), bands + 2))
     frequencies = np.arange(window // 2 + 1) * rate / window
+    # Two slopes for each triangle, of which the lower one counts.
     rise = (frequencies - edges[:-2, None]) / np.diff(edges)[:-1, None]
     fall = (edges[2:, None] - frequencies) / np.diff(edges)[1:, None]
     filters = np.maximum(0, np.minimum(rise, fall)) * 2 / (edges[2:] - edges[:-2])[:, None]
@@ -68,17 +94,8 @@ def _from_mel(mel):
     return _LINEAR * np.minimum(mel, linear) * np.exp(_LOG_STEP * np.maximum(mel - linear, 0))
 
 
-def mel_power(
-    wave: jax.Array,
-    *,
-    rate: int,
-    window: int,
-    hop: int,
-    bands: int,
-    low: float = 0.0,
-    high: float = 0.0,
-) -> jax.Array:
-    """Power in mel bands, frame by frame: [bands, frames] float32, the lowest band first.
+def mel_power(wave: Float[AnyArray, " n"], mel: Mel) -> Float[jax.Array, "{mel.bands} frames"]:
+    """Power in mel bands, frame by frame: [bands,frames] float32, the lowest band first.
 
     librosa's `feature.melspectrogram` with center=False and its other defaults (a periodic Hann
     window, the squared magnitude of its Fourier transform, `mel_filters`), but for the end: zeros
@@ -87,12 +104,10 @@ def mel_power(
 
     Args:
       wave: [n], n at least 1, in -1..1.
-      rate: samples a second.
-      window: samples a frame.
-      hop: samples from one frame's start to the next one's.
-      bands, low, high: see `mel_filters`, which says what is refused.
+      mel: its rate, frames and bands.
     """
-    filters = mel_filters(rate, window, bands, low, high)
+    window, hop = mel.window, mel.hop
+    filters = mel_filters(mel.rate, window, mel.bands, mel.low, mel.high)
     frames = frame_count(len(wave), window, hop)
     missing = window + (frames - 1) * hop - len(wave)
     wave = jnp.pad(jnp.asarray(wave, jnp.float32), (0, max(0, missing)))
@@ -103,7 +118,7 @@ def mel_power(
     return jnp.matmul(filters, power.T, precision="highest")
 
 
-def decibels(power: jax.Array, *, span: float = 80.0) -> jax.Array:
+def decibels(power: Float[AnyArray, "*S"], *, span: float = 80.0) -> Float[jax.Array, "*S"]:
     """Decibels below the loudest cell, cut at -span: [...] float32 in -span..0.
 
     librosa's `power_to_db` with ref=max and top_db=span, but without its least power: how loud a
@@ -113,13 +128,16 @@ def decibels(power: jax.Array, *, span: float = 80.0) -> jax.Array:
       power: of one recording, not negative.
       span: above 0.
     """
+    # Silence is divided by 1, and stays 0.
     loudest = jnp.max(power)
     share = power / jnp.where(loudest > 0, loudest, 1)
     return 10 * jnp.log10(jnp.maximum(share, 10 ** (-span / 10)))
 
 
-def to_bytes(levels: jax.Array, *, span: float = 80.0) -> jax.Array:
-    """Decibels [bands, frames] in -span..0 as uint8 [bands, frames, 1], 0 = -span, 255 = 0.
+def to_bytes(
+    levels: Float[AnyArray, "bands frames"], *, span: float = 80.0
+) -> UInt8[jax.Array, "bands frames 1"]:
+    """Decibels [bands,frames] in -span..0 as uint8 [bands,frames,1], 0 = -span, 255 = 0.
 
     The highest band comes first, so that the picture is the one that is printed everywhere. A step
     is span / 255 dB, 0.31 for 80.
@@ -128,14 +146,14 @@ def to_bytes(levels: jax.Array, *, span: float = 80.0) -> jax.Array:
 
 
 def mask_bands_and_frames(
-    images: jax.Array,
-    seeds: jax.Array,
-    valid: jax.Array,
+    images: Float[AnyArray, "B H W C"],
+    seeds: UInt32[AnyArray, " B"],
+    valid: Bool[AnyArray, "B W"],
     *,
     masks: int,
     bands: float,
     frames: float,
-) -> jax.Array:
+) -> Float[jax.Array, "B H W C"]:
     """SpecAugment's frequency and time masks (Park et al. 2019, arXiv 1904.08779, section 2).
 
     `masks` runs of bands and `masks` runs of frames become 0, the mean of the normalized data. A
@@ -157,7 +175,7 @@ def mask_bands_and_frames(
     """
     height = images.shape[1]
 
-    def one(image, seed, valid):
+    def one(image: jax.Array, seed: jax.Array, valid: jax.Array) -> jax.Array:
         rows_key, cols_key = jax.random.split(jax.random.key(seed))
         count = valid.sum()
         most = jnp.floor(frames * count.astype(jnp.float32)).astype(jnp.int32)

@@ -6,6 +6,7 @@ label map, IoU over all images, concepts from a UPerNet in the categories object
 which images were scanned, so differences to its numbers are to be read with that in mind. Settings: `configs/released.py`.
 """
 
+import os
 import pathlib
 from typing import NamedTuple
 
@@ -92,7 +93,13 @@ class Cell(NamedTuple):
     holds: str
 
 
-def run(config, workdir, *, which: str = "latest", required: bool = False) -> None:
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: os.PathLike | str,
+    *,
+    which: str = "latest",
+    required: bool = False,
+) -> None:
     """Imports and dissects each network in a folder of its own, then writes released.csv, released.png and released.svg.
 
     A run that was stopped goes on where it was: what is imported, segmented or dissected stays so.

@@ -1,6 +1,9 @@
 """The sentences at the top of a run's page: what was measured, beside what chance would give."""
 
 import math
+from typing import Any
+
+import ml_collections
 
 from mixaug_jax.core import stats
 from mixaug_jax.dissection.result import PER, Dissection
@@ -27,7 +30,7 @@ _PUT = {
 CHANCE = "By chance: on average, if no removal had any effect. Most do harm, so that a count below it says nothing."
 
 
-def accuracy(config, lines: list[dict], held_out: int) -> str:
+def accuracy(config: ml_collections.ConfigDict, lines: list[dict], held_out: int) -> str:
     """What was trained and how well it classifies.
 
     Args:
@@ -93,7 +96,8 @@ def _beside_controls(first, controls, facts, entries):
     text = f"{title[:1].upper()}{title[1:]} of {method}: {first['mean']:.3f} ({first['low']:.3f} to {first['high']:.3f} "
     text += f"over {first['images']:g} images{side})"
     beside_it = [f"{entries[row['method']]['title']} {row['mean']:.3f}" for row in controls]
-    as_good = any(better * (row["mean"] - first["mean"]) >= 0 for row in controls)
+    ahead = [better * (row["mean"] - first["mean"]) >= 0 for row in controls]
+    as_good = better != 0 and any(ahead)
     verdict = " A control that knows nothing of the network matches or beats it." if as_good else ""
     return f"{'; '.join([text, *beside_it])}.{verdict}"
 
@@ -107,7 +111,7 @@ def rising(rows: list[dict], label: str) -> tuple[int, int]:
 def words(rows: list[dict]) -> str:
     """What the names in a sweep mean, in one line."""
 
-    def explained(key, known):
+    def explained(key: Any, known: Any):
         names = dict.fromkeys(row[key] for row in rows)
         return ", ".join(
             f"{name.replace('_', ' ')}: {known[name]}" for name in names if name in known

@@ -58,7 +58,7 @@ def _method(config):
 
 
 def copy(source: pathlib.Path, folder: pathlib.Path, name: str) -> bool:
-    """Copies a layer's figure into the report; False where it is not there."""
+    """Copies a stage's figure into the report; False where it is not there."""
     files = [source / f"{name}.{ending}" for ending in ("png", "svg")]
     if not all(file.exists() for file in files):
         return False

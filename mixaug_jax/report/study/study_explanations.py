@@ -7,6 +7,7 @@ built again where the data is gone.
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -138,7 +139,7 @@ def _pictures(config, result: Evaluation, rows, path) -> Pictures:
 
 
 def _stored(path) -> Pictures:
-    def make(arrays, settings):
+    def make(arrays: Any, settings: Any):
         return Pictures(arrays["images"], arrays["masks"], settings)
 
     return load_npz(path, make, "a report's pictures")

@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -111,7 +112,7 @@ def _bars(panel, study, layer, level, groups, at, name):
     a = study.augmentations.index(name)
     place = {"subject": layer, "setting": "unit", "level": level}
 
-    def numbers(what, array):
+    def numbers(what: Any, array: Any):
         """array[..., m] by category, NaN where there is no such measure."""
         found = [study.find("concepts", what, category=group, **place) for group in groups]
         empty = np.full(array.shape[:-1], np.nan)
@@ -190,14 +191,14 @@ def _numbers(panel, matrix, ends):
 def occlusion(study: Study, sweeps: dict[str, list[list[dict]]]) -> Figure:
     """Change of accuracy by the share removed, a panel for each selection, a line for each augmentation.
 
-    Of the sweep's first score, value and label; lines are means over seeds, bands reach over them.
+    Of the sweep's first ranking, value and label; lines are means over seeds, bands reach over them.
 
     Args:
       study: whose augmentations these are.
       sweeps: the rows of each seed's `occlusion/sweep.csv`, by augmentation; all of the same grid.
     """
     one = next(iter(sweeps.values()))[0]
-    first = {key: one[0][key] for key in ("label", "score", "value")}
+    first = {key: one[0][key] for key in ("label", "ranking", "value")}
     selections = dict.fromkeys(row["selection"] for row in one)
     with matplotlib.rc_context(STYLE):
         figure = Figure((_WIDE, 3.2), layout="constrained")

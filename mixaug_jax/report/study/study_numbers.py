@@ -1,6 +1,7 @@
 """The parts of a study's page that are tables of numbers: the augmentations compared, and their differences."""
 
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ def mean(study: Study, a: int, m: int, note: str = "") -> Interval:
     return Interval(float(study.mean[a, m]), *map(float, ends), note)
 
 
-def what_intervals_are(kinds) -> str:
+def what_intervals_are(kinds: Any) -> str:
     """One sentence for a caption, about `Study.interval_of` or `Study.difference_of`."""
     said = {
         "seeds": "95 % t-intervals over seeds, which may pass the scale's end",

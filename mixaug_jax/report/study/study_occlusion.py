@@ -82,7 +82,7 @@ def _table(study, sweeps) -> Table:
     caption = (
         "How many of the removals raise the accuracy (its interval over images lies above 0), by whose loss ranks the units; "
         f"means over seeds. {answers.CHANCE}"
-        + " The last column is the mean over scores, shares and values."
+        + " The last column is the mean over rankings, shares and values."
         * bool(judged)
     )
     return Table("occlusion", caption, header, rows)

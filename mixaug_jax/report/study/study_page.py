@@ -51,7 +51,7 @@ def _what(study, configs, shown) -> str:
     if not found:
         return "No run has any result yet."
 
-    def several(name):
+    def several(name: str):
         return ", ".join(dict.fromkeys(map(name, found)))
 
     sets = several(lambda config: config.data.name)

@@ -1,0 +1,134 @@
+"""A walk over many images: which ones, in which order, how far ahead, and integers that never overflow."""
+
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import walk
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(10, 3), (7, 7), (100, 99), (5, 1), (1, 1)])
+def test_spread_takes_even_distances(count, wanted):
+    indices = walk.spread(count, wanted)
+    assert len(indices) == wanted
+    assert indices[0] == 0
+    assert indices[-1] < count
+    steps = np.diff(np.append(indices, count))  # also from the last one to the end
+    assert set(steps) <= {count // wanted, -(-count // wanted)}
+
+
+@pytest.mark.parametrize("wanted", [0, 6, 100])
+def test_spread_takes_all_where_that_is_few_enough(wanted):
+    np.testing.assert_array_equal(walk.spread(6, wanted), np.arange(6))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_reading_ahead_keeps_order_and_bound(threads):
+    started, lock = [], threading.Lock()
+
+    def read(index):
+        with lock:
+            started.append(index)
+        time.sleep(0.002 * (index % 3))  # later ones may be ready first
+        return 10 * index
+
+    def items():
+        for index in range(20):
+            asked.append(index)
+            yield index
+
+    asked = []
+    found = walk.read_ahead(read, items(), threads)
+    for index in range(20):
+        assert next(found) == 10 * index
+        assert len(asked) <= index + 2 * threads
+    assert list(found) == []
+    assert sorted(started) == asked == list(range(20))
+    assert list(walk.read_ahead(read, [], threads)) == []
+
+
+def test_an_error_while_reading_comes_in_its_turn():
+    found = walk.read_ahead(lambda x: 1 // x, [1, 1, 0, 1], 2)
+    assert [next(found), next(found)] == [1, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(found)
+
+
+def test_rows_are_padded_with_zeros():
+    array = np.arange(6, dtype=np.int16).reshape(3, 2) + 1
+    padded = walk.pad_rows(array, 5)
+    np.testing.assert_array_equal(padded, [[1, 2], [3, 4], [5, 6], [0, 0], [0, 0]])
+    assert padded.dtype == np.int16
+    np.testing.assert_array_equal(walk.pad_rows(array, 3), array)
+    np.testing.assert_array_equal(walk.pad_rows(np.ones(1), 2), [1, 0])
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize(("images", "batch_size"), [(1, 1), (7, 2), (8, 2), (9, 50)])
+def test_spans_hold_every_image_once(images, batch_size, count):
+    devices = tuple(jax.devices()[:count])
+    spans = list(walk.spans(images, batch_size, devices))
+    assert [i for start, stop, _ in spans for i in range(start, stop)] == list(range(images))
+    assert {rows % count for _, _, rows in spans} == {0}
+    for start, stop, rows in spans:
+        assert 0 < stop - start <= rows <= count * batch_size
+        assert rows < images + count  # not more padding than the devices need
+
+
+def test_the_local_devices_are_the_default():
+    assert walk.local(None) == tuple(jax.local_devices())
+    assert walk.local(jax.devices()[1:3]) == tuple(jax.devices()[1:3])
+
+
+@pytest.fixture
+def added():
+    """A function (batches, images, count of devices) -> (total, what went to the host in turn)."""
+
+    def run(batches, images, count):
+        devices = tuple(jax.devices()[:count])
+        whole, split = devices_lib.REPLICATED, devices_lib.SHARDED
+        given = {"devices": devices}
+        step = devices_lib.pmap(
+            lambda s, x: {"sum": s["sum"] + x.sum(), "rows": s["rows"] + len(x)},
+            (split, split), split, **given,
+        )  # fmt: skip
+        reduce = devices_lib.pmap(
+            lambda s: jax.tree.map(lambda v: jax.lax.psum(v[0], devices_lib.AXIS), s),
+            (split,), whole, **given,
+        )  # fmt: skip
+        flushed = []
+
+        def combine(one, two):
+            flushed.append(two)
+            return {k: one[k] + two[k] for k in one}
+
+        state = {"sum": np.int32(0), "rows": np.int32(0)}
+        batches = ((n, jnp.asarray(x, jnp.int32)) for n, x in batches)
+        found = walk.total(step, reduce, combine, state, batches, images, devices)
+        return found, flushed
+
+    return run
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_totals_go_to_the_host_before_they_overflow(added, count):
+    """The largest values that may be added four at a time: a fifth would pass 2^31 - 1."""
+    value = walk.LIMIT // 4
+    batches = [(2, np.full(2, value))] * 5
+    found, flushed = added(batches, images=4, count=count)
+    assert found == {"sum": 10 * value, "rows": 10}
+    assert found["sum"] > walk.LIMIT
+    assert found["sum"].dtype == np.int64
+    assert [int(part["rows"]) for part in flushed] == [4, 2]
+
+
+def test_totals_count_images_and_not_padding(added):
+    """A padded batch of 3 and one of 1 fit 4 images; nothing is flushed before the end."""
+    found, flushed = added([(3, [1, 2, 3, 0]), (1, [4, 0, 0, 0])], images=4, count=2)
+    assert found["sum"] == 10
+    assert flushed == []

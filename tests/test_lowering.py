@@ -1,0 +1,247 @@
+"""Every program lowers for TPU and CUDA from this machine: nothing that is traced asks which backend it has."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from mixaug_jax import config as config_lib
+from mixaug_jax import scores, training
+from mixaug_jax.attribution import METHODS
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.dissection import activations, resample, tables, thresholds
+from mixaug_jax.explain import examples, job, programs, running
+from mixaug_jax.mixing import MIXERS
+from mixaug_jax.models import MODELS, Net, Preprocess, build, upernet
+from mixaug_jax.occlusion import sweeping
+from mixaug_jax.occlusion.grid import Grid, plan
+from mixaug_jax.scores import SCORES, comparison
+from mixaug_jax.scores.entry import as_score, kind_of
+from mixaug_jax.training import step as steps
+
+ELSEWHERE = ("tpu", "cuda")
+SIDE, CLASSES, ROWS = 32, 4, 8
+SPECS = (devices_lib.REPLICATED, devices_lib.SHARDED)
+
+
+def lower(program, *arguments):
+    """The text of a jitted program for both platforms."""
+    return program.trace(*arguments).lower(lowering_platforms=ELSEWHERE).as_text()
+
+
+def array(*shape, dtype=np.float32):
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def integers(*shape):
+    return array(*shape, dtype=np.int32)
+
+
+def network(name="tiny", side=SIDE, **options):
+    """A net whose variables are shapes."""
+    model = MODELS[name](CLASSES, **options)
+    variables = jax.eval_shape(model.init, jax.random.key(0), array(1, side, side, 3))
+    return Net(model, variables, Preprocess(size=side, mean=(0.5,) * 3, std=(0.2,) * 3))
+
+
+@pytest.fixture(autouse=True)
+def no_backend(monkeypatch):
+    """A program that would choose while it is traced would lower, for the wrong platform."""
+
+    def refuse():
+        raise AssertionError("a backend was asked for while tracing")
+
+    monkeypatch.setattr(jax, "default_backend", refuse)
+
+
+@pytest.fixture(scope="module")
+def devices():
+    return tuple(jax.devices())
+
+
+def trained(method="baseline", **changes):
+    """Resolved settings, and a step's keywords."""
+    config = toy.config(method)
+    config.data.size = SIDE
+    config.update_from_flattened_dict(changes)
+    config = config_lib.resolve(config, train_size=64, class_names=tuple("abcd"))
+    model, optimizer = build.build_model(config), training.build_optimizer(config)
+    return config, {"model": model, "optimizer": optimizer, "config": config}
+
+
+def batch():
+    return {"image": array(16, SIDE, SIDE, 3, dtype=np.uint8), "label": integers(16),
+            "seed": array(16, dtype=np.uint32)}  # fmt: skip
+
+
+FORMS = {
+    "baseline": {},
+    "bfloat16": {"model.dtype": "bfloat16"},
+    "accumulated": {"train.accumulate": 2, "train.ema": 0.9},
+    "recomputed": {"model.remat": True},
+    "synchronized": {"model.sync_bn": True},
+}
+
+
+def lower_step(method, changes):
+    _, given = trained(method, **changes)
+    step = functools.partial(training.train_step, **given)
+    mapped = devices_lib.pmap(step, SPECS, devices_lib.REPLICATED, donate_argnums=0)
+    assert "stablehlo.all_reduce" in lower(mapped, steps.state_shapes(**given), batch())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_train_step(form):
+    lower_step("baseline", FORMS[form])
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_train_step_that_mixes(mixer):
+    lower_step(mixer, {})
+
+
+@pytest.mark.parametrize("name", ["resnet50", "efficientnet_lite0"])
+def test_gradients(name):
+    """1x1, strided and depthwise convolutions and the max pool, which have ways of their own on CPU; one block a group."""
+    whole = MODELS[name](CLASSES, width=1 / 16)
+    model = whole.clone(blocks=(1,) * len(whole.blocks))
+    x = array(2, SIDE, SIDE, 3)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    lower(jax.jit(jax.grad(lambda v, x: model.apply(v, x).sum(), (0, 1))), variables, x)
+
+
+def test_made_step():
+    _, given = trained()
+
+    def make(key, count, arrays):
+        image = jax.random.bits(key, (count, SIDE, SIDE, 3), np.uint8) + arrays
+        return {"image": image, "label": jax.random.randint(key, (count,), 0, CLASSES)}
+
+    step = functools.partial(steps.made_step, make=make, count=4, **given)
+    specs = (devices_lib.REPLICATED, devices_lib.REPLICATED)
+    mapped = devices_lib.pmap(step, specs, devices_lib.REPLICATED)
+    lower(mapped, steps.state_shapes(**given), array(dtype=np.uint8))
+
+
+def test_eval_step():
+    config, given = trained()
+    step = functools.partial(training.eval_step, model=given["model"], config=config)
+    shapes = build.variable_shapes(given["model"], config)
+    mapped = devices_lib.pmap(step, SPECS, devices_lib.REPLICATED)
+    lower(mapped, shapes, batch() | {"mask": array(16)})
+
+
+def test_first_weights():
+    _, given = trained()
+    lower(jax.jit(steps._init(**given)), jax.random.key(0))
+
+
+def test_forward_of_a_dissection(devices):
+    lower(activations._program(("relu1", "fc"), devices), network(), array(ROWS, SIDE, SIDE, 3))
+
+
+GRID = resample.Grid((4, 4), (16, 16), "zero")
+
+
+def stacked(devices, **state):
+    return {name: integers(len(devices), *shape) for name, shape in state.items()}
+
+
+def test_thresholds(devices):
+    units, bins = 6, 16
+    step, reduce = thresholds._programs(GRID, units, bins, devices)
+    state = stacked(
+        devices, counts=(units * (bins + 1),), following=(units,), least=(units,), most=(units,)
+    )
+    interval = {name: integers(units) for name in ("low", "last", "shift")}
+    lower(step, state, (array(ROWS, 4, 4, units), array(ROWS, dtype=bool)), interval)
+    lower(reduce, state)
+
+
+@pytest.mark.parametrize("replicates", [1, 20], ids=["counts", "bootstrap"])
+@pytest.mark.parametrize("backend", ["bits", "dense"])
+def test_counts(devices, backend, replicates):
+    units, concepts, categories = 6, 5, (-1, 0, 0, 1, 1)
+    step, reduce = tables._programs(GRID, backend, concepts, categories, devices)
+    table = 2 * (concepts + 2), replicates  # two pairings
+    state = stacked(devices, table=(*table, units), sizes=table)
+    labels = {"labels": integers(ROWS, 2, 256, 1)}
+    if backend == "bits":
+        labels = {"ids": integers(ROWS, 32), "words": array(ROWS, 32, 8, dtype=np.uint32)}
+    given = {"activations": array(ROWS, 4, 4, units), "weights": integers(ROWS, replicates)}
+    lower(step, state, given | labels, array(units))
+    lower(reduce, state)
+
+
+def explained(methods, asked, monkeypatch, devices):
+    """Lowers what `running.check` and `check_method` would trace: the programs that explain a data set."""
+
+    def lowered(task, net, rows, total):
+        step = task._step(total)
+        specs = {k: array(step, *v.shape, dtype=v.dtype) for k, v in rows.items()}
+        seen.append(lower(task.program, net, np.uint32(0), task.arrays, specs))
+
+    seen, net = [], network(width=0.5)
+    monkeypatch.setattr(programs.Task, "check", lowered)
+    source = dataclasses.replace(toy.source(side=SIDE, size=ROWS), box_names=("thing",))
+    find = examples.finder(net, source, "true", "boxes")
+    # Few evaluations at once: how many there are changes shapes, not operations.
+    chosen = job.make_job(net, source, methods, asked, job.Options(max_images=ROWS))
+    chosen = dataclasses.replace(chosen, at_once=4)
+    reference = np.zeros((2, SIDE, SIDE, 3), np.float32)
+    running.check(net, source, find, dataclasses.replace(chosen, methods={}), reference)
+    for name in methods:
+        running.check_method(net, source, name, chosen, reference, devices=devices)
+    return seen
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_method(method, monkeypatch, devices):
+    assert len(explained((method,), (), monkeypatch, devices)) == 2  # and that of no scores
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_score(score, monkeypatch, devices):
+    stability = kind_of(as_score(SCORES[score])) == "stability"
+    methods = ("gradient",) if stability else ()
+    assert explained(methods, (score,), monkeypatch, devices)
+
+
+def test_logits(devices):
+    lower(examples._forward(devices), network(), array(ROWS, SIDE, SIDE, 3))
+
+
+@pytest.fixture(scope="module")
+def sweep_arguments():
+    grid, whole = Grid(), array(ROWS, SIDE, SIDE, 3)
+    rows = {"image": whole} | {name: integers(ROWS) for name in ("index", "label", "by")}
+    return grid, (network(), rows, array(3), np.uint32(0))
+
+
+def test_sweep(devices, sweep_arguments):
+    grid, given = sweep_arguments
+    rank, evaluate = sweeping._programs(grid, devices)
+    lower(sweeping._forward(devices), given[0], given[1]["image"])
+    lower(rank, *given)
+    cells = plan(grid, (SIDE, SIDE, 3)).cells[: sweeping._CELLS]
+    lower(evaluate, given[0], jax.eval_shape(rank, *given), cells)
+
+
+def test_deletion_across_models():
+    areas = functools.partial(comparison._areas, removal=scores.Removal(window=8))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    shapes = array(2, SIDE, SIDE), array(2, SIDE, SIDE, 3), integers(2)
+    lower(jax.jit(areas), network(), *shapes, keys)
+
+
+def test_segmenter():
+    variables = jax.eval_shape(upernet.UPerNet().init, jax.random.key(0), array(1, 64, 64, 3))
+    image = array(24, 24, 3, dtype=np.uint8)
+    given = {"inner": (64, 64), "outer": (24, 24)}
+    traced = upernet.probabilities.trace(variables, image, **given)
+    traced.lower(lowering_platforms=ELSEWHERE)
+    found = jax.eval_shape(functools.partial(upernet.probabilities, **given), variables, image)
+    lower(upernet._most_probable, found)
