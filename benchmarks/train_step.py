@@ -5,12 +5,14 @@
 Both take turns in one run, and the best turn of each counts. The floating point operations are those
 of the convolutions and the dense layer, three times the forward pass. What bounds a step shows in two
 more numbers: the speed of one large matrix product, which no convolution exceeds, and the time of the
-same step without batch norm, whose passes over memory the operations do not count.
+same step without batch norm, whose passes over memory the operations do not count. Tracing is what
+comes before compiling, with nothing kept from before; it holds the ways of all platforms.
 """
 
 import argparse
 import collections
 import os
+import time
 
 import jax
 import jax.numpy as jnp
@@ -44,11 +46,8 @@ def forward_flops(model, x) -> int:
     return sum(flops)
 
 
-def jax_step(model, x, y, *, train=True):
-    """A function that takes one step on the batch and returns the loss; `train=False` uses no batch statistics."""
-    optimizer = optax.sgd(0.01, momentum=0.9, nesterov=True)
-    variables = jax.jit(model.init)(jax.random.key(0), x[:1])
-    state = [variables, optimizer.init(variables["params"])]
+def jitted_step(model, optimizer, train=True):
+    """f(variables, opt_state, x, y) -> (variables, opt_state, loss); `train=False` uses no batch statistics."""
 
     def step(variables, opt_state, x, y):
         def loss(params):
@@ -62,13 +61,35 @@ def jax_step(model, x, y, *, train=True):
         params = optax.apply_updates(variables["params"], updates)
         return {**variables, **new, "params": params}, opt_state, value
 
-    step = jax.jit(step, donate_argnums=(0, 1))
+    return jax.jit(step, donate_argnums=(0, 1))
+
+
+def jax_step(model, x, y, *, train=True):
+    """A function that takes one step on the batch and returns the loss."""
+    optimizer = optax.sgd(0.01, momentum=0.9, nesterov=True)
+    variables = jax.jit(model.init)(jax.random.key(0), x[:1])
+    state = [variables, optimizer.init(variables["params"])]
+    step = jitted_step(model, optimizer, train)
 
     def run():
         state[0], state[1], value = step(*state, x, y)
         return state, value
 
     return run
+
+
+def tracing_seconds(model, x, y, repeats) -> float:
+    """The least time to trace the step."""
+    optimizer = optax.sgd(0.01, momentum=0.9, nesterov=True)
+    variables = jax.eval_shape(model.init, jax.random.key(0), x[:1])
+    opt_state = jax.eval_shape(optimizer.init, variables["params"])
+    found = []
+    for _ in range(repeats):
+        jax.clear_caches()
+        began = time.perf_counter()
+        jitted_step(model, optimizer).trace(variables, opt_state, x, y)
+        found.append(time.perf_counter() - began)
+    return min(found)
 
 
 def torch_resnet(stem, bottleneck, blocks, classes):
@@ -160,6 +181,7 @@ def compare(name, stem, batch, side, classes, repeats):
     seconds = interleaved(steps, repeats)
     gflop = 3 * forward_flops(model, x) / 1e9
     print(f"\n{name}, {stem} stem, batch {batch}, {side} px: {gflop:.1f} GFLOP a step")
+    print(f"  tracing                  {1000 * tracing_seconds(model, x, y, repeats):9.1f} ms")
     for key, value in seconds.items():
         print(f"  {key:24} {1000 * value:9.1f} ms  {gflop / value:6.1f} GFLOP/s")
     print(f"  ours / PyTorch           {seconds['ours'] / seconds['PyTorch']:9.2f}")

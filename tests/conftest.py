@@ -27,7 +27,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".pytest_cache" / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
-SHARED = pathlib.Path(os.environ.get("MIXAUG_JAX_SHARED", ROOT.parent / "shared"))
+# A folder with the whole golden arrays (golden/) and sets of photographs (data/), for who has them.
+DATA = os.environ.get("MIXAUG_JAX_DATA", "")
+GOLDEN = pathlib.Path(DATA, "golden") if DATA else ROOT / "tests" / "data" / "golden"
 
 
 @pytest.fixture
@@ -39,22 +41,28 @@ def unchecked():
 
 
 @pytest.fixture(scope="session")
-def shared():
-    """`shared("data/pets600.zip")` is the path of a development file; skips where there is none."""
+def photographs():
+    """`photographs("pets600.zip")` is the path of an archive in $MIXAUG_JAX_DATA/data; skips where there is none."""
 
     def find(name):
-        path = SHARED / name
-        if not path.exists():
-            pytest.skip(f"{name} is not here: it belongs to the development data")
+        path = pathlib.Path(DATA, "data", name)
+        if not DATA or not path.exists():
+            pytest.skip(f"{name} is not here: MIXAUG_JAX_DATA names no folder that has it in data/")
         return path
 
     return find
 
 
 @pytest.fixture(scope="session")
-def golden(shared):
-    """`golden("mixing/saliency.npz")` holds arrays made by other people's code."""
-    return lambda name: np.load(shared(f"golden/{name}"))
+def golden():
+    """`golden("mixing/saliency.npz")` holds arrays made by other people's code: of fewer images without MIXAUG_JAX_DATA."""
+    return lambda name: np.load(GOLDEN / name)
+
+
+@pytest.fixture(scope="session")
+def golden_text():
+    """`golden_text("dissection/upp_labels.json")` is the text of a golden file."""
+    return lambda name: (GOLDEN / name).read_text()
 
 
 @pytest.fixture(scope="session")

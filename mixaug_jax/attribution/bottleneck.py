@@ -97,6 +97,7 @@ def iba(
     image = checks.image(image)
     options = Options(layer, variant, beta, steps, samples, sigma, key, noise, chunk)
     capacity, _ = bottleneck(net, image, label, stats, options)
+    # A cell's bits are spread over its pixels, so that the map still sums to the information.
     cells, pixels = math.prod(capacity.shape[:2]), math.prod(image.shape[:2])
     # Rounding can make the capacity of a cell that is all noise as low as -1e-7.
     bits = jnp.maximum(capacity.sum(-1, keepdims=True), 0) / math.log(2) * (cells / pixels)
@@ -189,6 +190,7 @@ def _noise(options, shape):
     key = as_key(options.key)
 
     def draw(t: Count, indices: Indices) -> Float[Array, "c h w K"]:
+        # Step first, then copy: one more copy changes no other copy's noise.
         key_t = jax.random.fold_in(key, t)
         return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(key_t, i), shape))(indices)
 
@@ -235,8 +237,10 @@ def iba_statistics(
     if count < 2:
         raise ValueError(f"iba_statistics needs at least 2 images; got {count}")
     if variant == "library":
+        # A cell that is almost always zero has hardly a deviation to draw noise with: the library shuts it.
         stats = mean, np.sqrt(spread / (count - 1)), nonzero > MIN_ACTIVE * count
     else:
+        # After a ReLU most values are zeros, which the paper's estimator leaves out.
         squares = spread + count * mean**2
         std = np.sqrt(np.maximum(squares, 1e-5) / np.maximum(nonzero, 1))
         stats = np.zeros_like(mean), std, np.ones_like(mean)

@@ -40,6 +40,7 @@ def gradcam_map(activations: Maps, gradients: Maps) -> Heatmap:
 
 def gradcam_plus_plus_map(activations: Maps, gradients: Maps, epsilon: float = 0.0) -> Heatmap:
     """Channels weighted by the sum of positive gradients, each with the weight of the paper's eq. 19."""
+    # Derivatives of exp(logit) are powers of the logit's gradient times one factor, which cancels in alpha.
     square, cube = gradients**2, gradients**3
     denominator = 2 * square + activations.sum((0, 1)) * cube + epsilon
     alpha = jnp.where(denominator != 0, square / jnp.where(denominator != 0, denominator, 1), 0)
@@ -54,6 +55,7 @@ def hirescam_map(activations: Maps, gradients: Maps) -> Heatmap:
 def xgradcam_map(activations: Maps, gradients: Maps) -> Heatmap:
     """Channels weighted by their gradient's mean, weighted by the activations; channels that sum to 0 count nothing."""
     total = activations.sum((0, 1))
+    # A dead channel has nothing to weight its gradients with.
     weight = (activations * gradients).sum((0, 1)) / jnp.where(total != 0, total, 1)
     return (activations * jnp.where(total != 0, weight, 0)).sum(-1)
 
@@ -66,6 +68,7 @@ def layercam_map(activations: Maps, gradients: Maps) -> Heatmap:
 def _finish(values, image, relu, resize):
     """[h,w] -> [H,W,1] at the image's size."""
     checks.choice("resize", resize, RESIZES)
+    # First, or what is negative would pull down the pixels between it and its neighbors.
     values = jnp.maximum(values, 0) if relu else values
     return resampling.enlarge(values[..., None], image.shape[:2], resize)
 
@@ -78,10 +81,12 @@ def _cam(
     layer = cam_layer(net, image, layer)
     activations = net.features(image[None], layer)
 
+    # With respect to what stands in the place of the layer's output, which holds on any graph of layers.
     def explained(h: Features) -> Scalar:
         return outputs_from(net, image[None], layer, h, label, output)[0]
 
     value, gradients = jax.value_and_grad(explained)(activations)
+    # Tokens become maps after differentiating: the network knows them as tokens.
     maps, slopes = (net.maps(layer, h)[0] for h in (activations, gradients))
     return nan_like(value, combine(maps, slopes))
 
@@ -261,6 +266,7 @@ def scorecam(
     if checks.given(masks):
         masks = checks.array("masks", masks, (channels, *image.shape[:2]))
 
+    # Enlarged a chunk at a time: all channels at the image's size would be far more than the layer.
     def mask(index: Indices) -> Float[Array, "n h w"]:
         if checks.given(masks):
             return masks[index]
@@ -273,6 +279,7 @@ def scorecam(
     def score(index: Indices) -> Outputs:
         return outputs(net, mask(index)[..., None] * image, label, output)
 
+    # The output of an image without anything, which the paper subtracts, cancels in the softmax.
     weights = jax.nn.softmax(chunks.every(score, channels, chunk))
     return _finish((activations * weights).sum(-1), image, relu, resize)
 
@@ -294,5 +301,6 @@ def guided_gradcam(
       resize: of Grad-CAM to the image's size, "bilinear" (half-pixel centers, the paper's) or "nearest" (captum's default).
       output: the output explained, "logit", "prob" or "loss".
     """
+    # One map for all channels: the sign and the detail come from guided backpropagation.
     coarse = gradcam(net, image, label, layer=layer, resize=resize, output=output)
     return guided_backprop(net, image, label, output=output) * coarse

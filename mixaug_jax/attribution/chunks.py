@@ -24,10 +24,11 @@ def split(
     """Indices 0..`count` - 1 in rows of about equal length, at most `chunk` (0: one row).
 
     Returns:
-      int32 [rows, length], the last row filled up with the last index, and bool [rows, length], False where filled up.
+      int32 [rows,length], the last row filled up with the last index, and bool [rows,length], False where filled up.
     """
     checks.count("chunk", chunk, 0)
     rows = math.ceil(count / chunk) if chunk else 1
+    # Of about equal length: rows are filled up, and a short last one would be computed in full.
     index = np.arange(rows * math.ceil(count / rows), dtype=np.int32).reshape(rows, -1)
     return np.minimum(index, count - 1), index < count
 
@@ -36,37 +37,41 @@ def fold(step: Callable, start: Tree, count: int, chunk: int) -> Tree:
     """step(carry, indices [c], real [c] bool) -> carry, over all chunks of 0..`count` - 1 from the carry `start`."""
     index, real = split(count, chunk)
     if len(index) == 1:
+        # Without a loop XLA can fuse the one chunk with what surrounds it.
         return step(start, jnp.asarray(index[0]), jnp.asarray(real[0]))
     return jax.lax.scan(lambda carry, xs: (step(carry, *xs), None), start, (index, real))[0]
 
 
 def total(f: Callable, count: int, chunk: int) -> Tree:
-    """The sum over i of row i of f(indices [c]) -> a tree of arrays [c, ...]."""
+    """The sum over i of row i of f(indices [c]) -> a tree of arrays [c,...]."""
 
     def step(carry: Tree, indices: Indices, real: Bool[AnyArray, " n"]) -> Tree:
         rows = f(indices)
         return jax.tree.map(lambda t, r: t + jnp.sum(r, 0, where=_over_rows(real, r)), carry, rows)
 
+    # A trace of one row: only f knows what it returns.
     shapes = jax.eval_shape(f, jax.ShapeDtypeStruct((1,), jnp.int32))
     start = jax.tree.map(lambda s: jnp.zeros(s.shape[1:], s.dtype), shapes)
     return fold(step, start, count, chunk)
 
 
 def every(f: Callable, count: int, chunk: int) -> Array:
-    """f(indices [c]) -> [c, ...] for all of 0..`count` - 1, as one array [count, ...]."""
+    """f(indices [c]) -> [c,...] for all of 0..`count` - 1, as one array [count,...]."""
     index, _ = split(count, chunk)
     if len(index) == 1:
         return f(jnp.asarray(index[0]))
+    # The last row repeats its last index; what is beyond `count` is cut off.
     rows = jax.lax.map(f, index)
     return rows.reshape(-1, *rows.shape[2:])[:count]
 
 
 def moments(f: Callable, count: int, chunk: int) -> tuple[Array, Array]:
-    """Mean and mean squared deviation of the rows of f(indices [c]) -> [c, ...] float32, without cancellation."""
+    """Mean and mean squared deviation of the rows of f(indices [c]) -> [c,...] float32, without cancellation."""
 
     def step(carry: Tree, indices: Indices, real: Bool[AnyArray, " n"]) -> Tree:
         rows = f(indices)
         where = _over_rows(real, rows)
+        # Around each chunk's own mean: a difference of two large sums would lose the variance.
         mean = jnp.mean(rows, 0, where=where)
         spread = jnp.sum(jnp.square(rows - mean), 0, where=where)
         return merge_moments(carry, (jnp.sum(real).astype(jnp.float32), mean, spread))

@@ -34,6 +34,7 @@ def center(net: Net, image: Image, label: Label) -> Attribution:
     height, width, _ = checks.image(image).shape
     row = np.arange(height) - (height - 1) / 2
     col = np.arange(width) - (width - 1) / 2
+    # An image of a single pixel has no corner to fall off to.
     distance = np.hypot(row[:, None], col)
     return jnp.asarray(1 - distance / (distance.max() or 1), jnp.float32)[..., None]
 

@@ -61,6 +61,7 @@ def _draws(key: Seed, samples: int, noise: Given, shape: tuple[int, ...]) -> tup
         noise = checks.array("noise", noise, (0, *shape))
         return lambda index: noise[index], len(noise)
     checks.count("samples", samples)
+    # Folded with the sample's index, so that chunks do not change what is drawn.
     key = as_key(key)
     return lambda index: jax.random.normal(jax.random.fold_in(key, index), shape), samples
 
@@ -70,6 +71,7 @@ def _noisy_gradients(
 ) -> Callable:
     """indices [n] -> the gradients [n,h,w,C] at noisy copies."""
     checks.not_negative("sigma", sigma)
+    # The paper gives the noise as a share of the image's range.
     scale = sigma * (image.max() - image.min())
 
     def f(indices: Indices) -> Images:
@@ -80,6 +82,7 @@ def _noisy_gradients(
 
 def as_key(key: Seed) -> Array:
     """A key from `jax.random`, or one made from an integer seed (which may be traced); ValueError for anything else."""
+    # To `result_type` a text is the name of a type.
     kind = None if isinstance(key, str) else jnp.result_type(key)
     if kind is None or not any(jnp.issubdtype(kind, k) for k in (jax.dtypes.prng_key, jnp.integer)):
         raise ValueError(f"key must be a key of jax.random or an integer; got {key!r}")

@@ -37,6 +37,7 @@ def nodes(rule: str, steps: int) -> Places:
     checks.choice("rule", rule, RULES)
     checks.count("steps", steps, 2 if rule == "trapezoid" else 1)
     if rule == "gausslegendre":
+        # NumPy's nodes are those of -1..1.
         place, weight = np.polynomial.legendre.leggauss(steps)
         return (place + 1) / 2, weight / 2
     if rule == "right":
@@ -137,6 +138,7 @@ def expected_gradients(
     if not checks.given(baselines):
         raise ValueError("expected_gradients needs baselines=, images [n,h,w,C] to compare with")
     baselines = checks.array("baselines", baselines, (0, *image.shape))
+    # All pairs are drawn before the loop, so that chunks do not change them.
     if checks.given(draws):
         index, alpha = _given(draws, len(baselines))
         samples = len(index)
@@ -147,6 +149,7 @@ def expected_gradients(
         )
 
     def f(i: Indices) -> Images:
+        # The mean over pairs of what `integrate` sums along one path.
         start = baselines[index[i]]
         way = image - start
         x = start + alpha[i].reshape(-1, 1, 1, 1) * way
@@ -157,6 +160,7 @@ def expected_gradients(
 
 def _given(draws, count):
     """Draws (index, alpha) as arrays; ValueError where they are known and wrong."""
+    # NumPy's stay so: made JAX's while something is traced, their values could not be looked at.
     arrays = [d if isinstance(d, jax.Array) else np.asarray(d) for d in draws]
     if len(arrays) != 2 or arrays[0].shape != arrays[1].shape or arrays[0].ndim != 1:
         raise ValueError("draws must be a pair (index [samples], alpha [samples])")

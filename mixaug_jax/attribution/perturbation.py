@@ -83,6 +83,7 @@ def occlusion(
     sides = zip(
         (height, width), checks.pair("window", window), checks.pair("stride", stride), strict=True
     )
+    # A window is a span of rows times one of columns; two lines of booleans stand for its mask.
     row_span, col_span = (_spans(*side) for side in sides)
     rows, cols = _inside(row_span, height), _inside(col_span, width)
     layers = np.eye(channels, dtype=bool) if per_channel else np.ones((1, channels), bool)
@@ -95,6 +96,7 @@ def occlusion(
         gone &= jnp.asarray(layers)[k][:, None, None, :]
         return outputs(net, jnp.where(gone, fill, image), label, output)
 
+    # The same two lines, transposed, give each pixel the sum over the windows that cover it.
     drops = outputs(net, image[None], label, output) - chunks.every(score, math.prod(shape), chunk)
     covering = rows.sum(0)[:, None, None] * cols.sum(0)[:, None]
     total = resampling.apply(rows.T, cols.T, drops.reshape(shape))
@@ -131,6 +133,7 @@ def feature_ablation(
     """
     image = checks.image(image)
     if not checks.given(masks):
+        # Windows that touch and do not overlap are the cells.
         return occlusion(
             net,
             image,
@@ -141,6 +144,7 @@ def feature_ablation(
             output=output,
             chunk=chunk,
         )
+    # Groups of pixels have one axis of channels that stands for all of them.
     shape = image.shape if jnp.ndim(masks) == 4 else image.shape[:2]
     masks = checks.array("masks", masks, (0, *shape)).reshape(-1, *shape[:2], math.prod(shape[2:]))
     fill = replacement(image, baseline)
@@ -165,6 +169,7 @@ def rise_mask(
       size: (h, w) of the image. A cell is ceil(h / cells) by ceil(w / cells) pixels, the enlarged grid one cell larger.
     """
     cells = grid.shape[0]
+    # A cell larger than the image, so that every shift finds pixels to show.
     full = [(cells + 1) * math.ceil(side / cells) for side in size]
     large = resampling.enlarge(grid.astype(jnp.float32)[..., None], full, "mirror")[..., 0]
     return jax.lax.dynamic_slice(large, tuple(shift), size)
@@ -219,6 +224,7 @@ def rise(
         raise ValueError(f"prob must be above 0 and at most 1; got {prob}")
     if checks.given(masks):
         masks = checks.array("masks", masks, (0, *size))
+        # Published code draws otherwise; its masks can be given.
         draw, samples = masks.__getitem__, len(masks)
     else:
         checks.count("samples", samples)
@@ -230,4 +236,5 @@ def rise(
         seen = mask * image + (1 - mask) * fill
         return outputs(net, seen, label, output)[:, None, None, None] * mask
 
+    # A pixel is seen in the share `prob` of the masks: this makes the sum a mean over those (eq. 6).
     return chunks.total(weighted, samples, chunk) / (samples * prob)

@@ -45,6 +45,7 @@ def deeplift(net: Net, image: Image, label: Label, *, baseline: Baseline = "zero
       ValueError: for a model whose layers have no rule fields.
     """
     image = checks.image(image)
+    # Both run side by side, as one batch, so that a rule sees the image and the baseline at once.
     pair = jnp.stack([image, replacement(image, baseline)])
     ruled = net.with_rules(act=rules.rescale_act, pool=rules.rescale_pool)
     logit, slope = jax.value_and_grad(lambda x: outputs(ruled, x, label)[0])(pair)
@@ -88,6 +89,7 @@ def lrp(
     """
     image = checks.image(image)
     affine = _affine_parts(net, image)
+    # Rules are frozen and equal by value, so that equal settings compile once.
     settings = {
         "plain": rules.Epsilon(),
         "epsilon": rules.Epsilon(epsilon),
@@ -102,6 +104,7 @@ def lrp(
         if isinstance(rule, rules.Rule):
             return tuple((name, rule) for name, *_ in affine)
         checks.choice("rule", rule, tuple(RULES))
+        # Only where asked for: the bounds need a network that says how it preprocesses.
         if "z_box" in RULES[rule]:
             settings["z_box"] = rules.ZBox(*_bounds(net, image, bounds))
         return _by_name(affine, [settings[k] for k in RULES[rule]])
@@ -142,6 +145,7 @@ def propagate(net: Net, image: Image, label: Label, by_layer: ByLayer) -> Attrib
         add=rules.share_add,
         pool=rules.share_pool,
     )
+    # What flows back starts as the logit itself, and rules hand it on as shares.
     logit, vjp = jax.vjp(lambda x: outputs(ruled, x, label), image[None])
     return nan_like(logit, vjp(logit)[0][0])
 
@@ -161,6 +165,7 @@ def _affine_parts(net: Net, image):
     """(name, layer, rank of the kernel) of each conv or dense layer, in order; nothing is computed."""
     found = []
     for layer in net.layers:
+        # A layer's parts are those that come up first when the network is run as far as that layer.
         seen = []
         recorder = net.with_rules(affine=_Record(seen))
         jax.eval_shape(
@@ -192,6 +197,7 @@ def _by_layer(net, affine, pairs, ruled):
 def _bounds(net, image, bounds):
     """The lowest and the highest preprocessed value of each channel, as tuples."""
     if not checks.given(bounds):
+        # Black and white, of the size that the network takes, so that resizing leaves them as they are.
         side = max(*image.shape[:2], getattr(net.preprocess, "size", 1))
         shape = (side, side, image.shape[-1])
         extremes = (np.full(shape, value, np.uint8) for value in (0, 255))

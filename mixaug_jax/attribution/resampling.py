@@ -13,6 +13,7 @@ def apply(
     rows: Shaped[AnyArray, "H h"], cols: Shaped[AnyArray, "W w"], x: Shaped[AnyArray, "h w ..."]
 ) -> Float[Array, "H W ..."]:
     """rows [H,h] and cols [W,w] along the two first axes of x [h,w,...] -> [H,W,...] float32."""
+    # Accelerators would round weights and maps to bfloat16.
     highest = jax.lax.Precision.HIGHEST
     x = jnp.tensordot(jnp.asarray(rows, jnp.float32), x, 1, precision=highest)
     y = jnp.tensordot(jnp.asarray(cols, jnp.float32), x, ((1,), (1,)), precision=highest)
@@ -37,6 +38,7 @@ def smooth(x: Image, sigma: float) -> Image:
     """
     if sigma == 0:
         return x
+    # Two deviations to each side: the released library's kernel.
     reach = round(2 * sigma)
     taps = np.exp(-((np.arange(-reach, reach + 1) / sigma) ** 2) / 2)
 
@@ -65,7 +67,7 @@ def enlarge(
 
 
 def mirror_matrix(source: int, target: int) -> Float[np.ndarray, "target source"]:
-    """[target, source], whose product with a line is its linear interpolation between mirrored borders."""
+    """[target,source], whose product with a line is its linear interpolation between mirrored borders."""
     place = (np.arange(target) + 0.5) * source / target - 0.5
     node = np.floor(place).astype(int)
     rows = np.zeros((target, source))

@@ -40,6 +40,7 @@ def stabilize(z: AnyArray, epsilon: float = STABILIZER) -> Array:
 
 def share(f: Callable, inputs: tuple, r: AnyArray, epsilon: float = STABILIZER) -> Array:
     """Relevance r of z = f(*inputs), linear but for a bias, given to the inputs in proportion to what they add to z."""
+    # x times its gradient is what x adds to z, so one transpose gives all shares.
     z, vjp = jax.vjp(f, *inputs)
     return sum(x * g for x, g in zip(inputs, vjp(r / stabilize(z, epsilon)), strict=True))
 
@@ -83,8 +84,10 @@ class Gamma:
     def __call__(
         self, linear: Callable, x: AnyArray, kernel: AnyArray, bias: AnyArray, r: AnyArray
     ) -> Array:
+        # Positive weights favored, or negative ones: which support z_j depends on the input's sign.
         more = [w + self.gamma * jnp.maximum(w, 0) for w in (kernel, bias)]
         less = [w + self.gamma * jnp.minimum(w, 0) for w in (kernel, bias)]
+        # The bias belongs to the sum: one of the two parts carries it.
         none = jnp.zeros_like(bias)
         z = linear(x, kernel, bias)
 
@@ -129,6 +132,7 @@ class AlphaBeta:
             return linear(p, minus, jnp.minimum(bias, 0)) + linear(n, plus, none)
 
         shared = self.alpha * share(positive, _signed(x), r)
+        # The share in the negative contributions need not be computed.
         if self.beta == 0:
             return shared
         return shared - self.beta * share(negative, _signed(x), r)
@@ -154,6 +158,7 @@ class WSquared:
     def __call__(
         self, linear: Callable, x: AnyArray, kernel: AnyArray, bias: AnyArray, r: AnyArray
     ) -> Array:
+        # Shares of z(1) are those of the weights, whatever the input is.
         ones = jnp.ones_like(x)
         return share(lambda x: linear(x, jnp.square(kernel), jnp.square(bias)), (ones,), r)
 
@@ -264,6 +269,7 @@ def rescale_act(name: str, x: AnyArray) -> Array:
         slope = _ratio(
             jax.nn.relu(x[0]) - jax.nn.relu(x[1]), x[0] - x[1], (x[0] > 0).astype(x.dtype)
         )
+        # The baseline's half of the batch is a companion and gets nothing.
         return (jnp.stack([r[0] * slope, jnp.zeros_like(r[0])]),)
 
     return replaced(jax.nn.relu, backward, x)
@@ -283,6 +289,7 @@ def rescale_pool(name: str, plain: Callable, x: AnyArray) -> Array:
         image, start, r = x[:1], x[1:], r[:1]
         y, vjp = jax.vjp(plain, image)
         y_start, vjp_start = jax.vjp(plain, start)
+        # The baseline at the image's winner, read by the transpose of the pool's own gradient.
         start_at_winner = jax.linear_transpose(vjp, y)((start,))[0]
         mine = (y >= y_start) | (start_at_winner >= y_start)
         owed = r * (y - y_start)

@@ -46,11 +46,13 @@ def select(logits: Logits, label: Label, output: str) -> Outputs:
         logits = jax.nn.softmax(logits)
     elif output == "loss":
         logits = -jax.nn.log_softmax(logits)
+    # A comparison and no index, which out of range would take another class's output.
     return jnp.where(jnp.arange(classes) == label, logits, 0).sum(-1)
 
 
 def input_gradient(net: Net, x: Images, label: Label, output: str = "logit") -> Images:
     """The gradient of each image's explained number: x [n,h,w,C] -> [n,h,w,C], NaN where that number is."""
+    # One backward pass for all images: an image's output depends on no other image.
     values, vjp = jax.vjp(lambda x: outputs(net, x, label, output), x)
     return nan_like(values[:, None, None, None], vjp(jnp.ones_like(values))[0])
 
@@ -69,6 +71,7 @@ def replacement(image: Image, baseline: Baseline) -> Image:
     """
     if not isinstance(baseline, str):
         baseline = jnp.asarray(baseline, image.dtype)
+        # Broadcasting matches axes from the last.
         lengths = zip(baseline.shape[::-1], image.shape[::-1], strict=False)
         if baseline.ndim > 3 or any(b not in (1, i) for b, i in lengths):
             shapes = f"{list(baseline.shape)} against {list(image.shape)}"

@@ -8,7 +8,6 @@ import importlib
 import importlib.util
 import json
 import pathlib
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ import ml_collections
 from mixaug_jax import attribution, data, mixing, models, scores
 from mixaug_jax.core import checks, entries, files
 from mixaug_jax.core import code as code_lib
+from mixaug_jax.core.code import run_file
 
 _NETWORK = {"MIXERS", "MODELS", "SOURCES"}  # dicts whose entries decide what is trained
 CODES = ("recorded", "stored")  # the file where it was, or the run's own copy of it
@@ -89,8 +89,9 @@ def copy_to(found: Mapping[str, Mapping], workdir: pathlib.Path | str) -> None:
 
 
 def copy_of(file: str, checksum: str, workdir: pathlib.Path | str) -> pathlib.Path:
-    """Where a run keeps its copy of a recorded file."""
-    return pathlib.Path(workdir) / "code" / f"{checksum[:8]}_{pathlib.Path(file).name}"
+    """Where a run keeps its copy of a recorded file, whatever the file was called when it was copied."""
+    folder, head = pathlib.Path(workdir) / "code", f"{checksum[:8]}_"
+    return next(folder.glob(f"{head}*"), folder / f"{head}{pathlib.Path(file).name}")
 
 
 def bring(
@@ -149,12 +150,3 @@ def _installed(name, path) -> Any:
         spec is not None and spec.origin and pathlib.Path(spec.origin).resolve() == path.resolve()
     )
     return importlib.import_module(name) if same else None
-
-
-def run_file(path: pathlib.Path) -> Any:
-    """The module that a file makes when it is run, under a name of its own."""
-    spec = importlib.util.spec_from_file_location(f"brought_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # as `import` does: dataclasses look it up
-    spec.loader.exec_module(module)
-    return module

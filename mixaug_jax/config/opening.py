@@ -2,12 +2,12 @@
 
 import difflib
 import pathlib
-import runpy
 from collections.abc import Sequence
 
 import ml_collections
 
 from mixaug_jax.config import keys
+from mixaug_jax.core import code
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
 # Beside the package in a clone; inside it where it was installed.
@@ -53,12 +53,12 @@ def open_config(source: str, overrides: Sequence[str] = ()) -> ml_collections.Co
     name, colon, data = source.partition(":")
     path = find(name)
     try:
-        make = runpy.run_path(str(path))["get_config"]
-    except KeyError as error:
-        raise ValueError(f"{path} is no config: it has no function get_config") from error
+        module = code.run_file(path)
     except SyntaxError as error:
         raise ValueError(f"{path} is no Python: {error.msg} in line {error.lineno}") from error
-    config = make(data) if colon else make()
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{path} is no config: it has no function get_config")
+    config = module.get_config(data) if colon else module.get_config()
     return with_overrides(config, overrides)
 
 

@@ -61,6 +61,7 @@ def resolve(
     per_epoch = max(1, train_size // config.data.batch_size)
     steps = int(t.steps or max(1, round(t.epochs * per_epoch)))
     with config.unlocked():
+        # A copy: the caller's settings may be used for another run, on other data.
         config = config.copy_and_resolve_references()
         config.resolved = ml_collections.ConfigDict(
             {

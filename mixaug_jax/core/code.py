@@ -1,12 +1,12 @@
 """Users' own code: a file is imported again while it is what it was, or from a copy that is asked for."""
 
+import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
 import pathlib
 import sys
 from types import ModuleType
-
-from mixaug_jax.core.entries import sha256
 
 
 def import_recorded(
@@ -27,17 +27,42 @@ def import_recorded(
         raise ValueError(
             "it was defined at a prompt or in a notebook, which cannot be run again; write it into a file"
         )
-    name = f"recorded_{checksum[:16]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    advice = (
-        "" if stored else '; restore it, or run the stored copy by code="stored" (--code=stored)'
-    )
+    # What this process has of the same file, or of a copy, needs no file any more.
+    known = _imported_already(source, checksum)
+    if known is not None:
+        return known
+    advice = '; restore it, or run the stored copy by code="stored" (--code=stored)'
+    advice = "" if stored else advice
     if not source.is_file():
         raise ValueError(f"{source} is not there{advice}")
-    if sha256(source) != checksum:
+    if hashlib.sha256(source.read_bytes()).hexdigest() != checksum:
         raise ValueError(f"{source} has changed since{advice}")
-    return _imported_already(source) or _run(source, name)
+    return run_file(source)
+
+
+def run_file(path: pathlib.Path | str) -> ModuleType:
+    """The module that a file makes when it is run, under a name of its own; it is run each time."""
+    path = pathlib.Path(path).absolute()
+    text = path.read_bytes()
+    # Python's own cache of compiled files goes by times, not by contents, and would stand beside the file.
+    program = compile(text, str(path), "exec")
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    checksum = hashlib.sha256(text).hexdigest()
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    module.__spec__ = importlib.machinery.ModuleSpec(
+        name, None, origin=str(path), loader_state=checksum
+    )
+    # Known before it runs, as by `import`: dataclasses look their module up.
+    before, sys.modules[name] = sys.modules.get(name), module
+    try:
+        exec(program, module.__dict__)
+    except BaseException:
+        sys.modules.pop(name)
+        if before is not None:
+            sys.modules[name] = before
+        raise
+    return module
 
 
 def installed(name: str) -> ModuleType | None:
@@ -58,23 +83,16 @@ def _is_package_file(origin):
     return bool({"site-packages", "dist-packages"} & set(pathlib.Path(origin or "").parts))
 
 
-def _imported_already(path):
-    """The module that this process has made of a file, under whatever name."""
+def _imported_already(path, checksum):
+    """The module that this process has made of a file or of a copy of it, under whatever name."""
     path = path.resolve()
     for module in list(sys.modules.values()):
+        state = getattr(getattr(module, "__spec__", None), "loader_state", None)
         file = getattr(module, "__file__", None)
-        if isinstance(file, str) and pathlib.Path(file).resolve() == path:
-            return module
+        if isinstance(state, str):  # what `run_file` noted
+            if state == checksum:
+                return module
+        elif isinstance(file, str) and pathlib.Path(file).resolve() == path and path.is_file():
+            same = hashlib.sha256(path.read_bytes()).hexdigest() == checksum
+            return module if same else None
     return None
-
-
-def _run(path, name):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before it runs, as `import` does: dataclasses look it up
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module

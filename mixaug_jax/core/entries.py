@@ -78,7 +78,7 @@ def chosen(what: str, entries: Any, table: Mapping[str, Callable]) -> dict[str, 
             checks.choice(what, name, table)
             entry = table[name]
         elif function_of(entry) is entry:  # a plain function; a record of it says more
-            known = (found.get(name), table.get(name))
+            known = [there[name] for there in (found, table) if name in there]
             entry = next((record for record in known if function_of(record) is entry), entry)
         if function_of(found.get(name, entry)) is not function_of(entry):
             raise ValueError(f"{what} holds two entries called {name!r}; rename one")

@@ -128,7 +128,7 @@ def checksum(tree: Any) -> int:
     return check
 
 
-def save_npz(path: os.PathLike | str, arrays: Mapping[str, np.ndarray], settings: Mapping) -> None:
+def save_npz(path: os.PathLike | str, arrays: Mapping[str, Any], settings: Mapping) -> None:
     """Writes arrays, `settings` and the packages' `versions` (both as JSON text), and the `format`, to a .npz."""
     notes = {"settings": settings, "versions": versions()}
     arrays = dict(arrays) | {name: np.array(json.dumps(note)) for name, note in notes.items()}

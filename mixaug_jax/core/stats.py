@@ -4,13 +4,15 @@ is not there."""
 import numpy as np
 from scipy import special, stats
 
+from mixaug_jax.core.types import Given
+
 LEVEL = 0.95  # of every interval
 PERCENTILES = (50 - 50 * LEVEL, 50 + 50 * LEVEL)  # of resampled values: the interval's ends
 ALPHA = 0.05  # below it, after Holm's correction, a difference is called supported
 REPLICATES = 1000  # of the bootstrap over images
 
 
-def mean_interval(values) -> tuple[float, float, float, int]:
+def mean_interval(values: Given) -> tuple[float, float, float, int]:
     """The mean and its t-interval (n - 1 degrees of freedom).
 
     Args:
@@ -28,7 +30,7 @@ def mean_interval(values) -> tuple[float, float, float, int]:
     return mean, mean - half, mean + half, n
 
 
-def paired(values, reference) -> tuple[float, float, float, float, int]:
+def paired(values: Given, reference: Given) -> tuple[float, float, float, float, int]:
     """The mean of values - reference, pair by pair, its t-interval, and the p of the paired t-test.
 
     Args:
@@ -54,7 +56,7 @@ def paired(values, reference) -> tuple[float, float, float, float, int]:
     return mean, low, high, float(p), n
 
 
-def holm(p) -> np.ndarray:
+def holm(p: Given) -> np.ndarray:
     """p after the correction of Holm 1979: the chance of one wrong rejection in the whole family is held.
 
     Args:
@@ -83,11 +85,11 @@ def ranks(values: np.ndarray, better: int) -> np.ndarray:
     return stats.rankdata(values if better < 0 else -values, nan_policy="omit")
 
 
-def mean_ranks(values, better: int) -> np.ndarray:
+def mean_ranks(values: Given, better: int) -> np.ndarray:
     """The mean over seeds of the ranks among augmentations, [A].
 
     Args:
-      values: [A, S]. Augmentations without any value have no rank; seeds that miss one of the others are left out, so that
+      values: [A,S]. Augmentations without any value have no rank; seeds that miss one of the others are left out, so that
         every rank is among the same competitors; NaN where no seed is left.
       better: as in `ranks`.
     """
@@ -100,11 +102,11 @@ def mean_ranks(values, better: int) -> np.ndarray:
     return found
 
 
-def bootstrap_means(scores, replicates: int = REPLICATES, seed: int = 0) -> np.ndarray:
-    """Means of images drawn anew, with replacement; [R, M].
+def bootstrap_means(scores: Given, replicates: int = REPLICATES, seed: int = 0) -> np.ndarray:
+    """Means of images drawn anew, with replacement; [R,M].
 
     Args:
-      scores: [N, M], M scores of N images; NaN where an image was left out of one.
+      scores: [N,M], M scores of N images; NaN where an image was left out of one.
       replicates: R.
       seed: equal seeds and N draw equal images, so replicates of two networks are pairs.
     """
@@ -116,7 +118,7 @@ def bootstrap_means(scores, replicates: int = REPLICATES, seed: int = 0) -> np.n
         return (draws @ np.where(there, scores, 0)) / (draws @ there.astype(np.float64))
 
 
-def percentiles(replicates: np.ndarray) -> tuple[float, float]:
+def percentiles(replicates: Given) -> tuple[float, float]:
     """The bootstrap's interval: the percentiles `PERCENTILES` of [R]; NaN for none."""
     replicates = _there(replicates)
     if not len(replicates):
@@ -132,7 +134,7 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def image_weights(images: int, replicates: int = 20, seed: int = 0) -> np.ndarray:
-    """[images, replicates] int32, Poisson(1): how often each image is drawn in each replicate of the
+    """[images,replicates] int32, Poisson(1): how often each image is drawn in each replicate of the
     bootstrap.
 
     A function of seed and image number alone, whatever the batches. Poisson weights are the

@@ -1,6 +1,7 @@
 """A walk over many images: which ones, read ahead by threads, in batches to the devices, integers back before they overflow."""
 
 import concurrent.futures
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
@@ -42,42 +43,47 @@ def spans(images: int, batch_size: int, devices: tuple) -> Iterator[tuple[int, i
 
 
 def pad_rows(array: np.ndarray, rows: int) -> np.ndarray:
-    """An array [n, ...] with zeros after it, [rows, ...]."""
+    """An array [n,...] with zeros after it, [rows,...]."""
     return np.pad(array, [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1))
 
 
-def total(
-    step: Callable,
-    reduce: Callable,
-    combine: Callable,
-    state: dict,
-    batches: Iterable,
-    images: int,
-    devices: tuple,
-) -> dict:
-    """Runs `step(state, batch) -> state` over all batches and returns the reduced state as numpy int64.
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """What runs over many images and adds up.
 
-    Args:
-      step: mapped over devices; `state` has a leading device axis, one row each.
+    Attributes:
+      step: mapped over devices, (state, batch) -> state; `state` has a leading device axis, one row each.
       reduce: mapped over devices; state -> the same on every device, without that axis.
       combine: two reduced states -> one, on the host.
+    """
+
+    step: Callable
+    reduce: Callable
+    combine: Callable
+
+
+def total(programs: Programs, state: dict, batches: Iterable, images: int, devices: tuple) -> dict:
+    """Runs `programs.step` over all batches and returns the reduced state as numpy int64.
+
+    Args:
+      programs: what runs.
       state: name -> int32 array, what one device starts from.
       batches: (number of images, tree of arrays with a leading batch axis).
       images: how many images the int32 counts can take before they go to the host.
     """
 
-    def fresh():
+    def fresh() -> dict:
         tiled = {k: np.broadcast_to(v, (len(devices), *v.shape)) for k, v in state.items()}
         return devices_lib.shard_batch(tiled, devices)
 
-    def flush(running):
-        reduced = {k: np.asarray(v, np.int64) for k, v in reduce(running).items()}
-        return reduced if result is None else combine(result, reduced)
+    def flush(running: dict) -> dict:
+        reduced = {k: np.asarray(v, np.int64) for k, v in programs.reduce(running).items()}
+        return reduced if result is None else programs.combine(result, reduced)
 
     result, running, pending = None, fresh(), 0
     for count, batch in batches:
         if pending + count > images:
             result, running, pending = flush(running), fresh(), 0
-        running = step(running, devices_lib.shard_batch(batch, devices))
+        running = programs.step(running, devices_lib.shard_batch(batch, devices))
         pending += count
     return flush(running)

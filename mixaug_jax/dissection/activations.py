@@ -91,7 +91,7 @@ def _features(net, x, layers):
 
 
 def _shapes(net, dataset, layers):
-    """[B, ...] of each layer's output; computes nothing."""
+    """[B,...] of each layer's output; computes nothing."""
     image = net.preprocess(dataset[0]["image"])[None]
     found = jax.eval_shape(lambda net, x: _features(net, x, layers), net, image)
     # In the network's order, which the dict from JAX does not have.

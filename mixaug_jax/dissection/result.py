@@ -169,7 +169,7 @@ def with_total(counts: Int[np.ndarray, "*S G"]) -> Int[np.ndarray, "*S G+1"]:
 def save(result: Dissection, path: Path) -> None:
     """Writes a .npz that `load` reads; the file appears when it is whole."""
     arrays = {
-        field.name: getattr(result, field.name)
+        field.name: np.asarray(getattr(result, field.name))
         for field in dataclasses.fields(result)
         if field.name not in ("tally", "settings", "names")
     }

@@ -5,7 +5,7 @@ present. What bounds the cost:
 
 * Upsampling U maps is 4 P U multiply-adds, but as floats 25 MB for ResNet-50's layer4 at 56x56; so
   the comparison with T is fused into it and floats are never stored.
-* (A) One-hot matmul, [P, U] x [P, C]: 2 P U C operations (15 GFLOP there, two forward passes), at a
+* (A) One-hot matmul, [P,U] x [P,C]: 2 P U C operations (15 GFLOP there, two forward passes), at a
   matrix unit's full rate. This is the backend "dense", for GPU and TPU. Operands are 0 and 1 in
   bfloat16 and sums float32, exact below 2^24 pixels an image.
 * (B) The same against the L labels that are present: 20 times less. (D) The set bits only: q P U K
@@ -117,15 +117,12 @@ def count(
     state = {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}
     # An image adds at most this to a count: how many fit before int32 overflows.
     most = grid.pixels * max(1, int(weights.max()))
-    counted = walk.total(
+    programs = walk.Programs(
         lambda state, batch: step(state, batch, thresholds),
         reduce,
         lambda a, b: {k: a[k] + b[k] for k in a},
-        state,
-        batches,
-        walk.LIMIT // most,
-        devices,
     )
+    counted = walk.total(programs, state, batches, walk.LIMIT // most, devices)
     shape = (sets, rows, ways)
     table, sizes = counted["table"].reshape(*shape, units), counted["sizes"].reshape(shape)
     return np.moveaxis(table, 2, 1), np.moveaxis(sizes, 2, 1)

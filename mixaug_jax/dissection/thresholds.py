@@ -221,15 +221,8 @@ def _pass(activations, interval, bins, grid, batch_size, devices) -> dict:
             "most": np.maximum(a["most"], b["most"]),
         }
 
-    seen = walk.total(
-        lambda state, batch: step(state, batch, interval),
-        reduce,
-        combine,
-        state,
-        batches(),
-        walk.LIMIT // grid.pixels,
-        devices,
-    )
+    programs = walk.Programs(lambda state, batch: step(state, batch, interval), reduce, combine)
+    seen = walk.total(programs, state, batches(), walk.LIMIT // grid.pixels, devices)
     return seen | {"counts": seen["counts"].reshape(units, bins + 1)}
 
 

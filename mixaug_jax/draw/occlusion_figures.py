@@ -13,17 +13,17 @@ _MAP = "PuOr_r"
 _LEAST = 2.0  # points; the colors' smallest range
 
 
-def curves(swept: Sweep, found: Outcome, score: str, *, label: int = 0) -> Figure:
+def curves(swept: Sweep, found: Outcome, ranking: str, *, label: int = 0) -> Figure:
     """Changes of accuracy (above) and loss (below) by the share removed; a panel for each selection,
     a line for each value, with its interval; dotted, the loss as the gradient predicts it.
 
     Args:
       swept, found: the sweep and its outcome.
-      score: one of the grid's.
+      ranking: one of the grid's.
       label: which of the sweep's labels ranks the units.
     """
     grid = swept.grid
-    row = label, grid.rankings.index(score)
+    row = label, grid.rankings.index(ranking)
     count = len(grid.selections)
     with matplotlib.rc_context(STYLE):
         figure = Figure((2.6 * count + 0.8, 5.2), layout="constrained")
@@ -49,7 +49,7 @@ def curves(swept: Sweep, found: Outcome, score: str, *, label: int = 0) -> Figur
             handles, names, loc="outside lower center", ncols=8, frameon=False, fontsize=8
         )
         by = swept.labels[label]
-        figure.suptitle(f"{score.replace('_', ' ')}, {by} label", fontsize=10)
+        figure.suptitle(f"{ranking.replace('_', ' ')}, {by} label", fontsize=10)
     return figure
 
 
@@ -72,7 +72,7 @@ def _dress(panels):
 
 
 def rises(swept: Sweep, found: Outcome) -> Figure:
-    """Where accuracy rises: scores and selections against shares and values, a panel for each label.
+    """Where accuracy rises: rankings and selections against shares and values, a panel for each label.
 
     A dot marks cells whose interval lies above 0, a ring those whose loss falls for sure. Colors
     reach to the largest rise, so most losses of accuracy are at the end of the scale.
@@ -123,7 +123,7 @@ def _mark(panel, rising, falling):
 
 
 def _name(panel, grid):
-    """The names of rows and columns, and lines between scores and between shares."""
+    """The names of rows and columns, and lines between rankings and between shares."""
     rows = [f"{s.replace('_', ' ')}, {q}" for s in grid.rankings for q in grid.selections]
     cols = [f"{k:g} %, {v.replace('_', ' ')}" for k in grid.shares for v in grid.values]
     panel.set_yticks(np.arange(len(rows)), rows, fontsize=7)

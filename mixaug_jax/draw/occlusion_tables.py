@@ -46,9 +46,9 @@ def rows(swept: Sweep, found: Outcome) -> list[list]:
 def names(swept: Sweep, cell: Sequence[Count]) -> tuple[str, str, str, str]:
     """Ranking, selection, share and value of a cell of the grid."""
     grid = swept.grid
-    score, selection, share, value = cell
+    ranking, selection, share, value = cell
     return (
-        grid.rankings[score],
+        grid.rankings[ranking],
         grid.selections[selection],
         f"{grid.shares[share]:g}",
         grid.values[value],
@@ -96,6 +96,6 @@ def _loss(label):
 
 
 def _sentence(swept, cell):
-    score, selection, share, value = names(swept, cell)
-    which = "at random" if selection == "random" else f"{selection} by {score}"
+    ranking, selection, share, value = names(swept, cell)
+    which = "at random" if selection == "random" else f"{selection} by {ranking}"
     return f"{share} % {which}, replaced by {value}"

@@ -115,6 +115,7 @@ def summarize(
     def add(score: Any, counted: Any, statistic: Any):
         places = np.flatnonzero(counted)
         ends = [np.nan, np.nan]
+        # A resample may hold none of the images that count, and then says nothing.
         again = [statistic(np.repeat(places, draw[places])) for draw in draws if draw[places].any()]
         if again:
             ends = np.percentile(again, PERCENTILES)
@@ -122,6 +123,7 @@ def summarize(
         left_out = number - len(places) + unlabeled
         rows.append(Row(score, float(mean), *map(float, ends), len(places), left_out))
 
+    # Means over images first; what is one number of many images stands behind its score.
     for name, values in result.scores.items():
         counted = ~np.isnan(values)
         if counted.any() or not result.entries["scores"][name]["view"]:

@@ -84,6 +84,7 @@ def load_examples(
     rows = len(devices) * min(batch_size, -(-len(chosen) // len(devices)))
     net, classes = on_devices(net, devices), num_classes(net, dataset)
 
+    # Read by threads, looked at here: regions need the class, which may depend on a whole batch's logits.
     def read(index: Any):
         example = dataset[int(index)]
         if label == "true" and not 0 <= example["label"] < classes:
@@ -97,6 +98,7 @@ def load_examples(
             transforms.seen_part(example, net.preprocess),
         )
 
+    # A forward pass takes a full batch, whatever the number of images that are left.
     found, pending = [], []
     report = say.progress("reading", len(chosen))
     for count, one in enumerate(walk.read_ahead(read, chosen, threads), 1):
@@ -109,6 +111,7 @@ def load_examples(
         raise ValueError(
             "label='mapped', but none of the images has an object that is one of ImageNet's classes"
         )
+    # One row an image so far; from here on one array a column.
     columns = [np.array(column) for column in zip(*found, strict=True)]
     pixels, indices, labels, predicted, masks, kinds = columns
     return Examples(

@@ -15,7 +15,7 @@ import numpy as np
 
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import entries, say, walk
-from mixaug_jax.core.types import Net
+from mixaug_jax.core.types import Net, Seed
 from mixaug_jax.scores.entry import Score
 
 _KEPT = 64  # programs of each kind; a study of many settings forgets the oldest
@@ -176,7 +176,7 @@ def _called(score, net, row, given):
 def _mapped(one, devices):
     """one(net, seed, arrays, row) over the rows of all devices."""
 
-    def every(net: Net, seed: int, arrays: Any, rows: Any):
+    def every(net: Net, seed: Seed, arrays: Any, rows: Any):
         return jax.vmap(one, (None, None, None, 0))(net, seed, arrays, rows)
 
     whole, split = devices_lib.REPLICATED, devices_lib.SHARDED
@@ -185,7 +185,7 @@ def _mapped(one, devices):
 
 @functools.lru_cache(_KEPT)
 def _method_program(method, static, devices):
-    def one(net: Net, seed: int, arrays: Any, row: Any):
+    def one(net: Net, seed: Seed, arrays: Any, row: Any):
         explain = _bound(method, static, arrays, seed, row["index"])
         return explain(net, row["image"], row["label"])
 
@@ -194,7 +194,7 @@ def _method_program(method, static, devices):
 
 @functools.lru_cache(_KEPT)
 def _map_program(scores, devices):
-    def one(net: Net, seed: int, arrays: Any, row: Any):
+    def one(net: Net, seed: Seed, arrays: Any, row: Any):
         return {name: _called(score, net, row, dict(static)) for name, score, static in scores}
 
     return _mapped(one, devices)
@@ -202,7 +202,7 @@ def _map_program(scores, devices):
 
 @functools.lru_cache(_KEPT)
 def _net_program(score, static, devices):
-    def one(net: Net, seed: int, arrays: Any, row: Any):
+    def one(net: Net, seed: Seed, arrays: Any, row: Any):
         return _called(score, net, row, _seeded(score, static, arrays, seed))
 
     return _mapped(one, devices)
@@ -210,7 +210,7 @@ def _net_program(score, static, devices):
 
 @functools.lru_cache(_KEPT)
 def _explain_program(score, static, method, method_static, method_seed, devices):
-    def one(net: Net, seed: int, arrays: Any, row: Any):
+    def one(net: Net, seed: Seed, arrays: Any, row: Any):
         given = _seeded(score, static, arrays["score"], seed)
         explain = _bound(method, method_static, arrays["method"], method_seed, row["index"])
         return _called(score, net, {**row, "explain": explain}, given)

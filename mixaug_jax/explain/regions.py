@@ -78,6 +78,7 @@ def finder(dataset: Any, shows: dict[str, frozenset], kind: str = "auto") -> Fin
     of_concepts = tuple(shows.get(name, frozenset()) for name, _ in concepts)
     of_boxes = tuple(shows.get(name, frozenset()) for name in box_names)
     objects = {n for n, (_, category) in enumerate(concepts) if category == _OBJECT}
+    # A concept called as a class is an object, whatever its category says.
     objects |= {n for n, classes in enumerate(of_concepts) if classes}
     found = {
         "class_masks": Finder("class_masks", of_concepts, frozenset(objects)),
@@ -87,6 +88,7 @@ def finder(dataset: Any, shows: dict[str, frozenset], kind: str = "auto") -> Fin
     }
     has = {"class_masks": any(of_concepts), "class_boxes": _called_as_class(dataset, of_boxes)}
     has |= {"boxes": bool(box_names), "masks": bool(objects)}
+    # In the order of KINDS: the more a region says about the explained class, the earlier it comes.
     there = [k for k in KINDS if has[k]]
     if kind == "auto":
         return found[there[0]] if there else Finder("")

@@ -50,6 +50,7 @@ def cut_box(center: Center, lam: Numbers, height: int, width: int) -> Box:
       (row0, col0, row1, col1), ends exclusive, int32 of the broadcast shape. Computed by numpy in
       float64, as published, where all arguments are Python's or numpy's; else in float32.
     """
+    # float64 gives the published boxes to the pixel; a compiled step has float32 alone.
     on_device = any(isinstance(x, jax.Array) for x in (*center, lam))
     xp, real = (jnp, jnp.float32) if on_device else (np, np.float64)
     row, col, lam = xp.broadcast_arrays(*(xp.asarray(c) for c in center), xp.asarray(lam, real))
@@ -125,9 +126,11 @@ def cutmix(
     height, width = images.shape[1:3]
     permutation, (amount, whether, where) = draws.streams(key, shard, per, 3)
     shape = draws.shape(per, images)
+    # A coin that says no makes lambda 1 and the box empty, so that no example needs a branch.
     lam = jnp.where(draws.coin(whether, prob, shape), draws.lam(amount, alpha, shape), 1)
     box = cut_box(draws.pixel(where, height, width, shape), lam, height, width)
     partner = jax.random.permutation(permutation, images.shape[0])
+    # The edge may have clipped the box: labels follow the pixels that are really kept.
     lam = kept_share(box, height, width)
     return (
         paste(images, images[partner], box),
@@ -194,6 +197,7 @@ def saliencymix(
     height, width = images.shape[1:3]
     permutation, (amount, whether) = draws.streams(key, shard, per, 2)
     shape = draws.shape(per, images)
+    # An empty box where nothing is mixed, as in `cutmix`.
     lam = jnp.where(draws.coin(whether, prob, shape), draws.lam(amount, alpha, shape), 1)
     partner = jax.random.permutation(permutation, images.shape[0])
     if variant == "intended":
@@ -202,8 +206,10 @@ def saliencymix(
         seen = jnp.broadcast_to(seen, (*seen.shape[:3], 3))
         maps = fine_grained_saliency(seen)[partner]
     else:
+        # One peak for the whole batch, of the first example's partner, and of normalized values.
         maps = misread_saliency(images[partner[0]].astype(jnp.float32))[None]
     box = cut_box(peak(maps), lam, height, width)
+    # Peaks are often near an edge, so that less than 1 - lambda is pasted.
     lam = kept_share(box, height, width)
     return (
         paste(images, images[partner], box),
@@ -263,6 +269,7 @@ def resizemix(
     checks.choice("label", label, LABELS)
     checks.interval("scale", scale, 0, 1)
     height, width = images.shape[1:3]
+    # Such an image would be mixed with nothing, and nobody would see it.
     if scale[0] * min(height, width) < 1:
         raise ValueError(
             f"scale {scale} makes images of {height} x {width} pixels smaller than a pixel"
@@ -270,14 +277,17 @@ def resizemix(
     permutation, (size, row, col, whether) = draws.streams(key, shard, per, 4)
     shape = draws.shape(per, images)
     tau = jax.random.uniform(size, shape, minval=scale[0], maxval=scale[1])
+    # Nothing is pasted where the coin says no: sides of 0 pixels.
     tau = jnp.where(draws.coin(whether, prob, shape), tau, 0)
     edges = []
     for side, where in ((height, row), (width, col)):
+        # Rounded down, so that there is a place for the whole of it in the image.
         length = (side * tau).astype(jnp.int32)
         start = jax.random.randint(where, shape, 0, side - length + 1)
         edges.append((start, start + length))
     (row0, row1), (col0, col1) = edges
     box = (row0, col0, row1, col1)
+    # Sides are whole pixels, so the share of the area is counted and not tau squared.
     partner = jax.random.permutation(permutation, images.shape[0])
     pasted = shrink_into(images[partner], box)
     lam = kept_share(box, height, width)
@@ -348,6 +358,7 @@ def switch(
     permutation, keys = draws.streams(key, shard, per, 5)
     mixing, cutting, which, whether, where = keys
     shape = draws.shape(per, images)
+    # Streams of their own: what one of the two draws does not depend on the other.
     mixed = draws.coin(whether, prob, shape)
     cuts = draws.coin(which, switch_prob, shape)
     lam = jnp.where(mixed & ~cuts, draws.lam(mixing, mixup_alpha, shape), 1)

@@ -32,7 +32,7 @@ def grid_mask(
       ratio: of the band between two squares to the period; a square's side is the rest.
 
     Returns:
-      bool [height, width].
+      bool [height,width].
     """
     rows = jnp.arange(height)[:, None] + 0.5 - height / 2
     cols = jnp.arange(width)[None, :] + 0.5 - width / 2
@@ -96,6 +96,7 @@ def gridmask(
     if not 1 <= rotate <= 360:
         raise ValueError(f"rotate must be between 1 and 360 degrees; got {rotate}")
     height, width = images.shape[1:3]
+    # Squares that round to no pixel would switch the mixer off without a word.
     smallest, largest = (round(fraction * min(height, width)) for fraction in period)
     if ratio < 1 and smallest - int(smallest * ratio + 0.5) < 1:
         raise ValueError(
@@ -104,6 +105,7 @@ def gridmask(
         )
     _, (size, row, col, turn, whether) = draws.streams(key, shard, per, 5)
     shape = draws.shape(per, images)
+    # The grid repeats: offsets below its period are all there are.
     pixels = jax.random.randint(size, shape, smallest, max(largest, smallest + 1))
     offset = (jax.random.randint(row, shape, 0, pixels), jax.random.randint(col, shape, 0, pixels))
     angle = jnp.deg2rad(jax.random.randint(turn, shape, 0, rotate).astype(jnp.float32))
@@ -112,6 +114,7 @@ def gridmask(
         return grid_mask(pixels, offset, angle, height, width, ratio=ratio)
 
     keep = (mask if per == "batch" else jax.vmap(mask))(pixels, offset, angle)
+    # Everything is kept where the coin says no.
     keep |= ~draws.coin(whether, prob, shape)[..., None, None]
     return jnp.where(keep[..., None], images, 0), targets
 
@@ -128,10 +131,11 @@ def grid_holes(
       height, width: of the image.
 
     Returns:
-      bool [height, width], True in a hole.
+      bool [height,width], True in a hole.
     """
     row0, col0, row1, col1 = region
     cell = -(-(col1 - col0) // cells)
+    # Never nothing and never all of a cell, so lambda has to be counted from the holes afterwards.
     hole = jnp.clip(jnp.floor(cell * jnp.sqrt(1 - lam)), 1, cell - 1)
 
     def in_hole(along: Int[Array, " n"], first: Count, end: Count) -> Bool[Array, " n"]:
@@ -194,6 +198,7 @@ def gridmix(
     checks.interval("aspect", aspect, 0, np.inf)
     checks.positive("aspect[0]", aspect[0])
     height, width = images.shape[1:3]
+    # The narrowest grid that may be drawn must hold the fewest cells, of two pixels each.
     narrowest = min(width, int(np.sqrt(area[0] * height * width / aspect[1])))
     if narrowest < 2 * cells[0]:
         raise ValueError(
@@ -201,23 +206,33 @@ def gridmix(
             f"{area} and aspect {aspect} a grid may be {narrowest} wide, and each cell needs 2"
         )
     permutation, keys = draws.streams(key, shard, per, 7)
-    amount, whether, number, size, form, row, col = keys
+    amount, whether, number, *places = keys
     shape = draws.shape(per, images)
     lam = draws.lam(amount, alpha, shape)
-    pixels = jax.random.uniform(size, shape, minval=area[0], maxval=area[1]) * height * width
-    slope = jax.random.uniform(form, shape, minval=aspect[0], maxval=aspect[1])
-    tall = jnp.clip(jnp.floor(jnp.sqrt(pixels * slope)), 1, height)
-    wide = jnp.clip(jnp.floor(jnp.sqrt(pixels / slope)), 1, width)
-    row0 = jnp.floor(jax.random.uniform(row, shape) * (height - tall + 1))
-    col0 = jnp.floor(jax.random.uniform(col, shape) * (width - wide + 1))
-    region = [edge.astype(jnp.int32) for edge in (row0, col0, row0 + tall, col0 + wide)]
+    region = _grid_region(places, shape, (height, width), area, aspect)
+    # A cell needs a pixel for its hole and one to keep.
     count = jax.random.randint(number, shape, cells[0], cells[1] + 1)
-    count = jnp.clip(count, cells[0], (wide / 2).astype(jnp.int32))
+    count = jnp.clip(count, cells[0], (region[3] - region[1]) // 2)
 
     def holes(region: Sequence[Count], count: Count, lam: Scalar) -> Bool[Array, "H W"]:
         return grid_holes(region, count, lam, height, width)
 
     holes = (holes if per == "batch" else jax.vmap(holes))(region, count, lam)
     mask = ~(holes & draws.coin(whether, prob, shape)[..., None, None])
+    # The grid's edges cut cells: the share that is kept is counted.
     lam = jnp.sum(mask, (-2, -1), dtype=jnp.float32) / (height * width)
     return mix_with_partners(permutation, images, targets, mask[..., None], lam, label)
+
+
+def _grid_region(keys, shape, sides, area, aspect):
+    """(row0, col0, row1, col1), int32 of `shape`: a random part, of random form, of an image of `sides` (height, width)."""
+    size, form, row, col = keys
+    height, width = sides
+    pixels = jax.random.uniform(size, shape, minval=area[0], maxval=area[1]) * height * width
+    slope = jax.random.uniform(form, shape, minval=aspect[0], maxval=aspect[1])
+    # A long form of a large area may not fit: sides end at the image's.
+    tall = jnp.clip(jnp.floor(jnp.sqrt(pixels * slope)), 1, height)
+    wide = jnp.clip(jnp.floor(jnp.sqrt(pixels / slope)), 1, width)
+    row0 = jnp.floor(jax.random.uniform(row, shape) * (height - tall + 1))
+    col0 = jnp.floor(jax.random.uniform(col, shape) * (width - wide + 1))
+    return [edge.astype(jnp.int32) for edge in (row0, col0, row0 + tall, col0 + wide)]

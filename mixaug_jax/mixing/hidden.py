@@ -53,6 +53,7 @@ def manifold_mixup(
     checks.positive("alpha", alpha)
     permutation, (amount, whether) = draws.streams(key, shard, per, 2)
     shape = draws.shape(per, images)
+    # The same draws at every layer, and lambda 1 at those that were not chosen: one program serves all.
     lam = draws.lam(amount, alpha, shape)
     lam = jnp.where(draws.coin(whether, prob, shape) & active, lam, 1)
     return mix_with_partners(permutation, images, targets, lam, lam, label)

@@ -26,6 +26,7 @@ def mix_targets(targets: Targets, partner_targets: Targets, lam: Numbers, label:
     own = targets.astype(jnp.float32)
     partner = partner_targets.astype(jnp.float32)
     lam = jnp.broadcast_to(jnp.asarray(lam, jnp.float32), targets.shape[:1])[:, None]
+    # Functions, so that only the one that is asked for is computed.
     mixed = {
         "mixed": lambda: lam * own + (1 - lam) * partner,
         "first": lambda: own,

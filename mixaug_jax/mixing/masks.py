@@ -27,7 +27,7 @@ FMIX_VARIANTS = ("isotropic", "released")
 
 
 def fmix_frequencies(height: int, width: int) -> Float[np.ndarray, "H columns"]:
-    """Distance from zero frequency, cycles a pixel, float64 [height, width // 2 + 1 (odd: + 2)].
+    """Distance from zero frequency, cycles a pixel, float64 [height,width // 2 + 1 (odd: + 2)].
 
     The grid of FMix's published code, one column wider than the real transform where width is odd.
     """
@@ -46,14 +46,14 @@ def fmix_gray(
     """Smooth random image whose amplitudes fall with frequency.
 
     Args:
-      noise: [height, columns, 2] standard normal, real and imaginary parts, with the columns of
+      noise: [height,columns,2] standard normal, real and imaginary parts, with the columns of
         `fmix_frequencies`.
       height, width: of the image.
       decay: amplitudes are 1 / max(frequency, 1 / longer side)^decay.
       variant: see `fmix`.
 
     Returns:
-      float32 [height, width], its smallest value 0 and its largest 1.
+      float32 [height,width], its smallest value 0 and its largest 1.
     """
     frequencies = np.maximum(fmix_frequencies(height, width), 1 / max(height, width))
     # Scaled to at most 1: only the proportions matter.
@@ -194,8 +194,10 @@ def fmix(
     height, width = images.shape[1:3]
     permutation, (amount, whether, rounding, spectrum) = draws.streams(key, shard, per, 4)
     shape = draws.shape(per, images)
+    # A mask of ones where the coin says no: lambda 1 keeps every pixel.
     lam = jnp.where(draws.coin(whether, prob, shape), draws.lam(amount, alpha, shape), 1)
     round_up = draws.coin(rounding, 0.5, shape)
+    # Outside of `mask`, which can be compared with published code on given noise.
     noise = jax.random.normal(spectrum, (*shape, *fmix_frequencies(height, width).shape, 2))
 
     def mask(
@@ -205,6 +207,7 @@ def fmix(
         return binarize(gray, lam, round_up, max_soft=max_soft)
 
     mask = (mask if per == "batch" else jax.vmap(mask))(noise, lam, round_up)
+    # Rounding to pixels and soft edges move the share away from the lambda that was drawn.
     lam = jnp.mean(mask, (-2, -1))
     return mix_with_partners(permutation, images, targets, mask[..., None], lam, label)
 
@@ -255,8 +258,10 @@ def smoothmix(
     row, col = draws.pixel(where, height, width, shape)
     mixed = draws.coin(whether, prob, shape)
 
+    # The spot is a product of a column and a row, and so is its mean: no map is summed up.
     def bell(side: int, center: Int[Array, "..."]) -> Float[Array, "... side"]:
         bell = jnp.exp(-0.5 * ((jnp.arange(side) - center[..., None]) / spread[..., None]) ** 2)
+        # Flat where the coin says no: the partner has no weight.
         return jnp.where(mixed[..., None], bell, 1)
 
     rows, cols = bell(height, row), bell(width, col)

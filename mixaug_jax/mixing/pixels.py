@@ -35,6 +35,7 @@ def mix(images: Features, partners: Features, lam: Weight) -> Features:
     """
     lam = jnp.asarray(lam, jnp.float32)
     if lam.ndim == 1:
+        # One weight an image, for whatever axes it has.
         lam = lam.reshape((-1,) + (1,) * (images.ndim - 1))
     mixed = lam * images.astype(jnp.float32) + (1 - lam) * partners.astype(jnp.float32)
     return mixed.astype(images.dtype)
@@ -127,6 +128,7 @@ def cutout(
     checks.fraction("length", length)
     height, width = images.shape[1:3]
     pixels = round(length * min(height, width))
+    # A hole that rounds to no pixel would switch the mixer off without a word.
     if length > 0 and pixels < 2:
         raise ValueError(
             f"length {length} of images of {height} x {width} pixels cuts no pixel; "
@@ -136,6 +138,7 @@ def cutout(
     shape = draws.shape(per, images)
     keep = cutout_mask(draws.pixel(where, height, width, shape), pixels, height, width)
     keep |= ~draws.coin(whether, prob, shape)[..., None, None]
+    # Images are normalized, so 0 is the mean color.
     return jnp.where(keep[..., None], images, 0), targets
 
 

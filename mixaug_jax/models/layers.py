@@ -159,7 +159,7 @@ class StagedModel(nn.Module, kw_only=True):
         if self.affine is not None and train:
             raise ValueError("an affine rule merges the running statistics: it needs train=False")
         for layer in layers_between(self.layers, start, stop):
-            x = self.run(layer, x.astype(self.dtype), train)
+            x = self.run(layer, jnp.asarray(x, self.dtype), train)
             if hidden is not None and layer in self.hidden_layers:
                 x = hidden(layer, x)
         return x

@@ -2,7 +2,7 @@
 
 swept = load("occlusion/sweep.npz")
 found = outcome(swept)
-found.accuracy[0, 2, 1, 3, 0]    # label, score, selection, share, value
+found.accuracy[0, 2, 1, 3, 0]    # label, ranking, selection, share, value
 """
 
 import dataclasses

@@ -28,6 +28,7 @@ def similarity(a: Heatmap, b: Heatmap, measure: str) -> Value:
         raise ValueError(
             f"similarity needs two maps [h,w] of one size; got {list(a.shape)} and {list(b.shape)}"
         )
+    # A map with a NaN says nothing, as a constant one.
     a, b = (jnp.where(jnp.isfinite(x).all(), x, 0).astype(jnp.float32) for x in (a, b))
     if measure == "ssim":
         return ssim(a, b)
@@ -46,6 +47,7 @@ def correlation(a: Float[AnyArray, "*n k"], b: Float[AnyArray, "*n k"]) -> Float
 
 def _unit(x):
     x = x - x.mean(-1, keepdims=True)
+    # First by the largest: squares of small numbers would be flushed to 0.
     x = x / jnp.maximum(jnp.abs(x).max(-1, keepdims=True), jnp.finfo(x.dtype).tiny)
     length = jnp.sqrt(jnp.square(x).sum(-1, keepdims=True))
     return x / jnp.where(length > 0, length, 1)
@@ -54,6 +56,7 @@ def _unit(x):
 def mean_ranks(x: Num[AnyArray, "*n"]) -> Float[Array, "*n"]:
     """The rank of each value, 0 the smallest, float32 of the same shape; equal values share the mean of their ranks."""
     line = jnp.sort(x.ravel())
+    # Equal values lie between the first and the last place where one of them fits.
     first = jnp.searchsorted(line, x.ravel(), side="left")
     last = jnp.searchsorted(line, x.ravel(), side="right") - 1
     return ((first + last) / 2).astype(jnp.float32).reshape(x.shape)
@@ -82,6 +85,7 @@ def ssim(a: Heatmap, b: Heatmap, *, window: int = 7) -> Value:
 
     ma, mb = mean(a), mean(b)
     va, vb, vab = (mean(p * q) - mean(p) * mean(q) for p, q in ((a, a), (b, b), (a, b)))
+    # As scikit-image divides by n - 1, in both variances and in the covariance.
     unbias = n / (n - 1)
     spread = (2 * unbias * vab + c2) / (unbias * (va + vb) + c2)
     ma, mb = ma + shift, mb + shift

@@ -24,6 +24,7 @@ _HIT = 15 / 224  # TorchRay's tolerance of the pointing game, as a share of the 
 
 def _pair(heatmap, mask):
     mask = jnp.asarray(mask)
+    # A floating point mask is another heat map by mistake, whose values are nearly all true.
     if mask.ndim != 2 or 0 in mask.shape or jnp.issubdtype(mask.dtype, jnp.floating):
         raise ValueError(f"mask must be bool [H,W]; got {mask.dtype} {list(mask.shape)}")
     return checked(heatmap, mask.shape, "mask"), mask != 0
@@ -45,11 +46,13 @@ def pointing_game(heatmap: Heatmap, mask: Mask, *, tolerance: float = 0) -> Valu
     heatmap, mask = _pair(heatmap, mask)
     checks.not_negative("tolerance", tolerance)
     height, width = mask.shape
+    # In small images a share of a pixel would leave no hit: 1 is the game without tolerance.
     tolerance = tolerance or max(1, round(_HIT * min(height, width)))
     row, col = jnp.divmod(jnp.argmax(heatmap), width)
     square = (jnp.arange(height)[:, None] - row) ** 2 + (jnp.arange(width) - col) ** 2
     reach = min(tolerance, height + width)  # no pixel is farther, and squares stay small
     near = (mask & (square < reach**2)).any()
+    # A constant map has its first pixel for a maximum, which would hit what lies in the corner.
     points = (heatmap.max() > heatmap.min()) | (mask.all() & (heatmap != 0).any())
     return (near & points).astype(jnp.float32)
 
@@ -137,6 +140,7 @@ def best_box_iou(heatmap: Heatmap, mask: Mask, *, levels: int = 20) -> Value:
         on = heat >= level
         return box_iou(tight_box(largest_component(on)), target)
 
+    # One level after the other: each one grows regions over the whole map.
     return jax.lax.map(iou, jnp.arange(1, levels) / levels).max()
 
 
@@ -157,6 +161,7 @@ def effective_heat_ratio(heatmap: Heatmap, mask: Mask, *, base: float = 0.1) -> 
         raise ValueError(f"base must be above 0 and at most 1; got {base}")
     heat = to_one(jnp.maximum(heatmap, 0))
     warm = heat >= base
+    # The last threshold may be the maximum itself, which a single pixel reaches.
     above = warm & (heat >= jnp.minimum(_deciles(heat, warm), 0.99)[:, None, None])
     ratios = ratio((above * (heat * mask)).sum((1, 2)), above.sum((1, 2)))
     return (ratios[1:] + ratios[:-1]).mean() / 2
@@ -203,6 +208,7 @@ def pointing_accuracy(hits: Given, classes: Given, *, difficult: Given = ()) -> 
             )
 
     def accuracy(kept: Bool[np.ndarray, " n"]) -> float:
+        # Classes count alike, however many images show them.
         present = np.unique(classes[kept])
         means = [hits[kept & (classes == k)].mean() for k in present]
         return float(np.mean(means)) if means else float("nan")

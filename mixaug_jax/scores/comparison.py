@@ -51,6 +51,7 @@ def degradation_score(morf: Given, lerf: Given, *, top: float = 0.0) -> float:
         raise ValueError(f"morf and lerf must be curves [N,T+1] of the same images; got {shapes}")
     start = top or morf[:, 0].mean()
     end = morf[:, -1].mean()
+    # Removal that does not lower the mean leaves nothing to divide by.
     if start <= end:
         return 0.0
     return float(auc(lerf.mean(0) - morf.mean(0)) / (start - end))
@@ -62,6 +63,7 @@ def degradation(result: Any) -> tuple[np.ndarray, Callable] | None:
     if not {morf.__name__, lerf.__name__} <= curves.keys():
         return None
     first, last = curves[morf.__name__], curves[lerf.__name__]
+    # Curves of tiles of other sizes have no common points.
     if first.shape != last.shape:
         return None
     return ~np.isnan(first + last).any(1), lambda at: degradation_score(first[at], last[at])
@@ -117,8 +119,10 @@ def cross_model_deletion(
     images, labels = jnp.asarray(images), jnp.asarray(labels)
     maps = _check(nets, maps, images, labels)
     images = images.astype(jnp.float32)
+    # A key for each image and not for each model: all judges see the same random ranking and noise.
     keys = jax.vmap(functools.partial(jax.random.fold_in, as_key(key)))(jnp.arange(len(images)))
     maps = _with_controls(maps, images, keys)
+    # One program for all pairs: the network is its argument.
     areas = functools.partial(_areas, removal=removal)
     areas = jax.jit(areas, compiler_options=devices_lib.compiler_options(images.devices()))
     with multiplied:
@@ -179,6 +183,7 @@ def _over(value, chance, nothing):
 
 
 def _with_controls(maps, images, keys):
+    # The controls look at no network and no label: 0 stands for both.
     added = {}
     if "random" not in maps:
         added["random"] = jax.vmap(lambda image, key: random(0, image, 0, key=key))(images, keys)
@@ -194,11 +199,13 @@ def _check(nets, maps, images, labels):
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"images must be [N,h,w,C]; got {list(images.shape)}")
     checks.images(images)
+    # Every model judges every model's maps.
     missing = [name for name in nets if name not in maps]
     if missing:
         raise ValueError(
             f"maps has no source {', '.join(missing)}: every model in nets needs its own"
         )
+    # Under a control's name a model's maps would stand for chance.
     clash = [name for name in nets if name in CONTROLS]
     if clash:
         raise ValueError(
@@ -209,6 +216,7 @@ def _check(nets, maps, images, labels):
         raise ValueError(
             f"labels must be {len(images)} integers; got {labels.dtype} {labels.shape}"
         )
+    # The number of classes, without computing anything.
     for net in nets.values():
         shape = jax.eval_shape(
             net.logits, jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)

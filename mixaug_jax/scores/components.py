@@ -14,6 +14,7 @@ def largest_component(on: Mask) -> Mask:
     All False where `on` is.
     """
     size = on.size
+    # Every cell starts with a label of its own, and the largest spreads over the region.
     labels = jnp.where(on, jnp.arange(1, size + 1).reshape(on.shape), 0)
 
     def spread(state: tuple) -> tuple:
@@ -25,6 +26,7 @@ def largest_component(on: Mask) -> Mask:
         return new, (new != labels).any()
 
     labels, _ = jax.lax.while_loop(lambda state: state[1], spread, (labels, on.any()))
+    # Searched from behind, so that of equal regions the last one counts.
     sizes = jnp.zeros(size + 1, jnp.int32).at[labels.ravel()].add(1).at[0].set(0)
     return on & (labels == size - jnp.argmax(sizes[::-1]))
 
@@ -57,5 +59,6 @@ def box_iou(a: Box, b: Box) -> Value:
 
     common = (*(jnp.maximum(p, q) for p, q in zip(a[:2], b[:2], strict=True)),)
     common += (*(jnp.minimum(p, q) for p, q in zip(a[2:], b[2:], strict=True)),)
+    # A box of no pixel has its ends before its starts, and no negative area.
     both = area(common)
     return both / jnp.maximum(area(a) + area(b) - both, 1)

@@ -14,6 +14,7 @@ def _heat(heatmap):
     """Absolute values, flat, the largest 1; ones for a map that says nothing."""
     if jnp.ndim(heatmap) != 2 or 0 in jnp.shape(heatmap):
         raise ValueError(f"heatmap must be [H,W]; got {list(jnp.shape(heatmap))}")
+    # The scale does not matter, and sums of large values would overflow.
     heat = to_one(jnp.abs(checked(heatmap, jnp.shape(heatmap), "image"))).ravel()
     return jnp.where(heat.max() > 0, heat, 1.0)
 
@@ -42,6 +43,7 @@ def complexity(heatmap: Heatmap) -> Value:
     """
     heat = _heat(heatmap)
     share = heat / heat.sum()
+    # 0 log 0 is 0, and not NaN.
     return -jnp.sum(share * jnp.log(jnp.where(share > 0, share, 1)))
 
 

@@ -43,6 +43,7 @@ def subset_sizes(units: int, count: int = 16) -> tuple[int, ...]:
 
     Schulz et al. 2020, arXiv 2001.00396, whose code has some small sizes twice.
     """
+    # All units but one at most: without all of them every map predicts the same.
     last = min(0.8 * units, units - 1)
     return tuple(int(n) for n in np.unique(np.geomspace(1, max(last, 1), count).round()))
 
@@ -84,11 +85,13 @@ def subset_drops(
     attribution = jnp.asarray(attribution)
     heat = attribution.sum(-1) if attribution.ndim == 3 else attribution
     heat = checked(heat, image.shape[:2], "image", "attribution")
+    # Tiles are the units: maps are summed, and pixels removed, by tile.
     cells = grid(heat.shape, window)
     after = fill(image, baseline, key)
     draw, shape = _subsets(n, samples, masks, cells, as_key(key))
     sums = tile_sums(heat, window)
     middle = sums.mean()  # apart, or the sums of a constant map would differ by rounding
+    # Every drop is one from the same output, which is computed once.
     clean = outputs(net, image[None], label, output)
 
     def pair(indices: Indices) -> Float[Array, "n 2"]:
@@ -114,6 +117,7 @@ def _subsets(n, samples, masks, cells, key):
     sizes = jnp.asarray(_sizes(n, units))
 
     def draw(index: Count) -> Bool[Array, "rows cols"]:
+        # The first n of a random order are a random subset of exactly n.
         order = jax.random.permutation(jax.random.fold_in(key, index), units)
         return (order < sizes[index // samples]).reshape(cells)
 
@@ -154,6 +158,7 @@ def sensitivity_n(
     Args:
       attribution, net, image, label, n, samples, window, masks, baseline, key, output, chunk: as `subset_drops`.
     """
+    # Each size has a correlation of its own; one over all of them would mostly see how much is gone.
     sums, drops = subset_drops(
         attribution,
         net,
@@ -191,6 +196,7 @@ def pooled_sensitivity_n(
     if sums.shape != drops.shape or sums.ndim != 3 or 0 in sums.shape:
         shapes = f"{list(sums.shape)} and {list(drops.shape)}"
         raise ValueError(f"sums and drops must both be [images,sizes,samples]; got {shapes}")
+    # One axis for the subsets of all images: that some images drop more than others counts here.
     sums, drops = (jnp.moveaxis(x, 1, 0) for x in (sums, drops))
     return correlation(sums.reshape(len(sums), -1), drops.reshape(len(drops), -1))
 
@@ -231,9 +237,11 @@ def infidelity(
     size = image.shape[:2]
     attribution = _one_channel(attribution)
     shape = image.shape if jnp.ndim(attribution) == 3 else size
+    # A map without channels is the sensitivity to each of them.
     phi = checked(attribution, shape, "image", "attribution").reshape(*size, -1)
     lost = image - fill(image, baseline, key)
     draw, samples = _squares(samples, window, masks, size, as_key(key))
+    # Every drop is one from the same output, which is computed once.
     clean = outputs(net, image[None], label, output)
 
     def pair(indices: Indices) -> Float[Array, "n 2"]:
@@ -256,9 +264,11 @@ def _squares(samples, window, masks, size, key):
         return lambda index: masks[index], len(masks)
     grid(size, window)
     checks.count("samples", samples)
+    # Squares lie wholly inside, so that all have the same number of pixels.
     last = jnp.asarray(size) - window + 1
 
     def draw(index: Count) -> Float[Array, "h w"]:
+        # By the index, so that one key gives all images the same squares in the same places.
         corner = jax.random.randint(jax.random.fold_in(key, index), (2,), 0, last)
         row, col = (jnp.arange(side) - start for side, start in zip(size, corner, strict=True))
         inside = ((row >= 0) & (row < window))[:, None] & ((col >= 0) & (col < window))
@@ -285,6 +295,7 @@ def pooled(result: Any) -> tuple[np.ndarray, Callable] | None:
     if sensitivity_n.__name__ not in result.pairs:
         return None
     pairs = result.pairs[sensitivity_n.__name__]
+    # Every image counts: one that says nothing still belongs to the pool.
     everything = np.ones(len(pairs), bool)
     return everything, lambda at: _pooled(*pairs[at].swapaxes(0, 1)).mean()
 

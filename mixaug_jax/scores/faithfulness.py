@@ -53,10 +53,12 @@ def _curve(
     explained: Callable, before: Image, after: Image, rank: AnyArray, counts: Given, chunk: int
 ) -> Curve:
     """`explained` of `before` with the first counts[t] units (int [h,w] or [h,w,C] `rank`) taken from `after`, [T+1]."""
+    # Whole pixels have one rank for all channels.
     rank = rank.reshape(*rank.shape, *[1] * (3 - rank.ndim))
     counts = jnp.asarray(counts, jnp.int32)
 
     def score(index: Indices) -> Outputs:
+        # A comparison makes each point by itself, so that any chunk of them can be computed at once.
         moved = rank < counts[index][:, None, None, None]
         return explained(jnp.where(moved, after, before))
 
@@ -66,6 +68,7 @@ def _curve(
 def _counts(units, row, step):
     """How many units are moved at each point: 0, step, ..., units. A `step` of 0 is a row of them."""
     checks.count("step", step, 0)
+    # RISE's step, a row of pixels, so that curves of any size have about as many points as rows.
     step = step or row
     return np.minimum(step * np.arange(math.ceil(units / step) + 1), units)
 
@@ -73,6 +76,7 @@ def _counts(units, row, step):
 def _ranked(heatmap, image, window, step):
     """The units' rank at each pixel, largest first, [h,w], and the number moved at each point."""
     size = image.shape[:2]
+    # Tiles are ranked by their mean, or those cut at the border would come last.
     means = tile_means(checked(heatmap, size, "image"), window)
     counts = _counts(math.prod(means.shape), means.shape[1], step)
     return on_pixels(ranks(means), window, size), counts
@@ -199,6 +203,7 @@ def lerf(
       heatmap, net, image, label, window, step, baseline, key, output, chunk: as `morf`.
     """
     return morf(
+        # Ranks break ties by place alone, so equal tiles keep their order.
         -jnp.asarray(heatmap, jnp.float32),
         net,
         image,
@@ -281,10 +286,12 @@ def road(
     checks.choice("order", order, ORDERS)
     checks.not_negative("sigma", sigma)
     heat = checked(heatmap, image.shape[:2], "image")
+    # The order of removal is the map's, or its reverse with ties as they were.
     rank = ranks(heat if order == "morf" else -heat)
     counts = _fraction_counts(fractions, rank.size)
     key = as_key(key)
 
+    # Noise hides that imputed pixels are smoother than real ones.
     def imputed(index: Count) -> Image:
         gone = rank < counts[index]
         noise = sigma * jax.random.normal(jax.random.fold_in(key, index), image.shape)
@@ -301,6 +308,7 @@ def _fraction_counts(fractions, pixels):
     try:
         known = np.asarray(fractions, float)
     except (TypeError, ValueError):
+        # Text or a ragged list, which is refused below with the same sentence.
         known = np.zeros(0)
     if (
         known.ndim != 1
@@ -328,6 +336,7 @@ def auc(curve: Given, *, positions: Given = ()) -> Float[Array, "..."]:
         raise ValueError(f"curve must have at least two points; got the shape {list(curve.shape)}")
     points = curve.shape[-1]
     at = positions if checks.given(positions) else np.linspace(0, 1, points)
+    # Positions that are traced cannot be looked at.
     known, at = checks.concrete(at), checks.array("positions", at, (points,))
     if known is not None and not (np.diff(known) > 0).all():
         raise ValueError(f"positions must rise from point to point; got {known.tolist()}")

@@ -24,6 +24,7 @@ def checked(
         got = list(jnp.shape(heatmap))
         raise ValueError(f"{name} must have the size of the {whose}, {list(shape)}; got {got}")
     heatmap = jnp.asarray(heatmap, jnp.float32)
+    # Not the value alone: a map with a hole is no ranking of pixels.
     return jnp.where(jnp.isfinite(heatmap).all(), heatmap, 0)
 
 

@@ -24,6 +24,7 @@ def fill(image: Image, baseline: Baseline, key: Seed = 0) -> Image:
     if not isinstance(baseline, str):
         return target.replacement(image, baseline)
     checks.choice("baseline", baseline, BASELINES)
+    # Those that are not attribution's own, whose blur is another one.
     if baseline == "image_mean":
         return jnp.full_like(image, image.mean())
     if baseline == "blur":
@@ -51,6 +52,7 @@ def rise_blur(image: Image) -> Image:
 def _rise_kernel(taps=11, sigma=5, reach=20):
     offset = np.arange(-reach, reach + 1)
     weights = np.exp(-((offset / sigma) ** 2) / 2)
+    # scipy's filter of a single 1: mirrored images of it add to the rim.
     source = np.pad(np.arange(taps), reach, mode="symmetric")
     hits = np.stack([source[i : i + 2 * reach + 1] == taps // 2 for i in range(taps)])
     return hits @ (weights / weights.sum())

@@ -83,6 +83,7 @@ def max_sensitivity(
     image = checks.image(image)
     checks.not_negative("radius", radius)
     key = as_key(key)
+    # Given noise says how many samples there are.
     if checks.given(noise):
         noise = checks.array("noise", noise, (0, *image.shape))
         samples = len(noise)
@@ -93,6 +94,7 @@ def max_sensitivity(
     scale = jnp.where(largest > 0, largest, 1)
     length = jnp.sqrt(jnp.square(clean / scale).sum())
 
+    # Uniform in the cube around the image, or what was given.
     def draw(index: Count) -> Image:
         if checks.given(noise):
             return noise[index]
@@ -103,6 +105,7 @@ def max_sensitivity(
         moved = explain(net, image + radius * draw(index), label) - clean
         return jnp.sqrt(jnp.square(moved / scale).sum())
 
+    # A map of zeros has no length to divide by: the change itself counts.
     worst = chunks.every(jax.vmap(change), samples, chunk).max() / jnp.where(length > 0, length, 1)
     return _finite_or_worst(worst)
 
@@ -130,6 +133,7 @@ def completeness(
       output: the output that the explanation explains, "logit", "prob" or "loss".
     """
     image = checks.image(image)
+    # Two baselines are called blur; the one that methods of attribution have counts.
     elsewhere = isinstance(baseline, str) and baseline not in BASELINES
     start = fill(image, baseline, key) if elsewhere else replacement(image, baseline)
     ends = jnp.stack([image, start])
@@ -139,6 +143,7 @@ def completeness(
 
 def _alike(trained, other, measure):
     """Their similarity, or 1 where there is nothing in `trained` that could have changed, or a value is not finite."""
+    # What said nothing before cannot show that it changed.
     says = jnp.isfinite(trained).all() & jnp.isfinite(other).all() & (trained.max() > trained.min())
     return jnp.where(says, similarity(trained, other, measure), 1.0)
 
@@ -171,6 +176,7 @@ def class_sensitivity(
     image = checks.image(image)
     logits = net.logits(image[None])[0]
     checks.label(label, logits.size)
+    # The label may itself be the least likely class, and is no other one.
     least = jnp.argmin(jnp.where(jnp.arange(logits.size) == label, jnp.inf, logits))
     known = checks.concrete(other)
     if known is None or known.shape or known != -1:
@@ -227,10 +233,12 @@ def randomized_similarities(
     checks.choice("mode", randomization.mode, MODES)
     fresh = net.reinitialized(as_key(key), image).variables
     first = _first_layer(net, image, fresh)
+    # Layers without variables are left out: they would repeat the network before.
     levels = sorted(set(jax.tree.leaves(first)), reverse=True)
     trained = heatmap(explain(net, image, label), randomization.reduce)
 
     def score(level: Count) -> Value:
+        # A variable belongs to the first layer that needs it, and is drawn anew with it.
         def pick(layer: Count, old: AnyArray, new: AnyArray) -> Array:
             hit = layer == level if randomization.mode == "independent" else layer >= level
             return jnp.where(hit, new.astype(old.dtype), old)
@@ -240,6 +248,7 @@ def randomized_similarities(
         again = heatmap(explain(changed, image, label), randomization.reduce)
         return _alike(trained, again, randomization.measure)
 
+    # One network after the other, since each holds all variables anew.
     return jax.lax.map(score, jnp.asarray(levels))
 
 

@@ -28,6 +28,7 @@ def grid(size: Sequence[int], window: int) -> tuple[int, int]:
 def tile_means(heatmap: Float[AnyArray, "h w"], window: int) -> Float[Array, "rows cols"]:
     """[h,w] -> [rows,cols], the mean of each tile; of a constant tile to the bit, so that equal tiles are equal."""
     counts = tile_sums(jnp.ones(heatmap.shape), window)
+    # Sums of what differs from a tile's first value, which for a constant tile are 0 to the bit.
     first = heatmap[::window, ::window]
     beyond = tile_sums(heatmap - on_pixels(first, window, heatmap.shape), window)
     return first + beyond / counts

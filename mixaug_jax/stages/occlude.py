@@ -158,9 +158,9 @@ def _write(config, swept, folder, again):
     write_csv(folder / "sweep.csv", occlusion_tables.HEADER, occlusion_tables.rows(swept, found))
     # A figure of rankings that are no longer in the grid would be taken for one of this sweep.
     drawn = {"rises": lambda: occlusion_figures.rises(swept, found)}
-    for score in swept.grid.rankings:
-        drawn[f"curves_{score}"] = lambda score=score: occlusion_figures.curves(swept, found, score)
-    for old in folder.glob("curves_*") if again else ():  # of other scores
+    for name in swept.grid.rankings:
+        drawn[f"curves_{name}"] = lambda name=name: occlusion_figures.curves(swept, found, name)
+    for old in folder.glob("curves_*") if again else ():  # of other rankings
         old.unlink()
     for name, draw in drawn.items():
         if again or not all((folder / f"{name}{e}").exists() for e in (".png", ".svg")):

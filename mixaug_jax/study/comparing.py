@@ -39,6 +39,7 @@ def compare(
     there = _table(names, seeds, measures, values)
     headlines = _headlines(measures, method)
     pairs = comparisons(names)
+    # All measures get numbers; Holm's correction counts the headline ones alone.
     numbers = _means(names, seeds, measures, there, replicates)
     differences = _differences(names, seeds, measures, there, replicates, pairs)
     measures = tuple(dataclasses.replace(m, headline=m in headlines) for m in measures)
@@ -57,6 +58,7 @@ def compare(
         cross_deletion=crossed,
         asked=asked,
     )
+    # Sentences are read off the finished comparison, so that they cannot say anything else.
     return dataclasses.replace(study, sentences=sentences.all_axes(study))
 
 

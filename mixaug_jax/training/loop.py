@@ -64,6 +64,7 @@ def train(config: ml_collections.ConfigDict, workdir: os.PathLike | str) -> dict
     config = brought.noted(config)
     _check_devices(config)
     workdir = pathlib.Path(workdir).absolute()
+    # A run that goes on must be this one, and takes over where its schedule began.
     if checkpoint.folder(workdir).is_dir():
         checkpoint.check_settings(workdir, config)
         config = resuming.resumed(config, workdir)
@@ -109,6 +110,7 @@ def _train(config, sources, workdir, manager) -> dict:
             f"{workdir} is at step {start} already, and the length asked for is {total} steps; "
             "a run may only be made longer"
         )
+    # Evaluated once: what a finished run has logged is not computed again.
     scores = _finished(workdir, total) if start == total else {}
     with contextlib.closing(MetricLog(workdir, start)) as metric_log:
         run = _Run(config, sources, workdir, manager, metric_log, _evaluator(model, config))
@@ -233,6 +235,7 @@ def _restore_or_init(model, optimizer, config, manager) -> steps.State:
 
 
 def _evaluator(model, config):
+    # Mapped once: the validation and the test split share the program.
     eval_step = devices_lib.pmap(
         functools.partial(steps.eval_step, model=model, config=config),
         in_specs=(devices_lib.REPLICATED, devices_lib.SHARDED),

@@ -180,6 +180,7 @@ def loss_fn(
     images = transforms.device_transform(
         batch["image"], batch["seed"], jitter=d.jitter, lighting=d.lighting, mean=d.mean, std=d.std
     )
+    # Recordings are masked here, before they are mixed, as SpecAugment does with single ones.
     if "audio" in d and d.audio.masks:
         images = spectrogram.mask_bands_and_frames(
             images,
@@ -191,6 +192,7 @@ def loss_fn(
         )
     targets = jax.nn.one_hot(batch["label"], len(config.resolved.class_names))
     targets = optax.smooth_labels(targets, config.train.label_smoothing)
+    # Mixing draws the same on every device where a batch shares its draws; dropout never does.
     mix_key, dropout_key = jax.random.split(key)
     images, targets, hidden = mixed(mix_key, images, targets, config=config, shard=shard)
     logits, updated = model.apply(
@@ -225,6 +227,7 @@ def train_step(
     shard = jax.lax.axis_index(devices_lib.AXIS)
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     accumulate = config.train.accumulate
+    # Collections of a user's module that are neither learned nor counted.
     fixed = {k: v for k, v in state.variables.items() if k not in ("params", "batch_stats")}
     given = {"model": model, "config": config, "shard": shard, "fixed": fixed}
     gradient = jax.value_and_grad(functools.partial(loss_fn, **given), has_aux=True)
@@ -245,6 +248,7 @@ def train_step(
         batch_stats, (grads, metrics) = _scan_mean(
             micro_step, batch_stats, (jnp.arange(accumulate), micro)
         )
+    # The only traffic between devices: one mean of everything that was computed on a share.
     grads, batch_stats, metrics = jax.lax.pmean((grads, batch_stats, metrics), devices_lib.AXIS)
     updates, opt_state = optimizer.update(grads, state.opt_state, params)
     variables = {**state.variables, "params": optax.apply_updates(params, updates)}

@@ -176,7 +176,7 @@ def test_statistics_of_constant_features():
     np.testing.assert_allclose(std, 0, atol=1e-6)
 
 
-def test_the_default_stage_is_in_the_middle():
+def test_the_default_layer_is_in_the_middle():
     net, images = random_net()
     default = iba_statistics(net, [images])
     for ours, right in zip(default, iba_statistics(net, [images], layer="relu3"), strict=True):

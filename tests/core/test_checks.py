@@ -65,7 +65,7 @@ def test_a_long_value_is_cut():
 def test_choices():
     checks.choices("layers", ("a", "b", "a"), "abc")
     checks.choices("layers", (), "abc")
-    refused("layers must be one of a, b; got 'c'", checks.choices, "layers", iter("ac"), iter("ab"))
+    refused("layers must be one of a, b; got 'c'", checks.choices, "layers", ("a", "c"), iter("ab"))
     refused(
         "layers must be several names, as in ('ab',); got 'ab'",
         checks.choices,

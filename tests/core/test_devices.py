@@ -106,11 +106,100 @@ def test_inference_on_cpu_keeps_nan():
 
 
 def test_an_unknown_compiler_option_is_left_out(monkeypatch):
-    def refuse(f, compiler_options):
-        raise jax.errors.JaxRuntimeError("No such compile option")
+    assert devices_lib.compiler_options() == devices_lib.inference_options("cpu")
+    unheard_of = {"xla_cpu_unheard_of": "1"}
+    monkeypatch.setattr(devices_lib, "inference_options", lambda platform: unheard_of)
+    assert devices_lib.compiler_options() is None
 
-    monkeypatch.setattr(jax, "jit", refuse)
-    assert devices_lib.compiler_options.__wrapped__() is None
+
+@pytest.mark.parametrize(
+    ("platform", "deterministic", "expected"),
+    [
+        ("gpu", True, {"xla_gpu_deterministic_ops": True}),
+        ("gpu", False, {}),
+        ("cpu", True, {}),
+        ("tpu", True, {}),
+    ],
+)
+def test_deterministic_kernels_are_asked_for_on_gpus(platform, deterministic, expected):
+    assert devices_lib.training_options(platform, deterministic) == expected
+
+
+def test_options_are_those_of_the_devices(monkeypatch):
+    """A GPU's are known to the compiler, which on CPU does nothing with them."""
+    given = {}
+
+    def jit(f, **options):
+        given.update(options)
+        return plain(f, **options)
+
+    plain = jax.jit
+    monkeypatch.setattr(devices_lib, "platform", lambda devices=None: "gpu")
+    monkeypatch.setattr(jax, "jit", jit)
+    whole = devices_lib.REPLICATED
+    double = devices_lib.pmap(lambda x: 2 * x, (whole,), whole, deterministic=True)
+    assert given["compiler_options"] == {"xla_gpu_deterministic_ops": True}
+    assert double(jnp.float32(3)) == 6
+    assert devices_lib.quick_options() is None
+    assert devices_lib.compiler_options() is None
+
+
+def test_precision_holds_inside_alone():
+    def product():
+        return str(jax.make_jaxpr(jnp.dot)(jnp.ones((2, 2)), jnp.ones((2, 2))))
+
+    before = product()
+    with devices_lib.precision("highest"):
+        assert "HIGHEST" in product()
+        with devices_lib.precision("high"):
+            assert "HIGHEST" not in product()
+    assert product() == before
+    assert "HIGHEST" not in before
+
+
+def test_unknown_precision():
+    with pytest.raises(
+        ValueError, match=r"one of default, high, highest; got 'hihg' \(did you mean 'high'"
+    ):
+        devices_lib.precision("hihg")
+
+
+@pytest.fixture
+def everything_is_kept():
+    """Also programs that compile in no time."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0.0)
+    yield
+    jax.config.update(name, before)
+
+
+@pytest.mark.usefixtures("everything_is_kept")
+def test_the_settings_of_a_run_end_with_it(tmp_path):
+    """Compiled programs go to its folder until then, and to the former one afterwards, also after an error."""
+    before = jax.config.jax_compilation_cache_dir, jax.config.jax_default_matmul_precision
+    config = config_lib.get_config("baseline", "scenes")
+    config.precision, config.compile_cache = "high", str(tmp_path / "kept")
+
+    def compile_one(number):
+        jax.jit(lambda x: x * number + 1)(np.float32(1)).block_until_ready()
+
+    def fail():
+        with devices_lib.applied(config):
+            assert jax.config.jax_default_matmul_precision == "high"
+            compile_one(0.123)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    kept = len(list((tmp_path / "kept").iterdir()))
+    assert kept
+    assert before == (
+        jax.config.jax_compilation_cache_dir,
+        jax.config.jax_default_matmul_precision,
+    )
+    compile_one(0.456)
+    assert len(list((tmp_path / "kept").iterdir())) == kept
 
 
 def test_pad_batch():

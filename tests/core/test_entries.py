@@ -76,6 +76,7 @@ def test_entries_are_chosen_by_name_and_as_themselves():
         ((None,), "None has no name to be stored under"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_what_cannot_be_chosen(given, sentence):
     with pytest.raises(ValueError, match=sentence) as error:
         entries.chosen("methods", given, {"mine": mine, "other": twin()})

@@ -56,6 +56,7 @@ def test_the_default_is_0(capsys):
 
 
 @pytest.mark.parametrize("level", [-2, 2, "0", None])
+@pytest.mark.usefixtures("unchecked")
 def test_other_levels_are_refused(level):
     with pytest.raises(ValueError, match=re.escape(f"one of -1, 0, 1; got {level!r}")):
         say.set_verbosity(level)

@@ -161,7 +161,7 @@ def test_bootstrap_draws_the_same_images_for_every_network():
     np.testing.assert_allclose(stats.bootstrap_means(one + 2) - drawn, 2)
     single = stats.bootstrap_means([[0.25]], replicates=3)
     np.testing.assert_array_equal(single, np.full((3, 1), 0.25))
-    assert np.isnan(stats.percentiles([])).all()
+    assert np.isnan(stats.percentiles(np.zeros(0))).all()
 
 
 def test_image_weights_are_poisson_and_know_only_their_image():

@@ -109,7 +109,7 @@ def added():
 
         state = {"sum": np.int32(0), "rows": np.int32(0)}
         batches = ((n, jnp.asarray(x, jnp.int32)) for n, x in batches)
-        found = walk.total(step, reduce, combine, state, batches, images, devices)
+        found = walk.total(walk.Programs(step, reduce, combine), state, batches, images, devices)
         return found, flushed
 
     return run

@@ -172,9 +172,13 @@ def test_errors_come_at_the_call(monkeypatch):
     with pytest.raises(ValueError, match=r"data\.crop must be one of .* got 'x'"):
         data.batches(source(3), config(crop="x"), train=True)
     as_process(monkeypatch, 0, 3)
-    with pytest.raises(ValueError, match=r"data\.batch_size must be .* number of processes, 3; got 4"):
+    with pytest.raises(
+        ValueError, match=r"data\.batch_size must be .* number of processes, 3; got 4"
+    ):
         data.batches(source(3), config(), train=True)
-    with pytest.raises(ValueError, match=r"eval\.batch_size must be .* number of processes, 3; got 4"):
+    with pytest.raises(
+        ValueError, match=r"eval\.batch_size must be .* number of processes, 3; got 4"
+    ):
         data.batches(source(3), config(), train=False)
 
 

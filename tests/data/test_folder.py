@@ -348,9 +348,9 @@ def test_box_outside_the_image(root):
         data.open_source("train", config(root))[3]
 
 
-def test_real_photos(shared, tmp_path):
+def test_real_photos(photographs, tmp_path):
     """Pet photos with head boxes and trimaps: a head's box holds little of the ground."""
-    archive = zipfile.ZipFile(shared("data/pets600.zip"))
+    archive = zipfile.ZipFile(photographs("pets600.zip"))
     labels = json.loads(archive.read("labels.json"))
     headed = [name for name, label in sorted(labels.items()) if "head_box" in label][::40]
     notes = {}

@@ -60,7 +60,7 @@ def test_arrays_of_any_kind_and_any_devices(arrays, found, tmp_path):
 
 
 def test_thresholds_that_are_given(arrays):
-    activations, labels = arrays
+    labels = arrays[1]
     units = (labels[..., :1] == np.arange(1, 5)).astype(np.float32)
     result = dissection.dissect_arrays(units, labels, planted.NAMES, thresholds=[0.5] * 4)
     np.testing.assert_array_equal(result.threshold, np.full(4, 0.5, np.float32))

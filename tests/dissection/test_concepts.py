@@ -325,7 +325,5 @@ def test_bad_broden(broden_folder):
         broden.open_broden(folder, 8)[1]
     label = (folder / "label.csv").read_text()
     (folder / "label.csv").write_text(label.replace("object(3)", "smell(3)"))
-    with pytest.raises(
-        ValueError, match=r"one of the categories object, scene; got 'smell\(3\)'"
-    ):
+    with pytest.raises(ValueError, match=r"one of the categories object, scene; got 'smell\(3\)'"):
         broden.open_broden(folder, 8)

@@ -108,7 +108,7 @@ def test_devices_and_batches_end_to_end():
         assert (abs(other.intersection - base.intersection) <= unsure[:, None]).all()
 
 
-def test_one_forward_pass_for_all_stages_and_seldom_more_past_the_bound(monkeypatch, capsys):
+def test_one_forward_pass_for_all_layers_and_seldom_more_past_the_bound(monkeypatch, capsys):
     runs = []
     run = activations.Forward.run
 
@@ -214,6 +214,24 @@ def test_bad_arguments_compile_nothing(monkeypatch, arguments, message):
     monkeypatch.setattr(activations, "_program", compiled)
     with pytest.raises(ValueError, match=message):
         dissection.dissect(planted.net(), planted.source(), **({"layers": ("pixels",)} | arguments))
+
+
+def test_the_precision_is_that_of_the_call():
+    traced = []
+
+    class Recording(planted.Planted):
+        def run(self, layer, x, train):
+            traced.append(jax.config.jax_default_matmul_precision)
+            return super().run(layer, x, train)
+
+    net = dataclasses.replace(planted.net(), model=Recording())
+    outside = jax.config.jax_default_matmul_precision
+    for precision in ("high", "default"):
+        options = Options(size=16, **QUICK, precision=precision)
+        found = dissection.dissect(net, planted.source(), ("mixed",), options)["mixed"]
+        assert traced[-1] == precision
+        assert found.settings["options"]["precision"] == precision
+    assert jax.config.jax_default_matmul_precision == outside
 
 
 def test_a_set_without_masks_is_refused():

@@ -179,9 +179,9 @@ def test_files_by_name(weights):
     assert segmenter.find_files(f"{encoder}, {decoder}") == (encoder, decoder)
 
 
-def test_with_the_network_itself(shared, tmp_path, weights, monkeypatch):
+def test_with_the_network_itself(golden_text, tmp_path, weights, monkeypatch):
     """Random weights: the label maps are those of `upernet.segment`, found in its lists."""
-    keys = json.loads(pathlib.Path(shared("golden/dissection/upp_state_dict.json")).read_text())
+    keys = json.loads(golden_text("dissection/upp_state_dict.json"))
     states = {"encoder": {}, "decoder": {}}
     for key, shape in keys.items():
         part, _, name = key.partition(":")

@@ -11,8 +11,8 @@ from mixaug_jax import models
 from mixaug_jax.models import imagenet
 
 
-def test_the_table_is_of_cocos_names(shared):
-    with zipfile.ZipFile(shared("data/coco256.zip")) as archive:
+def test_the_table_is_of_cocos_names(photographs):
+    with zipfile.ZipFile(photographs("coco256.zip")) as archive:
         names = json.loads(archive.read("labels.json"))["box_classes"].values()
     assert list(imagenet._table()) == list(names)
 

@@ -17,8 +17,8 @@ from mixaug_jax.models.torch_files import Tensor
 LABELS = upernet.labels()
 
 
-def test_labels_are_the_authors(shared):
-    lists = json.loads(pathlib.Path(shared("golden/dissection/upp_labels.json")).read_text())
+def test_labels_are_the_authors(golden_text):
+    lists = json.loads(golden_text("dissection/upp_labels.json"))
     for key in ("object", "part", "material", "scene"):
         assert list(getattr(LABELS, f"{key}s")) == lists[key]
     for name, parts in lists["object_part"].items():
@@ -29,9 +29,9 @@ def test_labels_are_the_authors(shared):
 
 
 @pytest.fixture(scope="module")
-def variables(shared):
+def variables(golden_text):
     """From the recipe of the reference: every one of its keys is used, and no other is needed."""
-    keys = json.loads(pathlib.Path(shared("golden/dissection/upp_state_dict.json")).read_text())
+    keys = json.loads(golden_text("dissection/upp_state_dict.json"))
     assert len(keys) == 363
     states = {"encoder": {}, "decoder": {}}
     for key, shape in keys.items():

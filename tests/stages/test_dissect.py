@@ -268,7 +268,7 @@ def test_defaults_are_the_papers():
 
 
 def test_command_line(tmp_path):
-    """Training and dissection of a tiny network; then the layer by name."""
+    """Training and dissection of a tiny network; then the stage by name."""
     command = [
         *(sys.executable, "-m", "mixaug_jax.main", "--config=configs/baseline.py"),
         *(f"--workdir={tmp_path / 'run'}", f"--config.data.dir={tmp_path / 'scenes'}"),

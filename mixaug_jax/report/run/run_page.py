@@ -128,6 +128,7 @@ def _training(config, lines, folder):
             "Training values are those of mixed images and labels, which are harder than the validation's: "
             "a training accuracy below the validation's is usual."
         )
+    # The last value of each name: the test's own line has no training loss.
     ends = {k: v for line in lines for k, v in line.items() if v is not None}
     rows = [
         (split, ends.get(f"{split}_loss"), ends.get(f"{split}_accuracy"))
@@ -183,6 +184,7 @@ def _concepts(workdir, folder, results, unread):
         said = unread or ["dissect: not run (--stage=dissect)."]
         return page.section("concepts", title, *map(page.missing, said))
     source = _latest(workdir / "dissection", "counts.csv")
+    # Of --checkpoint=all, the last step is shown in full and the others as a table.
     steps = _steps(workdir / "dissection", "counts.csv")
     parts = [page.paragraph(_how(next(iter(results.values()))), kind="note")]
     parts += map(page.missing, unread)
@@ -200,6 +202,7 @@ def _concepts(workdir, folder, results, unread):
     )
     header = ("layer", "IoU >", "category", *_COUNTED, "detectors")
     parts.append(page.table(folder, Table("unique", caption, header, rows)))
+    # Both tables are as long as the network is wide; the page shows their heads.
     for name, key in (("concepts", "best_iou"), ("units", "iou_1")):
         rows = sorted(files.read_csv(source / f"{name}.csv"), key=lambda row: -float(row[key] or 0))
         header = (
@@ -243,6 +246,7 @@ def _layer_figures(source, folder, layer, found):
     if not copy(source, folder, f"units_{layer}"):
         yield page.missing("The units' top images are not there; --stage=dissect makes them.")
         return
+    # For those who cannot see the sheet: which units it shows, and what they detect.
     labels, _ = found.top_labels(1)
     shown = dissection_figures.example_units(found, 8)
     names = ", ".join(f"unit {u}: {found.names[labels[u, 0]][0]}" for u in shown) or "none"
@@ -317,6 +321,7 @@ def _explanations(source, folder, scores, entries):
             )
         )
     facts = next(iter(entries.values()), {}).get("scores", {})
+    # What is merely another view of a score waits below the table.
     chief = [row for row in scores if not facts.get(row["score"], {}).get("view")]
     parts.append(page.table(folder, score_table(chief or scores, facts)))
     if 0 < len(chief) < len(scores):
@@ -375,6 +380,7 @@ def _occlusion(workdir, folder):
         parts.append(
             page.figure(folder, "rises", caption, alt="maps; the numbers are in the table")
         )
+    # One ranking is enough to see the kind of curve; the others wait behind a line.
     drawn = []
     for ranking in dict.fromkeys(row["ranking"] for row in rows):
         if copy(source, folder, f"curves_{ranking}"):

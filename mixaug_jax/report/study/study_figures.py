@@ -206,6 +206,7 @@ def occlusion(study: Study, sweeps: dict[str, list[list[dict]]]) -> Figure:
         for panel, selection in zip(panels, selections, strict=True):
             panel.axhline(0, color=FAINT, linewidth=1)
             for name, seeds in sweeps.items():
+                # The first label, ranking and value stand for the grid: all of it is in the table.
                 chosen = first | {"selection": selection}
                 found = [[r for r in rows if chosen.items() <= r.items()] for rows in seeds]
                 change = 100 * np.array([[r["accuracy_change"] for r in rows] for rows in found])

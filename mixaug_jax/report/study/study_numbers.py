@@ -44,6 +44,7 @@ def comparison(study: Study, folder: pathlib.Path) -> str:
     ]
     header = ("augmentation", *(name(study.measures[m]) for m in chosen))
     parts = [page.table(folder, Table("comparison", _caption(study, chosen), header, rows))]
+    # Chance stands beside every number, but for what is a headline itself.
     beside = [m for k in chosen for m in _chance(study, k) if m not in chosen]
     if beside:
         caption = (
@@ -130,6 +131,7 @@ def differences(study: Study, folder: pathlib.Path) -> str:
     ]
     header = ("measure", "comparison", "difference", "seeds", "p", "p after Holm")
     said = "What the figure shows."
+    # Else an empty cell would look like a result that is missing.
     if ((study.pairs[:, list(chosen)] > 1) & np.isnan(study.p[:, list(chosen)])).any():
         said += " A difference that is the same in all seeds has no interval and no p: there is no spread to test by."
     alt = "dot plots; the numbers are in the table below"

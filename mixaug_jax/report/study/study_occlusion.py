@@ -67,6 +67,7 @@ def _table(study, sweeps) -> Table:
     for name, seeds in sweeps.items():
         cells = [name, len(seeds), answers.rising(one, next(iter(labels)))[1]]
         for label in labels:
+            # Averaged over seeds, so that a count stands beside the count by chance.
             found = [answers.rising(rows, label)[0] for rows in seeds.values()]
             chance = [
                 _by_chance(study, name, seed, label, n)

@@ -105,6 +105,7 @@ def _concepts(study, folder):
             "label maps shuffled against the images; crosses: random weights."
         )
         totals = study.find("concepts", "unique", subject=layer, setting="unit", category="total")
+        # For those who cannot see the figure.
         said = [
             f"{name} {study.mean[a, m]:.3g} at IoU > {study.measures[m].level:g}"
             for m in totals
@@ -149,6 +150,7 @@ def _cross_deletion(study, folder):
             folder, "cross_deletion", caption, alt="heat maps; the readings are in the table below"
         )
     ]
+    # The readings are numbers of the study; the figure shows what they are made of.
     chosen = [m for name in READINGS for m in study.find("faithfulness", name)]
     rows = [
         (name, *(study_numbers.mean(study, a, m) for m in chosen))
