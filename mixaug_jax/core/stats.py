@@ -74,7 +74,7 @@ def holm(p: Given) -> np.ndarray:
     return adjusted
 
 
-def ranks(values: np.ndarray, better: int) -> np.ndarray:
+def ranks(values: Given, better: int) -> np.ndarray:
     """Ranks from 1, the best; equal values share the mean of their ranks; NaN where there is no value.
 
     Args:

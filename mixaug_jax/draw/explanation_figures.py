@@ -16,6 +16,7 @@ from mixaug_jax.core.types import (
     Mask,
     Num,
     Photo,
+    UInt8,
     Preprocess,
     UInt8,
 )
@@ -188,7 +189,7 @@ def overlays(
 
 
 def sheet(
-    images: Sequence[Photo],
+    images: Sequence[Photo] | UInt8[np.ndarray, "n h w C"],
     masks: Bool[np.ndarray, "n h w"],
     heats: Mapping[str, Float[np.ndarray, "n h w"]],
     hits: Mapping[str, Num[np.ndarray, " n"]],

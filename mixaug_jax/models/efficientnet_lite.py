@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mixaug_jax.core.types import AnyArray
 from mixaug_jax.models.convolution import conv
 from mixaug_jax.models.layers import StagedModel
 
@@ -98,7 +99,7 @@ class EfficientNetLite(StagedModel):
         return self.residual(f"{name}.add", y, x) if stride == 1 and x.shape == y.shape else y
 
     def _stem(self, x, stride, train):
-        def linear(x: jax.Array, kernel: jax.Array, bias: Any):
+        def linear(x: AnyArray, kernel: AnyArray, bias: Any):
             y = conv(same_pad(x, 3, stride), kernel, stride, 0)
             return y if bias is None else y + bias
 
@@ -106,7 +107,7 @@ class EfficientNetLite(StagedModel):
         return self._affine("_conv_stem", linear, x, shape, "_bn0", False, train, self.dtype)
 
     def _depthwise(self, name, x, size, stride, norm, train):
-        def linear(x: jax.Array, kernel: jax.Array, bias: Any):
+        def linear(x: AnyArray, kernel: AnyArray, bias: Any):
             y = depthwise(same_pad(x, size, stride), kernel, stride)
             return y if bias is None else y + bias
 
@@ -114,7 +115,7 @@ class EfficientNetLite(StagedModel):
         return self._affine(name, linear, x, shape, norm, False, train, self.dtype)
 
 
-def same_pad(x: jax.Array, size: int, stride: int) -> jax.Array:
+def same_pad(x: AnyArray, size: int, stride: int) -> jax.Array:
     """x [B,h,w,C] with TensorFlow's "SAME" zeros for a window of `size`: the odd one goes below and to the right."""
     pads = []
     for n in x.shape[1:3]:
@@ -125,7 +126,7 @@ def same_pad(x: jax.Array, size: int, stride: int) -> jax.Array:
 
 # Jitted, so that the ways of all platforms are traced once for each shape, and not for each layer.
 @functools.partial(jax.jit, static_argnums=2)
-def depthwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def depthwise(x: AnyArray, kernel: AnyArray, stride: int) -> jax.Array:
     """Each channel of x [B,h,w,C] convolved with its own kernel [k,k,1,C], without padding.
 
     On CPU, where XLA's own grouped convolution is 20 to 40 times slower, as a sum of shifted images; which it is, is decided
@@ -144,7 +145,7 @@ def _depthwise(x, kernel, stride):
     )
 
 
-def grouped_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def grouped_conv(x: AnyArray, kernel: AnyArray, stride: int) -> jax.Array:
     """`depthwise` as XLA's convolution."""
     return jax.lax.conv_general_dilated(
         x,
@@ -156,7 +157,7 @@ def grouped_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     )
 
 
-def shifted_sum(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def shifted_sum(x: AnyArray, kernel: AnyArray, stride: int) -> AnyArray:
     """`depthwise` as the sum of k^2 shifted images, each times its entry of the kernel."""
     size = len(kernel)
     rows, cols = (n - size + 1 for n in x.shape[1:3])
@@ -172,7 +173,7 @@ def _forward(x, kernel, stride):
 
 
 def _backward(stride, saved, g):
-    def xlas(x: jax.Array, kernel: jax.Array, g: jax.Array):
+    def xlas(x: AnyArray, kernel: AnyArray, g: AnyArray):
         of_x = jax.linear_transpose(lambda x: grouped_conv(x, kernel, stride), x)
         of_kernel = jax.linear_transpose(lambda k: grouped_conv(x, k, stride), kernel)
         return *of_x(g), *of_kernel(g)
@@ -182,7 +183,7 @@ def _backward(stride, saved, g):
 
 
 def shifted_gradients(
-    x: jax.Array, kernel: jax.Array, g: jax.Array, stride: int
+    x: AnyArray, kernel: AnyArray, g: AnyArray, stride: int
 ) -> tuple[jax.Array, jax.Array]:
     """Gradients of `shifted_sum` for the cotangent g. The ones that JAX would find take ten times as long to compile."""
     size = len(kernel)

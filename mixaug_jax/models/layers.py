@@ -188,7 +188,7 @@ class StagedModel(nn.Module, kw_only=True):
         """Convolution with PyTorch's symmetric padding `size // 2`, then the batch norm called `norm` where that is not ""."""
         shape = (size, size, x.shape[-1], filters)
 
-        def linear(x: jax.Array, kernel: jax.Array, bias: Any):
+        def linear(x: Any, kernel: Any, bias: Any):
             y = conv(x, kernel, stride, size // 2)
             return y if bias is None else y + bias
 
@@ -197,7 +197,7 @@ class StagedModel(nn.Module, kw_only=True):
     def dense(self, name: str, x: jax.Array, features: int, dtype: Any = None):
         """x [B,C] -> [B,features], with bias, in `dtype` (default: the body's)."""
 
-        def linear(x: jax.Array, kernel: jax.Array, bias: Any):
+        def linear(x: Any, kernel: Any, bias: Any):
             return x @ kernel + bias
 
         shape = (x.shape[-1], features)

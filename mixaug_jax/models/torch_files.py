@@ -5,13 +5,14 @@ functions of this file; any other name ends the reading with a sentence that say
 """
 
 import functools
+import io
 import math
 import pathlib
 import pickle
 import zipfile
 from _compat_pickle import IMPORT_MAPPING
 from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -148,7 +149,7 @@ class _Unpickler(pickle.Unpickler):
       dtypes: of each storage that was met, by its key.
     """
 
-    def __init__(self, file: BinaryIO, open_storage: Callable):
+    def __init__(self, file: io.BufferedIOBase, open_storage: Callable):
         super().__init__(file, encoding="latin1")
         self.open_storage = open_storage
         self.dtypes = {}

@@ -106,9 +106,7 @@ def export_weights(net: Net, path: str | pathlib.Path) -> None:
       ValueError: the network is not of this package, or `path` does not end in .safetensors.
     """
     if not isinstance(net.model, StagedModel):
-        raise ValueError(
-            f"{type(net.model).__name__} has no PyTorch names; networks in MODELS can be exported"
-        )
+        raise ValueError(f"{net.name} has no PyTorch names; networks in MODELS can be exported")
     if pathlib.Path(path).suffix != ".safetensors":
         raise ValueError(f"{path} must end in .safetensors, the format that it is written in")
     notes = {"stem": getattr(net.model, "stem", "")}

@@ -61,7 +61,8 @@ def pictures(configs: dict, path: os.PathLike | str) -> Pictures:
     path = pathlib.Path(path)
     first = next(iter(configs.values()))
     wanted = {name: config.mix.to_dict() for name, config in configs.items()}
-    settings = json.dumps({"mix": wanted, "data": first.data.to_dict()})
+    settings = {"mix": wanted, "data": first.data.to_dict()}
+    settings = json.loads(json.dumps(settings))  # tuples are lists, as they come back
     stored = _load(path, settings)
     if stored is not None:
         return stored

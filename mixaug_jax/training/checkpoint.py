@@ -319,7 +319,9 @@ def steps(workdir, which: str | int = "latest") -> list[int]:
     )
 
 
-def load(workdir, checkpoint: str | int = "latest", *, code: str = "recorded"):
+def load(
+    workdir: Path, checkpoint: str | int = "latest", *, code: str = "recorded"
+) -> models.Net:
     """The network of a working directory.
 
     Args:

@@ -32,7 +32,13 @@ def test_golden(golden, metrics):
     stats = tuple(metrics[f"iba_{name}"] for name in ("mean", "std", "active"))
     noise = metrics["iba_eps"]
     ours = explain(iba, net, arrays["x"], arrays["target"], stats=stats, noise=noise, chunk=2)
-    close(ours[..., 0], metrics["iba_saliency_bits"], 5e-5)
+
+    def compare(actual, name):
+        # Of the largest value of all eight images, where only some of them are here.
+        largest = metrics.get(f"{name}_max", metrics[name].max())
+        np.testing.assert_allclose(actual, metrics[name], rtol=0, atol=5e-5 * largest)
+
+    compare(ours[..., 0], "iba_saliency_bits")
 
     def inside(net, image, label):
         options = bottleneck.Options("relu3", noise=noise, chunk=0)
@@ -40,10 +46,10 @@ def test_golden(golden, metrics):
 
     run = jax.jit(jax.vmap(inside, (None, 0, 0)))
     capacity, losses = run(net, arrays["x"], arrays["target"])
-    close(capacity, metrics["iba_capacity_nats"], 5e-5)
-    close(losses[..., 0], metrics["iba_model_loss"], 5e-5)
-    close(losses[..., 1], metrics["iba_info_loss"], 5e-5)
-    close(losses[..., 0] + 10 * losses[..., 1], metrics["iba_loss"], 5e-5)
+    compare(capacity, "iba_capacity_nats")
+    compare(losses[..., 0], "iba_model_loss")
+    compare(losses[..., 1], "iba_info_loss")
+    compare(losses[..., 0] + 10 * losses[..., 1], "iba_loss")
 
 
 def test_golden_kernel(metrics):

@@ -22,12 +22,19 @@ def compiled_binarize(max_soft):
     return jax.jit(functools.partial(binarize, max_soft=max_soft))
 
 
+def drawn(arrays, name):
+    """The numbers of the masks of that size that the golden arrays have."""
+    numbers = [k for k in range(3) if f"fmix_grey_{name}_{k}" in arrays]
+    assert numbers
+    return numbers
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_released_gray_images(golden, size):
     arrays = golden("mixing/mixing.npz")
     name = "{}x{}".format(*size)
     np.testing.assert_allclose(fmix_frequencies(*size), arrays[f"fmix_freq_{name}"], atol=1e-12)
-    for k in range(3):
+    for k in drawn(arrays, name):
         gray = compiled_gray(size, "released")(arrays[f"fmix_param_{name}_{k}"][0])
         np.testing.assert_allclose(gray, arrays[f"fmix_grey_{name}_{k}"][0], atol=2e-6)
 
@@ -38,7 +45,7 @@ def test_golden_masks(golden, size, soft):
     arrays = golden("mixing/mixing.npz")
     kind = "fmix_soft03" if soft else "fmix_mask"
     name = "{}x{}".format(*size)
-    for k in range(3):
+    for k in drawn(arrays, name):
         gray = arrays[f"fmix_grey_{name}_{k}"][0].astype(np.float32)
         assert len(np.unique(gray)) == gray.size, "equal pixels have no order to compare"
         for lam in ("0.01", "0.2", "0.4", "0.7", "0.9", "0.999"):

@@ -117,6 +117,7 @@ def test_unknown_layer(net):
 
 
 def test_all_layers_in_one_pass(net):
+    net = jax.tree.map(jnp.asarray, net)
     x = images(16, 16)
     found = net.capture(x, ("fc", "relu3"))
     assert list(found) == ["relu3", "fc"]

@@ -30,7 +30,7 @@ def net(golden):
 
 @pytest.fixture(scope="module")
 def golden_pairs(net, arrays, metrics):
-    """{method: sums and drops [8,7,40]} of the golden subsets."""
+    """{method: sums and drops [N,7,40]} of the golden subsets."""
 
     def one(heats, net, image, label):
         options = {"window": 4, "masks": metrics["sensn_masks_tiles4"], "chunk": 70}
@@ -47,7 +47,8 @@ def test_golden_sensitivity_n(golden_pairs, metrics, name):
     for k, n in enumerate(metrics["sensn_n"]):
         near(drops[:, k], metrics[f"sensn_score_diff_n{n}"], 5e-6)
     near(correlation(sums, drops).T, metrics[f"sensn_per_image_{name}"], 1e-5)
-    near(pooled_sensitivity_n(sums, drops), metrics[f"sensn_pooled_{name}"], 1e-5)
+    if len(sums) == 8:  # of all images, which only the whole golden arrays have
+        near(pooled_sensitivity_n(sums, drops), metrics[f"sensn_pooled_{name}"], 1e-5)
 
 
 def test_golden_sensitivity_n_of_one_size(net, arrays, metrics):
