@@ -59,8 +59,12 @@ def _parser():
         default="latest",
         help="what later stages read: latest, best, all, or a step's number",
     )
-    add("--code", default="recorded", choices=brought.CODES,
-        help="where entries that were brought to a run come from: their own file, or the run's copy, which is then run")  # fmt: skip
+    add(
+        "--code",
+        default="recorded",
+        choices=brought.CODES,
+        help="entries that were brought to a run come from their own file, or from the run's copy, which is then run",
+    )
     add(
         "--verbosity",
         type=int,

@@ -15,7 +15,7 @@ from mixaug_jax.core import checks, say
 from mixaug_jax.papers import released
 from mixaug_jax.stages import dissect, explain, forecast, occlude, train, weights
 from mixaug_jax.stages.base import Stage
-from mixaug_jax.study import plan, tables
+from mixaug_jax.study import plan, study_tables
 from mixaug_jax.training import checkpoint as checkpoint_lib
 
 STAGES: dict[str, Stage] = {
@@ -139,7 +139,7 @@ def run_study(
         plan.write_asked(runs, workdir, overrides)
         study.run_missing(runs)
     found = study.gather(workdir)
-    tables.write_tables(found, pathlib.Path(workdir).expanduser() / "tables")
-    say.result(tables.summary(found))
+    study_tables.write_tables(found, pathlib.Path(workdir).expanduser() / "tables")
+    say.result(study_tables.summary(found))
     report.write_study(found, workdir)
     return found

@@ -9,7 +9,7 @@ import numpy as np
 from mixaug_jax.explain import job
 from mixaug_jax.models import Net, Preprocess
 from mixaug_jax.scores import SCORES
-from mixaug_jax.scores.entry import as_score
+from mixaug_jax.scores.score import as_score
 
 HEATS = ("grad", "random", "gradcam")
 

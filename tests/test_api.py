@@ -13,7 +13,7 @@ from mixaug_jax.data import SOURCES
 from mixaug_jax.mixing import MIXERS
 from mixaug_jax.models import MODELS
 from mixaug_jax.scores import SCORES, Score
-from mixaug_jax.scores.entry import kind_of
+from mixaug_jax.scores.score import kind_of
 
 TABLES = {
     "MIXERS": MIXERS,

@@ -17,6 +17,7 @@ FLOORS = ("core", "models", "data", "mixing", "attribution", "scores", "explain"
           "occlusion", "config", "training", "draw", "stages", "papers", "study", "report")  # fmt: skip
 ROOF = ("__init__", "__main__", "command", "main", "pipeline")
 FILES = sorted(ROOT.rglob("*.py"))
+ENTRIES = {*mixing.MIXERS, *attribution.METHODS, *scores.SCORES, *data.SOURCES, *models.MODELS}
 
 
 @functools.cache
@@ -102,16 +103,21 @@ def test_an_import_inside_a_function_says_what_it_saves(path):
                 )
 
 
-def test_no_module_is_named_like_a_public_function():
-    functions = {
+def functions_of(path):
+    return {
         node.name
-        for path in FILES
         for node in tree(path).body
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
     }
-    # A stage's file is called as the stage is on the command line; so is a paper's folder.
-    modules = {p.stem for p in FILES if p.parent.name not in ("stages",) and p.stem[0] != "_"}
-    assert not functions & modules
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.stem[0] != "_"], ids=name_of)
+def test_no_module_is_named_like_a_function_beside_it(path):
+    """So that `from mixaug_jax.room import name` is never one thing for a reader and another for Python."""
+    if path.parent.name == "stages" or path.stem == "main":
+        return  # called as they are on the command line
+    beside = set().union(*(functions_of(other) for other in path.parent.glob("*.py")))
+    assert path.stem not in beside | set(mixaug_jax._PUBLIC) | ENTRIES
 
 
 def test_names_of_files_are_unique():
@@ -167,6 +173,7 @@ NAMED = {
     "draw/dissection_tables.py": "a column of the table is called random, as the control is",
     "draw/dissection_figures.py": "the same",
     "report/run/answers.py": "the same, and the occlusion experiment's words",
+    "dissection/network.py": "counts of a network with random weights stand beside those of the trained one",
     "study/plan.py": "the study's own baseline",
     "data/scenes": "the scenes' own words",
     "stages/dissect.py": "label maps lie beside the scenes, whose folder is a cache",
@@ -174,7 +181,6 @@ NAMED = {
 }
 # Words that are names of entries and of other things, too: an axis of the study, a folder of results.
 SHARED = {"occlusion", "complexity"}
-ENTRIES = {*mixing.MIXERS, *attribution.METHODS, *scores.SCORES, *data.SOURCES, *models.MODELS}
 OWN = ("mixing", "attribution", "scores", "data/__init__.py", "models")
 
 
@@ -188,7 +194,9 @@ def test_nothing_is_said_of_an_entry_by_name(path):
     keywords = {
         id(k.value) for n in ast.walk(tree(path)) if isinstance(n, ast.keyword) for k in [n]
     }
-    found = [(n.lineno, n.value) for n in nodes if n.value in ENTRIES - SHARED and id(n) not in keywords]
+    found = [
+        (n.lineno, n.value) for n in nodes if n.value in ENTRIES - SHARED and id(n) not in keywords
+    ]
     assert not found
 
 

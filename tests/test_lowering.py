@@ -19,7 +19,7 @@ from mixaug_jax.models import MODELS, Net, Preprocess, build, upernet
 from mixaug_jax.occlusion import sweeping
 from mixaug_jax.occlusion.grid import Grid, plan
 from mixaug_jax.scores import SCORES, comparison
-from mixaug_jax.scores.entry import as_score, kind_of
+from mixaug_jax.scores.score import as_score, kind_of
 from mixaug_jax.training import step as steps
 
 ELSEWHERE = ("tpu", "cuda")

@@ -34,8 +34,8 @@ from mixaug_jax.attribution.cam import (
     xgradcam,
 )
 from mixaug_jax.attribution.controls import center, random, sobel
-from mixaug_jax.attribution.entry import Method
-from mixaug_jax.attribution.gradient import (
+from mixaug_jax.attribution.method import Method
+from mixaug_jax.attribution.gradients import (
     deconvnet,
     gradient,
     guided_backprop,
@@ -51,7 +51,7 @@ from mixaug_jax.attribution.relevance import deeplift, excitation_backprop, lrp
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import AnyArray, Array, Float
 
-__all__ = ["METHODS", "Method", "controls", "heatmap", "iba_statistics"]
+__all__ = ["METHODS", "Method", "control_names", "heatmap", "iba_statistics"]
 
 METHODS = {
     "deconvnet": Method(deconvnet, signed=False),
@@ -87,7 +87,7 @@ METHODS = {
 REDUCTIONS = ("sum", "abs_sum", "abs_max", "positive")
 
 
-def controls() -> tuple[str, ...]:
+def control_names() -> tuple[str, ...]:
     """The names of the methods that know nothing of the network."""
     return tuple(name for name, method in METHODS.items() if getattr(method, "control", False))
 

@@ -12,7 +12,7 @@ import optax
 
 from mixaug_jax.attribution import chunks, resampling
 from mixaug_jax.attribution.cam import outputs_from
-from mixaug_jax.attribution.gradient import as_key
+from mixaug_jax.attribution.gradients import as_key
 from mixaug_jax.attribution.target import map_layer, nan_like
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import (
@@ -96,7 +96,7 @@ def iba(
     """
     image = checks.image(image)
     options = Options(layer, variant, beta, steps, samples, sigma, key, noise, chunk)
-    capacity, _ = bottleneck(net, image, label, stats, options)
+    capacity, _ = fit_bottleneck(net, image, label, stats, options)
     # A cell's bits are spread over its pixels, so that the map still sums to the information.
     cells, pixels = math.prod(capacity.shape[:2]), math.prod(image.shape[:2])
     # Rounding can make the capacity of a cell that is all noise as low as -1e-7.
@@ -105,7 +105,7 @@ def iba(
     return resampling.enlarge(bits, image.shape[:2], border)
 
 
-def bottleneck(
+def fit_bottleneck(
     net: Net, image: Image, label: Label, stats: Given, options: Options
 ) -> tuple[Float[Array, "m n K"], Float[Array, "steps 2"]]:
     """What `iba` optimizes.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mixaug_jax.attribution import chunks, resampling
-from mixaug_jax.attribution.gradient import guided_backprop
+from mixaug_jax.attribution.gradients import guided_backprop
 from mixaug_jax.attribution.target import cam_layer, nan_like, outputs, select
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import (

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.attribution.gradient import as_key
+from mixaug_jax.attribution.gradients import as_key
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import Attribution, Image, Label, Net, Seed
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixaug_jax.attribution import chunks, resampling
-from mixaug_jax.attribution.gradient import as_key
+from mixaug_jax.attribution.gradients import as_key
 from mixaug_jax.attribution.target import nan_like, outputs, replacement
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import (

@@ -85,6 +85,7 @@ def _read_ahead(dataset, threads, prefetch):
 
 def _training_example(config):
     """`f(example, rng) -> example` for training: the random geometry, and a seed for the rest."""
+    # TensorFlow, which the transforms need, takes seconds to import.
     from mixaug_jax.data import transforms
 
     geometry = transforms.train_geometry(config)
@@ -97,6 +98,7 @@ def _training_example(config):
 
 
 def _evaluation_example(config):
+    # As above.
     from mixaug_jax.data import transforms
 
     def transform(example: dict) -> dict:
@@ -154,6 +156,7 @@ def open_source(split: str, config: Any, *, annotations: bool = True) -> Source:
 
 def _scenes(split, config, *, annotations=True):
     """Rendered pictures of shapes before backgrounds, with boxes and label maps; nothing to download."""
+    # Each kind of source brings packages that the others do not need.
     from mixaug_jax.data.scenes import dataset
 
     return dataset.scenes(split, config, annotations=annotations)
@@ -161,13 +164,15 @@ def _scenes(split, config, *, annotations=True):
 
 def _folder(split, config, *, annotations=True):
     """Photographs in a folder of your own, with boxes and label maps where it has them."""
-    from mixaug_jax.data import folder
+    # As above.
+    from mixaug_jax.data import folders
 
-    return folder.open_folder(split, config, annotations=annotations)
+    return folders.open_folder(split, config, annotations=annotations)
 
 
 def _speech(split, config, *, annotations=True):
     """Recordings in a folder of your own, as spectrograms."""
+    # As above.
     from mixaug_jax.data.speech import recordings
 
     return recordings.open_speech(split, config, annotations=annotations)
@@ -175,6 +180,7 @@ def _speech(split, config, *, annotations=True):
 
 def _tfds(split, config, *, annotations=True):
     """A set of TensorFlow Datasets that is prepared as array_record."""
+    # As above.
     from mixaug_jax.data import tfds
 
     return tfds.open_tfds(split, config, annotations=annotations)

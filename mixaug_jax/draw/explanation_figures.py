@@ -16,7 +16,6 @@ from mixaug_jax.core.types import (
     Mask,
     Num,
     Photo,
-    UInt8,
     Preprocess,
     UInt8,
 )

@@ -11,7 +11,7 @@ import numpy as np
 from mixaug_jax.core.files import load_npz, save_npz
 from mixaug_jax.core.stats import PERCENTILES, image_weights
 from mixaug_jax.scores import SCORES
-from mixaug_jax.scores.entry import as_score
+from mixaug_jax.scores.score import as_score
 
 HEADER = ("method", "kind", "score", "mean", "low", "high", "images", "left_out")
 _ACROSS = 6  # columns of the summary
@@ -29,10 +29,10 @@ class Evaluation:
       labels: int [N], the class that was explained.
       predicted: int [N], the class with the largest logit.
       scores: {name: float64 [N]}, NaN where the image was left out; of a curve, the area under it. Besides those that were
-        asked for the values that they give beside themselves, see `scores.entry.Score.also`: "background_attribution", say.
+        asked for the values that they give beside themselves, see `scores.score.Score.also`: "background_attribution", say.
       curves: {name: float32 [N,T+1]}.
       pairs: {"sensitivity_n": float32 [N,2,sizes,samples]}, the sums and drops that it correlates; {} without that score.
-      entries: {"kind": "method" or "control", "title", "scores": see `scores.entry.facts`}, what pages and studies need to
+      entries: {"kind": "method" or "control", "title", "scores": see `scores.score.facts`}, what pages and studies need to
         know of the method and its scores.
       settings: what made this, as JSON has it.
     """

@@ -18,7 +18,7 @@ from mixaug_jax.core.files import checksum
 from mixaug_jax.explain import memory
 from mixaug_jax.explain import options as options_lib
 from mixaug_jax.scores import SCORES
-from mixaug_jax.scores.entry import Score, as_score, facts, kind_of
+from mixaug_jax.scores.score import Score, as_score, facts, kind_of
 
 NO_OPTIONS: Mapping = types.MappingProxyType({})
 
@@ -92,7 +92,7 @@ class Job:
         return {**entries.options(self.scores[name]), **self.of_score(name)}
 
     def facts(self) -> dict[str, dict]:
-        """What pages and studies need to know of the scores, as JSON has it; see `scores.entry.facts`."""
+        """What pages and studies need to know of the scores, as JSON has it; see `scores.score.facts`."""
         found: dict[str, dict] = {}
         for name, score in self.scores.items():
             found |= facts(name, score, self.told(name))
@@ -157,7 +157,7 @@ def with_controls(methods: Iterable) -> dict[str, Callable]:
     Raises:
       ValueError: an unknown method, or two of one name.
     """
-    controls = attribution.controls()
+    controls = attribution.control_names()
     entries.chosen("methods", methods, attribution.METHODS)  # says what is wrong with them alone
     found = entries.chosen("methods", (*methods, *controls), attribution.METHODS)
     chosen = {name: method for name, method in found.items() if name not in controls}

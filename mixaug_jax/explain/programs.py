@@ -16,7 +16,7 @@ import numpy as np
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import entries, say, walk
 from mixaug_jax.core.types import Net, Seed
-from mixaug_jax.scores.entry import Score
+from mixaug_jax.scores.score import Score
 
 _KEPT = 64  # programs of each kind; a study of many settings forgets the oldest
 

@@ -30,7 +30,7 @@ from mixaug_jax.explain.job import (
     reduction,
     settings_of,
 )
-from mixaug_jax.scores.entry import kind_of
+from mixaug_jax.scores.score import kind_of
 from mixaug_jax.scores.faithfulness import auc
 
 

@@ -8,7 +8,7 @@ from mixaug_jax.models.efficientnet_lite import COEFFICIENTS, HEAD, STEM, Effici
 from mixaug_jax.models.net import Net, Preprocess
 from mixaug_jax.models.preact import PreActResNet, WideResNet
 from mixaug_jax.models.resnet import ResNet
-from mixaug_jax.models.tiny import Tiny
+from mixaug_jax.models.tiny_net import Tiny
 from mixaug_jax.models.vgg import VGG
 
 __all__ = ["MODELS", "Net", "Preprocess"]

@@ -16,6 +16,11 @@ import math
 import jax
 import jax.numpy as jnp
 
+from mixaug_jax.core.types import AnyArray, Array, Float, Images
+
+Kernel = Float[AnyArray, "k k C F"]
+Convolved = Float[Array, "B rows columns F"]
+
 # A part of the batch has at least so many images and multiplications when a kernel's gradient is summed part by part: below,
 # the loop costs more than it saves.
 MIN_IMAGES = 4
@@ -24,7 +29,7 @@ MIN_PRODUCTS = 25_000_000
 
 # Jitted, so that the ways of all platforms and their derivatives are traced once for each shape, and not for each layer.
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+def conv(x: Images, kernel: Kernel, stride: int, padding: int) -> Convolved:
     """x [B,h,w,C] convolved with kernel [k,k,C,F], `padding` zeros on every side -> [B,h',w',F].
 
     Reverse mode works to any order, and under `vmap`; forward mode (`jax.jvp`) for 1x1 kernels without padding only.
@@ -39,12 +44,12 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Arra
     return _conv(x, kernel, stride, padding)
 
 
-def plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+def plain_conv(x: Images, kernel: Kernel, stride: int, padding: int) -> Convolved:
     """`conv` as XLA has it, with JAX's own gradients."""
     return _convolve(x, kernel, [(padding, padding)] * 2, stride)
 
 
-def pointwise(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def pointwise(x: Images, kernel: Kernel, stride: int) -> Convolved:
     """`conv` with a kernel [1,1,C,F] and no padding, as a product of matrices [B h' w', C] and [C, F]."""
     x = x[:, ::stride, ::stride]
     return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[-1])

@@ -11,10 +11,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mixaug_jax.core.types import Array, Float, Images
+
+Pooled = Float[Array, "B rows columns C"]
+
 
 # Jitted, so that the ways of all platforms are traced once for each shape, and not for each layer.
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def max_pool(x: jax.Array, size: int, stride: int, padding: int) -> jax.Array:
+def max_pool(x: Images, size: int, stride: int, padding: int) -> Pooled:
     """The largest of each `size` x `size` window of x [B,h,w,C], `padding` times minus infinity on every side -> [B,h',w',C].
 
     Of equal values the first one, in reading order, gets the gradient; a window whose largest value is NaN gives none on CPU.
@@ -23,7 +27,7 @@ def max_pool(x: jax.Array, size: int, stride: int, padding: int) -> jax.Array:
     return _max_pool(x, size, stride, padding)
 
 
-def plain_max_pool(x: jax.Array, size: int, stride: int, padding: int) -> jax.Array:
+def plain_max_pool(x: Images, size: int, stride: int, padding: int) -> Pooled:
     """`max_pool` as XLA has it, with JAX's own gradient."""
     return nn.max_pool(x, (size, size), (stride, stride), [(padding, padding)] * 2)
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.attribution.gradient import smoothgrad
+from mixaug_jax.attribution.gradients import smoothgrad
 from mixaug_jax.attribution.path import integrated_gradients
 from mixaug_jax.core.types import AnyArray, Bool, Float, Images, Int, Integer, Net
 from mixaug_jax.occlusion.grid import Grid, plan

@@ -53,7 +53,7 @@ from mixaug_jax.scores.correlations import (
     subset_drops,
     subset_sizes,
 )
-from mixaug_jax.scores.entry import Part, Score
+from mixaug_jax.scores.score import Part, Score
 from mixaug_jax.scores.faithfulness import (
     auc,
     deletion,

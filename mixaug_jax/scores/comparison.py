@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixaug_jax.attribution.controls import center, random
-from mixaug_jax.attribution.gradient import as_key
+from mixaug_jax.attribution.gradients import as_key
 from mixaug_jax.core import checks
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.types import Baseline, Float, Given, Images, Net, Seed, Value

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixaug_jax.attribution import resampling, target
-from mixaug_jax.attribution.gradient import as_key
+from mixaug_jax.attribution.gradients import as_key
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import Baseline, Float, Image, Seed
 

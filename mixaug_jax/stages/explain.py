@@ -25,7 +25,7 @@ from mixaug_jax.explain.examples import Examples, finder, load_examples
 from mixaug_jax.explain.job import Options, make_job, needs_reference, settings_of
 from mixaug_jax.models import Net, build
 from mixaug_jax.scores import SCORES
-from mixaug_jax.scores.entry import as_score, kind_of
+from mixaug_jax.scores.score import as_score, kind_of
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.stages.checkpoints import each_checkpoint
 from mixaug_jax.training import checkpoint

@@ -84,7 +84,8 @@ def _training(config, net, model, workdir):
     kept = share * memory.evaluation_bytes(net, _view(config))
     state = steps.state_shapes(model, steps.build_optimizer(config), config)
     stored = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-    place = next(p for p in [pathlib.Path(workdir).absolute(), *pathlib.Path(workdir).absolute().parents] if p.exists())  # fmt: skip
+    there = pathlib.Path(workdir).absolute()
+    place = next(p for p in (there, *there.parents) if p.exists())
     free = shutil.disk_usage(place).free
     operations = _TRIPLE * batch * r.steps * _flops(config, net)
     hours = operations / (_pace() * jax.device_count()) / 3600

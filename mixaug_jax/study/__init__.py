@@ -8,7 +8,7 @@
 is what `mixaug_jax.run_study` does, which also writes the page. From the command line: `python -m mixaug_jax.study --help`.
 """
 
-from mixaug_jax.study.deletion import CrossDeletion
+from mixaug_jax.study.crossing import CrossDeletion
 from mixaug_jax.study.gathering import gather
 from mixaug_jax.study.measures import AXES, Measure
 from mixaug_jax.study.plan import make_plan, write_asked

@@ -5,7 +5,7 @@ import os
 import pathlib
 
 from mixaug_jax import config as config_lib
-from mixaug_jax.study import collect, comparing, deletion, plan, runs
+from mixaug_jax.study import collect, comparing, crossing, plan, runs
 from mixaug_jax.study.collect import Part
 from mixaug_jax.study.results import Study
 
@@ -115,11 +115,11 @@ def _cross_models(folder, parts, workdirs, method, problems) -> dict:
             continue
         cache = folder / "cross_model_deletion" / f"{seed}.npz"
         try:
-            crossed[seed] = deletion.cross_deletion(models, method, cache)
+            crossed[seed] = crossing.cross_deletion(models, method, cache)
         except (ValueError, OSError) as error:
             problems.append(f"seed {seed}: no deletion across models: {error}")
             continue
-        values, replicates = deletion.measures(crossed[seed])
+        values, replicates = crossing.measured(crossed[seed])
         for name in models:
             title = "cross_model_deletion"
             parts[name, seed].append(Part(title, values[name], replicates[name], {}))

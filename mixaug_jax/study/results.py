@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from mixaug_jax.study.deletion import CrossDeletion
+from mixaug_jax.study.crossing import CrossDeletion
 from mixaug_jax.study.measures import Measure
 
 

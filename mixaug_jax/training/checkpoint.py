@@ -319,9 +319,7 @@ def steps(workdir, which: str | int = "latest") -> list[int]:
     )
 
 
-def load(
-    workdir: Path, checkpoint: str | int = "latest", *, code: str = "recorded"
-) -> models.Net:
+def load(workdir: Path, checkpoint: str | int = "latest", *, code: str = "recorded") -> models.Net:
     """The network of a working directory.
 
     Args:

@@ -42,7 +42,7 @@ def test_golden(golden, metrics):
 
     def inside(net, image, label):
         options = bottleneck.Options("relu3", noise=noise, chunk=0)
-        return bottleneck.bottleneck(net, image, label, stats, options)
+        return bottleneck.fit_bottleneck(net, image, label, stats, options)
 
     run = jax.jit(jax.vmap(inside, (None, 0, 0)))
     capacity, losses = run(net, arrays["x"], arrays["target"])
@@ -123,7 +123,7 @@ def test_constant_logits_need_no_information(variant):
 
     def inside(net, image, label):
         options = bottleneck.Options("relu3", variant, steps=50, samples=1)
-        return bottleneck.bottleneck(net, image, label, stats, options)
+        return bottleneck.fit_bottleneck(net, image, label, stats, options)
 
     capacity, losses = jax.jit(jax.vmap(inside, (None, 0, 0)))(blind, images, np.arange(2))
     np.testing.assert_allclose(losses[..., 0], math.log(5), rtol=1e-6)

@@ -77,7 +77,7 @@ def test_a_file_that_fails_leaves_nothing(file):
 
 def test_installed_packages_are_told_from_files():
     assert code.installed("numpy.linalg").__name__ == "numpy.linalg"
-    assert code.installed("mixaug_jax.models.tiny").Tiny
+    assert code.installed("mixaug_jax.models.tiny_net").Tiny
     assert code.installed("wrapped_nets") is None
     assert code.installed("no_such_package.at_all") is None
     assert code.installed("__main__") is None

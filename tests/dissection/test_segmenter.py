@@ -3,7 +3,6 @@
 import concurrent.futures
 import functools
 import json
-import pathlib
 
 import numpy as np
 import planted

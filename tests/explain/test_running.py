@@ -315,7 +315,7 @@ def test_functions_of_ones_own(net, own_names):
     scores = (off_center, left_on, doubled, on_label, "mass_accuracy")
     TRACED.clear()
     found = evaluate(net, methods=(brightness, "gradient"), scores=scores, **given)
-    assert list(found) == ["brightness", "gradient", *attribution.controls()]
+    assert list(found) == ["brightness", "gradient", *attribution.control_names()]
     own = found["brightness"]
     images, labels = inputs(net)
     keys = [jax.random.fold_in(jax.random.key(4), k) for k in range(IMAGES)]

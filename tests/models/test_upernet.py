@@ -2,7 +2,6 @@
 
 import functools
 import json
-import pathlib
 
 import flax.linen as nn
 import jax

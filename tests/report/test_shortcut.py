@@ -7,7 +7,7 @@ import pytest
 import mixaug_jax
 from mixaug_jax import config as config_lib
 from mixaug_jax.stages import explain
-from mixaug_jax.study import deletion, gather, plan
+from mixaug_jax.study import crossing, gather, plan
 
 
 def settings(folder, background):
@@ -37,7 +37,7 @@ def study(tmp_path_factory):
     finally:
         jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deletion, "IMAGES", 0)  # not what this is about
+        patch.setattr(crossing, "IMAGES", 0)  # not what this is about
         return gather(folder)
 
 

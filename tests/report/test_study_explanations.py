@@ -15,7 +15,7 @@ from mixaug_jax.draw import explanation_figures
 from mixaug_jax.explain import evaluation
 from mixaug_jax.report import writing
 from mixaug_jax.report.study import study_explanations, study_figures
-from mixaug_jax.study import deletion
+from mixaug_jax.study import crossing
 
 SIDE = 64  # what the networks of these settings see
 HITS = np.array([1, np.nan, 0, 1, np.nan, 1.0])  # two images without a region
@@ -44,7 +44,7 @@ def made(tmp_path_factory):
     source = toy.source(24, classes=6)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "open_source", lambda split, config, annotations=True: source)
-        patch.setattr(deletion, "cross_deletion", refuse)
+        patch.setattr(crossing, "cross_deletion", refuse)
         for run in studies.asked(folder, ("baseline", "cutmix"), (0,)):
             studies.write_run(run)
             write(run, "gradcam", 0.1 * (run.name == "cutmix"))

@@ -14,7 +14,7 @@ from mixaug_jax import data, study
 from mixaug_jax.report import writing
 from mixaug_jax.report.study import study_figures, study_numbers, study_occlusion, study_page
 from mixaug_jax.study import measures
-from mixaug_jax.study.deletion import CrossDeletion
+from mixaug_jax.study.crossing import CrossDeletion
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -143,7 +143,12 @@ def test_the_same_again_computes_nothing_and_other_settings_do(workdir, monkeypa
     assert "already there" in capsys.readouterr().out
     explain.run(settings(methods=("gradient", "input_x_gradient")), workdir)
     assert computed == ["input_x_gradient"]
-    changes = ({"max_images": 7}, {"reduce": "abs_max"}, {"label": "predicted"}, {"region": "boxes"})
+    changes = (
+        {"max_images": 7},
+        {"reduce": "abs_max"},
+        {"label": "predicted"},
+        {"region": "boxes"},
+    )
     for changed in (*changes, {"scores": ("sparseness",)}, {"split": "test"}):
         computed.clear()
         explain.run(settings(**changed), workdir)
@@ -233,7 +238,9 @@ def test_options_that_do_not_fit_are_said_before_any_compile(workdir, monkeypatc
     monkeypatch.setattr(running, "evaluate_method", unreachable)
     config = settings(methods=("occlusion",))
     config.explain.options.occlusion.window = 40
-    with pytest.raises(ValueError, match="window must not be longer than the image's side of 16 pixels; got 40"):
+    with pytest.raises(
+        ValueError, match="window must not be longer than the image's side of 16 pixels; got 40"
+    ):
         explain.run(config, workdir)
 
 

@@ -5,7 +5,7 @@ import pytest
 import studies
 
 from mixaug_jax.scores import Score
-from mixaug_jax.study import comparing, deletion, gather, measures
+from mixaug_jax.study import comparing, crossing, gather, measures
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +15,7 @@ def _no_deletion(monkeypatch):
     def refuse(*_):
         raise ValueError("no networks")
 
-    monkeypatch.setattr(deletion, "cross_deletion", refuse)
+    monkeypatch.setattr(crossing, "cross_deletion", refuse)
 
 
 def test_one_seed_names_what_differs_beyond_the_images(tmp_path):

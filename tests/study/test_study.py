@@ -12,7 +12,7 @@ import mixaug_jax
 from mixaug_jax import config as config_lib
 from mixaug_jax import report
 from mixaug_jax.study import __main__ as command
-from mixaug_jax.study import deletion, gather, plan
+from mixaug_jax.study import crossing, gather, plan
 
 CONFIGS = ["configs/cutmix.py", "configs/baseline.py", "configs/cutout.py"]
 
@@ -186,7 +186,7 @@ def full_study(folder, **options):
 @pytest.fixture
 def no_deletion(monkeypatch):
     """Deletion across models has tests of its own."""
-    monkeypatch.setattr(deletion, "cross_deletion", refuse)
+    monkeypatch.setattr(crossing, "cross_deletion", refuse)
 
 
 def refuse(*_):

@@ -32,9 +32,10 @@ def make(workdir: pathlib.Path, folder: pathlib.Path) -> str:
     results, unread = _dissections(workdir)
     source = _latest(workdir / "attribution", "scores.csv")
     scores = files.read_csv(source / "scores.csv")
-    said = [answers.accuracy(config, lines, shown.held_out if shown else 0)]
-    if problem:
-        said.append(problem)
+    said = [
+        answers.accuracy(config, lines, shown.held_out if shown else 0),
+        *filter(None, [problem]),
+    ]
     said += [answers.concepts(found) for found in list(results.values())[-1:]]
     entries = _entries(source)
     said += answers.explanations(scores, entries)
@@ -396,6 +397,7 @@ def _occlusion(workdir, folder):
     rows = sorted(rows, key=lambda row: -row["accuracy_change"])
     columns = [column for column in rows[0] if column != "removal"]
     cells = [[row[column] for column in columns] for row in rows]
-    sweep = Table("sweep", "All removals, the largest rise first.", [*map(_plain, columns)], cells)
-    parts.append(page.folded("Table of removals", page.table(folder, sweep, most=_MOST), long=True))
+    caption = "All removals, the largest rise first."
+    whole = page.table(folder, Table("sweep", caption, [*map(_plain, columns)], cells), most=_MOST)
+    parts.append(page.folded("Table of removals", whole, long=True))
     return page.section("occlusion", title, *parts)

@@ -33,8 +33,8 @@ def section(study: Study, folder: pathlib.Path) -> str:
     rows = next(iter(by_name.values()))[0]
     first = rows[0]
     caption = (
-        f"Accuracy when parts are removed. In the order of {first['ranking']} of the {first['label']} label's loss, replaced by "
-        f"{first['value']}; lines are means over seeds, bands reach over the seeds. {answers.words(rows)}"
+        f"Accuracy when parts are removed. In the order of {first['ranking']} of the {first['label']} label's loss, "
+        f"replaced by {first['value']}; lines are means over seeds, bands reach over the seeds. {answers.words(rows)}"
     )
     alt = "line charts, a line for each augmentation"
     parts = [page.figure(folder, "occlusion", caption, alt=alt)]

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+from collections.abc import Callable
 
 from mixaug_jax import config as config_lib
 from mixaug_jax.dissection import result as dissection
@@ -13,7 +14,7 @@ from mixaug_jax.report import augmentations, provenance
 from mixaug_jax.report.study import study_explanations, study_numbers, study_occlusion
 from mixaug_jax.report.study import study_figures as drawn
 from mixaug_jax.study import plan
-from mixaug_jax.study.deletion import TILES
+from mixaug_jax.study.crossing import TILES
 from mixaug_jax.study.measures import READINGS
 from mixaug_jax.study.results import Study
 from mixaug_jax.training import metric_log
@@ -51,7 +52,7 @@ def _what(study, configs, shown) -> str:
     if not found:
         return "No run has any result yet."
 
-    def several(name: str):
+    def several(name: Callable):
         return ", ".join(dict.fromkeys(map(name, found)))
 
     sets = several(lambda config: config.data.name)

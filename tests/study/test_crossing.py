@@ -9,7 +9,7 @@ import studies
 import toy
 
 from mixaug_jax import data, models, scores
-from mixaug_jax.study import gather, tables
+from mixaug_jax.study import gather, study_tables
 from mixaug_jax.training import checkpoint
 
 
@@ -53,7 +53,7 @@ def test_deletion_across_models(tmp_path, monkeypatch):
     assert study.difference_of[0, i] == "images"
     low, high = study.interval[0, i]
     assert low < study.mean[0, i] < high
-    assert len(tables.cross_rows(study)[1]) == 2 * 4
+    assert len(study_tables.cross_rows(study)[1]) == 2 * 4
 
     def fail(*_, **__):
         raise AssertionError("computed again")

@@ -9,7 +9,7 @@ import score_cases
 from mixaug_jax.core import entries
 from mixaug_jax.explain import job
 from mixaug_jax.scores import SCORES, Part, Score
-from mixaug_jax.scores.entry import KINDS, as_score, facts, kind_of
+from mixaug_jax.scores.score import KINDS, as_score, facts, kind_of
 
 
 def of_a_mask(heatmap, mask, *, wide=1):

@@ -140,7 +140,7 @@ def _read(models, per_image, images, method) -> CrossDeletion:
     )
 
 
-def measures(found: CrossDeletion) -> tuple[dict, dict]:
+def measured(found: CrossDeletion) -> tuple[dict, dict]:
     """The readings of each model as {model: {measure: number}}, and with images drawn anew {model: {measure: [R]}}."""
     number = len(found.indices)
     draws = np.random.default_rng(0).integers(number, size=(REPLICATES, number))
