@@ -34,7 +34,6 @@ from mixaug_jax.attribution.cam import (
     xgradcam,
 )
 from mixaug_jax.attribution.controls import center, random, sobel
-from mixaug_jax.attribution.method import Method
 from mixaug_jax.attribution.gradients import (
     deconvnet,
     gradient,
@@ -45,6 +44,7 @@ from mixaug_jax.attribution.gradients import (
     smoothgrad_squared,
     vargrad,
 )
+from mixaug_jax.attribution.method import Method
 from mixaug_jax.attribution.path import expected_gradients, integrated_gradients
 from mixaug_jax.attribution.perturbation import feature_ablation, occlusion, rise
 from mixaug_jax.attribution.relevance import deeplift, excitation_backprop, lrp

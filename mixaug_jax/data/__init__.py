@@ -85,7 +85,7 @@ def _read_ahead(dataset, threads, prefetch):
 
 def _training_example(config):
     """`f(example, rng) -> example` for training: the random geometry, and a seed for the rest."""
-    # TensorFlow, which the transforms need, takes seconds to import.
+    # Settings need the names of the sources, and not what reads and draws images.
     from mixaug_jax.data import transforms
 
     geometry = transforms.train_geometry(config)

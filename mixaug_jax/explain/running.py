@@ -30,8 +30,8 @@ from mixaug_jax.explain.job import (
     reduction,
     settings_of,
 )
-from mixaug_jax.scores.score import kind_of
 from mixaug_jax.scores.faithfulness import auc
+from mixaug_jax.scores.score import kind_of
 
 
 def attribute(

@@ -53,7 +53,6 @@ from mixaug_jax.scores.correlations import (
     subset_drops,
     subset_sizes,
 )
-from mixaug_jax.scores.score import Part, Score
 from mixaug_jax.scores.faithfulness import (
     auc,
     deletion,
@@ -65,6 +64,7 @@ from mixaug_jax.scores.faithfulness import (
     road_direction,
     road_positions,
 )
+from mixaug_jax.scores.score import Part, Score
 from mixaug_jax.scores.stability import (
     Randomization,
     class_sensitivity,

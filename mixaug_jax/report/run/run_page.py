@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import pathlib
-import shutil
 
 from mixaug_jax import config as config_lib
 from mixaug_jax.core import files
@@ -15,7 +14,7 @@ from mixaug_jax.draw.page import Interval, Table
 from mixaug_jax.explain import evaluation as explained
 from mixaug_jax.occlusion import outcomes
 from mixaug_jax.report import augmentations, provenance
-from mixaug_jax.report.run import answers
+from mixaug_jax.report.run import answers, found_files
 from mixaug_jax.training import metric_log
 
 _MOST = 100  # rows of a long table on the page; all are in its CSV file
@@ -30,7 +29,7 @@ def make(workdir: pathlib.Path, folder: pathlib.Path) -> str:
     config, lines = config_lib.read(workdir), metric_log.read(workdir)
     shown, problem = _pictures(workdir, config, folder)
     results, unread = _dissections(workdir)
-    source = _latest(workdir / "attribution", "scores.csv")
+    source = found_files.latest(workdir / "attribution", "scores.csv")
     scores = files.read_csv(source / "scores.csv")
     said = [
         answers.accuracy(config, lines, shown.held_out if shown else 0),
@@ -56,16 +55,6 @@ def _method(config):
     if config.weights:
         return pathlib.Path(config.weights).name
     return "baseline" if config.mix.name == "none" else config.mix.name
-
-
-def copy(source: pathlib.Path, folder: pathlib.Path, name: str) -> bool:
-    """Copies a stage's figure into the report; False where it is not there."""
-    files = [source / f"{name}.{ending}" for ending in ("png", "svg")]
-    if not all(file.exists() for file in files):
-        return False
-    for file in files:
-        shutil.copyfile(file, folder / file.name)
-    return True
 
 
 def _pictures(workdir, config, folder):
@@ -154,21 +143,9 @@ def _curves_alt(lines):
     return f"two line charts over steps; {'; '.join(ends)}"
 
 
-def _latest(folder, name):
-    """`folder` where it holds the file `name`, else that of the last step (--checkpoint=all)."""
-    steps = _steps(folder, name)
-    return folder if (folder / name).exists() or not steps else list(steps.values())[-1]
-
-
-def _steps(folder, name):
-    """The folders of single steps that hold the file `name`, by step."""
-    found = [path for path in folder.glob("*") if path.name.isdigit() and (path / name).exists()]
-    return {int(path.name): path for path in sorted(found, key=lambda path: int(path.name))}
-
-
 def _dissections(workdir):
     """The latest dissection by layer, in the network's order; and sentences about files that cannot be read."""
-    folder = _latest(workdir / "dissection", "counts.csv")
+    folder = found_files.latest(workdir / "dissection", "counts.csv")
     layers = dict.fromkeys(str(row["layer"]) for row in files.read_csv(folder / "counts.csv"))
     found, unread = {}, []
     for layer in layers:
@@ -184,9 +161,9 @@ def _concepts(workdir, folder, results, unread):
     if not results:
         said = unread or ["dissect: not run (--stage=dissect)."]
         return page.section("concepts", title, *map(page.missing, said))
-    source = _latest(workdir / "dissection", "counts.csv")
+    source = found_files.latest(workdir / "dissection", "counts.csv")
     # Of --checkpoint=all, the last step is shown in full and the others as a table.
-    steps = _steps(workdir / "dissection", "counts.csv")
+    steps = found_files.steps_of(workdir / "dissection", "counts.csv")
     parts = [page.paragraph(_how(next(iter(results.values()))), kind="note")]
     parts += map(page.missing, unread)
     for layer in results:
@@ -229,7 +206,7 @@ def _how(found):
 
 
 def _layer_figures(source, folder, layer, found):
-    if not copy(source, folder, f"unique_{layer}"):
+    if not found_files.copy(source, folder, f"unique_{layer}"):
         style.save_figure(
             dissection_figures.unique_concepts({layer: found}), folder / f"unique_{layer}"
         )
@@ -244,7 +221,7 @@ def _layer_figures(source, folder, layer, found):
     yield page.figure(
         folder, f"unique_{layer}", caption, alt=f"bar chart; unique concepts in all: {totals}"
     )
-    if not copy(source, folder, f"units_{layer}"):
+    if not found_files.copy(source, folder, f"units_{layer}"):
         yield page.missing("The units' top images are not there; --stage=dissect makes them.")
         return
     # For those who cannot see the sheet: which units it shows, and what they detect.
@@ -304,7 +281,7 @@ def _explanations(source, folder, scores, entries):
             "explanations", title, page.missing("explain: not run (--stage=explain).")
         )
     parts = []
-    if copy(source, folder, "overlays"):
+    if found_files.copy(source, folder, "overlays"):
         caption = (
             "Explanations on images. The brighter, the larger the positive attribution. White: the outline of the "
             "region to point at; the largest value is marked by a circle where it hits, by a cross where it misses."
@@ -314,7 +291,7 @@ def _explanations(source, folder, scores, entries):
                 folder, "overlays", caption, alt="images with heat maps of every method", sheet=True
             )
         )
-    if copy(source, folder, "curves"):
+    if found_files.copy(source, folder, "curves"):
         caption = "Faithfulness. Probability of the class while pixels are removed, or added, in the order of each explanation."
         parts.append(
             page.figure(
@@ -367,13 +344,13 @@ def _by_chance(source):
 
 
 def _occlusion(workdir, folder):
-    title, source = answers.OCCLUSION, _latest(workdir / "occlusion", "sweep.csv")
+    title, source = answers.OCCLUSION, found_files.latest(workdir / "occlusion", "sweep.csv")
     rows = files.read_csv(source / "sweep.csv")
     if not rows:
         return page.section("occlusion", title, page.missing("occlude: not run (--stage=occlude)."))
     said = (answers.rises(rows, _by_chance(source)), answers.words(rows))
     parts = [page.paragraph(text, kind="note") for text in said]
-    if copy(source, folder, "rises"):
+    if found_files.copy(source, folder, "rises"):
         caption = (
             "Where accuracy rises when parts of the images are removed. Dots: the interval lies above 0; rings: the loss falls "
             "for sure."
@@ -384,7 +361,7 @@ def _occlusion(workdir, folder):
     # One ranking is enough to see the kind of curve; the others wait behind a line.
     drawn = []
     for ranking in dict.fromkeys(row["ranking"] for row in rows):
-        if copy(source, folder, f"curves_{ranking}"):
+        if found_files.copy(source, folder, f"curves_{ranking}"):
             caption = (
                 f"Units removed in the order of {_plain(ranking)}. Change of accuracy and loss; dotted, the loss as the "
                 "gradient predicts it."
