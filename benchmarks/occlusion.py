@@ -1,7 +1,7 @@
 """What the occlusion experiment costs: the default sweep, beside the forward passes that it consists of.
 
-    python -m benchmarks.anomaly                   # about 3 minutes on two cores
-    python -m benchmarks.anomaly --images=50 --size=96
+    python -m benchmarks.occlusion                   # about 3 minutes on two cores
+    python -m benchmarks.occlusion --images=50 --size=96
 
 ResNet-18 with a quarter of the filters and random weights, images of noise in memory, the default grid
 ranked by the true label. All are measured in turns in one run, and the best turn counts; "CPU" is
