@@ -98,7 +98,7 @@ def test_names_are_public():
                 else:
                     assert module == "mixaug_jax", "imports are in their own cell"
                     flat |= used
-    assert flat == set(mixaug_jax.__all__)
+    assert flat <= set(mixaug_jax.__all__)
 
 
 def is_there(module, name):

@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from mixaug_jax.core.types import Array, Image, Label, Net
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Method:
@@ -24,7 +22,7 @@ class Method:
     title: str = ""
     control: bool = False
 
-    def __call__(self, net: Net, image: Image, label: Label, **options: Any) -> Array:
+    def __call__(self, net: Any, image: Any, label: Any, **options: Any) -> Any:
         return self.f(net, image, label, **options)
 
     @property

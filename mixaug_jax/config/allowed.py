@@ -239,6 +239,7 @@ class Many:
         if literal is not None:
             return literal if isinstance(literal, tuple) else (literal,)
         parts = [part.strip() for part in text.strip().strip("()[]").split(",")]
+        # A trailing comma is Python's way to write a tuple of one, and "" splits into [""].
         parts = parts[:-1] if not parts[-1] else parts
         return tuple(self.of.read(f"each of {name}", part) for part in parts)
 
@@ -292,6 +293,7 @@ class Either:
 
 def like(default: Any) -> Allowed:
     """What an option of an entry may be, as far as its default tells; its own checks know the rest."""
+    # bool before int: in Python True is an int too.
     if isinstance(default, bool):
         return Flag()
     if isinstance(default, int):

@@ -149,4 +149,5 @@ def _installed(name, path) -> Any:
     same = (
         spec is not None and spec.origin and pathlib.Path(spec.origin).resolve() == path.resolve()
     )
+    # By its name, not by its path, or the classes of a package would exist twice.
     return importlib.import_module(name) if same else None

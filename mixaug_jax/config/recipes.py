@@ -18,6 +18,7 @@ def _scenes(config):
 
 def folder(config: ml_collections.ConfigDict) -> None:
     """Photographs in folders, and any set that has no recipe of its own."""
+    # 256 / 224 is ImageNet's customary ratio of the short side to the crop.
     config.data.update(size=96, batch_size=32, test_split="", resize=256 / 224)
     config.data.update(crop="resized", crop_scale=(0.35, 1.0), jitter=0.4)
     config.data.update(mean=IMAGENET_MEAN, std=IMAGENET_STD)
@@ -41,6 +42,7 @@ def _cifar(config):
     config.data.update(mean=CIFAR_MEAN, std=CIFAR_STD)
     config.dissect.split = config.explain.split = "test"
     config.model.stem = "cifar"
+    # Cutout's code multiplies the rate by 0.2 at epochs 60, 120 and 160.
     config.train.update(epochs=200, schedule="step", boundaries=(0.3, 0.6, 0.8), decay=0.2)
     config.train.weight_decay = 5e-4
     config.eval.batch_size = 1000
@@ -52,6 +54,7 @@ def _imagenet(config):
     config.data.update(crop="resized", jitter=0.4, lighting=0.1, threads=8)
     config.data.update(mean=IMAGENET_MEAN, std=IMAGENET_STD)
     config.model.name = "resnet50"
+    # CutMix's code divides the rate by 10 every 75 epochs.
     config.train.update(epochs=300, schedule="step", boundaries=(0.25, 0.5, 0.75), decay=0.1)
     config.eval.batch_size = 256
 

@@ -58,6 +58,7 @@ def resolve(
       counted in steps; class_names; model, the arguments that make the network; preprocess, how it sees a picture.
     """
     t, d, m = config.train, config.data, config.model
+    # A saved network has no training set, and a small set may not fill one batch.
     per_epoch = max(1, train_size // config.data.batch_size)
     steps = int(t.steps or max(1, round(t.epochs * per_epoch)))
     with config.unlocked():
@@ -123,6 +124,7 @@ def difference(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -
     know a key, it counts as the default.
     """
     fixed = (keys.NETWORK,) if new.train.get("restart") else (keys.NETWORK, keys.RATE)
+    # Both through JSON, so that a tuple never differs from a list of the same values.
     old, new = (flatten(json.loads(to_json(config))) for config in (old, new))
     changed = []
     for key in {**old, **new}:

@@ -88,6 +88,7 @@ def _check_audio(config):
             f"data.audio.window * data.audio.rate must be at most {_LONGEST_FRAME} samples; "
             f"got {a.window * a.rate:g}"
         )
+    # Called for its own checks alone; the filters are made again where they are used.
     spectrogram.mel_filters(a.rate, round(a.window * a.rate), d.size, a.low, a.high)
 
 

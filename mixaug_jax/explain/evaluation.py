@@ -143,6 +143,7 @@ def table(
     scores: Mapping[str, Callable] = SCORES,
 ) -> list[list]:
     """Rows under `HEADER`: every method's, then every control's; see `summarize`."""
+    # "method" sorts after "control"; a reversed sort is stable too and keeps each kind's order.
     ordered = sorted(results.values(), key=lambda result: result.kind, reverse=True)
     return [
         [result.method, result.kind, row.score, *(f"{v:.6g}" for v in (row.mean, row.low, row.high)),

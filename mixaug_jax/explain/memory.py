@@ -10,6 +10,7 @@ from mixaug_jax.core import checks
 from mixaug_jax.core.types import Net
 
 MOST = 64  # evaluations at once on a device; more are no faster
+_JITTED = ("jit", "pjit")  # whose results are those of what is inside
 # What a process holds before it computes anything: the interpreter, compiled programs, the compiler's own work.
 RESIDENT = 1 << 30
 
@@ -30,10 +31,15 @@ def evaluation_bytes(net: Net, shape: tuple[int, ...]) -> int:
 def _sizes(jaxpr) -> int:
     total = 0
     for equation in jaxpr.eqns:
+        leaves = jax.tree.leaves(equation.params, is_leaf=_is_jaxpr)
+        inner = [_sizes(getattr(p, "jaxpr", p)) for p in leaves if _is_jaxpr(p)]
+        if equation.primitive.name == "cond":  # of which one is run, that of the platform
+            total += max(inner)
+            continue
         avals = [out.aval for out in equation.outvars]
-        total += sum(math.prod(a.shape) * a.dtype.itemsize for a in avals)
-        inner = jax.tree.leaves(equation.params, is_leaf=_is_jaxpr)
-        total += sum(_sizes(getattr(p, "jaxpr", p)) for p in inner if _is_jaxpr(p))
+        if equation.primitive.name not in _JITTED:
+            total += sum(math.prod(a.shape) * a.dtype.itemsize for a in avals)
+        total += sum(inner)
     return total
 
 

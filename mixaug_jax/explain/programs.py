@@ -45,6 +45,7 @@ class Task:
         step = self._step(total)
         report, found = say.progress(title, total), []
         for start in range(0, total, step):
+            # Padded, since a shorter last batch would compile the program again.
             batch = {k: walk.pad_rows(v[start : start + step], step) for k, v in rows.items()}
             batch = devices_lib.shard_batch(batch, self.devices)
             done = jax.device_get(self.program(net, np.uint32(self.seed), self.arrays, batch))
@@ -67,6 +68,7 @@ class Task:
     def _step(self, total):
         """Rows of a step over all devices: steps of about equal length."""
         count = len(self.devices)
+        # Full steps and a short rest would compute more padding than equal ones.
         steps = -(-total // (self.rows * count))
         return count * -(-total // (steps * count))
 
@@ -105,6 +107,7 @@ def explain_task(
     static, arrays, seed = _parted(options)
     method_static, method_arrays, method_seed = _parted(method_options)
     method_static, rows = _chunked(method, method_static, at_once)
+    # Chunks nest: the score divides what the method's own chunk has left.
     static, rows = _chunked(score, static, rows)
     program = _explain_program(score, static, method, method_static, method_seed, devices)
     return Task(program, devices, seed, {"score": arrays, "method": method_arrays}, rows)
@@ -114,6 +117,7 @@ def _parted(options):
     """Options as a hashable tuple of pairs, those that are arrays, and the seed."""
     arrays = {k: v for k, v in options.items() if is_array(v)}
     plain = {k: v for k, v in options.items() if k not in arrays and k != "key"}
+    # Sorted, as part of a cache key: the order in which options were given must not matter.
     return tuple((k, _frozen(v)) for k, v in sorted(plain.items())), arrays, options.get("key", 0)
 
 
@@ -132,6 +136,7 @@ def _chunked(entry, static, at_once):
     default = entries.keywords(entry).get("chunk", 0)
     if not default:
         return static, at_once
+    # A chunk that the user set holds, even beyond the bound on memory.
     chunk = dict(static).get("chunk", 0) or min(default, at_once)
     rest = tuple((k, v) for k, v in static if k != "chunk")
     return (*rest, ("chunk", chunk)), max(1, at_once // chunk)
@@ -141,6 +146,7 @@ def _bound(method, static, arrays, seed, index):
     """explain(net, image, label): the method with all its options."""
     given = dict(static) | arrays
     if "key" in entries.keywords(method):
+        # By the image's number, so that draws depend on neither batch nor device.
         given["key"] = jax.random.fold_in(jax.random.key(seed), index)
 
     def explain(net: Net, image: Any, label: Any):

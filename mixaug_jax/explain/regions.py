@@ -103,6 +103,7 @@ def finder(dataset: Any, shows: dict[str, frozenset], kind: str = "auto") -> Fin
 
 def _called_as_class(dataset, of_boxes) -> bool:
     """Whether boxes have classes' names: that these are among the names does not say that there are such boxes."""
+    # Reading examples is slow, and settles something only where the names are of both kinds.
     if not any(of_boxes) or all(of_boxes):
         return any(of_boxes)
     for index in spread(len(dataset), _PROBED):
@@ -162,6 +163,7 @@ def add_boxes(source: Source, path: os.PathLike | str) -> Source:
         example = source.read(index)
         found = boxes.get(pathlib.PurePath(source.file_name(index)).stem, ())
         height, width = example["image"].shape[:2]
+        # The CSV puts x before y; boxes here put rows before columns.
         corners = np.array([(y0, x0, y1, x1) for _, x0, y0, x1, y1 in found], np.float32)
         corners = np.clip(corners.reshape(-1, 4), 0, (height, width, height, width))
         labels = np.array([number[name] for name, *_ in found], np.int32)

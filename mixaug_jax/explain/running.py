@@ -204,6 +204,7 @@ def check_method(
     method, total = job.methods[name], len(walk.spread(len(dataset), job.options.max_images))
     devices, row = walk.local(devices), _row_shapes(net.preprocess(dataset[0]["image"]).shape)
     of_image = {k: row[k] for k in ("image", "label", "index")}
+    # iba draws its noise from the spread of features, and one image has none.
     if "stats" in entries.keywords(method) and len(reference) < 2:
         raise ValueError(f"{name} needs at least 2 reference images; got {len(reference)}")
     given = job.of_method(name) | _of_reference(net, name, job, reference, False)
@@ -327,6 +328,7 @@ def _of_reference(net, name, job, reference, compute):
         return {"stats": iba_statistics(net, batches, **given)}
     layer = map_layer(net, reference[0], given.get("layer", ""), DEPTH)
     shape = features_shape(net, reference[:1], layer)
+    # A trace needs shapes alone; the values would cost a pass over all references.
     return {"stats": (np.zeros(shape, np.float32),) * 3}
 
 
@@ -343,6 +345,7 @@ def _finished(found, examples, job):
             curves[name] = measured.astype(np.float32)
         values = _values(score, measured, told).astype(np.float64)
         if "mask" in entries.arguments(score):
+            # No map can hit a region that is not there, so these must not count as misses.
             values = np.where(shown, values, np.nan)
         scores[name] = values
         scores |= {part: record.f(values, examples) for part, record in score.also.items()}

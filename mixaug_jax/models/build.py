@@ -55,6 +55,7 @@ def build_model(
 def layer_names(config: Config) -> tuple[str, ...]:
     """The layers of the network that a config describes, before its data is known."""
     d, settings = config.data, config.model.to_dict()
+    # The number of classes changes no layer's name, so any will do here.
     module = made(models.MODELS[settings["name"]], 2, settings)
     return as_model(module, (d.size, d.size, len(d.mean))).layers
 
@@ -117,6 +118,7 @@ def _with_body(module, settings):
     known = {f.name for f in dataclasses.fields(module)} if isinstance(module, nn.Module) else ()
     fields = {}
     for key, (field, wanted, value) in asked.items():
+        # Refused, not ignored: nobody should train in float32 who asked for bfloat16.
         if wanted and field not in known:
             raise ValueError(
                 f"model.{key}={settings[key]!r} needs a field {field} of the network; {type(module).__name__} has none"
@@ -192,6 +194,7 @@ def _own(module):
     """The arguments that make a module of MODELS, or None."""
     ours = __name__.partition(".")[0]
     for name, entry in models.MODELS.items():
+        # A user's entry is not tried: it is stored by its class, with the file that defines it.
         if entry.__module__.partition(".")[0] != ours:
             continue
         known = inspect.signature(entry).parameters
@@ -204,6 +207,7 @@ def _own(module):
             plain = made(entry, classes, options)
             if type(plain) is not type(module):
                 continue
+            # No field stores the width: ratios of filters suggest it, and only an exact rebuild confirms it.
             for width in {1.0, *_ratios(module, plain)}:
                 if made(entry, classes, options | {"width": width}) == module:
                     return {"name": name, **options, "width": width}
@@ -254,6 +258,7 @@ def _written(module):
                 "numbers and texts can be stored"
             )
         found[field.name] = kept
+    # Through JSON and back, so that these equal the settings that are later read from a file.
     return json.loads(json.dumps(found))
 
 
@@ -264,6 +269,7 @@ def _is_default(field, value):
 
 
 def _is_dtype(value):
+    # `jnp.bfloat16` and its like are not np.dtype instances but callables that carry one.
     return isinstance(value, np.dtype) or (
         callable(value) and hasattr(value, "dtype") and isinstance(value.dtype, np.dtype)
     )

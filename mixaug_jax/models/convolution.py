@@ -83,6 +83,7 @@ _conv.defvjp(_forward, _backward)
 def input_gradient(shape, kernel, g, stride, padding):
     """Gradient [B,h,w,C] of `conv` for the cotangent g [B,h',w',F]: g spread out, convolved with the turned kernel."""
     before = len(kernel) - 1 - padding
+    # Chosen so that dx has n places, also where the stride left some over at the end.
     after = [
         n + padding - (m - 1) * stride - 1 for n, m in zip(shape[1:3], g.shape[1:3], strict=True)
     ]
@@ -119,6 +120,7 @@ def _images_in_part(g, kernel):
     batch = len(g)
     products = g.size // g.shape[-1] * kernel.size // batch  # of one image
     for images in range(min(MIN_IMAGES, batch), batch):
+        # Divisors only, since `scan` needs parts of equal size.
         if batch % images == 0 and images * products >= MIN_PRODUCTS:
             return images
     return batch
@@ -130,6 +132,7 @@ def _bordered(x, kernel, pads, stride=1, spread=1):
         return _convolve(x, kernel, pads, stride, spread)
     borders = [(0, 0, 0), *((*pad, spread - 1) for pad in pads), (0, 0, 0)]
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), borders)
+    # Without the barrier the compiler may fold the padding back into the convolution.
     return _convolve(jax.lax.optimization_barrier(x), kernel, [(0, 0)] * 2, stride)
 
 

@@ -174,6 +174,7 @@ def _forward(x, kernel, stride):
 
 def _backward(stride, saved, g):
     def xlas(x: AnyArray, kernel: AnyArray, g: AnyArray):
+        # Convolution is linear in either argument, so its transpose needs no forward pass.
         of_x = jax.linear_transpose(lambda x: grouped_conv(x, kernel, stride), x)
         of_kernel = jax.linear_transpose(lambda k: grouped_conv(x, k, stride), kernel)
         return *of_x(g), *of_kernel(g)
@@ -189,6 +190,7 @@ def shifted_gradients(
     size = len(kernel)
     reach = [(n - 1) * stride + 1 for n in g.shape[1:3]]
     pads = [(size - 1, n - r, stride - 1) for n, r in zip(x.shape[1:3], reach, strict=True)]
+    # The third number of each pad puts the stride's zeros between the entries of g.
     spread = jax.lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
 
     def entry(offset):

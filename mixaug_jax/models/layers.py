@@ -81,11 +81,14 @@ def batch_statistics(x: jax.Array, axis_name: str = "") -> tuple[jax.Array, jax.
     """Mean and biased variance [C] float32 of x [..., C] over all other axes and devices, and how many values each has seen."""
     axes = tuple(range(x.ndim - 1))
     count = x.size // x.shape[-1]
+    # Sums over a whole batch need more than the eight significant bits of bfloat16.
     x = x.astype(jnp.float32)
     mean = x.mean(axes)
+    # Two passes: E[x^2] - E[x]^2 cancels badly in float32 where the mean is large.
     var = jnp.square(x - mean).mean(axes)
     if axis_name:
         overall = jax.lax.pmean(mean, axis_name)
+        # Variance within the devices plus variance between them; all have shares of equal size.
         var = jax.lax.pmean(var + jnp.square(mean - overall), axis_name)
         mean, count = overall, count * jax.lax.axis_size(axis_name)
     return mean, var, count
@@ -214,6 +217,7 @@ class StagedModel(nn.Module, kw_only=True):
             mean, multiplier, offset = BatchNorm(shape[-1], "", self.epsilon, name=norm)(
                 None, False
             )
+            # Output channels are a kernel's last axis, so multipliers [C] broadcast over it.
             kernel, bias = kernel * multiplier, (bias - mean) * multiplier + offset
         return self.affine(name, linear, x, kernel.astype(dtype), bias.astype(dtype))
 

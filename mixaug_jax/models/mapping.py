@@ -92,6 +92,7 @@ def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _flattened(tensor: Tensor) -> Tensor:
+    # A kernel as large as the map is the dense layer after PyTorch's flatten: both run C, h, w.
     shape = (tensor.shape[0], int(np.prod(tensor.shape[1:])))
     return Tensor(shape, tensor.dtype, lambda: tensor.read().reshape(shape))
 
@@ -132,6 +133,7 @@ def _name(shapes) -> str:
         return "wide_resnet28_10"
     if "features.0.weight" in shapes:
         return "vgg16_bn" if "features.1.weight" in shapes else "vgg16"
+    # Before the ResNets, whose block names it shares.
     if "layer2.0.shortcut.0.weight" in shapes:
         return "preact_resnet18"
     if "layer1.0.conv1.weight" in shapes:
@@ -158,6 +160,7 @@ def _efficientnet_lite(shapes) -> str:
     last = _length(shapes, (f"_blocks.{blocks - 1}._project_conv",), 0, 0)
     for i, (wide, deep, _) in enumerate(efficientnet_lite.COEFFICIENTS):
         filters, numbers = efficientnet_lite.scaled(wide, deep)
+        # Ratios to the stem, cross-multiplied, so that other widths are recognized too.
         if sum(numbers) == blocks and filters[-1] * stem == last * efficientnet_lite.STEM:
             return f"efficientnet_lite{i}"
     raise ValueError(
@@ -195,6 +198,7 @@ def _places(variables):
 def _torch_shape(leaf, shape):
     if leaf != "kernel":
         return shape
+    # PyTorch keeps kernels as OIHW and (out, in).
     return (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
 
 

@@ -83,6 +83,7 @@ class Preprocess:
             raise ValueError(
                 f"the image is {height} x {width} pixels, smaller than the cut of {self.size}; set resize"
             )
+        # Rounded half to even, as torchvision's CenterCrop does; flooring would shift some crops.
         row, col = round((height - self.size) / 2), round((width - self.size) / 2)
         image = image[row : row + self.size, col : col + self.size]
         if self.order == "bgr":
@@ -280,6 +281,7 @@ class Net:
           checks.UnsupportedError: an nnx module, which cannot draw them.
         """
         fresh = self.model.init(key, jnp.asarray(image)[None], train=False)
+        # Exactly this network's collections: another tree structure would recompile every program.
         if set(fresh) != set(self.variables):
             fresh = {name: fresh.get(name, value) for name, value in self.variables.items()}
         return dataclasses.replace(self, variables=fresh)
@@ -316,6 +318,7 @@ def wrapped_model(
 
 def is_chain(module: Any) -> bool:
     """Whether a module runs from any of its own named layers to any other, as `layers.StagedModel`."""
+    # Judged by its signature, so that a user's chain needs no base class of ours.
     known = inspect.signature(type(module).__call__).parameters
     return hasattr(module, "layers") and {"train", "start", "stop"} <= known.keys()
 

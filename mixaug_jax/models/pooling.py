@@ -77,6 +77,7 @@ def _spread(shares, shape, size, stride, padding):
     def phase(row, col):
         """What pixels (stride a + row, stride b + col) of the padded image get, a and b counting from 0."""
         total = 0
+        # A later place within a window means an earlier window, hence the reversed ranges.
         for i in range(row, size, stride)[::-1]:
             for j in range(col, size, stride)[::-1]:
                 before = i // stride, j // stride

@@ -54,6 +54,7 @@ class PreActResNet(StagedModel):
 
     def _block(self, name, x, filters, stride, train):
         y = self.relu(f"{name}.relu1", self.norm(f"{name}.bn1", x, train))
+        # A projected shortcut starts after the first norm and ReLU, an identity one before them.
         if stride > 1 or x.shape[-1] != filters:
             x = self.conv(f"{name}.shortcut.0", y, filters, 1, stride)
         y = self.conv(f"{name}.conv1", y, filters, 3, stride)

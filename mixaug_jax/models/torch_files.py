@@ -82,6 +82,7 @@ class _NumberType(NamedTuple):
     dtype: str
 
     def __setstate__(self, state):
+        # NumPy pickles the byte order as the second entry; "|" is where none applies.
         if state[1] not in ("<", "|", "="):
             raise ValueError("numbers in another byte order")
 
@@ -97,6 +98,7 @@ def _tensor(storage, offset, shape, strides, *_) -> Tensor:
 
 def _read(storage: _Storage, offset, shape, strides) -> np.ndarray:
     run = storage.open(storage.key, storage.dtype)[storage.base :][: storage.size]
+    # `as_strided` checks nothing and would read whatever memory lies beyond the storage.
     reach = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
     if min((offset, *shape, *strides)) < 0 or (math.prod(shape) and reach >= len(run)):
         raise ValueError(
@@ -150,6 +152,7 @@ class _Unpickler(pickle.Unpickler):
     """
 
     def __init__(self, file: io.BufferedIOBase, open_storage: Callable):
+        # latin1 decodes any byte, so strings that Python 2 pickled cannot fail.
         super().__init__(file, encoding="latin1")
         self.open_storage = open_storage
         self.dtypes = {}
@@ -164,6 +167,7 @@ class _Unpickler(pickle.Unpickler):
         return _Allowed(_ALLOWED[name])
 
     def persistent_load(self, saved_id):
+        # PyTorch's id is ("storage", type, key, device, size), in old files with a view at the end.
         word, kind, key, _, size, *view = saved_id
         if word != "storage" or not isinstance(kind, _StorageType):
             raise ValueError("a reference to something that is not a storage")
@@ -211,6 +215,7 @@ def read_zip(path: pathlib.Path) -> Any:
         info = members.get(f"{root}/data/{key}")
         if info is None:
             raise ValueError(f"{path} is damaged: it has no storage {key}")
+        # PyTorch never compresses, so its tensors can be mapped; a repacked archive must be read.
         if info.compress_type == zipfile.ZIP_STORED:
             return map_values(path, _start_of_member(path, info), info.file_size, dtype)
         with zipfile.ZipFile(path) as archive:
@@ -240,6 +245,7 @@ def _start_of_member(path, info: zipfile.ZipInfo) -> int:
     with open(path, "rb") as file:
         file.seek(info.header_offset + 26)
         name, extra = np.frombuffer(file.read(4), "<u2")
+    # 30 bytes are fixed in a local header; the lengths of name and extra field end them.
     return info.header_offset + 30 + int(name) + int(extra)
 
 

@@ -88,11 +88,13 @@ class Decoder(StagedModel):
         for i in (2, 1, 0):
             lateral = self._cbr(f"fpn_in.{i}.", features[i], 1)
             down = lateral + resize(down, lateral.shape[1:3])
+            # Fine to coarse: the input channels of `conv_fusion` are in this order in the authors' file.
             levels.insert(0, self._cbr(f"fpn_out.{i}.0.", down, 3))
         size = levels[0].shape[1:3]
         fused = jnp.concatenate([resize(level, size) for level in levels], -1)
         fused = self._cbr("conv_fusion.", fused, 3)
         names = labels()
+        # A scene is global, so its head reads the top; materials are texture and read the finest level.
         scene = self._cbr("scene_head.0.", top, 3).mean((1, 2), keepdims=True)
         return {
             "object": self._head("object_head.", fused, len(names.objects)),
@@ -119,6 +121,7 @@ class UPerNet(nn.Module):
     def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
         features = []
 
+        # The hook made for manifold mixup sees all four stages in one run of the encoder.
         def keep(layer: str, h: Any):
             features.append(h)
             return h
@@ -158,6 +161,7 @@ def part_probabilities(logits: jax.Array) -> jax.Array:
     """Logits [...,427] of the part head -> softmax within the parts of each object."""
     objects, run = np.unique(labels().owner, return_inverse=True)
     logits = jnp.moveaxis(logits, -1, 0)
+    # Less each run's maximum, so that no exponential overflows.
     powers = jnp.exp(logits - jax.ops.segment_max(logits, run, len(objects))[run])
     sums = jax.ops.segment_sum(powers, run, len(objects))
     return jnp.moveaxis(powers / sums[run], 0, -1)
@@ -229,6 +233,7 @@ def segment(
 def _most_probable(total):
     objects = total["object"].argmax(-1)
     own = labels().owner == objects[..., None]
+    # -1 lies below every probability, so parts of other objects can never win.
     part = jnp.asarray(labels().part)[jnp.where(own, total["part"], -1).argmax(-1)]
     maps = {
         "object": objects,

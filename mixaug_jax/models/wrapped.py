@@ -86,6 +86,7 @@ class LinenModule(Wrapped):
 
         def replace(next_fun, args, kwargs, context):
             y = next_fun(*args, **kwargs)
+            # Flax intercepts every method of every module; only `__call__` gives a layer's output.
             if context.method_name != "__call__" or _path(context.module) != layer:
                 return y
             seen.append(layer)
@@ -237,6 +238,7 @@ def chosen(
         )
     checks.choices("layers", layers, usable)
     wanted = layers or parts
+    # Order means depth to callers, so it is that of the calls, however the user listed them.
     ordered = tuple(path for path in usable if path in wanted)
     return ordered, tuple(called[path] for path in ordered), parts
 
@@ -258,6 +260,7 @@ def classes(logits: Any, name: str) -> int:
 def fitting(value: AnyArray | None, y: Array, layer: str) -> Array:
     """`value` in the dtype of y, the output of `layer` that it replaces; ValueError for another shape of an image's part."""
     value = jnp.asarray(value, y.dtype)
+    # The first axis is free: many values may be tried in place of one image's output.
     if value.shape[1:] != y.shape[1:]:
         got = f"[{', '.join(map(str, ('n', *value.shape[1:])))}]"
         wanted = f"[{', '.join(map(str, ('n', *y.shape[1:])))}]"
@@ -279,6 +282,7 @@ def canonical(value: Any) -> Any:
     """
     if isinstance(value, nn.Module):
         names = [f.name for f in dataclasses.fields(value) if f.init]
+        # A parent and a name say where a module stands, not what it computes.
         fields = {f: getattr(value, f) for f in names if f not in ("parent", "name")}
         changed = {f: canonical(v) for f, v in fields.items()}
         changed = {f: v for f, v in changed.items() if v is not fields[f]}
@@ -299,6 +303,7 @@ def interned(value: functools.partial) -> functools.partial:
         return value
 
 
+# Cached for identity, not for speed: two equal partials do not compare equal.
 @functools.cache
 def _first_of(function, arguments, options):
     return functools.partial(function, *arguments, **dict(options))
@@ -322,6 +327,7 @@ def plain_variables(variables: Mapping) -> dict:
 def said(error: Exception) -> str:
     """Somebody else's error as the end of a sentence."""
     lines = str(error).strip().splitlines() or [""]
+    # Flax's errors end in a link to its docs, which has no place inside a sentence.
     text = lines[0].partition(" (https://")[0]
     return f"{type(error).__name__}: {text[:200]}".rstrip(" .:")
 
@@ -329,6 +335,7 @@ def said(error: Exception) -> str:
 def _in_mode(module, train):
     """The module, and the arguments of its call, that make it train or not."""
     options = call_options(type(module).__call__, train)
+    # Never both: with `nn.merge_param`, Flax refuses a flag that is field and argument at once.
     fields = {} if options else call_options(type(module), train)
     return (module.clone(**fields) if fields else module), options
 

@@ -206,6 +206,7 @@ def _replaced(value, replace, done, path=()):
     if id(value) not in done:
         done[id(value)] = value  # a module that holds itself ends here
         for k, v in list(vars(value).items()):
+            # Attributes of this prefix are nnx's own bookkeeping, not parts of the network.
             if not k.startswith("_pytree__"):
                 _put(functools.partial(setattr, value), k, v, within(v, path=(*path, k)))
         done[id(value)] = replace(".".join(map(str, path)), value)
@@ -223,6 +224,7 @@ def _flat(state):
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         name, kind = jax.tree_util.keystr(path, simple=True, separator="."), ""
         name = name.removesuffix(".value")
+        # Typed keys do not turn into NumPy arrays, which files and checksums need.
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             kind, leaf = str(jax.random.key_impl(leaf)), jax.random.key_data(leaf)
         leaves.append((name, tuple(leaf.shape), str(leaf.dtype), kind))

@@ -80,6 +80,7 @@ def _make(configs, first) -> Pictures:
     # A page runs no code that was brought to a run: a mixer that is not known here has no row.
     mixing_ones = {name: c for name, c in configs.items() if c.mix.name in mixing.MIXERS}
     mixed = {name: _mixed(config, images, targets) for name, config in mixing_ones.items()}
+    # One draw for all rows, which share their keys; below 0.95 a label counts as visibly mixed.
     best = sum((t.max(-1) < 0.95).sum(-1) for _, t in mixed.values()).argmax() if mixed else 0
     rows = {"images": (images, targets)} | {n: (x[best], t[best]) for n, (x, t) in mixed.items()}
     texts = [
@@ -95,6 +96,7 @@ def _examples(source, config):
         found.append(source[int(index)])
         if len({example["label"] for example in found}) == min(_COUNT, source.num_classes):
             break
+    # `return_index` comes in the order of labels; it is sorted below into that of the split.
     _, new = np.unique([example["label"] for example in found], return_index=True)
     rest = np.setdiff1d(np.arange(len(found)), new)
     chosen = [found[i] for i in [*np.sort(new), *rest][:_COUNT]]

@@ -47,6 +47,7 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
     workdir = pathlib.Path(workdir).absolute()
     checkpoint.check_settings(workdir, config)
     checkpoint.steps(workdir, which)  # what is not there is said before the data is opened
+    # Of the run, not data.size: imported weights may see images of another size.
     side = config_lib.read(workdir).resolved.preprocess["size"]
     dataset, note = _open_dataset(config, required, side)
     if note:
@@ -133,6 +134,7 @@ def _compute(config, folder, net, dataset, layers, labels) -> dict[str, Dissecti
             net, dataset, layers, options_of(config), labels=labels, resources=resources
         )
     finally:
+        # After an error too: it can hold gigabytes that nobody would look for.
         shutil.rmtree(scratch, ignore_errors=True)
     for layer, result in results.items():
         save(result, folder / f"{layer}.npz")
@@ -270,6 +272,7 @@ def _data_settings(config) -> dict:
 
 def _cache_root(config) -> pathlib.Path:
     """Where label maps are kept: beside the rendered scenes, for all runs."""
+    # For scenes data.dir is a cache; elsewhere it is the user's data, where nothing is written.
     given = config.data.dir if config.data.name == "scenes" else ""
     given = given or os.environ.get("MIXAUG_JAX_CACHE", "") or "~/.cache/mixaug_jax"
     return pathlib.Path(given).expanduser().absolute()

@@ -93,6 +93,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     if not find.kind:
         asked = [name for name in asked if kind_of(as_score(SCORES[name])) != "alignment"]
     job = make_job(net, dataset, methods, asked, options_of(config))
+    # Blank stand-ins: a trace needs their shape alone, and iba asks for two.
     reference = np.zeros((2, *net.preprocess(dataset[0]["image"]).shape), np.float32)
     _able(net, dataset, find, job, reference, lambda name, error: None)  # said when its turn comes
 
@@ -133,6 +134,7 @@ def _explain_step(config, net, dataset, folder, step, required):
         if required:
             raise ValueError(f"explain.{note}")
         say.line(f"explain: {note}")
+    # The true class may have been given up for the predicted one above.
     options = dataclasses.replace(options_of(config), label=label)
     job = make_job(net, dataset, config.explain.methods, scores, options)
     reference = _reference(config, net, job)
@@ -189,6 +191,7 @@ def _able(net, dataset, find, job, reference, left_out):
             return False
         return True
 
+    # Without scores, so that what a score refuses does not cost a method its place.
     alone = dataclasses.replace(job, scores={})
     methods = {n: m for n, m in job.methods.items() if able(n, run_lib.check_method, n, alone)}
     job = dataclasses.replace(job, methods=methods)
@@ -212,6 +215,7 @@ def _possible(config, net, dataset):
         if label != "true":
             raise
         notes.append(f"{error}; the predicted class is explained")
+        # An error about something else, such as an unknown region, comes again below.
         label = "predicted"
         find = finder(net, dataset, label, a.region)
     known = entries.chosen("scores", scores, SCORES)

@@ -78,6 +78,7 @@ def _open_dataset(config):
         )
     dataset = data.open_source(split, config, annotations=False)
     try:
+        # Called for its errors, which would otherwise come only after the training.
         from_config(a).units((d.size, d.size, len(d.mean)))
     except ValueError as error:
         raise ValueError(f"occlude.{error}") from error

@@ -119,6 +119,7 @@ def _dissection(path) -> Part:
 def _attribution(path) -> Part:
     result = evaluation.load(path)
     scores = {n: v for n, v in result.scores.items() if not np.isnan(v).all()}
+    # One call for all scores, so that their replicates come from the same draws of images.
     again = stats.bootstrap_means(np.stack([*scores.values()], 1)) if scores else []
     values, replicates = {}, {}
     for k, (name, per_image) in enumerate(scores.items()):

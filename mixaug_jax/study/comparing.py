@@ -69,6 +69,7 @@ def comparisons(names: Sequence[str]) -> tuple[tuple[str, str], ...]:
     ]
     return (
         *((name, names[0]) for name in names[1:]),
+        # A twin of the first one is compared with it above already.
         *((name, mixed) for name, mixed in twins if mixed in names[1:]),
     )
 
@@ -110,6 +111,7 @@ def _headlines(measures, method) -> set[Measure]:
         named = [m for m in concepts if m.name == name]
         if named:
             break
+    # Natural order, in which layer10 is deeper than layer9.
     last = max((m.subject for m in named), key=_natural, default="") if concepts else ""
     levels = sorted({m.level for m in concepts})
     chosen = {
@@ -123,6 +125,7 @@ def _headlines(measures, method) -> set[Measure]:
 
 
 def _natural(text: str):
+    # Pairs, since Python does not compare numbers with text.
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", text)]
 
 
@@ -140,6 +143,7 @@ def _means(names, seeds, measures, values, replicates) -> dict:
         if n[a, m] > 1:
             over[a, m] = "seeds"
         elif n[a, m] == 1:
+            # One seed has no spread of its own; the uncertainty over images is what is left.
             ends = images[a, ~np.isnan(values[a, :, m]), m][0]
             interval[a, m], over[a, m] = ends, "" if np.isnan(ends).any() else "images"
     rank = np.stack(
@@ -169,6 +173,7 @@ def _differences(names, seeds, measures, values, replicates, pairs) -> dict:
         elif n[k, m] == 1:
             seed = seeds[int(np.flatnonzero(~np.isnan(sides[0] - sides[1]))[0])]
             drawn = [replicates[name, seed].get(measures[m], np.zeros(0)) for name in pairs[k]]
+            # Subtracted draw by draw: both resample the same images, so what they share cancels.
             if len(drawn[0]) and len(drawn[0]) == len(drawn[1]):
                 interval[k, m], over[k, m] = stats.percentiles(drawn[0] - drawn[1]), "images"
     return {
@@ -183,6 +188,7 @@ def _differences(names, seeds, measures, values, replicates, pairs) -> dict:
 def _corrected(measures, first, pairs, p):
     """p after Holm's correction, family by family."""
     corrected = np.full(p.shape, np.nan)
+    # Whether labels are mixed is a question of its own, and so a family of its own.
     of_labels = np.array([reference != first for _, reference in pairs], bool)
     for axis in AXES:
         columns = [i for i, m in enumerate(measures) if m.headline and m.axis == axis]

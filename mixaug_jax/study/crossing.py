@@ -106,6 +106,7 @@ def _compute(config, workdirs, found) -> dict:
     split = config.data[f"{first.settings['split']}_split"]
     source = data.open_source(split, config, annotations=False)
     labels = np.array([source[int(i)]["label"] for i in first.indices])
+    # A map of another class than the true one ranks pixels for another question.
     right = np.all([(f.predicted == labels) & (f.labels == labels) for f in found.values()], 0)
     chosen = np.flatnonzero(right)[:IMAGES]
     if not len(chosen):
@@ -144,6 +145,7 @@ def measured(found: CrossDeletion) -> tuple[dict, dict]:
     """The readings of each model as {model: {measure: number}}, and with images drawn anew {model: {measure: [R]}}."""
     number = len(found.indices)
     draws = np.random.default_rng(0).integers(number, size=(REPLICATES, number))
+    # Readings are no means over images, so every draw has to compute them anew.
     again = [
         scores.readings(found.per_image[..., d].mean(-1), found.models, found.sources)
         for d in draws

@@ -76,6 +76,7 @@ def _drop_other_settings(parts: dict) -> list[str]:
     for (name, seed), found in parts.items():
         kept = []
         for part in found:
+            # The baseline comes first where there is one, and so sets the standard.
             owner, settings = first.setdefault(part.title, (f"{name} seed {seed}", part.settings))
             changed = plan.differences(settings, part.settings)
             if changed:

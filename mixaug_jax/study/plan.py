@@ -116,6 +116,7 @@ def _named(configs) -> dict:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two configs are called {twice} and would share a folder; rename one")
     for name in named:
+        # A leading dot would hide the folder, and a leading hyphen makes it look like a flag.
         allowed = re.fullmatch(r"[^\W_][\w.+-]*", name)
         if not allowed or name in _OWN_FOLDERS or name.endswith(UNMIXED):
             raise ValueError(
@@ -188,6 +189,7 @@ def _check_weights(runs):
             raise ValueError(
                 f"{run.name} imports its weights, which are the same for every seed; name one seed"
             )
+        # One network under two names would be compared with itself.
         first = imported.setdefault(run.config.weights, run.name)
         if first != run.name:
             raise ValueError(
@@ -203,6 +205,7 @@ def settings(config: ml_collections.ConfigDict) -> dict:
         for key, value in config_lib.flatten(json.loads(config_lib.to_json(config))).items()
         if keys.decides(key) not in (keys.NOTHING, keys.MACHINE)
         and key != "seed"
+        # Scenes are rendered, so where they are cached decides nothing.
         and not (key == "data.dir" and config.data.name == "scenes")
     }
 
@@ -214,6 +217,7 @@ def trained_by(all_settings: dict) -> dict:
 
 def differences(old: dict, new: dict) -> str:
     """Where settings differ, as "key: old -> new; ..."; "" where they do not."""
+    # A merged dict, unlike a set, keeps the order of keys in the message.
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
     return "; ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in changed)
 
@@ -259,6 +263,7 @@ def _add(asked, runs, workdir, overrides):
         new = settings(run.config)
         known = asked["configs"].get(run.name, new)
         _refuse(f"{workdir} is a study in which {run.name} has", trained_by(known), trained_by(new))
+        # study.json may have been deleted; what the run was trained with has the last word.
         if (run.workdir / "config.json").exists():
             stored = settings(config_lib.read(run.workdir))
             there = trained_by(stored) | {"seed": config_lib.read(run.workdir).seed}

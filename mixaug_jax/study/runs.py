@@ -93,6 +93,7 @@ def _environment(run) -> dict[str, str]:
     package = str(pathlib.Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH", ""))))
     compiled = str(run.workdir.parents[1] / plan.COMPILED / platform.node())
+    # The later dict wins: a user's own cache is kept, while PYTHONPATH is always set here.
     return {"JAX_COMPILATION_CACHE_DIR": compiled} | os.environ | {"PYTHONPATH": path}
 
 
@@ -107,6 +108,7 @@ def _watch(process, run) -> int:
 
 def _last_line(run) -> str:
     with (run.workdir / _LOG).open("rb") as file:
+        # Logs grow long; a character that is cut in two here is replaced when decoding.
         file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))
         lines = file.read().decode(errors="replace").strip().splitlines()
     return lines[-1].strip() if lines else ""
@@ -125,6 +127,7 @@ def _forwarding(process):
 
     def forward(number: Any, _: Any):
         stopped.append(number)
+        # SIGTERM for either signal: it is the one on which a run saves before it ends.
         process.send_signal(signal.SIGTERM)
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -147,6 +147,7 @@ def _untested(study, cells) -> list[str]:
     same, single = {}, {}
     for k, i in cells:
         if np.isnan(study.p_holm[k, i]):
+            # A p-value is missing for two reasons only: fewer than two pairs, or no spread among them.
             found = single if study.pairs[k, i] < 2 else same
             found.setdefault(i, []).append(study.comparisons[k][0])
 

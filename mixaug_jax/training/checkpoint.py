@@ -243,6 +243,7 @@ def restore(manager, *, variables: Any, train: Any, config) -> tuple[int, Any, A
     """
     for step in sorted(manager.all_steps(), reverse=True):
         try:
+            # Settings first: to the storage library, another model's shapes look like damage.
             stored = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
             _same_model(stored.config["config"], config, step)
             args = ocp.args.Composite(
@@ -263,6 +264,7 @@ class _OtherModelError(ValueError):
 
 
 def _same_model(stored: dict, config, step: int) -> None:
+    # Through JSON as the stored ones were, so that tuples compare as lists.
     here = json.loads(json.dumps(config.model.to_dict()))
     if stored["model"] != here:
         raise _OtherModelError(
@@ -278,6 +280,7 @@ def _set_aside(manager, step: int, error: Exception) -> None:
         f"it is now in {damaged} and the one before it is used"
     )
     if devices_lib.is_main():
+        # A resumed run comes by the same step again, so it may have been set aside before.
         shutil.rmtree(damaged / str(step), ignore_errors=True)
         pathlib.Path(damaged).mkdir(exist_ok=True)
         shutil.move(manager.directory / str(step), damaged / str(step))

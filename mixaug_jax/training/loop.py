@@ -141,6 +141,7 @@ def _train_step(model, optimizer, config, source):
         step,
         in_specs=(devices_lib.REPLICATED, spec),
         out_specs=(devices_lib.REPLICATED, devices_lib.REPLICATED),
+        # Donated, so that the old and the new state need not fit in memory together.
         donate_argnums=0,
         deterministic=config.deterministic,
     )
@@ -159,6 +160,7 @@ def _loop(run, state, train_step, stop):
         with profile.step(step, step - start):
             state, metrics = train_step(state, batch)
         progress.add(step, metrics)
+        # Processes must stop after the same step, or those that go on hang in a collective.
         stopping = devices_lib.stop_requested(stop, step)
         _at_cadence(run, step, state, progress, stopping)
         if stopping:
@@ -209,6 +211,7 @@ def _save(manager, step, state, config, scores):
 def _split(state):
     """The state as a checkpoint's items: what later stages read, and what a resumed run needs besides."""
     train = {"step": state.step, "opt_state": state.opt_state}
+    # Without an average they are the evaluated ones, which need not be stored twice.
     if state.ema:
         train["variables"] = state.variables
     return state.evaluated, train
@@ -247,6 +250,7 @@ def _evaluator(model, config):
         """Loss and accuracy over every example of a split."""
         began = time.monotonic()
         size = config.eval.batch_size
+        # eval.batch_size counts all processes together, of which each reads its own share.
         local = size // jax.process_count()
         batches = data.batches(source, config, train=False)
         batches = devices_lib.prefetch(
@@ -291,6 +295,7 @@ def _stop_signal():
 def _check_devices(config):
     micro = config.data.batch_size // config.train.accumulate
     mixing = config.mix.name != "none"
+    # Images are mixed with others on their own device, so each needs two.
     devices_lib.check_batch_size(micro, 2 if mixing else 1, "data.batch_size / train.accumulate")
     devices_lib.check_batch_size(config.eval.batch_size, key="eval.batch_size")
     steps.check_mixing(config)

@@ -67,6 +67,7 @@ class Progress:
         self._pending = jax.device_get(self._pending)
         losses = np.array([v["loss"] for v in self._pending])
         if not np.isfinite(losses).all():
+            # argmin of booleans is the first False; the last loss belongs to `step`.
             bad = step - len(losses) + 1 + int(np.argmin(np.isfinite(losses)))
             raise FloatingPointError(
                 f"the loss is {losses[~np.isfinite(losses)][0]} at step {bad}; the last checkpoint before it is kept. "
@@ -89,6 +90,7 @@ class Progress:
         images = len(values) * self._batch_size / seconds if step > self._start + 1 else 0.0
         wait = min(1.0, self._waited / seconds)
         self._waited = 0.0
+        # The schedule counts finished steps, of which there were step - 1 at this update.
         lr = float(self._rate(step - 1))
         self._log.write(
             step, train_loss=float(loss), train_accuracy=float(accuracy), learning_rate=lr,

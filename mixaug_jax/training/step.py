@@ -80,9 +80,11 @@ def _schedule(t, length):
         main = optax.cosine_decay_schedule(t.lr, after)
     else:
         drops = [round(b * length) for b in t.boundaries] if t.schedule == "step" else []
+        # `main` starts counting after the warm-up; boundaries count from the start.
         main = optax.piecewise_constant_schedule(t.lr, {max(0, b - warm): t.decay for b in drops})
     if not warm:
         return main
+    # From lr / warm, not from 0, which would waste the first step.
     warmup = optax.linear_schedule(t.lr / warm, t.lr, warm - 1)
     return optax.join_schedules([warmup, main], [warm])
 
@@ -143,18 +145,21 @@ def mixed(key: Any, images: Any, targets: Any, *, config: ml_collections.ConfigD
     if isinstance(model, Wrapped):
         raise ValueError(no_hidden_layers(model.name))
     layers = ("input", *model.hidden_layers)
+    # No shard in this key, so all devices draw the same layer.
     key, layer_key = jax.random.split(key)
     chosen = jax.random.randint(layer_key, (), 0, len(layers))
 
     def hidden(layer: Any, h: Any):
         return mixer(key, h, targets, active=chosen == layers.index(layer))[0]
 
+    # The same key gives the same partners at every layer, so labels are mixed once.
     return hidden("input", images), mixer(key, images, targets)[1], hidden
 
 
 def check_mixing(config: ml_collections.ConfigDict) -> None:
     """Raises ValueError where the mixer refuses its options or these images; compiles nothing."""
     d, classes = config.data, len(config.resolved.class_names)
+    # A mixer only ever sees one device's share of one micro-batch.
     count = d.batch_size // config.train.accumulate // jax.device_count()
     jax.eval_shape(
         lambda key, images, targets: mixed(key, images, targets, config=config, shard=0)[:2],
@@ -235,6 +240,7 @@ def train_step(
 
     def micro_step(batch_stats: Tree, inputs: Any):
         index, micro_batch = inputs
+        # Statistics run on through the micro-batches; the parameters stay those of the step.
         (loss, (batch_stats, right)), grads = gradient(
             params, batch_stats, micro_batch, jax.random.fold_in(key, index)
         )

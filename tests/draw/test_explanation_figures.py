@@ -1,8 +1,84 @@
 """Figures of explanations."""
 
-import numpy as np
+import dataclasses
 
+import explain_cases
+import numpy as np
+import pytest
+
+from mixaug_jax.attribution import control_names
 from mixaug_jax.draw import explanation_figures
+from mixaug_jax.explain import examples
+
+
+@pytest.fixture(scope="module")
+def net():
+    return explain_cases.small_net()
+
+
+@pytest.fixture(scope="module")
+def found(net):
+    """The gradient and the controls; a map of zeros, and one of NaN."""
+    found = explain_cases.evaluate(net, scores=("pointing_game", "lerf"))
+    heat = found["gradient"].heat.copy()
+    heat[0], heat[1] = 0, np.nan
+    return found | {"gradient": dataclasses.replace(found["gradient"], heat=heat)}
+
+
+def test_overlays(net, found):
+    """They are drawn of maps that say nothing; images without a region are left out where others have one."""
+    dataset = explain_cases.source()
+    find = examples.finder(net, dataset, "true", "auto")
+    shown = examples.load_examples(net, dataset, find)
+    figure = explanation_figures.overlays(found, shown, dataset, net.preprocess)
+    assert len(figure.axes) == 5 * 5  # of seven images, two are without a region
+    words = [text.get_text() for panel in figure.axes for text in panel.texts]
+    assert words == ["nothing", "nothing"]
+
+
+def test_curves(found):
+    figure = explanation_figures.faithfulness(found)
+    (panel,) = figure.axes
+    assert panel.get_title() == "LeRF area: higher is better"
+    assert panel.get_xlabel() == "share of the tiles removed, least relevant first"
+    assert panel.get_ylabel() == "probability of the class"
+    assert len(panel.lines) == 4
+    legend = [text.get_text() for text in panel.get_legend().get_texts()]
+    areas = [float(text.split()[-1]) for text in legend]
+    assert areas == sorted(areas, reverse=True)
+    colors = {line.get_label().split()[0]: line.get_color() for line in panel.lines}
+    assert len({colors[control] for control in control_names()}) == 1
+    assert colors["gradient"] not in {colors[control] for control in control_names()}
+    bare = {k: dataclasses.replace(v, curves={}) for k, v in found.items()}
+    assert not explanation_figures.faithfulness(bare).axes
+
+
+@pytest.mark.parametrize(
+    ("better", "said"), [(-1, ": lower is better"), (0, ""), (1, ": higher is better")]
+)
+def test_what_a_curve_is_stands_in_the_results(found, better, said):
+    """Of a score that the package does not have; its points at unequal distances."""
+    count = found["gradient"].curves["lerf"].shape[1]
+    places = np.arange(count) ** 2 / 100
+    facts = found["gradient"].entries["scores"]["lerf"] | {
+        "better": better, "title": "my curve", "axis": "my axis", "output": "", "positions": [*places],
+    }  # fmt: skip
+    own = {
+        name: dataclasses.replace(
+            one,
+            scores={"mine": one.scores["lerf"]},
+            curves={"mine": one.curves["lerf"]},
+            entries=one.entries | {"scores": {"mine": facts}},
+        )
+        for name, one in found.items()
+    }
+    (panel,) = explanation_figures.faithfulness(own, replicates=5).axes
+    assert panel.get_title() == f"my curve{said}"
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("my axis", "output of the class")
+    np.testing.assert_allclose(panel.lines[0].get_xdata(), places)
+    legend = [text.get_text() for text in panel.get_legend().get_texts()]
+    areas = [float(text.split()[-1]) for text in legend]
+    assert areas == sorted(areas, reverse=better > 0)
 
 
 def test_gallery():

@@ -19,8 +19,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.attribution import METHODS
 from mixaug_jax.core import checks
-from mixaug_jax.draw import explanation_figures
-from mixaug_jax.explain import evaluation, job, regions, running
+from mixaug_jax.explain import evaluation, regions, running
 from mixaug_jax.scores import SCORES
 from mixaug_jax.stages import explain
 
@@ -351,42 +350,6 @@ def test_a_folder_with_boxes_from_files(tmp_path, workdir, monkeypatch):
     np.testing.assert_allclose(heads.scores["mass_accuracy"], [expected] * 4, rtol=1e-5)
     files = mixaug_jax.evaluate(net, regions.add_boxes(source, tmp_path / "boxes.csv"), **wanted)
     np.testing.assert_allclose(files["center"].scores["mass_accuracy"], [expected] * 4, rtol=1e-5)
-
-
-def test_figures(workdir, monkeypatch):
-    """They are drawn of maps that say nothing and images without a region, too."""
-    net = mixaug_jax.load(workdir)
-    found = mixaug_jax.evaluate(
-        net,
-        boxed(),
-        methods=("gradient",),
-        scores=("pointing_game", "lerf"),
-        options=job.Options(max_images=3),
-        devices=jax.devices()[:1],
-    )
-    heat = found["gradient"].heat.copy()
-    heat[0], heat[1] = 0, np.nan
-    found["gradient"] = dataclasses.replace(found["gradient"], heat=heat)
-    examples = running.load_examples(
-        net, boxed(), running.finder(net, boxed(), "true", "auto"), max_images=3
-    )
-    figure = explanation_figures.overlays(found, examples, boxed(), net.preprocess)
-    assert len(figure.axes) == 3 * 5
-    words = [text.get_text() for panel in figure.axes for text in panel.texts]
-    assert words == ["nothing", "nothing"]
-    figure = explanation_figures.faithfulness(found)
-    (panel,) = figure.axes
-    assert panel.get_title() == "LeRF area: higher is better"
-    assert len(panel.lines) == 4
-    legend = [text.get_text() for text in panel.get_legend().get_texts()]
-    areas = [float(text.split()[-1]) for text in legend]
-    assert areas == sorted(areas, reverse=True)
-    colors = {line.get_label().split()[0]: line.get_color() for line in panel.lines}
-    assert len({colors[control] for control in CONTROLS}) == 1
-    assert colors["gradient"] not in {colors[control] for control in CONTROLS}
-    assert not explanation_figures.faithfulness(
-        {k: dataclasses.replace(v, curves={}) for k, v in found.items()}
-    ).axes
 
 
 def test_command_line(tmp_path):

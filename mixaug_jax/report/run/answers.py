@@ -66,6 +66,7 @@ def concepts(result: Dissection) -> str:
         text += f"; with label maps shuffled against the images, chance gives {found['null_mean']:g} ({ends})"
     if found["random"] != "":
         text += f"; the same network with random weights has {found['random']}"
+    # Against the largest shuffle, not their mean: a result has to clear all of them.
     if found["null_max"] != "" and found["count"] <= found["null_max"]:
         text += ". A number that chance reaches too says nothing about concepts"
     return text + "."

@@ -35,6 +35,7 @@ def make(workdir: pathlib.Path, folder: pathlib.Path) -> str:
         answers.accuracy(config, lines, shown.held_out if shown else 0),
         *filter(None, [problem]),
     ]
+    # The deepest layer speaks for the run; the others have their place in the section.
     said += [answers.concepts(found) for found in list(results.values())[-1:]]
     entries = _entries(source)
     said += answers.explanations(scores, entries)
@@ -146,6 +147,7 @@ def _curves_alt(lines):
 def _dissections(workdir):
     """The latest dissection by layer, in the network's order; and sentences about files that cannot be read."""
     folder = found_files.latest(workdir / "dissection", "counts.csv")
+    # counts.csv has the network's order; file names would put layer10 before layer2.
     layers = dict.fromkeys(str(row["layer"]) for row in files.read_csv(folder / "counts.csv"))
     found, unread = {}, []
     for layer in layers:
@@ -240,6 +242,7 @@ _COUNTED = ("unique", "shuffled", "random weights", "resampled images")
 
 def _count_row(row):
     shuffled = Interval(row["unique_null_mean"], row["unique_null_min"], row["unique_null_max"])
+    # Against "", not by truth: a bound of 0 is a number to show.
     resampled = f"{row['unique_low']} to {row['unique_high']}" if row["unique_low"] != "" else ""
     return (str(row["layer"]), row["iou_threshold"], row["category"], row["unique"], shuffled,
             row["unique_random"], resampled, row["detectors"])  # fmt: skip
@@ -263,6 +266,7 @@ def _asked(config, results, source, scores):
         options = next(iter(results.values())).settings["options"]
         given |= {f"dissect.{key}": value for key, value in options.items()}
     methods = dict.fromkeys(row["method"] for row in scores if row["kind"] == "method")
+    # One call of the stage made all of them, so any file knows what it was asked.
     for method in list(methods)[:1]:
         with contextlib.suppress(ValueError):  # a result that is not there, or damaged
             made = explained.load(source / f"{method}.npz").settings
@@ -270,6 +274,7 @@ def _asked(config, results, source, scores):
             given |= {f"explain.{key}": made[key] for key in ("split", "label")}
             given["explain.max_images"] = made["images"]
     had = config_lib.flatten(config.to_dict())
+    # Results went through JSON, whose lists never equal the config's tuples.
     given = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
     return {key: value for key, value in given.items() if key in had and had[key] != value}
 
@@ -321,6 +326,7 @@ def score_table(scores: list[dict], facts: dict[str, dict]) -> Table:
     methods = {row["method"]: row["kind"] for row in scores}
     rows = [(m, kind, *(cells.get((m, name)) for name in names)) for m, kind in methods.items()]
     smaller = [_plain(name) for name in names if facts.get(name, {}).get("better", 0) < 0]
+    # At most: scores of alignment leave out images without a region.
     caption = (
         f"Scores of every explanation, means over at most {max(row['images'] for row in scores)} images, with "
         f"{100 * LEVEL:g} % intervals by bootstrap over images. Controls know nothing of the network."

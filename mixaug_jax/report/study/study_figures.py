@@ -51,6 +51,7 @@ def differences(study: Study, measures: tuple[int, ...]) -> Figure:
             panel.set_title(textwrap.fill(title(study.measures[m]), 46), fontsize=9)
             panel.set_xlabel(_side(study.measures[m].better), fontsize=8)
             panel.set_yticks(range(count), [comparison(pair) for pair in study.comparisons])
+            # Inverted, so that the first comparison comes at the top.
             panel.set_ylim(count - 0.5, -0.5)
             panel.tick_params(axis="y", length=0)
             panel.xaxis.set_major_locator(MaxNLocator(nbins=5))
@@ -67,6 +68,7 @@ def _difference(panel, study, m, p):
     one, other = (study.values[study.augmentations.index(n), :, m] for n in (name, reference))
     single = one - other
     low, high = study.difference_interval[p, m]
+    # A single seed without replicates over images has no interval.
     if math.isfinite(low):
         panel.hlines(p, low, high, color=shade, linewidth=2)
     panel.scatter(single, np.full(len(single), p + 0.22), s=7, color=FAINT, linewidth=0, zorder=3)
@@ -143,6 +145,7 @@ def cross_deletion(study: Study) -> Figure:
     """
     found = study.cross_deletion
     models = max((cross.models for cross in found.values()), key=len)
+    # Only seeds that have every model can be averaged cell by cell.
     whole = [cross.relative for cross in found.values() if cross.models == models]
     sources = next(cross.sources for cross in found.values() if cross.models == models)
     shown = [(f"seed {seed}", c.models, c.sources, c.relative) for seed, c in found.items()]
@@ -156,6 +159,7 @@ def cross_deletion(study: Study) -> Figure:
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         every = np.concatenate([matrix.ravel() for *_, matrix in shown])
         every = every[np.isfinite(every)]  # no output is left even in random order: infinite
+        # One scale for all panels, which always includes 1, the random order.
         ends = {"vmin": every.min(initial=1), "vmax": every.max(initial=1)}
         for panel, (name, models, sources, matrix) in zip(panels, shown, strict=False):
             picture = panel.imshow(matrix, cmap="cividis", aspect="auto", **ends)

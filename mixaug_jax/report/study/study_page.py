@@ -53,6 +53,7 @@ def _what(study, configs, shown) -> str:
         return "No run has any result yet."
 
     def several(name: Callable):
+        # All have the same as a rule; where they do not, a reader has to know.
         return ", ".join(dict.fromkeys(map(name, found)))
 
     sets = several(lambda config: config.data.name)
@@ -127,6 +128,7 @@ def _reports(study, folder) -> dict[tuple[str, int], Link]:
     for (name, seed), where in study.workdirs.items():
         report = pathlib.Path(where) / "report" / "report.html"
         if report.exists():
+            # Relative, so that links survive when the study's folder is moved.
             found[name, seed] = Link(f"{name} {seed}", os.path.relpath(report, folder))
     return found
 
@@ -261,6 +263,7 @@ def _changed(configs):
     found = {}
     for name, config in configs.items():
         for key, value, default in provenance.differences(config):
+            # The seed differs within every augmentation, and so tells none from another.
             if key != "seed":
                 row = key, provenance.plain(value), provenance.plain(default)
                 found.setdefault(row, []).append(name)
@@ -285,6 +288,7 @@ def _versions(study):
     for (name, seed), where in study.workdirs.items():
         path = pathlib.Path(where) / "versions.json"
         if path.exists():
+            # As text it can be a key, under which runs of the same versions meet.
             text = json.dumps(json.loads(path.read_text(encoding="utf-8")))
             found.setdefault(text, []).append((f"{name} seed {seed}", pathlib.Path(where)))
     parts = provenance.versions(next(iter(found.values()))[0][1]) if found else []
