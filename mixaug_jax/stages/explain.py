@@ -172,7 +172,8 @@ def _explain_step(config, net, dataset, folder, step, required):
             )
             save(results[name], path)
     _write(config, results, job, folder)
-    _draw(config, results, examples, dataset, net.preprocess, folder, again)
+    if again or not _drawn(folder):
+        _draw(config, results, examples, dataset, net.preprocess, folder)
     done = "written to" if again else "already there:"
     say.line(
         f"{done} {folder}: {', '.join(f'{m}.npz' for m in results)}, scores.csv, curves and overlays as "
@@ -259,15 +260,18 @@ def _write(config, results, job, folder):
     say.line(summary(results))
 
 
-def _draw(config, results, examples, dataset, preprocess, folder, again):
-    """The figures, where they are missing or something is new."""
+def _drawn(folder):
+    return all(
+        (folder / f"{n}{e}").exists() for n in ("curves", "overlays") for e in (".png", ".svg")
+    )
+
+
+def _draw(config, results, examples, dataset, preprocess, folder):
     a = config.explain
-    files = [folder / f"{name}{e}" for name in ("curves", "overlays") for e in (".png", ".svg")]
-    if again or not all(file.exists() for file in files):
-        figure = explanation_figures.faithfulness(results, replicates=a.replicates, seed=a.seed)
-        save_figure(figure, folder / "curves")
-        figure = explanation_figures.overlays(results, examples, dataset, preprocess)
-        save_figure(figure, folder / "overlays")
+    figure = explanation_figures.faithfulness(results, replicates=a.replicates, seed=a.seed)
+    save_figure(figure, folder / "curves")
+    figure = explanation_figures.overlays(results, examples, dataset, preprocess)
+    save_figure(figure, folder / "overlays")
 
 
 STAGE = Stage(run, check, "explains images and scores the explanations", keys=("explain.",))

@@ -114,9 +114,11 @@ def test_logits(net, arrays):
     close(ours[:2], arrays["f64_logits"], 1e-6)
 
 
-@pytest.mark.parametrize("layer", ["relu1", "relu3", "relu4"])
-def test_activations(net, arrays, layer):
-    expected = arrays[f"act_{layer}"]
+@pytest.mark.parametrize(
+    ("layer", "before"), [("relu1", "bn1"), ("relu3", "add"), ("relu4", "bn4")]
+)
+def test_activations(net, arrays, layer, before):
+    expected = np.maximum(arrays[f"act_{before}"], 0)
     close(features(net, arrays["x"], layer)[: len(expected)], expected, 1e-6)
     close(net.between(features(net, arrays["x"], layer), layer), arrays["logits"], 1e-6)
 
@@ -143,18 +145,21 @@ def test_activations_inside_layers(net, arrays):
     (bn1,), (bn3, pool1), (add,), (bn4,) = (seen[k] for k in ("relu1", "add", "relu3", "relu4"))
     found = {"bn1": bn1, "pool1": pool1, "bn3": bn3, "add": add, "bn4": bn4}
     for name, ours in found.items():
-        close(ours, arrays[f"act_{name}"], 1e-6)
+        expected = arrays[f"act_{name}"]
+        close(ours[: len(expected)], expected, 1e-6)
 
 
 def test_gradient(net, arrays):
-    close(back(net, arrays["x"], arrays["target"], jnp.ones(8)), arrays["grad"])
+    seed = np.ones(len(arrays["x"]), np.float32)
+    close(back(net, arrays["x"], arrays["target"], seed), arrays["grad"])
 
 
 @pytest.mark.parametrize(
     ("name", "act"), [("guided_backprop", guided_act), ("deconvnet", deconvnet_act)]
 )
 def test_act_rules(net, arrays, name, act):
-    ours = back(net.with_rules(act=act), arrays["x"], arrays["target"], jnp.ones(8))
+    seed = np.ones(len(arrays["x"]), np.float32)
+    ours = back(net.with_rules(act=act), arrays["x"], arrays["target"], seed)
     close(ours, arrays[name])
 
 
@@ -163,7 +168,7 @@ def test_act_rules(net, arrays, name, act):
 )
 def test_relevance_rules(net, arrays, name, affine):
     ruled = net.with_rules(affine=affine, act=pass_act, add=share_add, pool=share_pool)
-    seed = arrays["logits"][np.arange(8), arrays["target"]]
+    seed = arrays["logits"][np.arange(len(arrays["x"])), arrays["target"]]
     close(back(ruled, arrays["x"], arrays["target"], seed), arrays[f"lrp_zennit_{name}"])
 
 
