@@ -120,15 +120,20 @@ def _next(asked, config):
     """The command that trains another augmentation in the same way."""
     name, colon, data = asked.config.partition(":")
     other = "cutmix" if config.mix.name == "none" else "baseline"
-    if name.endswith(".py") and opening.name_of(name) in opening.shipped():
-        other = str(pathlib.Path(name).with_name(f"{other}.py"))
-    kept = [text for text in asked.overrides if not text.startswith("mix.")]
-    flags = [
-        f"--config={other}{colon}{data or (config.data.name if not colon else '')}".rstrip(":")
-    ]
+    changes = [text for text in asked.overrides if not text.startswith("mix.")]
+    beside = pathlib.Path(name).with_name(f"{other}.py")
+    if name in opening.shipped():
+        config_flag = f"{other}{colon}{data}"
+    elif opening.name_of(name) in opening.shipped() and beside.exists():
+        config_flag = f"{beside}{colon}{data}"
+    else:
+        # A file of the user's own, which may bring its own data: all but the mixing stays.
+        config_flag = asked.config
+        changes.append(f"mix.name={'none' if other == 'baseline' else other}")
+    flags = [f"--config={config_flag}"]
     if asked.workdir:
-        flags.append(f"--workdir={asked.workdir}-{opening.name_of(other)}")
-    return shlex.join(["mixaug", *flags, *(f"--config.{text}" for text in kept)])
+        flags.append(f"--workdir={asked.workdir}-{other}")
+    return shlex.join(["mixaug", *flags, *(f"--config.{text}" for text in changes)])
 
 
 def _clean(words: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ command, settings or data that cannot work, 3 when the loss was not finite, 4 wh
 (everything is saved; the same command goes on).
 """
 
+import os
 import sys
 
 from absl import logging
@@ -33,7 +34,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         asked = command.read(sys.argv[1:] if argv is None else argv)
         say.set_verbosity(asked.verbosity)
-        return command.run(asked)
+        code = command.run(asked)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever reads has enough, as `head` does; Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except tuple(EXIT) as error:
         say.error(" ".join(str(error).split()))
         return next(code for kind, code in EXIT.items() if isinstance(error, kind))

@@ -1,10 +1,14 @@
 """The command line: one clear sentence and an exit code for what cannot work."""
 
 import pathlib
+import shlex
 import subprocess
 import sys
 
 import pytest
+
+from mixaug_jax import command as command_line
+from mixaug_jax.config import opening
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -54,3 +58,49 @@ def test_every_config_file_takes_every_data_set():
         assert scope["get_config"]() == get_config(name, "scenes")
         for data in ("cifar10", "cifar100", "imagenet2012", "folder"):
             assert scope["get_config"](data) == get_config(name, data)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--config=cutmix"], "mixaug --config=baseline"),
+        (
+            [
+                "--config=configs/cutmix.py",
+                "--workdir=a b",
+                "--config.mix.alpha=0.5",
+                "--config.seed=3",
+            ],
+            "mixaug --config=configs/baseline.py '--workdir=a b-baseline' --config.seed=3",
+        ),
+        (["--config=baseline:scenes"], "mixaug --config=cutmix:scenes"),
+    ],
+)
+def test_the_next_line_is_a_command_that_opens(words, line, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    asked = command_line.read(words)
+    found = command_line._next(asked, opening.open_config(asked.config))
+    assert found == line
+    again = command_line.read(shlex.split(found)[1:])
+    assert opening.open_config(again.config).mix.name != opening.open_config(asked.config).mix.name
+
+
+def test_the_next_line_keeps_a_config_of_ones_own(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import mixaug_jax\n\n\ndef get_config():\n    return mixaug_jax.get_config('mixup', 'scenes')\n"
+    )
+    asked = command_line.read([f"--config={path}"])
+    found = command_line._next(asked, opening.open_config(asked.config))
+    assert found == f"mixaug --config={path} --config.mix.name=none"
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    """As `mixaug -h | head -1`."""
+    words = [sys.executable, "-m", "mixaug_jax", "-h"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 0

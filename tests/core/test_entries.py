@@ -5,6 +5,7 @@ import functools
 import hashlib
 import importlib.util
 
+import numpy as np
 import pytest
 
 from mixaug_jax.attribution import METHODS, Method
@@ -35,7 +36,8 @@ def test_a_signature_says_what_is_given_filled_in_and_told(entry):
     }  # fmt: skip
     assert entries.options(entry) == {"gain": 2.0, "layer": ""}
     assert entries.name_of(entry) == "mine"
-    assert entry("net", 3.0, 0, gain=5.0) == 15
+    image = np.full((2, 2, 3), 3, np.float32)
+    np.testing.assert_array_equal(entry("net", image, 0, gain=5.0), 5 * image)
 
 
 @pytest.mark.parametrize("name", entries.FILLED_IN + entries.DRAWN)
