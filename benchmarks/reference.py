@@ -72,8 +72,7 @@ def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
                 arrays = {k: v for k, v in file.items() if k not in ("settings", "versions")}
             found |= {f"{name}:{k}": v for k, v in arrays.items()}
         elif path.suffix == ".csv" and "report" not in path.parts:
-            rows = list(csv.reader(path.read_text().splitlines()))
-            found |= {f"{name}:{k}": np.array(row) for k, row in enumerate(rows)}
+            found |= {f"{name}:{k}": v for k, v in _rows(path).items()}
         elif path.name == "metrics.jsonl":
             for line in map(json.loads, path.read_text().splitlines()):
                 step = line.pop("step")
@@ -83,7 +82,29 @@ def read(folder: pathlib.Path) -> dict[str, np.ndarray]:
     return {k: v for k, v in found.items() if not k.endswith(("images_per_second", "data_wait"))}
 
 
+def _rows(path):
+    """The numbers of a table, by the words of their row and by their column, whatever the order of rows is."""
+    header, *rows = csv.reader(path.read_text().splitlines())
+    found = {}
+    for row in rows:
+        numbers = {}
+        words = []
+        for column, cell in zip(header, row, strict=True):
+            try:
+                numbers[column] = np.array(float(cell))
+            except ValueError:
+                words.append(cell)
+        place = "/".join(words)
+        number = next(k for k in range(len(rows)) if (place, k) not in found)
+        found |= {(place, number): numbers}
+    return {
+        f"{place}:{k}:{column}": v for (place, k), row in found.items() for column, v in row.items()
+    }
+
+
 def _checkpoint(path):
+    # A checkpoint is read on as many devices as wrote it, which is settled before JAX is imported.
+    os.environ.setdefault("XLA_FLAGS", DEVICES)
     import jax
     import orbax.checkpoint as ocp
 

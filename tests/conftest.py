@@ -35,9 +35,10 @@ GOLDEN = pathlib.Path(DATA, "golden") if DATA else ROOT / "tests" / "data" / "go
 @pytest.fixture
 def unchecked():
     """For bad input that the package has a sentence for, which the checks of types would forestall."""
+    before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="session")

@@ -188,10 +188,14 @@ def _able(net, dataset, find, job, reference, left_out):
         try:
             check(net, dataset, *given, reference)
         except checks.UnsupportedError as error:
-            left_out(name, error)
+            if name:
+                left_out(name, error)
             return False
         return True
 
+    # Most networks can do everything, which is one trace of each program; only else is the culprit looked for.
+    if able("", run_lib.check, find, job):
+        return job
     # Without scores, so that what a score refuses does not cost a method its place.
     alone = dataclasses.replace(job, scores={})
     methods = {n: m for n, m in job.methods.items() if able(n, run_lib.check_method, n, alone)}

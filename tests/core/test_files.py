@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import types
 import zipfile
 
@@ -78,16 +79,20 @@ def holder(tmp_path):
 
 
 def test_a_lock_waits_for_its_holder_and_is_freed_by_its_end(tmp_path, holder, monkeypatch):
-    said = []
+    happened = []
 
-    def speak(text):
-        said.append(text)
+    def kill():
+        happened.append("killed")
         holder.send_signal(signal.SIGKILL)
 
+    def speak(text):
+        happened.append(text)
+        threading.Timer(0.2, kill).start()
+
     monkeypatch.setattr(files.say, "line", speak)
-    with files.lock(tmp_path / "lock", "waiting for another process"):
-        assert said == ["waiting for another process"]
-        assert holder.wait() == -signal.SIGKILL
+    with files.lock(tmp_path / "lock", "waiting"):
+        assert happened == ["waiting", "killed"]
+    assert holder.wait() == -signal.SIGKILL
 
 
 def test_a_free_lock_says_nothing_and_can_be_taken_again(tmp_path, capsys):

@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import select
 import sys
 import termios
 
@@ -108,13 +109,12 @@ def terminal():
     """A pseudo-terminal to write to, and a function that tells what has been written."""
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (24, 80))
-    os.set_blocking(master, False)
 
     def written():
-        try:
-            return os.read(master, 1 << 16).decode()
-        except BlockingIOError:
-            return ""
+        found = b""
+        while select.select([master], [], [], 0.1)[0]:  # it comes through in pieces
+            found += os.read(master, 1 << 16)
+        return found.decode()
 
     with os.fdopen(slave, "w", encoding="utf-8") as stream:
         yield stream, written

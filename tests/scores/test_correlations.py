@@ -207,6 +207,21 @@ def test_chunks_and_batches_agree(name):
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("name", "share"), [("sensitivity_n", 1), ("infidelity", 1 / 3)])
+def test_channels_of_an_attribution(name, share):
+    """Their sum counts: for infidelity, whose plain map holds for each channel, where all are replaced alike."""
+    net, images = random_net()
+    image = np.repeat(np.asarray(images[0, ..., :1]), 3, axis=-1)
+    attribution = np.random.default_rng(0).normal(size=image.shape).astype(np.float32)
+    options = {"samples": 9, "window": 3} | ({"n": 4} if name == "sensitivity_n" else {})
+    each, plain, one = (
+        np.asarray(SCORES[name](phi, net, image, 1, **options))
+        for phi in (attribution, share * attribution.sum(-1), attribution[..., 0])
+    )
+    near(plain, each, 1e-4 * np.abs(each))
+    assert np.abs(one - each) > 1e-2 * np.abs(each)
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 5), (2, 12), (0, 3, 4)])
 def test_pooled_pairs_have_one_shape(shape):
     sums = np.ones((2, 3, 4) if shape[0] else shape)
