@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from mixaug_jax import config as config_lib
-from mixaug_jax.config import keys
+from mixaug_jax.config import brought, keys
 from mixaug_jax.draw import page
 
 
@@ -24,7 +24,7 @@ def command(
       workdir: where it went.
       asked: settings by key, "dissect.q", of later stages that were run with others than config's.
     """
-    flags = [f"--config=configs/{_method(config)}.py:{config.data.name}", f"--workdir={workdir}"]
+    flags = [f"--config={_source(config)}", f"--workdir={workdir}"]
     changed = {key: value for key, value, _ in differences(config)} | (asked or {})
     flags += [f"--config.{key}={value}" for key, value in changed.items()]
     return shell("python -m mixaug_jax.main", flags)
@@ -96,7 +96,19 @@ def versions(workdir: pathlib.Path) -> list[str]:
 
 
 def _method(config) -> str:
-    return "baseline" if config.mix.name == "none" else config.mix.name
+    """The recipe that a run's settings start from; mixers that were brought have none."""
+    mine = {
+        name for note in brought.read(config).values() for name in note["entries"].get("MIXERS", {})
+    }
+    return "baseline" if config.mix.name in {"none", *mine} else config.mix.name
+
+
+def _source(config) -> str:
+    """What --config says: the file that brings what no recipe has, or a config of the package."""
+    for file, note in brought.read(config).items():
+        if note["entries"].keys() & {"MIXERS", "SOURCES"}:
+            return file
+    return f"configs/{_method(config)}.py:{config.data.name}"
 
 
 def _defaults(config):
