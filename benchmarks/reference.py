@@ -1,8 +1,8 @@
 """A small run of everything, to see what a change of the code changes: python -m benchmarks.reference make FOLDER
 
-`make` trains, dissects, explains and occludes two networks at 32 px on two virtual devices, and makes a study of two, in about
-five minutes on 2 cores. `compare OLD NEW` lists each array and each number of two such folders that is not the same: the same
-code on the same machine gives the same bits.
+`make` trains, dissects, explains and occludes two networks at 32 px on two virtual devices, and makes a study of two, in a
+quarter of an hour on 2 cores. `compare OLD NEW` lists each array and each number of two such folders that is not the same:
+the same code on the same machine gives the same bits.
 """
 
 import csv
