@@ -171,3 +171,9 @@ def source(size=12):
 
     names = (("none", "none"), ("even", "object"), ("odd", "object"))
     return Source(read, size, tuple(f"class {k}" for k in range(CLASSES)), names)
+
+
+def close(actual, expected, tolerance=1e-5):
+    """Within `tolerance` of the largest expected value, everywhere, and of the same shape."""
+    assert np.shape(actual) == np.shape(expected)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())
