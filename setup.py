@@ -25,7 +25,7 @@ setuptools.setup(
     package_data={
         "mixaug_jax": ["py.typed"],
         "mixaug_jax.models": ["*.json"],
-        "mixaug_jax.draw": ["*.css", "*.js"],
+        "mixaug_jax.draw": ["*.css", "*.js", "templates/*"],
     },
     python_requires=">=3.11",
     install_requires=[
@@ -46,6 +46,9 @@ setuptools.setup(
         "matplotlib",
         "tqdm",
         "jaxtyping>=0.3",
+        "jinja2",
+        "safetensors",
+        "soundfile",
     ],
     extras_require={
         "test": [

@@ -8,14 +8,10 @@ import time
 from collections.abc import Sequence
 
 from mixaug_jax.config import brought, keys, opening
-from mixaug_jax.core import checks, say
+from mixaug_jax.core import checks, entries, say
 
 _ENTRIES = {"mixers": "MIXERS", "methods": "METHODS", "scores": "SCORES", "models": "MODELS", "data": "SOURCES"}  # fmt: skip
-_CACHES = (
-    "compiled",
-    "profile",
-    "dissection/cache",
-)  # of a working directory, made again when needed
+_CACHES = ("compiled", "dissection/cache", "dissection/*/cache")  # made again when needed
 
 
 class _Parser(argparse.ArgumentParser):
@@ -111,8 +107,10 @@ def run(asked: argparse.Namespace) -> int:
     pipeline.run(config, workdir, asked.stage, checkpoint=asked.checkpoint, code=asked.code)
     say.line(f"done in {say.duration(time.monotonic() - began)}")
     if asked.stage == "all" and not config.stages:
-        say.line(f"next: open {workdir}/report/report.html, or compare with another augmentation:")
-        say.line(f"  {_next(asked, config)}")
+        other = "" if config.weights else ", or compare with another augmentation:"
+        say.line(f"next: open {workdir}/report/report.html{other}")
+        if other:
+            say.line(f"  {_next(asked, config)}")
     return 0
 
 
@@ -152,10 +150,9 @@ def _clean(words: Sequence[str]) -> int:
         )
     freed = 0
     for folder in [workdir, *(p.parent for p in workdir.glob("*/*/config.json"))]:
-        for name in _CACHES:
-            files = [p for p in (folder / name).rglob("*") if p.is_file()]
-            freed += sum(p.stat().st_size for p in files)
-            shutil.rmtree(folder / name, ignore_errors=True)
+        for cache in [found for name in _CACHES for found in folder.glob(name)]:
+            freed += sum(p.stat().st_size for p in cache.rglob("*") if p.is_file())
+            shutil.rmtree(cache, ignore_errors=True)
     say.result(f"{freed / 2**20:.1f} MiB freed in {workdir}")
     return 0
 
@@ -188,6 +185,6 @@ def _entries(table):
     """The names of entries, each with the first line of what it says of itself."""
     lines = []
     for name, entry in table.items():
-        said = (getattr(entry, "f", entry).__doc__ or "").strip().split("\n")[0]
+        said = (entries.function_of(entry).__doc__ or "").strip().split("\n")[0]
         lines.append(f"{name:26}{said}"[:120].rstrip())
     return "\n".join(lines)

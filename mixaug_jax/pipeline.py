@@ -62,7 +62,8 @@ def run(
       training.Interrupted: SIGTERM came; everything is saved.
       MemoryError, OSError: memory or disk ran out.
     """
-    if (pathlib.Path(workdir) / "config.json").exists():
+    workdir = pathlib.Path(workdir).absolute()  # a stage of a user's own is given a path, too
+    if (workdir / "config.json").exists():
         brought.bring(brought.read(config_lib.read(workdir)), workdir, code)
     names = _names(config, stage)
     # What cannot work is said before a training, not after it; a network that is there already each stage asks itself.

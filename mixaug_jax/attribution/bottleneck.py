@@ -125,7 +125,7 @@ def fit_bottleneck(
     paper = options.variant == "paper"
 
     # What the noise is added to, standardized: mean 0 and deviation 1 are those of the noise.
-    layer = map_layer(net, image, options.layer, DEPTH)
+    layer = _map_layer(net, image, options.layer)
     features = net.features(image[None], layer)[0]
     mean, std, active = _checked_stats(stats, features.shape)
     draw, samples = _noise(options, features.shape)
@@ -226,7 +226,8 @@ def iba_statistics(
         if images.shape[1:] != shape[1:] or len(images) > shape[0]:
             got = f"{list(images.shape)} after {list(shape)}"
             raise ValueError(f"batches must be of one size, none larger than the first; got {got}")
-        layer = map_layer(net, jnp.asarray(images[0]), layer, DEPTH)
+        if not moments[0]:  # the first batch tells the layer of all
+            layer = _map_layer(net, images[0], layer)
         filled = np.zeros(shape, np.float32)  # one shape, so one compile
         filled[: len(images)] = images
         mean, spread, live = jax.device_get(_batch_moments(net, filled, len(images), layer))
@@ -245,6 +246,18 @@ def iba_statistics(
         std = np.sqrt(np.maximum(squares, 1e-5) / np.maximum(nonzero, 1))
         stats = np.zeros_like(mean), std, np.ones_like(mean)
     return tuple(np.float32(s) for s in stats)
+
+
+def _map_layer(net, image, layer):
+    """The layer of the bottleneck, whose features are maps as they are."""
+    layer = map_layer(net, image, layer, DEPTH)
+    batch = jax.ShapeDtypeStruct((1, *image.shape), jnp.float32)
+    features = jax.eval_shape(lambda net, x: net.features(x, layer), net, batch)
+    if features.ndim != 4:
+        raise checks.UnsupportedError(
+            f"iba adds noise to maps [h,w,K]; layer {layer!r} of {net.name} gives {list(features.shape[1:])}"
+        )
+    return layer
 
 
 @functools.partial(jax.jit, static_argnames="layer")

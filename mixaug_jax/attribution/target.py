@@ -95,12 +95,7 @@ def map_shapes(net: Any, image: Any) -> dict[str, tuple[int, int, int]]:
     Raises:
       ValueError: for a network without maps.
     """
-    batch = jax.ShapeDtypeStruct((1, *image.shape), jnp.float32)
-
-    def maps(net: Net, x: Images) -> dict:
-        return {layer: net.maps(layer, h) for layer, h in net.capture(x, net.layers).items()}
-
-    found = jax.eval_shape(maps, net, batch)
+    found = jax.eval_shape(_maps, net, jax.ShapeDtypeStruct((1, *image.shape), jnp.float32))
     # In the network's order, which the dict from JAX does not have.
     shapes = {layer: found[layer].shape[1:] for layer in net.layers if found[layer].ndim == 4}
     if not shapes:
@@ -108,6 +103,10 @@ def map_shapes(net: Any, image: Any) -> dict[str, tuple[int, int, int]]:
             f"no layer of the network gives a map [h,w,K]; it has {', '.join(net.layers)}"
         )
     return shapes
+
+
+def _maps(net, x):  # not within `map_shapes`, so that JAX knows it again and traces once
+    return {layer: net.maps(layer, h) for layer, h in net.capture(x, net.layers).items()}
 
 
 def map_layers(net: Any, image: Any) -> tuple[str, ...]:

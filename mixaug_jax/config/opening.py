@@ -1,6 +1,7 @@
 """From what a user types to settings: `cutmix`, `cutmix:folder`, `configs/cutmix.py:folder`, `mine.py`."""
 
 import difflib
+import inspect
 import pathlib
 from collections.abc import Sequence
 
@@ -58,6 +59,8 @@ def open_config(source: str, overrides: Sequence[str] = ()) -> ml_collections.Co
         raise ValueError(f"{path} is no Python: {error.msg} in line {error.lineno}") from error
     if not hasattr(module, "get_config"):
         raise ValueError(f"{path} is no config: it has no function get_config")
+    if colon and not inspect.signature(module.get_config).parameters:
+        raise ValueError(f"{path} takes no data set: write --config={name}")
     config = module.get_config(data) if colon else module.get_config()
     return with_overrides(config, overrides)
 

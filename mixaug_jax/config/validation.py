@@ -103,9 +103,10 @@ def _check_training(config):
 def check_layers(config: ml_collections.ConfigDict) -> None:
     """Raises ValueError for a layer that the network which is to be trained does not have."""
     named = {"dissect.layers": config.dissect.layers, "explain.layer": (config.explain.layer,)}
-    for key, layers in named.items():
-        for layer in filter(None, layers):
-            checks.choice(key, layer, build.layer_names(config))
+    asked = [(key, layer) for key, layers in named.items() for layer in layers if layer]
+    known = build.layer_names(config) if asked else ()
+    for key, layer in asked:
+        checks.choice(key, layer, known)
 
 
 def _check_occlude(config):

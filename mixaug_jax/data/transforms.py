@@ -203,7 +203,7 @@ def _resize(example, rows, cols):
         return example
     resized = dict(example, image=_resize_image(example["image"], rows, cols))
     if "concepts" in example:
-        nearest_row, nearest_col = _nearest(height, rows), _nearest(width, cols)
+        nearest_row, nearest_col = nearest(height, rows), nearest(width, cols)
         resized["concepts"] = example["concepts"][nearest_row[:, None], nearest_col]
     if "boxes" in example:
         factor = [rows / height, cols / width] * 2
@@ -211,8 +211,8 @@ def _resize(example, rows, cols):
     return resized
 
 
-def _nearest(old, new):
-    """For each of `new` pixels the one of `old` pixels that holds its center, in integers."""
+def nearest(old: int, new: int) -> np.ndarray:
+    """int [new]: for each of `new` pixels along a side the one of `old` pixels that holds its center."""
     return (2 * np.arange(new) + 1) * old // (2 * new)
 
 

@@ -65,7 +65,7 @@ def dissect_arrays(
     unknown = np.zeros(units, np.float32) if thresholds is None else np.asarray(thresholds)
     tables.check(activations, unknown, segmentation, len(names), vocabulary.category)
     # As a data set of the images in their order, whose label maps were made before.
-    options = dataclasses.replace(options, random_baseline=False)
+    options = dataclasses.replace(options, random_baseline=False, precision=Options.precision)
     indices = np.arange(images)
     labels = concepts.LabelMaps(segmentation, indices, vocabulary, _labels(segmentation, names))
     found = measure(Layer(activations, labels, options, layer, walk.local(devices)), thresholds)

@@ -17,6 +17,7 @@ import numpy as np
 import PIL.Image
 
 from mixaug_jax.core.types import Path
+from mixaug_jax.data import transforms
 from mixaug_jax.data.images import decode_rgb
 from mixaug_jax.data.source import Source
 from mixaug_jax.dissection.concepts import NONE
@@ -60,7 +61,7 @@ def open_broden(folder: Path, side: int, *, split: str = "") -> Source:
             image = image.resize((side, side), PIL.Image.Resampling.BILINEAR)
         # Label maps may be smaller than their image: the nearest pixel of each goes to the square.
         size = int(row["sh"]), int(row["sw"])
-        near_row, near_column = ((2 * np.arange(side) + 1) * n // (2 * side) for n in size)
+        near_row, near_column = (transforms.nearest(n, side) for n in size)
         concepts = np.zeros((side, side, slots), np.uint16)
         for slot, layer in enumerate(layers[i]):
             if layer.isdigit():  # of the whole image, as a scene's

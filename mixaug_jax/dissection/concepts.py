@@ -164,7 +164,7 @@ def make_label_maps(
     Args:
       dataset: examples with image and concepts, and `concept_names`; examples without concepts are
         left out.
-      preprocess: the network's, see `seen_part`.
+      preprocess: the network's, see `transforms.seen_part`.
       folder: where the folders of label maps are.
       size: side [pixels] of the maps, sampled at the nearest pixel; 0: see `default_size`.
       max_images: at most so many, spread evenly over the data set; 0: all.
@@ -262,10 +262,7 @@ def _write_maps(dataset, preprocess, chosen, folder, settings, threads):
             )
         _check_numbers(example["concepts"], len(settings["names"]), index)
         seen = transforms.seen_part(example, preprocess)["concepts"]
-        rows, columns = (
-            (2 * np.arange(settings["size"]) + 1) * n // (2 * settings["size"])
-            for n in seen.shape[:2]
-        )
+        rows, columns = (transforms.nearest(n, settings["size"]) for n in seen.shape[:2])
         return np.ascontiguousarray(seen[rows[:, None], columns], np.uint16)
 
     # Written one after the other, for all together may be larger than memory.

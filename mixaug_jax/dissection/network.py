@@ -88,12 +88,13 @@ def dissect(
             for layer, kept, _ in walked(other, title="forward, random weights"):
                 seen = Layer(kept, labels, options, f"{layer}, random weights", devices)
                 found[layer]["random"] = count_only(seen)
+    settings = settings_of(net, labels, options, layers, given=thresholds)
     return {
         layer: Dissection(
             layer=layer,
             names=labels.vocabulary.names,
             indices=labels.indices,
-            settings=settings_of(net, labels, options, layer, given=thresholds),
+            settings=settings[layer],
             **found[layer],
         )
         for layer in layers
@@ -126,19 +127,26 @@ def _activations(forward, sizes, scratch, cache_gb, title) -> Iterator[tuple]:
 
 
 def settings_of(
-    net: Net, labels: concepts.LabelMaps, options: Options, layer: str, given: Given | None = None
-) -> dict:
-    """All that decides a result, as JSON has it; `weights` is a checksum of the network's."""
-    thresholds = np.asarray((given or {}).get(layer, ()), np.float32)
-    settings = {
-        "layer": layer,
-        "model": net.name,
-        "weights": checksum(net.variables),
-        "options": dataclasses.asdict(options),
-        "thresholds": checksum(thresholds),
-        "labels": labels.settings,
-    }
-    return json.loads(json.dumps(settings))
+    net: Net,
+    labels: concepts.LabelMaps,
+    options: Options,
+    layers: Sequence[str],
+    given: Given | None = None,
+) -> dict[str, dict]:
+    """All that decides each layer's result, as JSON has it; `weights` is a checksum of the network's."""
+    weights, found = checksum(net.variables), {}
+    for layer in layers:
+        thresholds = np.asarray((given or {}).get(layer, ()), np.float32)
+        settings = {
+            "layer": layer,
+            "model": net.name,
+            "weights": weights,
+            "options": dataclasses.asdict(options),
+            "thresholds": checksum(thresholds),
+            "labels": labels.settings,
+        }
+        found[layer] = json.loads(json.dumps(settings))
+    return found
 
 
 def random_net(net: Net, dataset: Dataset, seed: int) -> Net:

@@ -22,8 +22,8 @@ import PIL.Image
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, say
 from mixaug_jax.core.types import Path, Photo, Preprocess, Tree, UInt16
+from mixaug_jax.data import transforms
 from mixaug_jax.data.source import Source
-from mixaug_jax.data.transforms import seen_part
 from mixaug_jax.dissection.concepts import NONE
 from mixaug_jax.models import upernet
 
@@ -139,7 +139,7 @@ def open_segmenter(
             with one_at_a_time, devices_lib.precision(precision):  # a thread has its own
                 found = _numbers(upernet.segment(variables(), square, sizes))
             _store(path, found)
-        rows, columns = ((2 * np.arange(n) + 1) * side // (2 * n) for n in image.shape[:2])
+        rows, columns = (transforms.nearest(side, n) for n in image.shape[:2])
         return found[rows[:, None], columns]
 
     return label_map
@@ -148,12 +148,12 @@ def open_segmenter(
 def view(source: Source, preprocess: Preprocess) -> Source:
     """The images of a data set as a network sees them, without the concepts that they may have.
 
-    preprocess: the network's, see `concepts.seen_part`.
+    preprocess: the network's, see `transforms.seen_part`.
     """
 
     def read(index: int) -> dict:
         example = source[index]
-        return seen_part({key: example[key] for key in ("image", "label")}, preprocess)
+        return transforms.seen_part({key: example[key] for key in ("image", "label")}, preprocess)
 
     return dataclasses.replace(source, read=read, concept_names=(), box_names=())
 

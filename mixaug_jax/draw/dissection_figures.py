@@ -1,8 +1,4 @@
-"""Figures; every function gives a matplotlib `Figure`, and `save_figure` writes PNG and SVG.
-
-The colors are those of Okabe and Ito, "Color Universal Design" (2008), which people with any kind
-of color vision can tell apart.
-"""
+"""Figures of dissections."""
 
 from collections.abc import Mapping
 
@@ -18,7 +14,7 @@ from mixaug_jax.dissection import resample
 from mixaug_jax.dissection.pairs import Comparison
 from mixaug_jax.dissection.result import PER, Dissection
 from mixaug_jax.draw.dissection_tables import beside
-from mixaug_jax.draw.style import FAINT, INK, PALETTE, STYLE, add_legend
+from mixaug_jax.draw.style import FAINT, GRID, INK, PALETTE, STYLE, add_legend
 
 
 def unique_concepts(results: Mapping[str, Dissection], *, per: str = "unit") -> Figure:
@@ -71,7 +67,7 @@ def _dress(panel, categories, threshold):
     panel.set_title(f"IoU > {threshold:g}", fontsize=10)
     panel.tick_params(length=0)
     panel.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    panel.grid(axis="y", color="#e4e4e4", linewidth=0.6)
+    panel.grid(axis="y", **GRID)
     panel.set_axisbelow(True)
 
 
@@ -146,7 +142,7 @@ def unit_sheet(
     # The part of each image that the network saw, as the unit's map covers no more.
     shown = example_units(result, units)
     labels, values = result.top_labels(1)
-    count = result.top_images.shape[1]
+    count, padding = result.top_images.shape[1], result.options.padding
     with matplotlib.rc_context(STYLE):
         figure = Figure((1.25 * count + 1.7, 1.3 * max(1, len(shown)) + 0.2), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
@@ -166,7 +162,9 @@ def unit_sheet(
             for k, panel in enumerate(row[1:]):
                 example = dataset[int(result.top_images[unit, k])]
                 image = transforms.seen_part({"image": example["image"]}, preprocess)["image"]
-                panel.imshow(masked(image, result.top_maps[unit, k], result.threshold[unit]))
+                panel.imshow(
+                    masked(image, result.top_maps[unit, k], result.threshold[unit], padding)
+                )
                 panel.set_axis_off()
     return figure
 
@@ -185,27 +183,18 @@ def example_units(result: Dissection, count: int) -> Int[np.ndarray, " chosen"]:
 
 
 def masked(
-    image: Photo, activation: Float[np.ndarray, "h w"], threshold: Scalar
+    image: Photo, activation: Float[np.ndarray, "h w"], threshold: Scalar, padding: str = "edge"
 ) -> UInt8[np.ndarray, "H W 3"]:
     """uint8 [H,W,3 or 1] as [H,W,3] with what lies outside the unit's mask darkened and pale.
 
     activation: the unit's map [h,w]; a pixel is inside where its upsampled value is above
     `threshold`.
+    padding: beyond the map's border, as in the dissection: "edge" or "zero".
     """
-    inside = _upsampled(activation, image.shape[:2]) > threshold
+    grid = resample.Grid(activation.shape, image.shape[:2], padding)
+    inside = np.asarray(resample.upsample(activation[..., None], grid))[..., 0] > threshold
     # Dark and pale, but not black: what the unit is not on stays recognizable.
     gray = image.mean(-1, keepdims=True)
     outside = 0.25 * (0.5 * image + 0.5 * gray) + 25
     shown = np.where(inside[..., None], image, outside).astype(np.uint8)
     return np.broadcast_to(shown, (*image.shape[:2], 3))
-
-
-def _upsampled(activation, size):
-    """Bilinear with half-pixel centers and clamped edges, as `resample`."""
-    padded = np.pad(np.asarray(activation, np.float32), 1, mode="edge")
-    for axis in (0, 1):
-        node, share = resample.pixels(activation.shape[axis], size[axis])
-        share = share[:, None] if axis == 0 else share
-        lower, upper = padded.take(node, axis), padded.take(node + 1, axis)
-        padded = lower + share * (upper - lower)
-    return padded

@@ -1,4 +1,4 @@
-"""Tables as CSV files and as text."""
+"""Rows of the tables of dissections, and their summary as text."""
 
 import numpy as np
 

@@ -20,7 +20,7 @@ from mixaug_jax.core.types import (
     UInt8,
 )
 from mixaug_jax.data import transforms
-from mixaug_jax.draw.style import FAINT, PALETTE, STYLE
+from mixaug_jax.draw.style import FAINT, GRID, PALETTE, STYLE
 from mixaug_jax.explain.evaluation import Evaluation
 from mixaug_jax.explain.examples import Examples
 
@@ -89,7 +89,7 @@ def _dress(panel, facts):
     panel.set_xlabel(facts["axis"])
     panel.set_ylabel(f"{_OUTPUT.get(facts['output'], 'output')} of the class")
     panel.set_xlim(0, None)
-    panel.grid(color="#e4e4e4", linewidth=0.6)
+    panel.grid(**GRID)
     panel.set_axisbelow(True)
     # By the areas that the labels end in, the better ones on top.
     handles, labels = panel.get_legend_handles_labels()

@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mixaug_jax.core.stats import PERCENTILES
-from mixaug_jax.draw.style import FAINT, INK, PALETTE, STYLE
+from mixaug_jax.draw.style import FAINT, GRID, INK, PALETTE, STYLE
 from mixaug_jax.occlusion.outcomes import Outcome, Sweep
 
 # ColorBrewer's purple and orange: their order shows with any kind of color vision.
@@ -67,7 +67,7 @@ def _dress(panels):
         panels[row, 0].yaxis.set_major_formatter(lambda y, _: f"{y:+g}" if y else "0")
     for panel in panels.flat:
         panel.axhline(0, color=FAINT, linewidth=1)
-        panel.grid(axis="y", color="#e4e4e4", linewidth=0.6)
+        panel.grid(axis="y", **GRID)
         panel.set_axisbelow(True)
 
 

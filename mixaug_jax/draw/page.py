@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import PIL.Image
 
 from mixaug_jax.core import files
+from mixaug_jax.draw import style
 
 MISSING = "\N{EN DASH}"
 _HERE = pathlib.Path(__file__).parent
-_DPI = 150  # of the PNG files that `figures.save_figure` writes
 _LARGEST_PNG = 200_000  # bytes; a larger sheet is embedded as WebP, its PNG stays beside the page
 
 
@@ -113,7 +113,7 @@ def section(name: str, title: str, *parts: str) -> str:
     return f'<section id="{name}" data-title="{escape(title)}"><h2>{escape(title)}</h2>{inner}</section>'
 
 
-def write_section(workdir: pathlib.Path, name: str, title: str, *parts: str) -> None:
+def write_section(workdir: pathlib.Path | str, name: str, title: str, *parts: str) -> None:
     """Keeps a part of the page in `<workdir>/sections/<name>.html`: what a stage or a paper offers to the page of its run.
 
     Args:
@@ -122,7 +122,8 @@ def write_section(workdir: pathlib.Path, name: str, title: str, *parts: str) -> 
       title: plain text.
       parts: HTML from the functions of this module.
     """
-    files.write_text(workdir / "sections" / f"{name}.html", section(name, title, *parts))
+    path = pathlib.Path(workdir) / "sections" / f"{name}.html"
+    files.write_text(path, section(name, title, *parts))
 
 
 def read_sections(workdir: pathlib.Path) -> list[str]:
@@ -296,7 +297,7 @@ def _drawing(path):
 def _pixels(path):
     content = path.read_bytes()
     with PIL.Image.open(path) as picture:
-        width = round(picture.width * 96 / _DPI)
+        width = round(picture.width * 96 / style.DPI)
         if len(content) <= _LARGEST_PNG:
             return "png", content, width
         # A page with many sheets of photographs as PNG would be too large to send to anybody.

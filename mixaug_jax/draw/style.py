@@ -17,6 +17,8 @@ from mixaug_jax.core.types import Path
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 INK, FAINT = "#222222", "#8a8a8a"
+GRID = {"color": "#e4e4e4", "linewidth": 0.6}
+DPI = 150  # of PNG files
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -36,7 +38,7 @@ def save_figure(figure: Figure, path: Path) -> list[pathlib.Path]:
     for ending, dated in ((".png", "Software"), (".svg", "Date")):
         buffer = io.BytesIO()
         with matplotlib.rc_context(STYLE):
-            figure.savefig(buffer, format=ending[1:], dpi=150, metadata={dated: None})
+            figure.savefig(buffer, format=ending[1:], dpi=DPI, metadata={dated: None})
         target = pathlib.Path(path).with_name(pathlib.Path(path).name + ending)
         files.write_bytes(target, buffer.getvalue())
         written.append(target)

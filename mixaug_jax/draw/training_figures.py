@@ -7,9 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mixaug_jax.core.types import Float
-from mixaug_jax.draw.style import PALETTE, STYLE
-
-_GRID = {"color": "#e4e4e4", "linewidth": 0.6}
+from mixaug_jax.draw.style import GRID, PALETTE, STYLE, add_legend
 
 
 def series(
@@ -56,16 +54,14 @@ def study_curves(runs: Mapping[str, Sequence[Sequence[dict]]]) -> Figure:
                     # One entry in the legend for all seeds.
                     panel.plot(*series(lines, what), **style, label=None if s else name)
             _dress(panel, what.replace("_", " ").replace("train ", "training "))
-        handles, names = panels[0].get_legend_handles_labels()
-        style = {"loc": "outside lower left", "ncols": 5, "frameon": False, "fontsize": 8}
-        figure.legend(handles, names, **style)
+        add_legend(figure, panels[0])
     return figure
 
 
 def _dress(panel, what):
     panel.set_xlabel("step")
     panel.set_ylabel(what)
-    panel.grid(**_GRID)
+    panel.grid(**GRID)
     panel.set_axisbelow(True)
     panel.set_xlim(left=0)
     panel.margins(x=0.02)

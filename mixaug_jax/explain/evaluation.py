@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mixaug_jax.core.files import load_npz, save_npz
-from mixaug_jax.core.stats import PERCENTILES, image_weights
+from mixaug_jax.core.stats import image_weights, percentiles
 from mixaug_jax.scores import SCORES
 from mixaug_jax.scores.score import as_score
 
@@ -114,14 +114,12 @@ def summarize(
 
     def add(score: Any, counted: Any, statistic: Any):
         places = np.flatnonzero(counted)
-        ends = [np.nan, np.nan]
         # A resample may hold none of the images that count, and then says nothing.
         again = [statistic(np.repeat(places, draw[places])) for draw in draws if draw[places].any()]
-        if again:
-            ends = np.percentile(again, PERCENTILES)
+        ends = percentiles(again)
         mean = statistic(places) if len(places) else np.nan
         left_out = number - len(places) + unlabeled
-        rows.append(Row(score, float(mean), *map(float, ends), len(places), left_out))
+        rows.append(Row(score, float(mean), *ends, len(places), left_out))
 
     # Means over images first; what is one number of many images stands behind its score.
     for name, values in result.scores.items():

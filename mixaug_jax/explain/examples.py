@@ -13,6 +13,7 @@ from mixaug_jax.core.files import checksum as checksum_of
 from mixaug_jax.core.types import Devices, Net
 from mixaug_jax.data import transforms
 from mixaug_jax.explain import regions
+from mixaug_jax.models.net import count_classes
 from mixaug_jax.scores.alignment import is_difficult
 
 LABELS = ("true", "predicted", "mapped")
@@ -149,10 +150,7 @@ def _explained(net, batch, find, label, rows, devices):
 
 def _resized(mask, size):
     """At the network's input size, where a preprocessing of the user's own has resized the whole image."""
-    rows, cols = (
-        (2 * np.arange(new) + 1) * old // (2 * new)
-        for old, new in zip(mask.shape, size, strict=True)
-    )
+    rows, cols = map(transforms.nearest, mask.shape, size)
     return mask[rows[:, None], cols]
 
 
@@ -198,5 +196,4 @@ def finder(net: Net, dataset: Any, label: str, region: str) -> regions.Finder:
 
 def num_classes(net: Net, dataset: Any) -> int:
     """How many classes the network has; computes nothing."""
-    image = net.preprocess(dataset[0]["image"])[None]
-    return jax.eval_shape(lambda net, x: net.logits(x), net, image).shape[-1]
+    return count_classes(net, np.shape(net.preprocess(dataset[0]["image"])))

@@ -18,7 +18,7 @@ from mixaug_jax.core import entries, say, walk
 from mixaug_jax.core.types import Net, Seed
 from mixaug_jax.scores.score import Score
 
-_KEPT = 64  # programs of each kind; a study of many settings forgets the oldest
+_KEPT = 512  # programs of each kind, more than methods times scores of one; a study of many settings forgets the oldest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +44,12 @@ class Task:
         total = len(next(iter(rows.values())))
         step = self._step(total)
         report, found = say.progress(title, total), []
+        arrays = devices_lib.replicate(self.arrays, self.devices)  # once, not with every step
         for start in range(0, total, step):
             # Padded, since a shorter last batch would compile the program again.
             batch = {k: walk.pad_rows(v[start : start + step], step) for k, v in rows.items()}
             batch = devices_lib.shard_batch(batch, self.devices)
-            done = jax.device_get(self.program(net, np.uint32(self.seed), self.arrays, batch))
+            done = jax.device_get(self.program(net, np.uint32(self.seed), arrays, batch))
             found.append(jax.tree.map(lambda x, n=total - start: x[:n], done))
             report(min(start + step, total))
         return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
@@ -82,20 +83,24 @@ def method_task(method: Callable, options: Mapping, at_once: int, devices: tuple
       at_once: evaluations of the network in memory at once on a device.
       devices: to run on.
     """
-    static, arrays, seed = _parted(options)
+    static, arrays, seed = _parted(method, options)
     static, rows = _chunked(method, static, at_once)
     return Task(_method_program(method, static, devices), devices, seed, arrays, rows)
 
 
 def map_task(scores: Mapping[str, tuple[Score, Mapping]], at_once: int, devices: tuple) -> Task:
     """Scores {name: (record, options)} of a map alone, on rows of heatmap, attribution and mask; gives {name: scalar}."""
-    static = tuple((name, score, _parted(given)[0]) for name, (score, given) in scores.items())
-    return Task(_map_program(static, devices), devices, 0, {}, at_once)
+    parted = {name: _parted(score, given) for name, (score, given) in scores.items()}
+    static = tuple((name, scores[name][0], plain) for name, (plain, _, _) in parted.items())
+    arrays = {name: given for name, (_, given, _) in parted.items()}
+    # The seed is the job's, so that of one score is that of all.
+    seed = max((seed for _, _, seed in parted.values()), default=0)
+    return Task(_map_program(static, devices), devices, seed, arrays, at_once)
 
 
 def net_task(score: Score, options: Mapping, at_once: int, devices: tuple) -> Task:
     """A score of faithfulness on rows of heatmap, attribution, image and label; gives what the score measures."""
-    static, arrays, seed = _parted(options)
+    static, arrays, seed = _parted(score, options)
     static, rows = _chunked(score, static, at_once)
     return Task(_net_program(score, static, devices), devices, seed, arrays, rows)
 
@@ -104,8 +109,8 @@ def explain_task(
     score: Score, options: Mapping, method: Callable, method_options: Mapping, at_once: int, devices: tuple
 ) -> Task:  # fmt: skip
     """A score of stability, of a method, on rows of image, label and index; gives a scalar."""
-    static, arrays, seed = _parted(options)
-    method_static, method_arrays, method_seed = _parted(method_options)
+    static, arrays, seed = _parted(score, options)
+    method_static, method_arrays, method_seed = _parted(method, method_options)
     method_static, rows = _chunked(method, method_static, at_once)
     # Chunks nest: the score divides what the method's own chunk has left.
     static, rows = _chunked(score, static, rows)
@@ -113,9 +118,10 @@ def explain_task(
     return Task(program, devices, seed, {"score": arrays, "method": method_arrays}, rows)
 
 
-def _parted(options):
-    """Options as a hashable tuple of pairs, those that are arrays, and the seed."""
-    arrays = {k: v for k, v in options.items() if is_array(v)}
+def _parted(entry, options):
+    """An entry's options as a hashable tuple of pairs, those that are arrays, and the seed."""
+    defaults = entries.keywords(entry)
+    arrays = {k: v for k, v in options.items() if is_array(v) and not _shapes(k, defaults.get(k))}
     plain = {k: v for k, v in options.items() if k not in arrays and k != "key"}
     # Sorted, as part of a cache key: the order in which options were given must not matter.
     return tuple((k, _frozen(v)) for k, v in sorted(plain.items())), arrays, options.get("key", 0)
@@ -127,7 +133,15 @@ def is_array(value: Any) -> bool:
     return any(isinstance(part, (np.ndarray, jax.Array)) for part in parts)
 
 
+def _shapes(name, default):
+    """Whether an option is numbers that shape the program, such as fractions: an array of them is taken for what is in it."""
+    return (
+        isinstance(default, (int, float, tuple)) and name not in entries.DRAWN + entries.FILLED_IN
+    )
+
+
 def _frozen(value):
+    value = value.tolist() if isinstance(value, (np.ndarray, jax.Array)) else value
     return tuple(map(_frozen, value)) if isinstance(value, (tuple, list)) else value
 
 
@@ -136,10 +150,8 @@ def _chunked(entry, static, at_once):
     default = entries.keywords(entry).get("chunk", 0)
     if not default:
         return static, at_once
-    # A chunk that the user set holds, even beyond the bound on memory.
-    chunk = dict(static).get("chunk", 0) or min(default, at_once)
-    rest = tuple((k, v) for k, v in static if k != "chunk")
-    return (*rest, ("chunk", chunk)), max(1, at_once // chunk)
+    chunk = min(default, at_once)
+    return (*static, ("chunk", chunk)), max(1, at_once // chunk)
 
 
 def _bound(method, static, arrays, seed, index):
@@ -201,7 +213,10 @@ def _method_program(method, static, devices):
 @functools.lru_cache(_KEPT)
 def _map_program(scores, devices):
     def one(net: Net, seed: Seed, arrays: Any, row: Any):
-        return {name: _called(score, net, row, dict(static)) for name, score, static in scores}
+        return {
+            name: _called(score, net, row, _seeded(score, static, arrays[name], seed))
+            for name, score, static in scores
+        }
 
     return _mapped(one, devices)
 

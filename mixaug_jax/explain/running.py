@@ -30,6 +30,7 @@ from mixaug_jax.explain.job import (
     reduction,
     settings_of,
 )
+from mixaug_jax.models.net import count_classes
 from mixaug_jax.scores.faithfulness import auc
 from mixaug_jax.scores.score import kind_of
 
@@ -94,7 +95,7 @@ def _check_images(net, images, labels):
         raise ValueError(
             f"labels must be integers [{len(images)}]; got {labels.dtype} {list(labels.shape)}"
         )
-    classes = jax.eval_shape(lambda net, x: net.logits(x), net, images[:1]).shape[-1]
+    classes = count_classes(net, images.shape[1:])
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
         raise ValueError(f"labels must be in 0..{classes - 1}; got {wrong[0]}")
@@ -186,8 +187,7 @@ def check(
     with devices_lib.precision(job.options.precision):
         _map_task(job, devices).check(net, {name: row[name] for name in _SEEN}, total)
         for name in _of_net(job):
-            given = {k: v for k, v in row.items() if k != "index"}
-            _net_task(name, job, devices).check(net, given, total)
+            _net_task(name, job, devices).check(net, _asked(row, job.scores[name]), total)
     for name in job.methods:
         check_method(net, dataset, name, job, reference, devices=devices)
 
@@ -273,7 +273,7 @@ def _measured(net, examples, name, job, reference, devices):
     seen = {"heatmap": heat, "attribution": raw, "mask": examples.masks}
     found = _map_task(job, devices).run(net, seen, f"{name}, scores of its maps")
     for score in _of_net(job):
-        rows = {**seen, "image": examples.images, "label": examples.labels}
+        rows = _asked({**seen, **of_image}, job.scores[score])
         found[score] = _net_task(score, job, devices).run(net, rows, f"{name}, {score}")
     for score in _of_explanation(job):
         task = _explain_task(score, name, given, job, devices)
@@ -287,7 +287,7 @@ def _kind(method):
 
 def _map_task(job, devices):
     scores = {
-        name: (score, {k: v for k, v in job.of_score(name).items() if k != "key"})
+        name: (score, job.of_score(name))
         for name, score in job.scores.items()
         if set(entries.arguments(score)) <= set(_SEEN)
     }
@@ -303,6 +303,11 @@ def _of_net(job):
 def _of_explanation(job):
     """The scores that ask for explanations of changed images or networks."""
     return [name for name, s in job.scores.items() if "explain" in entries.arguments(s)]
+
+
+def _asked(rows, score):
+    """Of the rows those that a score looks at."""
+    return {k: v for k, v in rows.items() if k in entries.arguments(score)}
 
 
 def _net_task(name, job, devices):

@@ -10,7 +10,6 @@ from mixaug_jax.core import checks
 from mixaug_jax.core.types import (
     AnyArray,
     Array,
-    Bool,
     Count,
     Float,
     Given,
@@ -27,11 +26,10 @@ from mixaug_jax.core.types import (
 )
 from mixaug_jax.mixing import draws
 from mixaug_jax.mixing.labels import LABELS, mix_targets
-from mixaug_jax.mixing.pixels import mix_with_partners
+from mixaug_jax.mixing.pixels import Box, box_mask, mix_with_partners
 from mixaug_jax.mixing.saliency import fine_grained_saliency, misread_saliency
 
 Center = Sequence[Integers] | Integer[AnyArray, "2 ..."]
-Box = Sequence[Integers]  # row0, col0, row1, col1, ends exclusive
 
 
 def cut_box(center: Center, lam: Numbers, height: int, width: int) -> Box:
@@ -61,15 +59,6 @@ def cut_box(center: Center, lam: Numbers, height: int, width: int) -> Box:
         ends.append([xp.clip(at + sign * half, 0, side).astype(np.int32) for sign in (-1, 1)])
     (row0, row1), (col0, col1) = ends
     return row0, col0, row1, col1
-
-
-def box_mask(box: Box, height: int, width: int) -> Bool[Array, "... H W"]:
-    """bool [...,height,width], True within `box` = (row0, col0, row1, col1), each [...]."""
-    row0, col0, row1, col1 = (jnp.asarray(edge)[..., None] for edge in box)
-    rows, cols = jnp.arange(height), jnp.arange(width)
-    in_rows = (rows >= row0) & (rows < row1)
-    in_cols = (cols >= col0) & (cols < col1)
-    return in_rows[..., :, None] & in_cols[..., None, :]
 
 
 def kept_share(box: Box, height: int, width: int) -> Float[Array, "..."]:

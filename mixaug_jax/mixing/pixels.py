@@ -21,6 +21,8 @@ from mixaug_jax.core.types import (
 from mixaug_jax.mixing import draws
 from mixaug_jax.mixing.labels import LABELS, mix_targets
 
+Box = Sequence[Integers]  # row0, col0, row1, col1, ends exclusive
+
 Weight = Numbers | Bool[AnyArray, "..."]
 
 
@@ -69,6 +71,15 @@ def mix_with_partners(
     )
 
 
+def box_mask(box: Box, height: int, width: int) -> Bool[Array, "... H W"]:
+    """bool [...,height,width], True within `box` = (row0, col0, row1, col1), each [...]."""
+    row0, col0, row1, col1 = (jnp.asarray(edge)[..., None] for edge in box)
+    rows, cols = jnp.arange(height), jnp.arange(width)
+    in_rows = (rows >= row0) & (rows < row1)
+    in_cols = (cols >= col0) & (cols < col1)
+    return in_rows[..., :, None] & in_cols[..., None, :]
+
+
 def cutout_mask(
     center: Sequence[Integers], length: int, height: int, width: int
 ) -> Bool[Array, "... H W"]:
@@ -82,12 +93,9 @@ def cutout_mask(
     Returns:
       bool [...,height,width], False within the hole, which the image's edge may clip.
     """
-    row, col = (jnp.asarray(c)[..., None] for c in center)
+    row, col = map(jnp.asarray, center)
     half = length // 2
-    rows, cols = jnp.arange(height), jnp.arange(width)
-    in_rows = (rows >= row - half) & (rows < row + half)
-    in_cols = (cols >= col - half) & (cols < col + half)
-    return ~(in_rows[..., :, None] & in_cols[..., None, :])
+    return ~box_mask((row - half, col - half, row + half, col + half), height, width)
 
 
 def cutout(

@@ -183,12 +183,8 @@ def _windows(integral):
 
         # In OpenCV's order: the first sum may exceed 2^24 and round.
         total = ((corner(hi, hi) + corner(lo, lo)) - corner(hi, lo)) - corner(lo, hi)
-        rows, cols = (
-            np.clip(np.arange(size) + half + 1, 0, size)
-            - np.clip(np.arange(size) - half + 1, 0, size)
-            for size in (height, width)
-        )
-        others = jnp.asarray(rows[:, None], jnp.float32) * cols.astype(np.float32) - 1
+        rows, cols = (_lengths(half, size) for size in (height, width))
+        others = jnp.asarray(rows[:, None]) * cols - 1
         yield total, others, times
 
 

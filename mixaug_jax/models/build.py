@@ -18,7 +18,7 @@ from mixaug_jax import models
 from mixaug_jax.core import checks, code, entries
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.types import Config, Tree
-from mixaug_jax.models.net import Net, input_shape, is_chain, wrapped_model
+from mixaug_jax.models.net import Net, count_classes, input_shape, is_chain, wrapped_model
 from mixaug_jax.models.wrapped import Wrapped
 
 
@@ -171,15 +171,10 @@ def described(net: Net, model: str = "") -> dict[str, Any]:
     return found or _by_class(getattr(net.model, "module", net.model)) | layers
 
 
-def count_classes(net: Net) -> int:
-    """The number of a network's logits; computes nothing."""
-    image = jax.ShapeDtypeStruct((1, *input_shape(net.preprocess)), jnp.float32)
-    return jax.eval_shape(lambda net, x: net.logits(x), net, image).shape[-1]
-
-
 def _by_name(net, name):
     checks.choice("model", name, models.MODELS)
-    shape, classes = input_shape(net.preprocess), count_classes(net)
+    shape = input_shape(net.preprocess)
+    classes = count_classes(net, shape)
     settings = {"name": name, "width": 1.0, "stem": "imagenet"}
     made_again = made(models.MODELS[name], classes, settings)
     layers = net.layers if isinstance(net.model, Wrapped) else ()

@@ -295,6 +295,15 @@ class Net:
         return y.astype(jnp.float32)
 
 
+def count_classes(net: Any, shape: Sequence[int]) -> int:
+    """The number of logits that a network gives of an image of that shape, [h,w,C]; computes nothing."""
+    return jax.eval_shape(_logits, net, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[-1]
+
+
+def _logits(net, x):  # known to JAX by itself, which traces it once for each network
+    return net.logits(x)
+
+
 def wrapped_model(
     module: Any, variables: Tree, shape: tuple[int, ...], layers: Sequence[str] = ()
 ) -> tuple[Wrapped, Tree]:

@@ -298,15 +298,20 @@ def interned(value: functools.partial) -> functools.partial:
     """The first of all equal partial functions; itself where it cannot be compared."""
     options = tuple((name, canonical(v)) for name, v in value.keywords.items())
     try:
-        return _first_of(value.func, canonical(value.args), options)
+        return _first_of(value.func, canonical(value.args), options, _kinds((value.args, options)))
     except TypeError:
         return value
 
 
 # Cached for identity, not for speed: two equal partials do not compare equal.
 @functools.cache
-def _first_of(function, arguments, options):
+def _first_of(function, arguments, options, kinds):
     return functools.partial(function, *arguments, **dict(options))
+
+
+def _kinds(value):
+    """The types within tuples: 1, 1.0 and True are equal, and do not compute the same."""
+    return tuple(map(_kinds, value)) if isinstance(value, tuple) else type(value)
 
 
 def _unhashable(module):

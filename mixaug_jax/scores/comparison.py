@@ -14,6 +14,7 @@ from mixaug_jax.attribution.gradients import as_key
 from mixaug_jax.core import checks
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.types import Baseline, Float, Given, Images, Net, Seed, Value
+from mixaug_jax.models.net import count_classes
 from mixaug_jax.scores.faithfulness import auc, deletion, lerf, morf
 
 CONTROLS = ("random", "center")
@@ -216,11 +217,8 @@ def _check(nets, maps, images, labels):
         raise ValueError(
             f"labels must be {len(images)} integers; got {labels.dtype} {labels.shape}"
         )
-    # The number of classes, without computing anything.
     for net in nets.values():
-        shape = jax.eval_shape(
-            net.logits, jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
-        )
+        classes = count_classes(net, images.shape[1:])
         for label in (int(labels.min()), int(labels.max())):
-            checks.label(label, shape.shape[-1])
+            checks.label(label, classes)
     return maps

@@ -83,10 +83,8 @@ def _dissect_step(config, net, dataset, folder, step, required):
         f"{labels.vocabulary.size} concepts ({', '.join(labels.vocabulary.categories)})"
     )
     # A layer is computed where its file is not there, or was made by other settings or weights.
-    results = {}
-    for layer in layers:
-        settings = network.settings_of(net, labels, options, layer)
-        results[layer] = load_if(load, folder / f"{layer}.npz", settings)
+    settings = network.settings_of(net, labels, options, layers)
+    results = {layer: load_if(load, folder / f"{layer}.npz", settings[layer]) for layer in layers}
     missing = [layer for layer, result in results.items() if result is None]
     if missing:
         results |= _compute(config, folder, net, dataset, missing, labels)

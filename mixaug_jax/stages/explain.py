@@ -1,5 +1,6 @@
 """The stage `explain` of a run: from its checkpoints to `attribution/` in the working directory."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -55,7 +56,7 @@ def run(
         not, the part that can be done is done, with a line about the rest.
 
     Raises:
-      ValueError: settings or data that cannot work, no such checkpoint, stage or label.
+      ValueError: settings or data that cannot work, no such checkpoint, layer or label.
       MemoryError, OSError: memory or disk ran out.
     """
     config_lib.check(config)
@@ -188,13 +189,13 @@ def _able(net, dataset, find, job, reference, left_out):
         try:
             check(net, dataset, *given, reference)
         except checks.UnsupportedError as error:
-            if name:
-                left_out(name, error)
+            left_out(name, error)
             return False
         return True
 
-    # Most networks can do everything, which is one trace of each program; only else is the culprit looked for.
-    if able("", run_lib.check, find, job):
+    # Most networks can do everything, which is one trace of each program; only else are the culprits looked for.
+    with contextlib.suppress(checks.UnsupportedError):
+        run_lib.check(net, dataset, find, job, reference)
         return job
     # Without scores, so that what a score refuses does not cost a method its place.
     alone = dataclasses.replace(job, scores={})

@@ -19,16 +19,15 @@ def run(
     which: str = "latest",
     required: bool = True,
 ) -> None:
-    """Trains a network, or goes on with a run that was cut short; see `training.train`.
+    """Trains a network, or goes on with a run that was cut short, see `training.train`; or imports `config.weights`.
 
     Args:
       config: from `get_config`.
       workdir: folder for checkpoints and logs; made where missing.
       which: not used: training goes on from the latest checkpoint.
-      required: whether the stage was asked for by name; under "all", `config.weights` are imported in place of a training,
-        and a network that `save` wrote is left as it is.
+      required: whether the stage was asked for by name; under "all", a network that `save` wrote is left as it is.
     """
-    if config.weights and not required:
+    if config.weights:
         weights.import_run(config, workdir)
     elif checkpoint.is_given(workdir) and not required:
         say.line(f"{workdir} holds a network that was not trained here: there is nothing to train")

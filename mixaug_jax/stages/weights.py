@@ -71,7 +71,7 @@ def export_run(workdir: os.PathLike | str, which: str = "latest") -> pathlib.Pat
     Raises:
       ValueError: no such checkpoint.
     """
-    (step,) = checkpoint.steps(workdir, which)
+    step = checkpoint.step_of(workdir, which)
     path = pathlib.Path(workdir).absolute() / "weights" / f"{step}.safetensors"
     path.parent.mkdir(exist_ok=True)
     weights.export_weights(checkpoint.load(workdir, step), path)

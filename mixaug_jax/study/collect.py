@@ -75,15 +75,15 @@ def _natural(path):
 def _accuracy(workdir) -> tuple[list[Part], str]:
     config = config_lib.read(workdir)
     steps = config.resolved.steps
-    if config.weights:
+    if not steps:  # imported or saved
         return [], "" if (workdir / "checkpoints" / "0").exists() else "the import has not ended"
     lines = metric_log.read(workdir)
-    found = [x["test_accuracy"] for x in lines if x["step"] == steps and "test_accuracy" in x]
+    found = metric_log.finished(lines, steps)
     if not found:
         done = max((line["step"] for line in lines), default=0)
         return [], f"the training has not ended (step {done} of {steps})"
     measure = Measure("accuracy", "test_accuracy", better=1)
-    return [Part("training", {measure: float(found[-1])}, {}, {})], ""
+    return [Part("training", {measure: float(found["test_accuracy"])}, {}, {})], ""
 
 
 def _dissection(path) -> Part:

@@ -100,25 +100,22 @@ def _table(names, seeds, measures, values):
 
 
 def _headlines(measures, method) -> set[Measure]:
-    """What the sentences judge, named before any result is seen: accuracy; the total of unique concepts of the last stage above
+    """What the sentences judge, named before any result is seen: accuracy; the total of unique concepts of the last layer above
     their shuffled null, at the middle IoU threshold; of one attribution method the scores whose records say so, and two
     readings of deletion across models; what happens without the parts that the true label's loss depends on least."""
     concepts = [
         m for m in measures
         if m.axis == "concepts" and m.setting == "unit" and m.category == "total"
     ]  # fmt: skip
+    named: list[Measure] = []
     for name in ("unique_above_shuffled", "unique"):
         named = [m for m in concepts if m.name == name]
         if named:
             break
     # Natural order, in which layer10 is deeper than layer9.
-    last = max((m.subject for m in named), key=_natural, default="") if concepts else ""
+    last = max((m.subject for m in named), key=_natural, default="")
     levels = sorted({m.level for m in concepts})
-    chosen = {
-        m
-        for m in (named if concepts else ())
-        if m.subject == last and m.level == levels[len(levels) // 2]
-    }
+    chosen = {m for m in named if m.subject == last and m.level == levels[len(levels) // 2]}
     chosen |= {m for m in measures if m.subject == method and m.headline}
     chosen |= {m for m in measures if m.name == "lowest_removed" and m.setting == "true label"}
     return chosen | {m for m in measures if m.name == "test_accuracy"}

@@ -40,7 +40,7 @@ class Measure:
         "accuracy_change" of each removal; "lowest_removed", its mean over rankings, shares and values where the units
         of smallest magnitude go; "rising_above_chance", how many removals raise the accuracy beyond those that would
         if none had an effect.
-      subject: what it is measured on: a stage of the network, an attribution method or a control.
+      subject: what it is measured on: a layer of the network, an attribution method or a control.
       setting: concepts: the convention, "unit" or "category". occlusion: selection, replacement, and whose loss ranks.
       level: concepts: the IoU threshold. occlusion: the share of the input that is occluded. Else 0.
       category: concepts: the category, or "total". Else "".

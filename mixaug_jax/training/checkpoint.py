@@ -25,7 +25,7 @@ from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, say
 from mixaug_jax.core.types import Config, Path, Tree
 from mixaug_jax.models import build
-from mixaug_jax.models.net import input_shape
+from mixaug_jax.models.net import count_classes, input_shape
 
 METRIC = "validation_accuracy"  # what "best" means
 
@@ -82,7 +82,7 @@ def manager(workdir, *, keep_steps: int = 0, scored: bool = True) -> ocp.Checkpo
 def write_checkpoint(
     manager, step: int, *, variables: Any, train: Any, config, metrics: dict
 ) -> None:
-    """Starts writing a checkpoint (in the background; `wait` ends it).
+    """Starts writing a checkpoint (in the background; the manager's `wait_until_finished` ends it).
 
     Args:
       manager: from `manager`.
@@ -150,7 +150,9 @@ def save(
         )
     _check_variables(net, build.shapes_for(net.model, input_shape(net.preprocess)))
     settings = build.described(net, model)
-    classes = tuple(str(number) for number in range(build.count_classes(net)))
+    classes = tuple(
+        str(number) for number in range(count_classes(net, input_shape(net.preprocess)))
+    )
     config = config_lib.resolve(config, train_size=0, class_names=classes)
     with config.unlocked():
         config.resolved.update(
@@ -301,7 +303,9 @@ def steps(workdir, which: str | int = "latest") -> list[int]:
     """
     if not folder(workdir).is_dir():
         raise ValueError(f"{workdir} has no checkpoints; run --stage=train first")
-    with manager(workdir) as saved:
+    # Only to read: whoever trains here has a manager of its own, whose unfinished files must stay.
+    options = ocp.CheckpointManagerOptions(read_only=True, best_fn=lambda m: m[METRIC])
+    with ocp.CheckpointManager(folder(workdir), options=options) as saved:
         found = sorted(saved.all_steps())
         best = saved.best_step()
     if not found:
@@ -322,6 +326,20 @@ def steps(workdir, which: str | int = "latest") -> list[int]:
     )
 
 
+def step_of(workdir: Path, which: str | int) -> int:
+    """The one checkpoint that "latest", "best" or a step's number stands for.
+
+    Raises:
+      ValueError: there is none, or "all", which is many.
+    """
+    if which == "all":
+        raise ValueError(
+            "checkpoint='all' is many, and one is asked for: latest, best or a step's number"
+        )
+    (step,) = steps(workdir, which)
+    return step
+
+
 def load(workdir: Path, checkpoint: str | int = "latest", *, code: str = "recorded") -> models.Net:
     """The network of a working directory.
 
@@ -337,7 +355,7 @@ def load(workdir: Path, checkpoint: str | int = "latest", *, code: str = "record
     Raises:
       ValueError: no such checkpoint, or an architecture whose code is not there any more.
     """
-    (step,) = steps(workdir, checkpoint)
+    step = step_of(workdir, checkpoint)
     path = folder(workdir) / str(step)
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         stored = reader.restore(path / "config")

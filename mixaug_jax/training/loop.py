@@ -26,7 +26,7 @@ from mixaug_jax.models import build
 from mixaug_jax.training import checkpoint, resuming
 from mixaug_jax.training import progress as progress_lib
 from mixaug_jax.training import step as steps
-from mixaug_jax.training.metric_log import MetricLog, read
+from mixaug_jax.training.metric_log import MetricLog, finished, read
 
 _MEMORY_ADVICE = (
     "memory ran out; lower data.batch_size or eval.batch_size, raise train.accumulate (smaller micro-batches, the same step), "
@@ -271,11 +271,10 @@ def _evaluator(model, config):
 
 def _finished(workdir, total) -> dict:
     """The scores that a finished run logged, or {}."""
-    for line in read(workdir):
-        if line["step"] == total and "test_accuracy" in line:
-            say.line(f"this run is finished ({total} steps); there is nothing to train")
-            return {k: v for k, v in line.items() if k != "step"}
-    return {}
+    scores = {k: v for k, v in finished(read(workdir), total).items() if k != "step"}
+    if scores:
+        say.line(f"this run is finished ({total} steps); there is nothing to train")
+    return scores
 
 
 @contextlib.contextmanager

@@ -57,6 +57,12 @@ def read(workdir: os.PathLike | str) -> list[dict]:
     return lines
 
 
+def finished(lines: list[dict], steps: int) -> dict:
+    """The line of the last of `steps` with the scores of a finished run, or {}: a run may have been made longer since."""
+    last = [line for line in lines if line["step"] == steps and "test_accuracy" in line]
+    return last[-1] if last else {}
+
+
 def _tensorboard(workdir, start):
     try:
         import tensorboardX

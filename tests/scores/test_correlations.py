@@ -222,6 +222,7 @@ def test_channels_of_an_attribution(name, share):
     assert np.abs(one - each) > 1e-2 * np.abs(each)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("shape", [(2, 3, 5), (2, 12), (0, 3, 4)])
 def test_pooled_pairs_have_one_shape(shape):
     sums = np.ones((2, 3, 4) if shape[0] else shape)

@@ -116,12 +116,7 @@ def run(
     check(config)
     workdir = pathlib.Path(workdir)
     names = tuple(config.released.models)
-    if len(config.dissect.layers) != 1:
-        raise ValueError(
-            f"dissect.layers={config.dissect.layers} must name one layer: the paper's table has one"
-        )
     places = find_files(config.released.dir, names)
-    dissection_stage.check(config)
     configs = {name: _config_of(config, file) for name, file in places.items()}
     for name in names:  # all first: a damaged file is found before hours of work
         say.line(f"{name}: {places[name]}")
@@ -143,6 +138,13 @@ def check(config: ml_collections.ConfigDict) -> None:
     config_lib.check(config)
     own = {"released": config.released.to_dict()} if "released" in config else {}
     keys.check_values(config_lib.flatten(own), KEYS)
+    if len(config.dissect.layers) != 1:
+        raise ValueError(
+            f"dissect.layers={config.dissect.layers} must name one layer: the paper's table has one"
+        )
+    if own:
+        find_files(config.released.dir, tuple(config.released.models))
+    dissection_stage.check(config)
 
 
 def find_files(place: str, names: tuple[str, ...]) -> dict[str, pathlib.Path]:
@@ -285,6 +287,4 @@ def figure(results: dict[str, Dissection], cells: list[Cell]):
     return drawn
 
 
-STAGE = Stage(
-    run, config_lib.check, "the published protocol on released networks (configs/released.py)"
-)
+STAGE = Stage(run, check, "the published protocol on released networks (configs/released.py)")

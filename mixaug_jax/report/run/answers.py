@@ -8,6 +8,7 @@ import ml_collections
 from mixaug_jax.core import stats
 from mixaug_jax.dissection.result import PER, Dissection
 from mixaug_jax.draw.dissection_tables import beside
+from mixaug_jax.training import metric_log
 
 OCCLUSION = "Occlusion anomaly"  # the part of a page
 _SELECTED = {
@@ -39,15 +40,16 @@ def accuracy(config: ml_collections.ConfigDict, lines: list[dict], held_out: int
       held_out: number of images behind test_accuracy; 0: not known.
     """
     network = f"{config.resolved.model['name']} (width {config.resolved.model['width']:g})"
-    if config.weights:
-        return f"{network}, imported from {config.weights}; its accuracy was not measured here."
+    if not config.resolved.steps:
+        origin = f"imported from {config.weights}" if config.weights else "trained elsewhere"
+        return f"{network}, {origin}; its accuracy was not measured here."
     method = "without mixing" if config.mix.name == "none" else f"with {config.mix.name}"
     trained = f"{network}, trained {method} on {config.data.name} (seed {config.seed}"
-    scores = [line for line in lines if "test_accuracy" in line]
+    scores = metric_log.finished(lines, config.resolved.steps)
     if not scores:
         done = max((line["step"] for line in lines), default=0)
         return f"{trained}), is at step {done} of {config.resolved.steps}: its training is not finished."
-    share, split = scores[-1]["test_accuracy"], "test" if config.data.test_split else "validation"
+    share, split = scores["test_accuracy"], "test" if config.data.test_split else "validation"
     said = f"{trained}, {config.resolved.steps} steps), classifies {share:.1%} of "
     if not held_out:
         return f"{said}the {split} images right."

@@ -53,14 +53,14 @@ def make(workdir: pathlib.Path, folder: pathlib.Path) -> str:
 
 
 def _method(config):
-    if config.weights:
-        return pathlib.Path(config.weights).name
+    if not config.resolved.steps:
+        return pathlib.Path(config.weights).name or config.resolved.model["name"]
     return "baseline" if config.mix.name == "none" else config.mix.name
 
 
 def _pictures(workdir, config, folder):
     """The pictures of the augmentation, or None and why not."""
-    if config.weights:
+    if not config.resolved.steps:  # not trained here, so nothing was mixed
         return None, ""
     try:
         return augmentations.pictures({_method(config): config}, folder / "pictures.npz"), ""
@@ -73,7 +73,7 @@ def _pictures(workdir, config, folder):
 
 
 def _augmentation(config, shown, problem, folder):
-    if config.weights:
+    if not config.resolved.steps:
         return ""
     title = "The augmentation"
     if shown is None:
@@ -104,10 +104,9 @@ def _flat(labels):
 
 def _training(config, lines, folder):
     title = "Training"
-    if config.weights:
-        return page.section(
-            "training", title, page.missing("The weights were imported, not trained here.")
-        )
+    if not config.resolved.steps:
+        said = "imported, not trained here" if config.weights else "trained elsewhere"
+        return page.section("training", title, page.missing(f"The weights were {said}."))
     if not lines:
         return page.section(
             "training", title, page.missing("train: not run (there is no metrics.jsonl).")

@@ -11,11 +11,10 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from mixaug_jax.core.stats import ALPHA
-from mixaug_jax.draw.style import FAINT, INK, PALETTE, STYLE, add_legend
+from mixaug_jax.draw.style import FAINT, GRID, INK, PALETTE, STYLE, add_legend
 from mixaug_jax.study.results import Study
 from mixaug_jax.study.sentences import title
 
-_GRID = {"color": "#e4e4e4", "linewidth": 0.6}
 _WIDE = 9.4  # inches, the width of the page
 
 
@@ -55,7 +54,7 @@ def differences(study: Study, measures: tuple[int, ...]) -> Figure:
             panel.set_ylim(count - 0.5, -0.5)
             panel.tick_params(axis="y", length=0)
             panel.xaxis.set_major_locator(MaxNLocator(nbins=5))
-            panel.grid(axis="x", **_GRID)
+            panel.grid(axis="x", **GRID)
             panel.set_axisbelow(True)
         for panel in panels[len(measures) :]:
             panel.set_axis_off()
@@ -103,7 +102,7 @@ def concepts(study: Study, layer: str) -> Figure:
             panel.set_ylabel(f"unique concepts\nat IoU > {level:g}")
             panel.tick_params(axis="x", length=0)
             panel.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-            panel.grid(axis="y", **_GRID)
+            panel.grid(axis="y", **GRID)
             panel.set_axisbelow(True)
             panel.set_ylim(bottom=0)
         add_legend(figure, panels[0])
@@ -220,7 +219,7 @@ def occlusion(study: Study, sweeps: dict[str, list[list[dict]]]) -> Figure:
                 panel.fill_between(shares, *ends, color=color(study, name), alpha=0.15, linewidth=0)
             panel.set_title(selection, fontsize=9)
             panel.set_xlabel("share of the units removed [%]")
-            panel.grid(**_GRID)
+            panel.grid(**GRID)
             panel.set_axisbelow(True)
         panels[0].set_ylabel("change of accuracy [points]")
         handles, names = panels[0].get_legend_handles_labels()
