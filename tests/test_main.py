@@ -104,3 +104,13 @@ def test_a_reader_that_has_enough_is_no_error():
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait() == 0
+
+
+def test_a_config_without_data_sets_takes_none(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import mixaug_jax\n\n\ndef get_config():\n    return mixaug_jax.get_config()\n"
+    )
+    assert opening.open_config(str(path)).data.name == "scenes"
+    with pytest.raises(ValueError, match=r"mine\.py takes no data set: write --config=.*mine\.py$"):
+        opening.open_config(f"{path}:folder")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,9 @@ import pytest
 from attribution_cases import close, explain, golden_net, random_net
 
 from mixaug_jax.attribution import METHODS, bottleneck, iba_statistics, resampling
+from mixaug_jax.core.checks import UnsupportedError
+from mixaug_jax.models import Net, Preprocess
+from mixaug_jax.models.layers import StagedModel
 
 iba = METHODS["iba"]
 SHAPE = (6, 6, 4)  # of relu3 of the random network
@@ -222,3 +226,26 @@ def test_bad_options(options, message):
     options = {"stats": (np.zeros(SHAPE), np.ones(SHAPE), np.ones(SHAPE))} | options
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(lambda net, x: iba(net, x, 0, **options), net, images[0])
+
+
+class _Tokens(StagedModel):
+    """A layer that gives tokens, which only `maps` lays out on their grid."""
+
+    layers: ClassVar = ("tokens", "head")
+
+    def run(self, layer, x, train):
+        if layer == "tokens":
+            return self.dense(layer, x.reshape(len(x), -1, x.shape[-1]), 4)
+        return self.dense(layer, x.mean(1), 2)
+
+    def maps(self, layer, h):
+        side = int(h.shape[1] ** 0.5)
+        return h.reshape(len(h), side, side, -1) if layer == "tokens" else h
+
+
+def test_tokens_are_refused():
+    x = jnp.ones((2, 8, 8, 3))
+    model = _Tokens()
+    net = Net(model, model.init(jax.random.key(0), x), Preprocess(8))
+    with pytest.raises(UnsupportedError, match=r"iba adds noise to maps \[h,w,K\]; layer 'tokens'"):
+        iba_statistics(net, [x], layer="tokens")

@@ -259,3 +259,26 @@ def test_a_chain_stays_one():
     assert again.model == twin.model
     assert again.has_rules
     assert not wrapped_nets.linen().has_rules
+
+
+def test_equal_numbers_of_different_types_are_different_functions():
+    """1, 1.0 and True compare equal, and a network with one of them is not that with another."""
+
+    class Scaled(nn.Module):
+        scale: functools.partial
+
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(self.scale(x.mean((1, 2))))
+
+    def kind(x, by):
+        return x * {int: 1, float: 2, bool: 3}[type(by)]
+
+    logits = []
+    for by in (1, 1.0, True):
+        module = Scaled(functools.partial(kind, by=by))
+        values = module.init(jax.random.key(0), images())
+        logits.append(np.asarray(Net.wrap(module, values, VIEW).logits(images())))
+    bias = np.asarray(values["params"]["Dense_0"]["bias"])
+    close(logits[1] - bias, 2 * (logits[0] - bias))
+    close(logits[2] - bias, 3 * (logits[0] - bias))

@@ -252,6 +252,8 @@ def test_what_cannot_work_is_said_before_anything_is_written(parts, tmp_path, mo
     (tmp_path / "segmenter" / "decoder_epoch_40.pth").unlink()
     with pytest.raises(ValueError, match=r"there is no .*decoder_epoch_40\.pth; its authors"):
         table.run(config, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"there is no .*decoder_epoch_40\.pth; its authors"):
+        table.STAGE.check(config)  # as --check does
     config.data.dir = str(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="nowhere"):
         table.run(config, tmp_path / "run")

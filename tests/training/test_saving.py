@@ -18,6 +18,7 @@ import mixaug_jax
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.models import MODELS, Net
+from mixaug_jax.stages import weights
 from mixaug_jax.training import checkpoint
 
 
@@ -216,3 +217,15 @@ def test_nothing_is_trained_where_a_network_was_saved(tmp_path, monkeypatch, cap
     mixaug_jax.run(settings, tmp_path)
     assert "holds a network that was not trained here" in capsys.readouterr().out
     assert checkpoint.steps(tmp_path, "all") == [0]
+
+
+def test_a_network_that_was_saved_has_its_page_and_can_be_exported(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "open_splits", lambda config: toy.splits())
+    mixaug_jax.save(wrapped_nets.linen(), tmp_path)
+    page = mixaug_jax.write_report(tmp_path).read_text()
+    assert "trained elsewhere" in page
+    assert "The augmentation" not in page
+    with pytest.raises(ValueError, match="checkpoint='all' is many, and one is asked for"):
+        mixaug_jax.load(tmp_path, "all")
+    with pytest.raises(ValueError, match="checkpoint='all' is many, and one is asked for"):
+        weights.export_run(tmp_path, "all")
