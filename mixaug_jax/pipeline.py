@@ -113,6 +113,8 @@ def run_study(
     *,
     overrides: Sequence[str] = (),
     unmixed_labels: bool = False,
+    sweep: Sequence[str] = (),
+    jobs: int = 1,
 ) -> study.Study:
     """Makes the runs that are missing and compares all of them.
 
@@ -126,6 +128,8 @@ def run_study(
       workdir: the study's folder. Runs are in `<workdir>/<config>/<seed>`.
       overrides: "key=value" for every config, e.g. "train.epochs=3".
       unmixed_labels: add, for each config that mixes labels, the same with the one label of which an image shows more.
+      sweep: "key=value,value" makes each value an augmentation of its own, e.g. "mix.alpha=0.2,1.0".
+      jobs: runs at once, each on its own devices of this machine.
 
     Returns:
       The comparison; `problems` holds the runs that failed. Its tables are in `<workdir>/tables`, its page in
@@ -136,9 +140,11 @@ def run_study(
       study.Stopped: SIGTERM or Ctrl-C came; the same call goes on.
     """
     if len(configs):
-        runs = study.make_plan(configs, seeds, workdir, overrides, unmixed_labels=unmixed_labels)
+        runs = study.make_plan(
+            configs, seeds, workdir, overrides, unmixed_labels=unmixed_labels, sweep=sweep
+        )
         plan.write_asked(runs, workdir, overrides)
-        study.run_missing(runs)
+        study.run_missing(runs, jobs)
     found = study.gather(workdir)
     study_tables.write_tables(found, pathlib.Path(workdir).expanduser() / "tables")
     say.result(study_tables.summary(found))

@@ -120,6 +120,18 @@ def lock(path: os.PathLike | str, waiting: str = "") -> Iterator[IO[str]]:
         yield file
 
 
+def is_locked(path: os.PathLike | str) -> bool:
+    """Whether a process holds the lock file."""
+    if not pathlib.Path(path).exists():
+        return False
+    with open(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def checksum(tree: Any) -> int:
     """A CRC-32 of the bytes of all arrays in a tree, in the order of its leaves."""
     check = 0

@@ -2,10 +2,21 @@
 
     python -m mixaug_jax.study --configs=configs/baseline.py,configs/cutmix.py --seeds=0,1,2 --workdir=DIR [--config.KEY=VALUE]
 
-Every --config.KEY=VALUE goes to each config that has the key. Runs are in DIR/<config>/<seed>; the same command makes what is
-missing, and goes on after it was killed. On many machines:
+Every --config.KEY=VALUE goes to each config that has the key; --sweep.KEY=VALUE,VALUE, as --sweep.mix.alpha=0.2,1.0, makes each
+value an augmentation of its own. Runs are in DIR/<config>/<seed>; the same command makes what is missing, and goes on after it
+was killed.
 
-    python -m mixaug_jax.study ... --list           # prints a command for each run, for a cluster's scheduler
+    python -m mixaug_jax.study ... --jobs=4         # makes four runs at once, each on its own devices
+    python -m mixaug_jax.study --workdir=DIR --status       # says which run is done, running, failed (and why) or waiting
+
+On a Slurm cluster (pip install 'mixaug_jax[slurm]'), one job a run and a last one that gathers; a job that is preempted, or
+whose time is up, saves and is queued again:
+
+    python -m mixaug_jax.study ... --launch=slurm --hours=4 --gpus=1 --cpus=8 --memory_gb=32 --partition=NAME
+
+On other machines:
+
+    python -m mixaug_jax.study ... --list           # prints a command for each run, for another scheduler
     python -m mixaug_jax.study ... --only=2/8       # or: makes the second of eight shares
     python -m mixaug_jax.study --workdir=DIR --gather       # then: compares what is there
 
@@ -14,19 +25,25 @@ The exit code is 0 when all went well, 1 when a run failed (with --gather: or is
 """
 
 import argparse
+import re
 import sys
 
 import mixaug_jax
 from mixaug_jax import study
 from mixaug_jax.core import say
+from mixaug_jax.study import launching, status
 
 
 def main(argv: list[str]) -> int:
     """Does what the command line says; returns the exit code."""
-    overrides = [text for text in argv if text.startswith(("--config.", "-config."))]
-    asked = _parser().parse_args([text for text in argv if text not in overrides])
+    overrides, sweep = (
+        [text.lstrip("-") for text in argv if re.match(rf"--?{flag}\.", text)]
+        for flag in ("config", "sweep")
+    )
+    asked = _parser().parse_args([t for t in argv if not re.match(r"--?(config|sweep)\.", t)])
     try:
-        return _run(asked, [f"--{text.lstrip('-')}" for text in overrides])
+        sweep = [text.removeprefix("sweep.") for text in sweep]
+        return _run(asked, [f"--{text}" for text in overrides], sweep)
     except study.Stopped as error:
         return _end(error, 143)
     except KeyboardInterrupt:
@@ -35,13 +52,21 @@ def main(argv: list[str]) -> int:
         return _end(error, 2)
 
 
-def _run(asked, overrides) -> int:
+def _run(asked, overrides, sweep) -> int:
+    if asked.status:
+        say.result("\n".join(status.lines(status.read(asked.workdir))))
+        return 0
     if asked.gather:
         return _failed(mixaug_jax.run_study(workdir=asked.workdir).failed)
     if not asked.configs or not asked.seeds:
-        raise ValueError("--configs and --seeds are needed, unless with --gather")
+        raise ValueError("--configs and --seeds are needed, unless with --gather or --status")
     planned = study.make_plan(
-        asked.configs, asked.seeds, asked.workdir, overrides, unmixed_labels=asked.unmixed_labels
+        asked.configs,
+        asked.seeds,
+        asked.workdir,
+        overrides,
+        unmixed_labels=asked.unmixed_labels,
+        sweep=sweep,
     )
     study.write_asked(planned, asked.workdir, overrides)
     number, shares = asked.only
@@ -49,10 +74,27 @@ def _run(asked, overrides) -> int:
     if asked.list:
         say.result("\n".join(run.command for run in share))
         return 0
-    failures = study.run_missing(share)
+    if asked.launch:
+        return _launch(asked, share)
+    failures = study.run_missing(share, asked.jobs)
     if shares == 1:
         mixaug_jax.run_study(workdir=asked.workdir)
     return _failed(failures)
+
+
+def _launch(asked, share) -> int:
+    names = ("hours", "gpus", "cpus", "memory_gb", "partition", "at_once")
+    resources = launching.Resources(
+        **{name: getattr(asked, name) for name in names},
+        more=dict(text.partition("=")[::2] for text in asked.sbatch),
+    )
+    jobs = launching.launch(share, asked.workdir, resources, asked.launch)
+    if asked.launch == "slurm":
+        say.line(f"next: python -m mixaug_jax.study --workdir={asked.workdir} --status")
+        return 0
+    for job in jobs:  # on this machine, so this process waits and gathers itself
+        job.wait()
+    return _failed(mixaug_jax.run_study(workdir=asked.workdir).failed)
 
 
 def _failed(sentences) -> int:
@@ -81,6 +123,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--list", action="store_true", help="print the command of each run, and make none")
     add("--only", type=_share, default=(1, 1), help="K/N: make the K-th of N shares, do not gather")
     add("--gather", action="store_true", help="make no run, compare what is there")
+    add("--status", action="store_true", help="make no run, say which are done, running, failed")
+    add("--jobs", type=int, default=1, help="runs at once on this machine, each on its own devices")
+    add("--launch", choices=launching.CLUSTERS, default="", help="hand the runs to a scheduler")
+    # What each job of a launch asks for.
+    asked = launching.Resources()
+    add("--hours", type=float, default=asked.hours, help="of a job; after that it is queued again")
+    add("--gpus", type=int, default=asked.gpus, help="of a job")
+    add("--cpus", type=int, default=asked.cpus, help="of a job")
+    add("--memory_gb", type=float, default=asked.memory_gb, help="of a job; 0: the default")
+    add("--partition", default=asked.partition, help="of the cluster")
+    add("--at_once", type=int, default=asked.at_once, help="jobs at the same time; 0: no limit")
+    add("--sbatch", action="append", default=[], metavar="KEY=VALUE", help="any other of sbatch")
     return parser
 
 

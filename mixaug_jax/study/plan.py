@@ -15,6 +15,7 @@ import ml_collections
 from mixaug_jax import config as config_lib
 from mixaug_jax.config import brought, keys, opening
 from mixaug_jax.core import files
+from mixaug_jax.study import sweeps
 
 UNMIXED = "-label_majority"  # added to the name of a run whose images are mixed and labels are not
 BASELINE = "baseline"  # what the others are compared with, where there is one of this name
@@ -35,6 +36,7 @@ class Run:
       workdir: its working directory, absolute.
       config: its settings.
       flags: what makes it, after `python -m mixaug_jax.main`.
+      swept: what a sweep sets, {key: value}, and "of", the config's name; {} without a sweep.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Run:
     workdir: pathlib.Path
     config: ml_collections.ConfigDict
     flags: tuple[str, ...]
+    swept: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -61,6 +64,7 @@ def make_plan(
     overrides: Sequence[str] = (),
     *,
     unmixed_labels: bool = False,
+    sweep: Sequence[str] = (),
 ) -> tuple[Run, ...]:
     """All runs of a study, settings checked; writes nothing.
 
@@ -73,6 +77,7 @@ def make_plan(
         one method (mix.alpha), goes to those; a key that none of them has is an error.
       unmixed_labels: add, for each config that mixes labels, one `<config>-label_majority` with mix.label=majority: the same
         mixed images, each with the one label of which it shows more.
+      sweep: "key=value,value" makes each value a named augmentation of every config that has the key; see `sweeps.variants`.
 
     Returns:
       Every augmentation with the first seed, then every one with the next: a study cut short can still be read.
@@ -89,19 +94,34 @@ def make_plan(
     for key in given:
         if not any(_has(config, key) for config in plain.values()):
             raise ValueError(f"no config of this study has it: {keys.unknown(key, sorted(known))}")
+    variants = {v.name: v for v in sweeps.variants(plain, sweeps.parse(sweep))}
+    sources = {name: sources[v.base] for name, v in variants.items()}
+    plain = {name: plain[v.base] for name, v in variants.items()}
     changes = {
         name: [f"{key}={value}" for key, value in given.items() if _has(config, key)]
+        + [f"{key}={value}" for key, value in variants[name].values.items()]
         for name, config in plain.items()
     }
     if unmixed_labels:
         twins = [n for n, config in plain.items() if config.mix.get("label", "") == "mixed"]
         changes |= {name + UNMIXED: [*changes[name], "mix.label=majority"] for name in twins}
         sources |= {name + UNMIXED: sources[name] for name in twins}
+        variants |= {name + UNMIXED: variants[name] for name in twins}
     folder = pathlib.Path(workdir).expanduser().absolute()
     names = sorted(changes, key=lambda name: name != BASELINE)  # stable: the rest as they came
-    runs = [_run(n, sources[n], seed, folder, changes[n]) for seed in seeds for n in names]
+    runs = [
+        dataclasses.replace(
+            _run(n, sources[n], seed, folder, changes[n]), swept=_swept(variants[n])
+        )
+        for seed in seeds
+        for n in names
+    ]
     _check_weights(runs)
     return tuple(runs)
+
+
+def _swept(variant) -> dict[str, str]:
+    return {"of": variant.base, **variant.values} if variant.values else {}
 
 
 def _named(configs) -> dict:
@@ -270,6 +290,8 @@ def _add(asked, runs, workdir, overrides):
             _refuse(f"{run.workdir} has", there, trained_by(new) | {"seed": run.seed})
         asked["configs"][run.name] = new
         asked["commands"][f"{run.name}/{run.seed}"] = run.command
+        if run.swept:
+            asked.setdefault("swept", {})[run.name] = dict(run.swept)
     asked["seeds"] = sorted({*asked["seeds"], *(run.seed for run in runs)})
     asked["overrides"] = overrides
 
@@ -282,15 +304,28 @@ def flags_of(asked: dict, workdir: os.PathLike | str) -> list[str]:
         flag = next(word for word in shlex.split(line) if word.startswith("--config="))
         sources[run.rpartition("/")[0]] = flag.removeprefix("--config=")
     plain = {name: source for name, source in sources.items() if not name.endswith(UNMIXED)}
-    if any(_name(source) != name for name, source in plain.items()):
+    swept = {name: values for name, values in asked.get("swept", {}).items() if name in plain}
+    bases = {swept.get(name, {}).get("of", name): source for name, source in plain.items()}
+    if any(_name(source) != name for name, source in bases.items()):
         return []
     return [
-        f"--configs={','.join(plain.values())}",
+        f"--configs={','.join(bases.values())}",
         f"--seeds={','.join(map(str, asked['seeds']))}",
         f"--workdir={workdir}",
         *(["--unmixed_labels"] if len(plain) < len(sources) else []),
         *(f"--config.{text}" for text in _plain(asked["overrides"])),
+        *(f"--sweep.{key}={','.join(values)}" for key, values in swept_values(asked).items()),
     ]
+
+
+def swept_values(asked: dict) -> dict[str, list[str]]:
+    """{key: values} that a study sweeps, of what `read_asked` read; {} without a sweep."""
+    found: dict[str, list[str]] = {}
+    for values in asked.get("swept", {}).values():
+        for key, value in values.items():
+            if key != "of" and value not in found.setdefault(key, []):
+                found[key].append(value)
+    return found
 
 
 def _check_overrides(asked, overrides, workdir):

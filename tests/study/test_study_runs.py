@@ -138,6 +138,17 @@ def test_a_signal_reaches_the_run(tmp_path, fake, number):
     assert signal.getsignal(number) is before
 
 
+def test_runs_at_once(tmp_path, fake, monkeypatch):
+    """The first two meet, which they could not one after the other; the third begins when one of them has ended."""
+    monkeypatch.setattr(runs.sharing, "_cores", lambda: [str(min(os.sched_getaffinity(0)))] * 2)
+    made = planned(tmp_path)
+    meet = "while [ ! -e $dir/../../baseline/0/up -o ! -e $dir/../../cutmix/0/up ]; do sleep 0.05; done"
+    fake(f"touch $dir/up; case $dir in */mixup/*) exit 4;; esac; {meet}")
+    failures = runs.run_missing(made, jobs=2)
+    assert [failure.partition(":")[0] for failure in failures] == ["mixup seed 0"]
+    assert [runs.finished(run) for run in made] == [True, True, False]
+
+
 def test_shares_that_begin_together_all_are_in_the_study(tmp_path):
     made = [planned(tmp_path, seeds=(seed,)) for seed in range(6)]
     with concurrent.futures.ThreadPoolExecutor(6) as pool:

@@ -1,0 +1,87 @@
+"""Sweeps: each value of a key is an augmentation with a name of its own."""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from mixaug_jax import config as config_lib
+from mixaug_jax.core import checks
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A config with one value of each key that is swept.
+
+    Attributes:
+      name: the config's, with what is swept: "cutmix-alpha0.2".
+      base: the config's name.
+      values: {key: value} of the keys that this config has, as they were typed.
+    """
+
+    name: str
+    base: str
+    values: Mapping[str, str]
+
+
+def parse(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """{key: values} of "mix.alpha=0.2,1.0".
+
+    Raises:
+      ValueError: no values, one value twice, a key twice.
+    """
+    swept: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        key, _, listed = text.partition("=")
+        values = tuple(value for value in listed.split(",") if value)
+        if not values or len(set(values)) < len(values):
+            raise ValueError(
+                f"--sweep.{key} needs one value or more, each once: --sweep.{key}=0.2,1.0"
+            )
+        if key in swept or key in ("seed", "mix.name"):
+            use = {"seed": "use --seeds", "mix.name": "use other files in --configs"}
+            raise ValueError(f"--sweep.{key} cannot be: {use.get(key, 'it is there twice')}")
+        swept[key] = values
+    return swept
+
+
+def variants(
+    configs: Mapping[str, ml_collections.ConfigDict], swept: Mapping[str, Sequence[str]]
+) -> list[Variant]:
+    """Every config with every combination of the values of those keys that it has; itself where it has none.
+
+    Raises:
+      ValueError: a key that no config has, one whose value is a tuple, or two variants of one name.
+    """
+    flat = {name: config_lib.flatten(config.to_dict()) for name, config in configs.items()}
+    for key in swept:
+        having = [settings[key] for settings in flat.values() if key in settings]
+        if not having:
+            known = sorted({key for settings in flat.values() for key in settings})
+            raise ValueError(f"no config of this study has {key}{checks.nearest(key, known)}")
+        if isinstance(having[0], tuple):
+            raise ValueError(
+                f"--sweep.{key} cannot be: its value is a tuple, and commas part values"
+            )
+    found = [
+        _variant(name, dict(zip(keys, values, strict=True)))
+        for name in configs
+        for keys in [[key for key in swept if key in flat[name]]]
+        for values in itertools.product(*(swept[key] for key in keys))
+    ]
+    names = [variant.name for variant in found]
+    twice = next((name for name in names if names.count(name) > 1), "")
+    if twice:
+        raise ValueError(f"two augmentations of this sweep would be called {twice}")
+    return found
+
+
+def _variant(base: str, values: dict[str, Any]) -> Variant:
+    # A folder's name: of the key its last part, of the value what a folder may be called.
+    parts = (
+        f"{key.rpartition('.')[2]}{re.sub(r'[^A-Za-z0-9.+-]', '_', v)}" for key, v in values.items()
+    )
+    return Variant("-".join([base, *parts]), base, values)
