@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from mixaug_jax.config import brought, keys, opening
 from mixaug_jax.core import checks, entries, say
 
+EXIT = {FloatingPointError: 3, MemoryError: 4, OSError: 4, ValueError: 2}
+STOPPED = 143  # by SIGTERM, with everything saved
 _ENTRIES = {"mixers": "MIXERS", "methods": "METHODS", "scores": "SCORES", "models": "MODELS", "data": "SOURCES"}  # fmt: skip
 _CACHES = ("compiled", "dissection/cache", "dissection/*/cache")  # made again when needed
 
@@ -70,11 +72,29 @@ def _parser():
     )
     add("--multihost", action="store_true", help="join the processes of one job first")
     add(
+        "--heartbeat_s",
+        type=int,
+        default=100,
+        help="after so long without a sign a process is dead",
+    )
+    add("--wait_s", type=int, default=300, help="how long to wait for all processes of a job")
+    add(
         "--check",
         action="store_true",
         help="say all that can be said before the first step, and stop",
     )
     return parser
+
+
+def exit_code(error: BaseException) -> int:
+    """What the process ends with for an error; 1 for one that nobody expects."""
+    for kind, code in EXIT.items():
+        if isinstance(error, kind):
+            return code
+    # Imported only here: whoever asks for help, or mistypes a flag, does not wait for it.
+    from mixaug_jax import training
+
+    return STOPPED if isinstance(error, training.Interrupted) else 1
 
 
 def run(asked: argparse.Namespace) -> int:
@@ -96,15 +116,16 @@ def run(asked: argparse.Namespace) -> int:
     workdir = asked.workdir or f"runs/{opening.name_of(asked.config)}-{config.data.name}"
     # Imported after the flags and settings have been read: what is wrong with them is said at once.
     from mixaug_jax import pipeline
-    from mixaug_jax.core import devices
+    from mixaug_jax.core import processes
 
     if asked.multihost:
-        devices.initialize_multihost()
+        processes.join(heartbeat=asked.heartbeat_s, wait=asked.wait_s)
     if asked.check:
         pipeline.check(config, workdir, asked.stage)
         return 0
     began = time.monotonic()
-    pipeline.run(config, workdir, asked.stage, checkpoint=asked.checkpoint, code=asked.code)
+    with processes.one_fate(exit_code, asked.heartbeat_s):
+        pipeline.run(config, workdir, asked.stage, checkpoint=asked.checkpoint, code=asked.code)
     say.line(f"done in {say.duration(time.monotonic() - began)}")
     if asked.stage == "all" and not config.stages:
         other = "" if config.weights else ", or compare with another augmentation:"

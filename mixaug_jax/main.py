@@ -6,8 +6,8 @@
     mixaug clean WORKDIR
 
 `python -m mixaug_jax` and `python -m mixaug_jax.main` are the same command. The exit code is 0 when all went well, 2 for a
-command, settings or data that cannot work, 3 when the loss was not finite, 4 when memory or disk ran out, and 143 after SIGTERM
-(everything is saved; the same command goes on).
+command, settings or data that cannot work, 3 when the loss was not finite, 4 when memory or disk ran out, 5 when another
+process of the job is gone, and 143 after SIGTERM (everything is saved; the same command goes on).
 """
 
 import os
@@ -17,8 +17,6 @@ from absl import logging
 
 from mixaug_jax import command
 from mixaug_jax.core import say
-
-EXIT = {FloatingPointError: 3, MemoryError: 4, OSError: 4, ValueError: 2}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,17 +39,12 @@ def main(argv: list[str] | None = None) -> int:
         # Whoever reads has enough, as `head` does; Python would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except tuple(EXIT) as error:
-        say.error(" ".join(str(error).split()))
-        return next(code for kind, code in EXIT.items() if isinstance(error, kind))
-    except RuntimeError as error:
-        # Imported only here: whoever asks for help, or mistypes a flag, does not wait for it.
-        from mixaug_jax import training
-
-        if not isinstance(error, training.Interrupted):
+    except (*command.EXIT, RuntimeError) as error:
+        code = command.exit_code(error)
+        if code == 1:
             raise
-        say.error(error)
-        return 143
+        say.error(" ".join(str(error).split()))
+        return code
 
 
 def entry() -> None:

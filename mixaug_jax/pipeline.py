@@ -1,5 +1,6 @@
 """The table of all stages, and what runs them: `run` for one network, `run_study` for many."""
 
+import json
 import os
 import pathlib
 import time
@@ -11,7 +12,7 @@ import ml_collections
 from mixaug_jax import config as config_lib
 from mixaug_jax import report, study
 from mixaug_jax.config import brought
-from mixaug_jax.core import checks, say
+from mixaug_jax.core import checks, files, processes, say
 from mixaug_jax.papers import released
 from mixaug_jax.stages import dissect, explain, forecast, occlude, train, weights
 from mixaug_jax.stages.base import Stage
@@ -66,14 +67,25 @@ def run(
     if (workdir / "config.json").exists():
         brought.bring(brought.read(config_lib.read(workdir)), workdir, code)
     names = _names(config, stage)
+    _agree(config, workdir, f"{stage} of checkpoint {checkpoint}")
     # What cannot work is said before a training, not after it; a network that is there already each stage asks itself.
     given = checkpoint_lib.is_given(workdir) and not config.weights
     for name in names if len(names) > 1 and not given else ():
         STAGES[name].check(config)
     for name in names:
         began = time.monotonic()
+        if name != "train":
+            processes.stop_at_signals()
         STAGES[name].run(config, workdir, which=checkpoint, required=stage != "all")
         say.line(f"{name}: {say.duration(time.monotonic() - began)}")
+
+
+def _agree(config, workdir, stage):
+    """All processes of a job must do the same, with the same packages, in a folder that all of them see."""
+    settings = config_lib.flatten(json.loads(config_lib.to_json(config)))
+    processes.compare("settings", {"stage": stage} | settings)
+    processes.compare("versions", files.versions())
+    processes.check_shared(workdir)
 
 
 def _names(config, stage):

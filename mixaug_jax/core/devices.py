@@ -12,7 +12,6 @@ import collections
 import contextlib
 import functools
 import itertools
-import os
 import pathlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +24,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mixaug_jax.core import checks, say
+from mixaug_jax.core import checks
 from mixaug_jax.core.types import Config, Devices, Tree
 
 AXIS = "data"
@@ -247,41 +246,16 @@ def out_of_memory(advice: str) -> Iterator[None]:
         raise
 
 
-def initialize_multihost() -> None:
-    """Joins the processes of one job, of which the first one speaks.
-
-    TPU pods, Slurm and Kubernetes are detected; elsewhere set the variables JAX_COORDINATOR_ADDRESS (host:port of process 0),
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID.
-
-    Raises:
-      ValueError: no such job is found.
-    """
-    number, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
-    try:
-        jax.distributed.initialize(
-            num_processes=int(number) if number else None, process_id=int(index) if index else None
-        )
-    except ValueError as error:
-        raise ValueError(
-            "--multihost found no cluster; set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, "
-            f"or leave --multihost out ({error})"
-        ) from error
-    if not is_main():
-        say.mute()
-
-
-def is_main() -> bool:
-    """True in the one process that writes tables and logs."""
-    return jax.process_index() == 0
-
-
 def barrier(name: str) -> None:
     """Waits until every process is here."""
     multihost_utils.sync_global_devices(name)
 
 
 def stop_requested(flag: threading.Event, step: int) -> bool:
-    """Whether to stop after this step: this process's flag, or, with many processes, what all of them agreed on."""
+    """Whether to stop after this step: this process's flag, or, with many processes, what all of them agreed on.
+
+    There JAX's runtime notes the signal, so nobody else may handle it.
+    """
     if jax.process_count() == 1:
         return flag.is_set()
     return multihost_utils.reached_preemption_sync_point(step)

@@ -62,7 +62,8 @@ def batches(source: Source, config: Any, *, train: bool, start: int = 0) -> Iter
         dataset = dataset.shuffle().repeat().random_map(_training_example(config))
     else:
         dataset = dataset.map(_evaluation_example(config))
-    local = dataset[index::count].batch(size // count, drop_remainder=train)
+    # Rows one after the other, as they lie on the devices: the global batch is the same for any number of processes.
+    local = dataset.batch(size // count, drop_remainder=train)[index::count]
     iterator = _read_ahead(local[start:], config.data.threads, config.data.prefetch)
     if train:
         return iterator

@@ -5,8 +5,7 @@ import os
 import pathlib
 
 from mixaug_jax import study
-from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import files, say
+from mixaug_jax.core import files, processes, say
 from mixaug_jax.report.run import run_page
 from mixaug_jax.report.study import study_page
 from mixaug_jax.stages.base import Stage
@@ -52,7 +51,7 @@ def _write(make, workdir) -> pathlib.Path:
 
 
 def _run(config, workdir, *, which: str = "latest", required: bool = True) -> None:
-    if devices_lib.is_main():
+    if processes.is_main():
         write_report(workdir)
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 
 from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import processes
 from mixaug_jax.training import checkpoint
 
 
@@ -27,7 +28,7 @@ def each_checkpoint(
     """
     for step in checkpoint.steps(workdir, which):
         net = checkpoint.load(workdir, step)
-        if devices_lib.is_main():
+        if processes.is_main():
             folder = workdir / name / (str(step) if which == "all" else "")
             with devices_lib.out_of_memory(advice):
                 work(net, folder, step)

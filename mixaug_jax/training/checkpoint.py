@@ -22,7 +22,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import models
 from mixaug_jax.config import brought
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import files, say
+from mixaug_jax.core import files, processes, say
 from mixaug_jax.core.types import Config, Path, Tree
 from mixaug_jax.models import build
 from mixaug_jax.models.net import count_classes, input_shape
@@ -50,7 +50,7 @@ def check_settings(workdir, config) -> None:
 
 def write_settings(workdir, config) -> None:
     """Makes a working directory with its config.json and versions.json; waits for all processes."""
-    if devices_lib.is_main():
+    if processes.is_main():
         workdir = pathlib.Path(workdir)
         for name, text in (
             ("config.json", config_lib.to_json(config)),
@@ -281,7 +281,7 @@ def _set_aside(manager, step: int, error: Exception) -> None:
         f"checkpoint {step} cannot be read ({type(error).__name__}: {str(error).partition(chr(10))[0][:200]}); "
         f"it is now in {damaged} and the one before it is used"
     )
-    if devices_lib.is_main():
+    if processes.is_main():
         # A resumed run comes by the same step again, so it may have been set aside before.
         shutil.rmtree(damaged / str(step), ignore_errors=True)
         pathlib.Path(damaged).mkdir(exist_ok=True)

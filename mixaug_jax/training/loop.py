@@ -20,7 +20,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.config import brought
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import say
+from mixaug_jax.core import processes, say
 from mixaug_jax.core.types import Tree
 from mixaug_jax.models import build
 from mixaug_jax.training import checkpoint, resuming
@@ -62,6 +62,8 @@ def train(config: ml_collections.ConfigDict, workdir: os.PathLike | str) -> dict
         config, train_size=len(sources["train"]), class_names=sources["train"].class_names
     )
     config = brought.noted(config)
+    sizes = {name: len(source) for name, source in sources.items() if source is not None}
+    processes.compare("data", sizes | {"classes": sources["train"].class_names})
     _check_devices(config)
     workdir = pathlib.Path(workdir).absolute()
     # A run that goes on must be this one, and takes over where its schedule began.
@@ -279,9 +281,13 @@ def _finished(workdir, total) -> dict:
 
 @contextlib.contextmanager
 def _stop_signal():
-    """An event that SIGTERM sets. Signals reach the main thread only; elsewhere the event is never set."""
+    """An event that SIGTERM sets. Signals reach the main thread only; elsewhere the event is never set.
+
+    Nor is it in a job of several processes, where JAX's runtime has to hear the signal: see `devices.stop_requested`.
+    """
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    alone = jax.process_count() == 1
+    if not alone or threading.current_thread() is not threading.main_thread():
         yield stop
         return
     before = signal.signal(signal.SIGTERM, lambda *_: stop.set())

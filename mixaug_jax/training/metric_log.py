@@ -5,8 +5,7 @@ import math
 import os
 import pathlib
 
-from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import files
+from mixaug_jax.core import files, processes
 
 
 class MetricLog:
@@ -19,7 +18,7 @@ class MetricLog:
 
     def __init__(self, workdir, start: int = 0):
         self._file = self._events = None
-        if not devices_lib.is_main():
+        if not processes.is_main():
             return
         path = pathlib.Path(workdir) / "metrics.jsonl"
         kept = [line for line in read(workdir) if line["step"] <= start] if start else []

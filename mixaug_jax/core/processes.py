@@ -1,0 +1,250 @@
+"""The processes of one job: they begin alike, and what ends one of them ends all.
+
+JAX's runtime lets the others wait for minutes where one process has failed. So each process tells the others by the key-value
+store of that runtime, which a thread of each looks at every second: an error of one ends all with its sentence and exit code.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
+
+import jax
+from jax._src import distributed  # the store of the runtime has no public name
+
+from mixaug_jax.core import say
+
+STOPPED = 143  # exit code after SIGTERM
+GONE = 5  # exit code where another process of the job is gone without a word
+_STORE = "mixaug_jax"  # what the keys begin with
+_ENDED, _ALIVE, _SEEN, _LEFT = (f"{_STORE}/{name}" for name in ("ended", "alive", "seen", "left"))
+_TOKEN = ".shared-"
+_LONG = 600_000  # milliseconds; a process that ends meanwhile ends this one, too
+_SECONDS = 1.0  # between two looks at the store
+_PATIENCE = 5.0  # seconds that process 0, which holds the store, waits for the others to have read why all end
+
+
+def join(*, heartbeat: int = 100, wait: int = 300) -> None:
+    """Joins the processes of one job, of which the first one speaks.
+
+    TPU pods, Slurm and Kubernetes are detected; elsewhere set the variables JAX_COORDINATOR_ADDRESS (host:port of process 0),
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+    Args:
+      heartbeat: seconds without a sign of life after which a process is taken for dead.
+      wait: seconds for all processes to come.
+
+    Raises:
+      ValueError: no such job is found, or not all of its processes have come.
+    """
+    number, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
+    try:
+        jax.distributed.initialize(
+            num_processes=int(number) if number else None,
+            process_id=int(index) if index else None,
+            initialization_timeout=wait,
+            # Later than `_watch`, which has a sentence for it: the runtime aborts.
+            heartbeat_timeout_seconds=2 * heartbeat + 30,
+        )
+    except ValueError as error:
+        raise ValueError(
+            "--multihost found no cluster; set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, "
+            f"or leave --multihost out ({error})"
+        ) from error
+    except jax.errors.JaxRuntimeError as error:
+        raise ValueError(
+            f"not all {number} processes of the job came within {wait} s; --wait_s sets how long to wait"
+        ) from error
+    if not is_main():
+        say.mute()
+    if jax.process_count() > 1:
+        wake = _signals()
+        threading.Thread(target=_watch, args=(heartbeat, wake), daemon=True).start()
+        atexit.register(_leave)  # before JAX's own, which then waits for the others
+
+
+def is_main() -> bool:
+    """True in the one process that writes tables and logs."""
+    return jax.process_index() == 0
+
+
+def compare(what: str, values: Mapping[str, Any]) -> None:
+    """Makes sure that all processes have the same values, before anything is compiled.
+
+    Args:
+      what: names the comparison, and is made once in a job.
+      values: {key: what JSON can hold}.
+
+    Raises:
+      ValueError: in every process, where they differ; says where.
+    """
+    if jax.process_count() == 1:
+        return
+    store, mine = _store(), jax.process_index()
+    store.key_value_set(f"{_STORE}/{what}/{mine}", json.dumps(values, default=str, sort_keys=True))
+    first = json.loads(store.blocking_key_value_get(f"{_STORE}/{what}/0", _LONG))
+    for other in range(1, jax.process_count()):
+        found = json.loads(store.blocking_key_value_get(f"{_STORE}/{what}/{other}", _LONG))
+        keys = [k for k in {**first, **found} if first.get(k) != found.get(k)]
+        if keys:
+            differing = "; ".join(f"{k}: {first.get(k)} and {found.get(k)}" for k in keys[:4])
+            more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
+            raise ValueError(
+                f"processes 0 and {other} of this job differ in their {what} ({differing}{more}); start all with the same"
+            )
+
+
+def fail(code: int, sentence: str) -> NoReturn:
+    """Ends this process, and all others of its job, with an exit code; says why here, as the others do there."""
+    say.error(sentence)
+    if jax.process_count() > 1:
+        # Suppressed: another has failed first, or there is nobody left to tell.
+        with contextlib.suppress(jax.errors.JaxRuntimeError):
+            _store().key_value_set(_ENDED, json.dumps([jax.process_index(), code, sentence]))
+        _end(code)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def one_fate(exit_code: Callable[[BaseException], int], heartbeat: int = 100) -> Iterator[None]:
+    """A context whose errors end all processes of the job: see `fail`. Alone, a process keeps its errors.
+
+    Args:
+      exit_code: of an error; 1 for one that nobody expects, which is printed in full.
+      heartbeat: as in `join`.
+    """
+    try:
+        yield
+    except Exception as error:
+        code = exit_code(error)
+        # After SIGTERM in training every process has saved, and comes here by itself.
+        if jax.process_count() == 1 or code == STOPPED:
+            raise
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            # A collective breaks where another process is gone, which is what a user has to know: `_watch` will see it.
+            time.sleep(heartbeat + 5 * _SECONDS)
+        if code == 1:
+            traceback.print_exc()
+        fail(code, " ".join(str(error).split()))
+
+
+def check_shared(folder: pathlib.Path) -> None:
+    """Makes sure that every process of the job sees the same folder, which is made where missing.
+
+    Raises:
+      ValueError: in a process that does not see it.
+    """
+    if jax.process_count() == 1:
+        return
+    key = f"{_STORE}/shared"
+    if is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob(f"{_TOKEN}*"):
+            old.unlink()
+        token = f"{_TOKEN}{uuid.uuid4().hex}"
+        (folder / token).touch()
+        _store().key_value_set(key, token)
+    token = _store().blocking_key_value_get(key, _LONG)
+    if not (folder / token).exists():
+        raise ValueError(
+            f"{folder} is not the folder that process 0 sees there; --workdir must be on a disk that all processes share"
+        )
+    _store().wait_at_barrier(key, _LONG)
+    if is_main():
+        (folder / token).unlink()
+
+
+def stop_at_signals() -> None:
+    """Makes SIGTERM end all processes at once, from now on: what has been written is whole, and the rest is made again.
+
+    Training does otherwise: all of its processes save after the same step.
+    """
+    if jax.process_count() > 1 and threading.current_thread() is threading.main_thread():
+        # Only noted here: the main thread may wait in a collective. The thread that watches is woken, and acts.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+
+
+def _signals():
+    """A socket on which a byte arrives for every signal that Python handles."""
+    wake, ours = socket.socketpair()
+    for end in (wake, ours):
+        end.setblocking(False)
+    if threading.current_thread() is threading.main_thread():
+        signal.set_wakeup_fd(ours.fileno(), warn_on_full_buffer=False)
+    return wake, ours  # both, for a socket that is garbage is closed
+
+
+def _watch(heartbeat, wake):
+    """Looks for the end of another process, and gives signs of life."""
+    me, beats, began = jax.process_index(), 0, time.monotonic()
+    seen = {process: ("", began) for process in range(jax.process_count()) if process != me}
+    while True:
+        time.sleep(_SECONDS)
+        if _terminated(wake[0]):
+            fail(
+                STOPPED,
+                "stopped by a signal: what is written is whole, and the same command goes on from there",
+            )
+        try:
+            beats += 1
+            _store().key_value_set(f"{_ALIVE}/{me}", str(beats), allow_overwrite=True)
+            known = dict(_store().key_value_dir_get(_STORE))
+        except jax.errors.JaxRuntimeError:
+            say.error(
+                "process 0, which all others of the job depend on, is gone; the same command goes on from the last checkpoint"
+            )
+            os._exit(GONE)
+        if _ENDED in known:
+            process, code, sentence = json.loads(known[_ENDED])
+            say.error(f"process {process} of the job ended with: {sentence}")
+            _end(code)
+        now = time.monotonic()
+        for process, (last, when) in seen.items():
+            beat = known.get(f"{_ALIVE}/{process}", "")
+            if beat != last or f"{_LEFT}/{process}" in known:
+                seen[process] = (beat, now)
+            elif now - when > heartbeat:
+                fail(GONE, f"process {process} of the job has given no sign of life for {heartbeat} s: it was killed, or its "
+                     "machine is gone; the same command goes on from the last checkpoint")  # fmt: skip
+
+
+def _terminated(wake) -> bool:
+    try:
+        return signal.SIGTERM in wake.recv(64)
+    except BlockingIOError:
+        return False
+
+
+def _end(code) -> NoReturn:
+    """Ends this process without JAX's own farewell, which would wait for processes that are gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    others = set(range(jax.process_count())) - {jax.process_index()}
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # the store may be gone already
+        _store().key_value_set(f"{_SEEN}/{jax.process_index()}", "", allow_overwrite=True)
+        end = time.monotonic() + _PATIENCE
+        while is_main() and others and time.monotonic() < end:
+            known = dict(_store().key_value_dir_get(_STORE))
+            others -= {k for k in others if f"{_SEEN}/{k}" in known or f"{_LEFT}/{k}" in known}
+            time.sleep(0.1)
+    os._exit(code)
+
+
+def _leave():
+    """A process that has done its part is silent, and not dead."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        _store().key_value_set(f"{_LEFT}/{jax.process_index()}", "", allow_overwrite=True)
+
+
+def _store():
+    return distributed.global_state.client

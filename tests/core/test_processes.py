@@ -1,0 +1,169 @@
+"""Jobs of two processes on this machine: what ends one of them ends both, with one sentence and one exit code."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+JOB = """
+import os, pathlib, sys, time; sys.path.insert(0, {tests!r})
+import jax, conftest; jax.config.update("jax_num_cpu_devices", 1)
+from mixaug_jax import command
+from mixaug_jax.core import devices, processes
+me = int(os.environ["JAX_PROCESS_ID"])
+processes.join(heartbeat=4, wait={wait})
+def up(): pathlib.Path({folder!r}, f"up{{me}}").touch()
+with processes.one_fate(command.exit_code, 4):
+{body}
+"""
+
+
+def run(folder, body, processes=2, wait=60, then=None):
+    """Exit codes and error streams of a job; `then(pair)` is called when all processes are up."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
+    tests = str(pathlib.Path(__file__).parents[1])
+    code = JOB.format(tests=tests, folder=str(folder), body=lines, wait=wait)
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=os.environ
+            | {
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": "2",
+                "JAX_PROCESS_ID": str(k),
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for k in range(processes)
+    ]
+    if then:
+        end = time.monotonic() + 120
+        while not all((folder / f"up{k}").exists() for k in range(2)):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        then(pair)
+    said = [process.communicate(timeout=120)[1] for process in pair]
+    return [process.returncode for process in pair], said
+
+
+def errors(text):
+    return [line for line in text.splitlines() if line.startswith("error: ")]
+
+
+def test_other_settings_are_said_before_anything_runs(tmp_path):
+    body = """
+processes.compare("versions", {"jax": 1})
+processes.compare("settings", {"train.lr": (0.1, 0.5)[me], "seed": 0})
+up()
+"""
+    codes, said = run(tmp_path, body)
+    assert codes == [2, 2]
+    sentence = "processes 0 and 1 of this job differ in their settings (train.lr: 0.1 and 0.5); start all with the same"
+    assert all(sentence in text for text in said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_one_ends_both(tmp_path):
+    """While the other one waits in a collective, which knows nothing of it."""
+    began = time.monotonic()
+    body = """
+if me == 1:
+    raise ValueError("planted,\\n in two lines")
+devices.barrier("never")
+"""
+    codes, said = run(tmp_path, body)
+    assert codes == [2, 2]
+    assert errors(said[0]) == ["error: process 1 of the job ended with: planted, in two lines"]
+    assert errors(said[1])[0] == "error: planted, in two lines"
+    assert time.monotonic() - began < 60
+
+
+def test_an_error_that_nobody_expects_is_printed_in_full(tmp_path):
+    codes, said = run(tmp_path, "devices.barrier('never') if me else [][0]")
+    assert codes == [1, 1]
+    assert "IndexError" in said[0]
+    assert "Traceback" in said[0]
+    assert errors(said[1]) == ["error: process 0 of the job ended with: list index out of range"]
+
+
+def test_a_killed_process_is_missed(tmp_path):
+    codes, said = run(
+        tmp_path,
+        "up(); devices.barrier('never') if me == 0 else time.sleep(99)",
+        then=lambda pair: pair[1].kill(),
+    )
+    assert codes == [5, -signal.SIGKILL]
+    assert errors(said[0])[0].startswith(
+        "error: process 1 of the job has given no sign of life for 4 s"
+    )
+
+
+def test_a_signal_to_one_ends_both(tmp_path):
+    """Also where the main thread waits in a collective and hears nothing."""
+    codes, said = run(
+        tmp_path,
+        "processes.stop_at_signals(); up(); devices.barrier('never') if me else time.sleep(99)",
+        then=lambda pair: pair[1].send_signal(signal.SIGTERM),
+    )
+    assert codes == [143, 143]
+    assert "process 1 of the job ended with: stopped by a signal" in said[0]
+
+
+TRAIN = """
+import toy, mixaug_jax
+from mixaug_jax import data
+data.open_splits = lambda config: toy.splits()
+config = toy.config(steps=100_000)
+config.train.log_every = 1
+from mixaug_jax.training import loop
+at = loop._at_cadence
+loop._at_cadence = lambda run, step, *rest: (step == 3 and up(), at(run, step, *rest))
+mixaug_jax.train(config, FOLDER)
+"""
+
+
+def test_a_signal_in_training_saves_after_the_same_step(tmp_path):
+    from mixaug_jax.training import checkpoint
+
+    folder = tmp_path / "run"
+    body = TRAIN.replace("FOLDER", repr(str(folder)))
+    codes, said = run(tmp_path, body, then=lambda pair: pair[0].send_signal(signal.SIGTERM))
+    assert "stopped by a signal at step" in said[0]
+    assert codes == [1, 1]  # of a program that does not ask for the code; the command's is 143
+    (step,) = checkpoint.steps(folder)
+    assert f"at step {step}" in said[0]
+    assert f"at step {step}" in said[1]
+
+
+def test_folders_that_are_not_shared(tmp_path):
+    body = f"processes.check_shared(pathlib.Path({str(tmp_path)!r}) / str(me))"
+    (tmp_path / "1").mkdir()
+    codes, said = run(tmp_path, body)
+    assert codes == [2, 2]
+    assert "is not the folder that process 0 sees there; --workdir must be on a disk" in said[1]
+
+
+def test_a_folder_that_is_shared(tmp_path):
+    folder = tmp_path / "new"
+    codes, _ = run(tmp_path, f"processes.check_shared(pathlib.Path({str(folder)!r}))")
+    assert codes == [0, 0]
+    assert not list(folder.iterdir())
+
+
+def test_one_process_alone_compares_nothing(tmp_path):
+    from mixaug_jax.core import processes
+
+    processes.compare("settings", {"a": 1})
+    processes.check_shared(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(ValueError, match="planted"), processes.one_fate(lambda error: 2):
+        raise ValueError("planted")
