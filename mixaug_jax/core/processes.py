@@ -45,14 +45,18 @@ def join(*, heartbeat: int = 100, wait: int = 300) -> None:
       wait: seconds for all processes to come.
 
     Raises:
-      ValueError: no such job is found, or not all of its processes have come.
+      ValueError: no such job is found. Where not all processes have come in time, this one ends with exit code 2.
     """
     number, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
+    # The runtime aborts when it has waited long enough, so the sentence comes a little before.
+    late = threading.Timer(wait, _too_late, (number or "the", wait))
+    late.daemon = True
+    late.start()
     try:
         jax.distributed.initialize(
             num_processes=int(number) if number else None,
             process_id=int(index) if index else None,
-            initialization_timeout=wait,
+            initialization_timeout=wait + 60,
             # Later than `_watch`, which has a sentence for it: the runtime aborts.
             heartbeat_timeout_seconds=2 * heartbeat + 30,
         )
@@ -61,16 +65,19 @@ def join(*, heartbeat: int = 100, wait: int = 300) -> None:
             "--multihost found no cluster; set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, "
             f"or leave --multihost out ({error})"
         ) from error
-    except jax.errors.JaxRuntimeError as error:
-        raise ValueError(
-            f"not all {number} processes of the job came within {wait} s; --wait_s sets how long to wait"
-        ) from error
+    finally:
+        late.cancel()
     if not is_main():
         say.mute()
     if jax.process_count() > 1:
         wake = _signals()
         threading.Thread(target=_watch, args=(heartbeat, wake), daemon=True).start()
         atexit.register(_leave)  # before JAX's own, which then waits for the others
+
+
+def _too_late(number, wait):
+    say.error(f"not all of {number} processes came within {wait} s; --wait_s sets how long to wait")
+    os._exit(2)
 
 
 def is_main() -> bool:

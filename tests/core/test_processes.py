@@ -144,6 +144,14 @@ def test_a_signal_in_training_saves_after_the_same_step(tmp_path):
     assert f"at step {step}" in said[1]
 
 
+def test_a_process_that_does_not_come(tmp_path):
+    codes, said = run(tmp_path, "up()", processes=1, wait=2)
+    assert codes == [2]
+    assert errors(said[0]) == [
+        "error: not all of 2 processes came within 2 s; --wait_s sets how long to wait"
+    ]
+
+
 def test_folders_that_are_not_shared(tmp_path):
     body = f"processes.check_shared(pathlib.Path({str(tmp_path)!r}) / str(me))"
     (tmp_path / "1").mkdir()
