@@ -11,7 +11,7 @@ from mixaug_jax.dissection import result as dissection
 from mixaug_jax.draw import page, style, training_figures
 from mixaug_jax.draw.page import Link, Table
 from mixaug_jax.report import augmentations, provenance
-from mixaug_jax.report.study import study_explanations, study_numbers, study_occlusion
+from mixaug_jax.report.study import study_explanations, study_numbers, study_occlusion, study_sweeps
 from mixaug_jax.report.study import study_figures as drawn
 from mixaug_jax.study import plan
 from mixaug_jax.study.crossing import TILES
@@ -32,6 +32,7 @@ def make(study: Study, workdir: pathlib.Path, folder: pathlib.Path) -> str:
     parts = [
         study_numbers.comparison(study, folder),
         study_numbers.differences(study, folder),
+        study_sweeps.section(study, folder),
         _concepts(study, folder),
         study_explanations.section(study, folder),
         _cross_deletion(study, folder),
