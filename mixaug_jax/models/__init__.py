@@ -5,6 +5,7 @@ A new network is a function like those below and a line in `MODELS`.
 
 from mixaug_jax.core import checks
 from mixaug_jax.models.efficientnet_lite import COEFFICIENTS, HEAD, STEM, EfficientNetLite, scaled
+from mixaug_jax.models.layers import STEMS
 from mixaug_jax.models.net import Net, Preprocess
 from mixaug_jax.models.preact import PreActResNet, WideResNet
 from mixaug_jax.models.resnet import ResNet
@@ -27,7 +28,7 @@ def _filters(width: float, base: int) -> int:
 
 
 def _resnet(num_classes, width, stem, blocks, bottleneck) -> ResNet:
-    _check_stem(stem)
+    checks.choice("model.stem", stem, STEMS)
     return ResNet(num_classes, blocks, bottleneck, _filters(width, 64), stem)
 
 
