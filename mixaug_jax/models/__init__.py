@@ -4,6 +4,7 @@ A new network is a function like those below and a line in `MODELS`.
 """
 
 from mixaug_jax.core import checks
+from mixaug_jax.models.assume import Assume
 from mixaug_jax.models.efficientnet_lite import COEFFICIENTS, HEAD, STEM, EfficientNetLite, scaled
 from mixaug_jax.models.layers import STEMS
 from mixaug_jax.models.net import Net, Preprocess
@@ -12,7 +13,7 @@ from mixaug_jax.models.resnet import ResNet
 from mixaug_jax.models.tiny_net import Tiny
 from mixaug_jax.models.vgg import VGG
 
-__all__ = ["MODELS", "Net", "Preprocess"]
+__all__ = ["MODELS", "Assume", "Net", "Preprocess"]
 
 
 def _check_stem(stem: str) -> None:

@@ -43,22 +43,26 @@ class Assume:
         for name in ("epsilon", "slope"):
             checks.number(f"assume.{name}", getattr(self, name), 0, 1)
 
-    def applied(self, module: Any) -> Any:
+    def applied(self, module: Any, name: str) -> Any:
         """The module of MODELS with what is assumed, the stem left out, in place of its own fields.
+
+        Args:
+          module: made from the architecture `name`.
+          name: for messages.
 
         Raises:
           ValueError: something that this architecture does not have.
         """
-        return module.clone(**self._said(module))
+        return module.clone(**self._said(module, name))
 
-    def _said(self, module):
+    def _said(self, module, architecture):
         fields = {}
         for field in dataclasses.fields(self):
             value, name = getattr(self, field.name), _FIELDS.get(field.name, field.name)
             if value == field.default or field.name == "stem":
                 continue
             if name not in module.unseen or (name == "stride_in" and not module.bottleneck):
-                raise ValueError(f"assume.{field.name}={value!r}: this network has no such thing")
+                raise ValueError(f"assume.{field.name}={value!r}: {architecture} has no such thing")
             fields[name] = value
         return fields
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from mixaug_jax.core import checks
 from mixaug_jax.models import efficientnet_lite
@@ -57,6 +59,26 @@ def preset(found: Architecture, name: str = "") -> Preprocess:
     return dataclasses.replace(view, mean=(mean,), std=(std,))
 
 
+def changed(view: Preprocess, found: Architecture, changes: Mapping[str, Any]) -> Preprocess:
+    """A view with some of its fields set.
+
+    Args:
+      view: of a preset.
+      found: whose channels are as many as the result must have.
+      changes: values of `Preprocess` by the names of its fields. A new size without a resize scales that of the view.
+
+    Raises:
+      ValueError: values that do not go together.
+    """
+    changes = dict(changes)
+    if changes.get("size") and "resize" not in changes:
+        changes["resize"] = round(view.resize * changes["size"] / view.size)
+    try:
+        return checked(dataclasses.replace(view, **changes), found)
+    except ValueError as error:
+        raise ValueError(f"view: {error}") from None
+
+
 def _lite(variant, name):
     if name == "timm":
         constants = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
@@ -74,6 +96,6 @@ def checked(view: Preprocess, found: Architecture) -> Preprocess:
     """A view of as many channels as a network takes; ValueError for others."""
     if len(view.mean) != found.channels:
         raise ValueError(
-            f"view has {len(view.mean)} channels (mean and std), and the network takes {found.channels}"
+            f"mean and std have {len(view.mean)} channels, and the network takes {found.channels}"
         )
     return view

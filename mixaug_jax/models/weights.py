@@ -62,6 +62,7 @@ def import_weights(
         shaped names are listed, and nothing is loaded in part.
     """
     net = import_network(path, model=model, assume=assume, view=view, key=key)[1]
+    say.line(f"{pathlib.Path(path).name}: sees {net.preprocess}")
     if isinstance(check, (str, pathlib.Path)) or len(check):
         say.line(compare_logits(net, check))
     return net
@@ -101,14 +102,15 @@ def import_network(
     image = jax.ShapeDtypeStruct((1, 32, 32, found.channels), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), image)
     try:
-        net = Net(module, mapping.to_variables(tensors, shapes), views.checked(view, found))
+        view = views.checked(view, found)
+        net = Net(module, mapping.to_variables(tensors, shapes), view)
     except ValueError as error:
         raise ValueError(f"{path} does not fit {found.name}: {error}") from None
     name = pathlib.Path(path).name
     for remark in (*state.remarks, *located.remarks, *said):
         say.line(f"{name}: {remark}")
     told = "as the file says" if NOTES in state.metadata else "assumed, as no file of weights tells"
-    say.line(f"{name}: {found.name} with {assuming.sentence(module)} ({told}); sees {view}")
+    say.line(f"{name}: {found.name} with {assuming.sentence(module)} ({told})")
     return found, net
 
 
@@ -129,7 +131,7 @@ def _module(found, assume, noted):
             f"its first convolution takes {found.channels} channels, and images have 1 or 3 here"
         )
     plain = models.MODELS[found.name](found.num_classes, width=found.width, stem=found.stem)
-    module = assume.applied(plain)
+    module = assume.applied(plain, found.name)
     for name, value in build.unseen_fields(module, plain).items():
         if noted.get(name, value) != value or (noted and name not in noted):
             raise ValueError(f"its notes contradict what is assumed of {name}, {value!r}")
