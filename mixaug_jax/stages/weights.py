@@ -14,7 +14,7 @@ from mixaug_jax.config import brought
 from mixaug_jax.config.weight_keys import UNSET
 from mixaug_jax.core import say
 from mixaug_jax.models import Assume, build, views, weight_files, weights
-from mixaug_jax.stages import measuring
+from mixaug_jax.stages import imported_accuracy
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.training import checkpoint
 
@@ -70,7 +70,7 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
     )
     for line in said:
         say.line(line)
-    measuring.say_accuracy(net, config)
+    imported_accuracy.say_accuracy(net, config)
 
 
 def _checksum(paths: Iterable[pathlib.Path]) -> str:
