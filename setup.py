@@ -47,7 +47,7 @@ setuptools.setup(
         "tqdm",
         "jaxtyping>=0.3",
         "jinja2",
-        "safetensors",
+        "safetensors>=0.8",
         "soundfile",
     ],
     extras_require={

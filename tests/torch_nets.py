@@ -6,6 +6,7 @@ import numpy as np
 import recipe
 import torch
 from torch import nn
+from torch.nn import functional
 
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
 # Height and width of the images behind data/torch_logits.npz.
@@ -23,6 +24,8 @@ def conv(a, b, size=3, stride=1, bias=False):
 
 class Block(nn.Module):
     """torchvision's BasicBlock or Bottleneck; kuangliu's names where `shortcut`."""
+
+    slope = 0.0
 
     def __init__(self, inside, filters, stride, bottleneck, shortcut):
         super().__init__()
@@ -43,11 +46,13 @@ class Block(nn.Module):
         y = x
         for i in range(1, self.count + 1):
             y = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(y))
-            y = y.relu() if i < self.count else y
-        return (y + getattr(self, self.side)(x)).relu()
+            y = functional.leaky_relu(y, self.slope) if i < self.count else y
+        return functional.leaky_relu(y + getattr(self, self.side)(x), self.slope)
 
 
 class ResNet(nn.Module):
+    slope = 0.0
+
     def __init__(self, name, classes, filters=64, cifar=False, kuangliu=False):
         super().__init__()
         bottleneck = name == "resnet50"
@@ -66,9 +71,69 @@ class ResNet(nn.Module):
         setattr(self, self.last, nn.Linear(inside, classes))
 
     def forward(self, x):
-        x = self.pool(self.bn1(self.conv1(x)).relu())
+        x = self.pool(functional.leaky_relu(self.bn1(self.conv1(x)), self.slope))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return getattr(self, self.last)(x.mean((2, 3)))
+
+
+# Networks that have the names and shapes of others: name, whether the stem is 3x3, and what is done to it.
+LOOKALIKES = {
+    "dilation 2": ("resnet50", False, {"dilation": 2}),
+    "dilation 4": ("resnet50", False, {"dilation": 4}),
+    "dilation 8": ("resnet50", False, {"dilation": 8}),
+    "basic, dilation 4": ("resnet18", False, {"dilation": 4}),
+    "last stride": ("resnet50", False, {"last_stride": 1}),
+    "stride in conv1": ("resnet50", False, {"stride_in": "conv1"}),
+    "no pool": ("resnet18", False, {"pool": "none"}),
+    "3x3, pool": ("resnet18", True, {"pool": "max"}),
+    "3x3 stride 2, pool": ("resnet18", True, {"stem": "strided", "pool": "max"}),
+    "3x3 stride 2": ("resnet18", True, {"stem": "strided"}),
+    "leaky": ("resnet18", False, {"slope": 0.1}),
+    "epsilon": ("resnet18", False, {"epsilon": 0.1}),
+}
+
+
+def lookalike(name):
+    """One of LOOKALIKES, with 5 classes and 4 filters, and weights by the recipe."""
+    architecture, cifar, changes = LOOKALIKES[name]
+    net = filled(ResNet(architecture, 5, 4, cifar))
+    for key, value in changes.items():
+        if key == "pool":
+            net.pool = nn.MaxPool2d(3, 2, 1) if value == "max" else nn.Identity()
+        elif key == "stem":
+            net.conv1.stride = (2, 2)
+        elif key in ("slope", "epsilon"):
+            for module in net.modules():
+                setattr(module, {"epsilon": "eps"}.get(key, key), value)
+        elif key == "last_stride":
+            restride(net.layer4[0], 1)
+        elif key == "stride_in":
+            for layer in (net.layer2, net.layer3, net.layer4):
+                layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
+        else:
+            dilate(net, value)
+    return net
+
+
+def restride(block, stride):
+    """Another stride of the first block of a layer."""
+    for conv in (block.conv1, block.conv2, block.downsample[0]):
+        if conv.stride != (1, 1):
+            conv.stride = (stride, stride)
+
+
+def dilate(net, last):
+    """As torchvision's `replace_stride_with_dilation`, `last` being the dilation that layer4 ends with."""
+    dilation = 1
+    for number in range(5 - last.bit_length() + 1, 5):
+        blocks = getattr(net, f"layer{number}")
+        restride(blocks[0], 1)
+        before, dilation = dilation, 2 * dilation
+        for i, block in enumerate(blocks):
+            convs = (block.conv2,) if block.count == 3 else (block.conv1, block.conv2)
+            for j, conv in enumerate(convs):
+                wide = before if i == 0 and j == 0 else dilation
+                conv.dilation = conv.padding = (wide, wide)
 
 
 class PreActBlock(nn.Module):
@@ -188,4 +253,8 @@ if __name__ == "__main__":
 
     net = filled(EfficientNet.from_name("efficientnet-lite0", image_size=None))
     arrays["efficientnet_lite0_129x98"] = logits(net, recipe.image(129, 98))
-    np.savez_compressed(pathlib.Path(__file__).parent / "data/torch_logits.npz", **arrays)
+    folder = pathlib.Path(__file__).parent / "data"
+    np.savez_compressed(folder / "torch_logits.npz", **arrays)
+    x = recipe.image(64, 48)
+    arrays = {name: logits(lookalike(name), x) for name in LOOKALIKES}
+    np.savez_compressed(folder / "torch_lookalikes.npz", **arrays)

@@ -15,7 +15,7 @@ from typing import Any
 import ml_collections
 
 from mixaug_jax import mixing
-from mixaug_jax.config import stage_keys, training_keys
+from mixaug_jax.config import stage_keys, training_keys, weight_keys
 from mixaug_jax.config.allowed import (
     LENGTH,
     MACHINE,
@@ -34,7 +34,7 @@ __all__ = ["KEYS", "LENGTH", "MACHINE", "NETWORK", "NOTHING", "PLACE", "RATE", "
 __all__ += ["assign", "check_values", "decides", "defaults", "flatten", "has_section", "help_text"]
 __all__ += ["read_text", "table_of", "unknown"]
 
-KEYS: dict[str, Key] = {**training_keys.KEYS, **stage_keys.KEYS}
+KEYS: dict[str, Key] = {**training_keys.KEYS, **weight_keys.KEYS, **stage_keys.KEYS}
 TRAINING = (NETWORK, LENGTH, RATE, PLACE)  # what decides the network, in one way or another
 OWN_SECTIONS = {"scenes": "data.scenes", "speech": "data.audio"}  # of one data set each
 

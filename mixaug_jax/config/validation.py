@@ -9,7 +9,7 @@ from mixaug_jax import mixing
 from mixaug_jax.config import keys
 from mixaug_jax.core import checks
 from mixaug_jax.data.speech import spectrogram
-from mixaug_jax.models import build
+from mixaug_jax.models import Assume, build
 from mixaug_jax.occlusion import grid
 
 _LONGEST_FRAME = 2**16  # samples
@@ -34,6 +34,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     _check_audio(config)
     _check_training(config)
     _check_occlude(config)
+    if "assume" in config:
+        Assume(**config.assume.to_dict())
 
 
 def _check_mixer(values):

@@ -4,14 +4,16 @@ A new network is a function like those below and a line in `MODELS`.
 """
 
 from mixaug_jax.core import checks
+from mixaug_jax.models.assume import Assume
 from mixaug_jax.models.efficientnet_lite import COEFFICIENTS, HEAD, STEM, EfficientNetLite, scaled
+from mixaug_jax.models.layers import STEMS
 from mixaug_jax.models.net import Net, Preprocess
 from mixaug_jax.models.preact import PreActResNet, WideResNet
 from mixaug_jax.models.resnet import ResNet
 from mixaug_jax.models.tiny_net import Tiny
 from mixaug_jax.models.vgg import VGG
 
-__all__ = ["MODELS", "Net", "Preprocess"]
+__all__ = ["MODELS", "Assume", "Net", "Preprocess"]
 
 
 def _check_stem(stem: str) -> None:
@@ -27,7 +29,7 @@ def _filters(width: float, base: int) -> int:
 
 
 def _resnet(num_classes, width, stem, blocks, bottleneck) -> ResNet:
-    _check_stem(stem)
+    checks.choice("model.stem", stem, STEMS)
     return ResNet(num_classes, blocks, bottleneck, _filters(width, 64), stem)
 
 

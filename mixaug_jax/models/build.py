@@ -28,7 +28,7 @@ def build_model(
     """The model of a resolved config, as `Net` takes it.
 
     Args:
-      config: resolved settings; `resolved.model` is what `described` gives, or {"name", "width", "stem"}.
+      config: resolved settings; `resolved.model` is what `described` gives, or {"name", "width", "stem"} and perhaps "fields".
       stored: f(file, its checksum) -> the run's copy of a file that defined the network, to be run in its place.
 
     Raises:
@@ -42,6 +42,7 @@ def build_model(
     else:
         checks.choice("model.name", settings["name"], models.MODELS)
         module = made(models.MODELS[settings["name"]], classes, settings)
+        module = module.clone(**settings["fields"]) if settings.get("fields") else module
     module = _with_body(module, config.model)
     model = as_model(module, input_shape(build_preprocess(config)), settings.get("layers", ()))
     if getattr(model, "num_classes", classes) != classes:
@@ -153,8 +154,8 @@ def described(net: Net, model: str = "") -> dict[str, Any]:
       model: a name in MODELS of what makes it; "" finds one of our own, or stores the module's class and its fields.
 
     Returns:
-      {"name", "width", "stem"} and other arguments of an entry of MODELS; or {"name", "width", "stem", "module", "file",
-      "sha256", "fields"} of a class. Of a wrapped model also "layers".
+      {"name", "width", "stem"} and other arguments of an entry of MODELS, and the "fields" that it lacks, of `unseen`;
+      or {"name", "width", "stem", "module", "file", "sha256", "fields"} of a class. Of a wrapped model also "layers".
 
     Raises:
       ValueError: what cannot be made again from a file, with what to do about it.
@@ -202,13 +203,27 @@ def _own(module):
             plain = made(entry, classes, options)
             if type(plain) is not type(module):
                 continue
+            fields = unseen_fields(module, plain)
             # No field stores the width: ratios of filters suggest it, and only an exact rebuild confirms it.
             for width in {1.0, *_ratios(module, plain)}:
-                if made(entry, classes, options | {"width": width}) == module:
-                    return {"name": name, **options, "width": width}
+                if made(entry, classes, options | {"width": width}).clone(**fields) == module:
+                    found = {"name": name, **options, "width": width}
+                    return found | ({"fields": fields} if fields else {})
         except ValueError:  # a stem, say, that this architecture does not have
             continue
     return None
+
+
+def unseen_fields(module: Any, plain: Any) -> dict[str, Any]:
+    """Those of a network's fields which no file of weights tells that differ from a plain one's.
+
+    Args:
+      module: of MODELS.
+      plain: what its entry makes.
+    """
+    names = getattr(type(plain), "unseen", ())
+    names = plain.unseen if isinstance(names, property) else names
+    return {f: getattr(module, f) for f in names if getattr(module, f) != getattr(plain, f)}
 
 
 def _ratios(module, plain):

@@ -49,6 +49,15 @@ def plain_conv(x: Images, kernel: Kernel, stride: int, padding: int) -> Convolve
     return _convolve(x, kernel, [(padding, padding)] * 2, stride)
 
 
+def dilated_conv(x: Images, kernel: Kernel, dilation: int) -> Float[Array, "B h w F"]:
+    """x [B,h,w,C] convolved at stride 1 with a kernel [k,k,C,F] whose entries are `dilation` pixels apart -> [B,h,w,F].
+
+    As XLA has it, with JAX's own gradients: only imported networks have such layers.
+    """
+    reach = dilation * (len(kernel) // 2)
+    return _convolve(x, kernel, [(reach, reach)] * 2, holes=dilation)
+
+
 def pointwise(x: Images, kernel: Kernel, stride: int) -> Convolved:
     """`conv` with a kernel [1,1,C,F] and no padding, as a product of matrices [B h' w', C] and [C, F]."""
     x = x[:, ::stride, ::stride]

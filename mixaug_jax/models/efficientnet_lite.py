@@ -6,6 +6,7 @@ Lite4. Names are those of the PyTorch port whose converted weights are in use. S
 left out.
 """
 
+import dataclasses
 import functools
 import math
 from typing import Any, ClassVar
@@ -46,7 +47,7 @@ class EfficientNetLite(StagedModel):
 
     layers: ClassVar = ("stem", *(f"block{i}" for i in range(1, 8)), "head", "fc")
     hidden_layers: ClassVar = ("block1", "block2")
-    epsilon: ClassVar = 1e-3
+    unseen: ClassVar = ("epsilon",)  # ReLU6 has no slope
 
     num_classes: int
     filters: tuple[int, ...]
@@ -55,6 +56,7 @@ class EfficientNetLite(StagedModel):
     head_filters: int
     dropout: float
     stem: str
+    epsilon: float = dataclasses.field(default=1e-3, kw_only=True)
 
     def run(self, layer: str, x: jax.Array, train: bool) -> jax.Array:
         if layer == "stem":

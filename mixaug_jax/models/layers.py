@@ -15,12 +15,13 @@ import jax.numpy as jnp
 
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import AnyArray, Float
-from mixaug_jax.models.convolution import conv
+from mixaug_jax.models.convolution import conv, dilated_conv
 from mixaug_jax.models.pooling import max_pool
 
 EPSILON = 1e-5  # PyTorch's, which every released checkpoint was trained with
 MOMENTUM = 0.9  # of the running statistics; PyTorch calls this 0.1
-STEMS = {"imagenet": (7, 2), "cifar": (3, 1)}  # size and stride of a network's first convolution
+# Size and stride of a network's first convolution; "strided" is none of those that are made here, but some weights have it.
+STEMS = {"imagenet": (7, 2), "cifar": (3, 1), "strided": (3, 2)}
 
 
 def conv_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -101,7 +102,9 @@ class StagedModel(nn.Module, kw_only=True):
       layers: the layers' names in order; the last one gives the logits.
       hidden_layers: the layers after which manifold mixup may mix.
       merges_norm: whether every batch norm directly follows a conv or dense layer, and so can be merged into it.
+      unseen: the fields that change no variable's name or shape, so that no file of weights tells them.
       epsilon: what the batch norms add to the variance.
+      slope: of the ReLUs below zero; above 0 they are leaky, and no backward rule of a ReLU is theirs.
       dtype: of the body's arithmetic; parameters, batch statistics and logits are float32.
       axis_name: the mapped axis over which batch statistics are averaged; "" keeps them per device.
       remat: recompute each block's activations in the backward pass.
@@ -120,8 +123,10 @@ class StagedModel(nn.Module, kw_only=True):
     layers: ClassVar[tuple[str, ...]] = ()
     hidden_layers: ClassVar[tuple[str, ...]] = ()
     merges_norm: ClassVar[bool] = True
-    epsilon: ClassVar[float] = EPSILON
+    unseen: ClassVar[tuple[str, ...]] = ("epsilon", "slope")
 
+    epsilon: float = EPSILON
+    slope: float = 0.0
     dtype: Any = jnp.float32
     axis_name: str = ""
     remat: bool = False
@@ -135,6 +140,11 @@ class StagedModel(nn.Module, kw_only=True):
             raise checks.UnsupportedError(
                 f"{type(self).__name__} normalizes before its convolutions, so it has no merged layers and refuses an affine "
                 "rule (relevance propagation); resnet18 and vgg16_bn accept one"
+            )
+        if self.act is not None and self.slope:
+            raise checks.UnsupportedError(
+                f"{type(self).__name__} has leaky ReLUs (slope {self.slope:g}), and refuses rules of plain ones; gradient and "
+                "integrated_gradients need none"
             )
         super().__post_init__()
 
@@ -187,12 +197,14 @@ class StagedModel(nn.Module, kw_only=True):
         norm: str = "",
         bias: bool = False,
         train: bool = False,
+        dilation: int = 1,
     ):
-        """Convolution with PyTorch's symmetric padding `size // 2`, then the batch norm called `norm` where that is not ""."""
+        """Convolution with PyTorch's padding, `dilation * (size // 2)`, then the batch norm `norm` where it is not ""."""
         shape = (size, size, x.shape[-1], filters)
 
         def linear(x: Any, kernel: Any, bias: Any):
-            y = conv(x, kernel, stride, size // 2)
+            plain = dilation == 1
+            y = conv(x, kernel, stride, size // 2) if plain else dilated_conv(x, kernel, dilation)
             return y if bias is None else y + bias
 
         return self._affine(name, linear, x, shape, norm, bias, train, self.dtype)
@@ -228,7 +240,9 @@ class StagedModel(nn.Module, kw_only=True):
         return ((x.astype(jnp.float32) - mean) * multiplier + bias).astype(self.dtype)
 
     def relu(self, name: str, x: jax.Array):
-        return nn.relu(x) if self.act is None else self.act(name, x)
+        if self.act is not None:
+            return self.act(name, x)
+        return nn.leaky_relu(x, self.slope) if self.slope else nn.relu(x)
 
     def residual(self, name: str, x: jax.Array, shortcut: Any):
         return x + shortcut if self.add is None else self.add(name, x, shortcut)

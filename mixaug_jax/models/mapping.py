@@ -3,6 +3,7 @@
 A layer has PyTorch's own name here, so most checkpoints fit as they are; `canonical` knows the other spellings.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -10,8 +11,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.models import efficientnet_lite
-from mixaug_jax.models.torch_files import Tensor
+from mixaug_jax.models import efficientnet_lite, unsupported
+from mixaug_jax.models.pickles import Tensor
 
 RESNETS = {
     ((2, 2, 2, 2), False): "resnet18",
@@ -109,15 +110,34 @@ def identify(tensors: Mapping[str, Tensor], model: str = "", stem: str = "") -> 
       ValueError: no network here has such names.
     """
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    name = model or _name(shapes)
-    family = next((f for start, f in FAMILIES.items() if name.startswith(start)), None)
-    if family is None:
-        raise ValueError(f"no PyTorch names are known for {name}")
+    name = model or name_of(tensors)
+    family = family_of(name)
     classes = _length(shapes, family.last, 0, 1000)
     filters = _length(shapes, (family.filters,), 0, family.base)
     channels = _length(shapes, (family.first,), 1, 3)
     stem = stem or _stem(name, shapes, family.first)
     return Architecture(name, classes, filters / family.base, stem, channels)
+
+
+def family_of(name: str) -> _Family:
+    """The family of a name in MODELS; ValueError for one whose PyTorch names are not known."""
+    family = next((f for start, f in FAMILIES.items() if name.startswith(start)), None)
+    if family is None:
+        raise ValueError(f"no PyTorch names are known for {name}")
+    return family
+
+
+def name_of(tensors: Mapping[str, Tensor]) -> str:
+    """The name in MODELS of the network that tensors with `canonical` names belong to.
+
+    Raises:
+      ValueError: no network here has such names; another one is named where it is known.
+    """
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    other = unsupported.name_of(shapes)
+    if other:
+        raise ValueError(f"it is a network that is not read here: {other}")
+    return _name(shapes)
 
 
 def _length(shapes, layers, axis: int, default: int) -> int:
@@ -210,17 +230,35 @@ def to_variables(tensors: Mapping[str, Tensor], like: Mapping[str, Any]) -> dict
       like: variables of the network, or their shapes, in one flat level of layers.
 
     Raises:
-      ValueError: lists missing, surplus and wrongly shaped names, and tensors of integers. Nothing is loaded in part.
+      ValueError: lists missing, surplus and wrongly shaped names, and tensors of integers; or names a tensor with NaN, infinite
+        values or negative variances. Nothing is loaded in part.
     """
     _check(tensors, torch_shapes(like))
     variables = {collection: {} for collection in like}
-    for name, (collection, layer, leaf, _) in _places(like).items():
-        array = np.asarray(tensors[name].read(), np.float32)
+    # The largest first: what is freed of one then has room for the next.
+    places = sorted(_places(like).items(), key=lambda item: -math.prod(item[1][3]))
+    for name, (collection, layer, leaf, _) in places:
+        array = _values(name, tensors[name])
         if leaf == "kernel":
             array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
         # A copy, which leaves nothing of the file in memory.
         variables[collection].setdefault(layer, {})[leaf] = jnp.array(array)
     return variables
+
+
+def _values(name, tensor):
+    """A tensor's float32 values, all of them finite, and no variance below 0."""
+    try:
+        with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused
+            array = np.asarray(tensor.read(), np.float32)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if not np.isfinite(array).all():
+        kind = "NaN" if np.isnan(array).any() else "infinite values"
+        raise ValueError(f"{name} has {kind}")
+    if name.endswith("running_var") and array.min(initial=0) < 0:
+        raise ValueError(f"{name} has variances below 0")
+    return array
 
 
 def _check(tensors, shapes) -> None:

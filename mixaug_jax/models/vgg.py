@@ -35,6 +35,10 @@ class VGG(StagedModel):
     stem: str
 
     @property
+    def unseen(self) -> tuple[str, ...]:
+        return ("epsilon", "slope") if self.batch_norm else ("slope",)
+
+    @property
     def layers(self) -> tuple[str, ...]:
         head = ("fc6", "fc7", "fc8") if self.stem == "imagenet" else ("fc",)
         return ("conv1", "conv2", "conv3", "conv4", "conv5", *head)

@@ -1,25 +1,28 @@
-"""Files of named weights: which format a file is in, and the plain formats (safetensors, npz) themselves."""
+"""Files of named weights: which format a file is in, where its weights are, and the plain formats (safetensors, npz)."""
 
+import functools
 import json
 import math
 import pathlib
 import zipfile
 import zlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+import safetensors
+import safetensors.numpy
 
-from mixaug_jax.core import checks, files
-from mixaug_jax.models import torch_files
-from mixaug_jax.models.torch_files import Tensor
+from mixaug_jax.core import files
+from mixaug_jax.models import pickles, torch_files
+from mixaug_jax.models.pickles import Foreign, Tensor
 
-CONTAINERS = (
-    "state_dict",
-    "model",
-    "net",
-)  # where training scripts keep the weights in their checkpoints
+# Where training scripts keep the weights in their checkpoints, the likeliest first; "" is the checkpoint itself.
+CONTAINERS = ("state_dict", "model", "net", "model_state_dict", "network", "weights", "")
+_AVERAGED = ("ema", "averag", "teacher", "swa")  # in the names of averages of the weights
+_WRAPPERS = ("module.", "_orig_mod.")  # of PyTorch's parallel and compiled modules
+_COUNTERS = ("num_batches_tracked", "n_averaged")
 
 _SAFETENSORS = {
     "F64": np.float64,
@@ -27,8 +30,11 @@ _SAFETENSORS = {
     "F16": np.float16,
     "BF16": ml_dtypes.bfloat16,
     "I64": np.int64,
+    "U64": np.uint64,
     "I32": np.int32,
+    "U32": np.uint32,
     "I16": np.int16,
+    "U16": np.uint16,
     "I8": np.int8,
     "U8": np.uint8,
     "BOOL": np.bool_,
@@ -36,21 +42,38 @@ _SAFETENSORS = {
 
 
 class State(NamedTuple):
-    """What a file of weights holds: tensors by name, still on disk, and its author's notes (safetensors only)."""
+    """What a file of weights holds.
+
+    Attributes:
+      tensors: by name, still on disk.
+      metadata: its author's notes (safetensors only).
+      containers: the names of the parts that hold weights, of which one was taken.
+      arch: the architecture's name, where a training script noted it; else "".
+      remarks: sentences about what was chosen and what was left out.
+    """
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
+    containers: tuple[str, ...] = ()
+    arch: str = ""
+    remarks: tuple[str, ...] = ()
 
 
-def read_state(path: str | pathlib.Path) -> State:
+def read_state(path: str | pathlib.Path, key: str = "") -> State:
     """The weights in a .pth, .pt, .pth.tar, .safetensors or .npz file, whatever it is called: its content decides.
 
-    A checkpoint's weights are looked for under the keys `CONTAINERS`, else at its top level. "module." in front of every name
-    (left there by PyTorch's parallel wrappers) is dropped, and so are batch norms' counters "num_batches_tracked".
+    An index of shards (model.safetensors.index.json, pytorch_model.bin.index.json) is read with the files that it names. A
+    checkpoint's weights may lie in any of its dicts; where several have some, `CONTAINERS` says which is taken, and averages of
+    the weights come last. What wrappers put in front of every name ("module.", "_orig_mod.") is dropped, and so are counters of
+    batch norms and averages.
+
+    Args:
+      path: of the file.
+      key: the name of the dict to take; one that is not there is ignored.
 
     Raises:
-      ValueError: in one sentence, where there is no such file, or it is not one of these, damaged, without tensors, or asks for
-        code to be run.
+      ValueError: in one sentence, where there is no such file, or it is not one of these, damaged, without tensors, or out of
+        proportion.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -58,22 +81,118 @@ def read_state(path: str | pathlib.Path) -> State:
             f"{path} is {'a folder' if path.is_dir() else 'no file'}; a file of weights is needed"
         )
     content, metadata = _read(path)
-    tensors = _tensors(content, path)
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-    kept = {n: t for n, t in tensors.items() if not n.endswith("num_batches_tracked")}
-    return State(kept, metadata)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds {_kind(content)}, not weights by name; {_ADVICE}")
+    found = _containers(content)
+    if not found:
+        what = [f"{name} ({_kind(value)})" for name, value in content.items()]
+        more = f"only {_listed(what)}; {_ADVICE}" if what else "its dict is empty"
+        raise ValueError(f"{path} holds no weights by name: {more}")
+    taken = key if key in found else next(iter(found))
+    unread = [(name, value) for name, value in found[taken].items() if _is_unread(value)]
+    for name, value in unread[:1]:
+        kind = value.name.removeprefix("torch.")
+        raise ValueError(f"{path}: {name} is of {kind}, which is not read; {_SAVE}")
+    tensors = _unwrapped(_tensors(found[taken]))
+    arch = content.get("arch", "")
+    return State(
+        tensors,
+        metadata,
+        tuple(found),
+        arch if isinstance(arch, str) else "",
+        _remarks(content, found, taken),
+    )
 
 
-def _read(path):
+_ADVICE = "where the file is yours, save model.state_dict() alone"
+_SAVE = "save it again as float32"
+
+
+def _kind(value) -> str:
+    """What an object is, in words; of a foreign one, the name that its file gives."""
+    if isinstance(value, Foreign):
+        return f"a {value.name}, which is not read and not run"
+    return "the name of a class" if isinstance(value, type) else f"a {type(value).__name__}"
+
+
+def _containers(content: Mapping) -> dict[str, Mapping]:
+    """The dicts with weights in a checkpoint by their names, in the order in which one of them is taken."""
+    inner = {str(k): v for k, v in content.items() if isinstance(v, Mapping) and k != "optimizer"}
+    inner |= {
+        f"{name}.{k}": v
+        for name, outer in inner.items()
+        for k, v in outer.items()
+        if isinstance(v, Mapping)
+    }
+    everything = {"": content, **inner}
+    found = [
+        n for n, held in everything.items() if _tensors(held) or any(map(_is_unread, held.values()))
+    ]
+    # A single number beside the weights, as the best accuracy, makes no container.
+    ranks = {
+        n: max((len(t.shape) for t in _tensors(everything[n]).values()), default=2) for n in found
+    }
+    found = [n for n in found if ranks[n] > 1] or found
+
+    def order(name):
+        place = CONTAINERS.index(name) if name in CONTAINERS else len(CONTAINERS)
+        return any(word in name.lower() for word in _AVERAGED), place
+
+    return {name: everything[name] for name in sorted(found, key=order)}
+
+
+def _tensors(content) -> dict[str, Tensor]:
+    return {n: t for n, t in content.items() if isinstance(n, str) and isinstance(t, Tensor)}
+
+
+def _is_unread(value) -> bool:
+    """Whether an object is a tensor of a kind that is not read: of 8-bit floats, quantized, sparse."""
+    name = value.name if isinstance(value, Foreign) else ""
+    return name.startswith(("torch.float", "torch._utils._rebuild")) or name.endswith("Storage")
+
+
+def _unwrapped(tensors):
+    """Without counters, and without what wrappers put in front of every name."""
+    tensors = {n: t for n, t in tensors.items() if n.rpartition(".")[2] not in _COUNTERS}
+    while tensors:
+        wrapper = next((w for w in _WRAPPERS if all(n.startswith(w) for n in tensors)), "")
+        if not wrapper:
+            break
+        tensors = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _remarks(content, found, taken) -> tuple[str, ...]:
+    said = []
+    if len(found) > 1:
+        names = ", ".join(name or "the top level" for name in found)
+        said.append(f"weights under {names}: {taken or 'the top level'} is taken")
+    foreign = [f"{n} ({v.name})" for n, v in content.items() if isinstance(v, Foreign) and v.name]
+    if foreign:
+        said.append(f"not read: {_listed(foreign)}")
+    return tuple(said)
+
+
+def _listed(names) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def _read(path) -> tuple[Any, dict[str, str]]:
     with open(path, "rb") as file:
         head = file.read(512)
     if not head:
         raise ValueError(f"{path} is empty")
+    if head.startswith(b"version https://git-lfs.github.com/"):
+        raise ValueError(
+            f"{path} is a pointer of Git LFS, not the weights that it stands for; git lfs pull fetches them"
+        )
     if head[:4] == b"PK\x03\x04":
         return _read_zip(path), {}
     if head[8:9] == b"{":
         return read_safetensors(path)
+    if head.lstrip()[:1] == b"{":
+        return read_shards(path), {}
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
         raise ValueError(f"{path} is a web page, not weights: the download went wrong")
     if head[257:262] == b"ustar":
@@ -90,85 +209,144 @@ def _read_zip(path):
         if names and all(name.endswith(".npy") for name in names):
             return read_npz(path)
         return torch_files.read_zip(path)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is cut short or damaged ({error})") from None
 
 
-def _tensors(content, path) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not weights by name")
-    inner = next((content[c] for c in CONTAINERS if isinstance(content.get(c), Mapping)), content)
-    if not inner:
-        raise ValueError(f"{path} holds no weights: its dict is empty")
-    others = [
-        n for n, value in inner.items() if not (isinstance(n, str) and isinstance(value, Tensor))
-    ]
-    if others:
-        allowed = ", ".join(CONTAINERS)
-        raise ValueError(
-            f"{path} holds something other than weights under {_listed(others)}; weights are looked for under {allowed}, "
-            "or all by themselves"
-        )
-    return dict(inner)
+def files_of(path: str | pathlib.Path) -> tuple[pathlib.Path, ...]:
+    """The files that weights are in: the one, or an index and its shards."""
+    path = pathlib.Path(path)
+    shards = sorted(set(_weight_map(path).values())) if path.suffix == ".json" else ()
+    return path, *(path.with_name(shard) for shard in shards)
 
 
-def _listed(names) -> str:
-    more = f" and {len(names) - 5} more names" if len(names) > 5 else ""
-    return ", ".join(map(repr, names[:5])) + more
+def read_shards(path: pathlib.Path) -> dict[str, Tensor]:
+    """Tensors by name from an index of shards, {"weight_map": {name: file beside the index}}.
+
+    Raises:
+      ValueError: no such index, a shard that is missing or lacks a tensor.
+    """
+    places = _weight_map(path)
+    shards = {}
+    for shard in dict.fromkeys(places.values()):
+        if not path.with_name(shard).is_file():
+            raise ValueError(f"{path} names {shard}, which is not beside it")
+        shards[shard] = _read(path.with_name(shard))[0]
+    tensors = {}
+    for name, shard in places.items():
+        held = shards[shard]
+        tensors[name] = held.get(name) if isinstance(held, Mapping) else None
+        if not isinstance(tensors[name], Tensor):
+            raise ValueError(f"{path} says that {name} is in {shard}, where it is not")
+    return tensors
+
+
+def _weight_map(path):
+    try:
+        places = json.loads(path.read_text())["weight_map"]
+        plain = all(isinstance(shard, str) and "/" not in shard for shard in places.values())
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        plain, places = False, {}
+    if not places or not plain or any(pathlib.Path(s).name != s for s in places.values()):
+        raise ValueError(f"{path} is no index of weights: it needs a weight_map of names to files")
+    if path.name in places.values():
+        raise ValueError(f"{path} names itself among its shards")
+    return places
 
 
 def read_npz(path: pathlib.Path) -> dict[str, Tensor]:
-    """Arrays by name from numpy's own format; object arrays, which are pickles, are refused."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            loaded = {name: arrays[name] for name in arrays.files}
-    except (ValueError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as arrays of numbers ({error})") from None
-    return {n: Tensor(a.shape, a.dtype, lambda a=a: a) for n, a in loaded.items()}
-
-
-def read_safetensors(path: pathlib.Path) -> State:
-    """Tensors by name: a header in JSON (name: dtype, shape, first and last byte) after its own length in 8 bytes, then bytes.
+    """Arrays by name from numpy's own format; object arrays, which are pickles, are refused.
 
     Raises:
-      ValueError: for a damaged header, a dtype that is not read here, or a file that is cut short.
+      ValueError: a damaged file, arrays of objects, or more bytes than are in proportion to the file's.
     """
+
+    def read(name):
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays[name]
+
+    tensors = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name, info in torch_files.members(path, archive).items():
+                shape, dtype = _npy_header(archive, info)
+                name = name.removesuffix(".npy")
+                tensors[name] = Tensor(shape, dtype, lambda name=name: read(name))
+    except (EOFError, zlib.error, SyntaxError, TypeError, OverflowError) as error:
+        raise ValueError(f"{path} cannot be read as arrays of numbers ({error})") from None
+    except ValueError as error:
+        said = str(error)
+        if said.startswith(str(path)):
+            raise
+        raise ValueError(f"{path} cannot be read as arrays of numbers ({said})") from None
+    return tensors
+
+
+def _npy_header(archive, info):
+    """Shape and dtype of a member, whose bytes must be there: NumPy makes room for them before it reads."""
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read is None:
+            raise ValueError(f"version {version} of the format")
+        shape, _, dtype = read(file)
+        if dtype.hasobject:
+            raise ValueError("an array of objects, which is a pickle")
+        if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > info.file_size:
+            raise ValueError(f"{info.filename} of shape {list(shape)} has too few bytes")
+    return tuple(shape), dtype
+
+
+def read_safetensors(path: pathlib.Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, and the notes, of a safetensors file, by the library of that name.
+
+    Raises:
+      ValueError: a damaged file, a header out of proportion, or a dtype that is not read here.
+    """
+    size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(min(length, path.stat().st_size)))
-            metadata = dict(header.pop("__metadata__", {}))
-            tensors = {name: _entry(path, 8 + length, name, **e) for name, e in header.items()}
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is cut short or no safetensors file ({error})") from None
-    return State(tensors, metadata)
+        if pickles.limit(size) < length <= size:
+            raise ValueError(f"{path} has a header of {length} bytes, too long for its size")
+        _refuse_repeated(path, file.read(min(length, size)))
+
+    try:
+        # Open as long as a tensor may be read: opening it reads the header anew.
+        opened = safetensors.safe_open(path, "np", backend="pread")
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is cut short or no safetensors file ({error})") from None
+    tensors = {}
+    for name in opened.keys():  # noqa: SIM118, it is no dict
+        view = opened.get_slice(name)
+        kind = _SAFETENSORS.get(view.get_dtype())
+        if kind is None:
+            raise ValueError(f"{path}: {name} is of {view.get_dtype()}, which is not read; {_SAVE}")
+        read = functools.partial(opened.get_tensor, name)
+        tensors[name] = Tensor(tuple(view.get_shape()), np.dtype(kind), read)
+    return tensors, dict(opened.metadata() or {})
 
 
-def _entry(path, start, name, *, dtype, shape, data_offsets) -> Tensor:
-    checks.choice(f"the dtype of {name}", dtype, _SAFETENSORS)
-    kind = np.dtype(_SAFETENSORS[dtype])
-    first, last = data_offsets
-    if min((first, *shape)) < 0 or math.prod(shape) * kind.itemsize != last - first:
-        raise ValueError(f"{name} of shape {shape} does not fill its {last - first} bytes")
+def _refuse_repeated(path, header):
+    """Raises ValueError for two tensors of one name, of which the library would keep one."""
 
-    def read():
-        return torch_files.map_values(path, start + first, last - first, kind).reshape(shape)
+    def pairs(items):
+        if len(dict(items)) < len(items):
+            raise ValueError(f"{path} is damaged: a name stands twice in its header")
+        return dict(items)
 
-    return Tensor(tuple(shape), kind, read)
+    try:
+        json.loads(header, object_pairs_hook=pairs)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        return  # the library says what is wrong with it
 
 
 def write_safetensors(
     path: str | pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
     """Writes float32 arrays by name, with notes of strings."""
-    header, start = {"__metadata__": {"format": "pt", **metadata}}, 0
-    for name, array in arrays.items():
-        size = 4 * array.size
-        header[name] = {"dtype": "F32", "shape": array.shape, "data_offsets": (start, start + size)}
-        start += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # so that the data is aligned
-    with files.whole(path) as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for array in arrays.values():
-            file.write(np.ascontiguousarray(array, "<f4"))
+    # The library writes memory as it lies, so strided arrays are laid out first.
+    arrays = {name: np.asarray(array, np.float32, order="C") for name, array in arrays.items()}
+    files.write_bytes(path, safetensors.numpy.save(arrays, {"format": "pt", **metadata}))

@@ -7,94 +7,188 @@ weights.export_weights(net, "net.safetensors")
 import dataclasses
 import json
 import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mixaug_jax import models
-from mixaug_jax.core import checks
-from mixaug_jax.models import efficientnet_lite, mapping, weight_files
-from mixaug_jax.models.layers import StagedModel
+from mixaug_jax.core import checks, say
+from mixaug_jax.models import assume as assuming
+from mixaug_jax.models import build, locating, mapping, views, weight_files
+from mixaug_jax.models.assume import Assume
+from mixaug_jax.models.layers import STEMS, StagedModel
 from mixaug_jax.models.mapping import Architecture
-from mixaug_jax.models.net import CIFAR_MEAN, CIFAR_STD, Net, Preprocess
+from mixaug_jax.models.net import Net, Preprocess, input_shape
 
 NOTES = "mixaug_jax"  # where exported files keep what their names and shapes do not tell
+# Networks with blurred strides, whose blur has no weights: only their names tell them from ResNets.
+_BLURRED = re.compile(r"resnet(blur|aa)\w*", re.IGNORECASE)
+_DENSE_ENDS = ("resnet", "preact_resnet", "wide_resnet")  # whose heads people replace
+_NEAR = 1e-3  # logits that differ by less than this share of their spread are called equal
 
 
-def import_weights(path: str | pathlib.Path, model: str = "") -> Net:
+def import_weights(
+    path: str | pathlib.Path,
+    *,
+    model: str = "",
+    assume: Assume = Assume(),  # noqa: B008, it is frozen
+    view: Preprocess | str = "",
+    key: str = "",
+    check: Sequence[Any] | str | pathlib.Path = (),
+) -> Net:
     """The network in a file of PyTorch weights, with its own preprocessing; neither PyTorch nor code from the file is run.
 
     Args:
-      path: a .pth, .pt, .pth.tar, .safetensors or .npz file (`weight_files.read_state`). The names are torchvision's, or those
-        that `mapping.canonical` knows; .npz files use PyTorch's names and layouts too.
+      path: a .pth, .pt, .pth.tar, .safetensors or .npz file or an index of shards (`weight_files.read_state`). The names are
+        torchvision's, or those that `mapping.canonical` knows, under any prefix; so are those in .npz files.
       model: a name in MODELS; "" finds it from names and shapes.
+      assume: what neither names nor shapes tell; what is taken for granted is printed.
+      view: how the network sees an image: a `Preprocess`, one of `views.PRESETS`, or "" for that of the architecture where it
+        was published (`views.preset`).
+      key: which weights, where a file holds several: the name of a dict in it ("state_dict_ema"), or a prefix ("encoder_k").
+      check: images and the logits that the network should give of them, to be compared: a pair of arrays, or a .npz file with
+        arrays of those names. Images are uint8 [B,H,W,C], to go through the view, or float [B,h,w,C], which the network sees as
+        they are; logits [B,K]. The largest difference is printed.
 
     Returns:
-      A float32 network. A 3x3 first convolution makes a ResNet one for CIFAR. Preprocessing is what `preprocessing` says, or,
-      in files of `export_weights`, that of the exported network.
+      A float32 network. Files of `export_weights` say themselves what they need.
 
     Raises:
       ValueError: in one sentence, where the file cannot be read, is refused, or does not fit: missing, surplus and wrongly
         shaped names are listed, and nothing is loaded in part.
     """
-    return import_network(path, model)[1]
+    net = import_network(path, model=model, assume=assume, view=view, key=key)[1]
+    say.line(f"{pathlib.Path(path).name}: sees {net.preprocess}")
+    if isinstance(check, (str, pathlib.Path)) or len(check):
+        say.line(compare_logits(net, check))
+    return net
 
 
-def import_network(path: str | pathlib.Path, model: str = "") -> tuple[Architecture, Net]:
+def import_network(
+    path: str | pathlib.Path,
+    *,
+    model: str = "",
+    assume: Assume = Assume(),  # noqa: B008, it is frozen
+    view: Preprocess | str = "",
+    key: str = "",
+) -> tuple[Architecture, Net]:
     """`import_weights` together with the arguments that make its model, for a config to keep."""
     checks.choice("model", model, ("", *models.MODELS))
-    state = weight_files.read_state(path)
-    tensors = mapping.canonical(state.tensors)
+    state = weight_files.read_state(path, key)
+    blurred = _BLURRED.search(f"{state.arch} {pathlib.Path(path).name}")
+    if blurred:
+        raise ValueError(
+            f"{path} is of {blurred[0]}, whose blur has no weights, and which is no network here"
+        )
     try:
-        stem, preprocess = _notes(state.metadata)
-        found = mapping.identify(tensors, model, stem)
+        stem, fields, noted = _notes(state.metadata)
+        known = (*state.containers, *locating.prefixes(state.tensors))
+        checks.choice("key", key, dict.fromkeys(("", *known)))
+        located = locating.locate(state.tensors, "" if key in state.containers else key)
+        tensors, said = mapping.canonical(located.tensors), ()
+        name = model or mapping.name_of(tensors)
+        if name.startswith(_DENSE_ENDS):
+            tensors, said = locating.with_head(tensors, mapping.family_of(name).last[0])
+        found = mapping.identify(tensors, name, _stem(assume, stem))
+        module = _module(found, assume, fields)
     except ValueError as error:
         raise ValueError(f"{path} cannot be imported: {error}") from None
-    module = models.MODELS[found.name](found.num_classes, width=found.width, stem=found.stem)
+    if isinstance(view, str):
+        view = noted if noted and not view else views.preset(found, view)
     image = jax.ShapeDtypeStruct((1, 32, 32, found.channels), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), image)
     try:
-        variables = mapping.to_variables(tensors, shapes)
+        view = views.checked(view, found)
+        net = Net(module, mapping.to_variables(tensors, shapes), view)
     except ValueError as error:
         raise ValueError(f"{path} does not fit {found.name}: {error}") from None
-    return found, Net(module, variables, preprocess or preprocessing(found))
+    name = pathlib.Path(path).name
+    for remark in (*state.remarks, *located.remarks, *said):
+        say.line(f"{name}: {remark}")
+    told = "as the file says" if NOTES in state.metadata else "assumed, as no file of weights tells"
+    say.line(f"{name}: {found.name} with {assuming.sentence(module)} ({told})")
+    return found, net
 
 
-def _notes(metadata) -> tuple[str, Preprocess | None]:
-    """The stem ("": unknown) and the preprocessing that `export_weights` wrote down."""
+def _stem(assume, noted):
+    if noted and assume.stem not in ("", noted):
+        raise ValueError(
+            f"its notes say that its stem is {noted}, and assume.stem is {assume.stem}"
+        )
+    return assume.stem or noted
+
+
+def _module(found, assume, noted):
+    """The network, with what its file notes and what is assumed."""
+    stems = STEMS if found.name.startswith("resnet") else ("imagenet", "cifar")
+    checks.choice("assume.stem", found.stem, stems)
+    if found.channels not in (1, 3):
+        raise ValueError(
+            f"its first convolution takes {found.channels} channels, and images have 1 or 3 here"
+        )
+    plain = models.MODELS[found.name](found.num_classes, width=found.width, stem=found.stem)
+    module = assume.applied(plain, found.name)
+    for name, value in build.unseen_fields(module, plain).items():
+        if noted.get(name, value) != value or (noted and name not in noted):
+            raise ValueError(f"its notes contradict what is assumed of {name}, {value!r}")
+    return plain.clone(**noted) if noted else module
+
+
+def _notes(metadata) -> tuple[str, dict[str, Any], Preprocess | None]:
+    """The stem ("": unknown), other fields and the preprocessing that `export_weights` wrote down."""
     if NOTES not in metadata:
-        return "", None
+        return "", {}, None
     try:
         notes = json.loads(metadata[NOTES])
         fields = notes.get("preprocess")
         if fields is not None:
             fields = Preprocess(**fields | {name: tuple(fields[name]) for name in ("mean", "std")})
-        return notes["stem"], fields
+        return notes["stem"], dict(notes.get("fields", {})), fields
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"its notes are damaged ({error})") from None
 
 
-def preprocessing(found: Architecture) -> Preprocess:
-    """What networks of an architecture are evaluated with where they were published.
+def compare_logits(net: Net, check: Sequence[Any] | str | pathlib.Path) -> str:
+    """A sentence about how far a network's logits are from given ones.
 
-    With the "imagenet" stem: short side 256, center 224, ImageNet's mean and standard deviation, as in torchvision and in the
-    CutMix and SaliencyMix code. With the "cifar" stem: 32 pixels and the constants of the Cutout, CutMix and SaliencyMix code.
-    EfficientNet-Lite: (x - 127) / 128, the center's size / (size + 32), bicubic; the authors' code says bilinear, but
-    TensorFlow's, which is not antialiased, and which PIL's bicubic comes closer to. One-channel networks get the mean of the
-    three channels' constants.
+    Args:
+      net: the network.
+      check: as for `import_weights`.
+
+    Raises:
+      ValueError: other arrays than those.
     """
-    if found.name.startswith("efficientnet_lite"):
-        size = efficientnet_lite.SIDES[int(found.name[-1])]
-        constants = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3, "interpolation": "bicubic"}
-        preprocess = Preprocess(size, size + 32, **constants)
-    elif found.stem == "cifar" or found.name == "tiny":
-        preprocess = Preprocess(32, 32, CIFAR_MEAN, CIFAR_STD)
-    else:
-        preprocess = Preprocess(224, 256)
-    if found.channels == 3:
-        return preprocess
-    mean, std = sum(preprocess.mean) / 3, sum(preprocess.std) / 3
-    return dataclasses.replace(preprocess, mean=(mean,), std=(std,))
+    images, logits = _given(check)
+    shape = input_shape(net.preprocess)
+    if images.dtype == np.uint8 and images.ndim == 4:
+        images = np.stack([net.preprocess(image) for image in images])
+    if images.ndim != 4 or images.shape[-1] != shape[-1]:
+        raise ValueError(
+            f"check: images must be [B,h,w,{shape[-1]}], channels last; got {list(images.shape)}"
+        )
+    found = np.asarray(net.logits(jnp.asarray(images, jnp.float32)))
+    if found.shape != logits.shape:
+        raise ValueError(
+            f"check: logits must be {list(found.shape)}, a row an image; got {list(logits.shape)}"
+        )
+    worst, spread = float(np.abs(found - logits).max()), float(np.std(logits))
+    verdict = "they agree" if worst <= _NEAR * spread else "they do NOT agree"
+    return f"largest difference to the given logits {worst:.3g}, beside a standard deviation of {spread:.3g}: {verdict}"
+
+
+def _given(check):
+    if not isinstance(check, (str, pathlib.Path)):
+        if len(check) != 2:
+            raise ValueError("check must be (images, logits), or a .npz file of these")
+        return np.asarray(check[0]), np.asarray(check[1], np.float32)
+    tensors = weight_files.read_npz(pathlib.Path(check)) if pathlib.Path(check).is_file() else {}
+    if not {"images", "logits"} <= tensors.keys():
+        raise ValueError(f"check: {check} is no .npz file with arrays images and logits")
+    return tensors["images"].read(), np.asarray(tensors["logits"].read(), np.float32)
 
 
 def export_weights(net: Net, path: str | pathlib.Path) -> None:
@@ -110,6 +204,7 @@ def export_weights(net: Net, path: str | pathlib.Path) -> None:
     if pathlib.Path(path).suffix != ".safetensors":
         raise ValueError(f"{path} must end in .safetensors, the format that it is written in")
     notes = {"stem": getattr(net.model, "stem", "")}
+    notes["fields"] = {name: getattr(net.model, name) for name in net.model.unseen}
     if isinstance(net.preprocess, Preprocess):
         notes["preprocess"] = dataclasses.asdict(net.preprocess)
     arrays = mapping.from_variables(net.variables)

@@ -4,13 +4,17 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+from collections.abc import Iterable
 
 import ml_collections
 
 from mixaug_jax import config as config_lib
+from mixaug_jax import models
 from mixaug_jax.config import brought
+from mixaug_jax.config.weight_keys import UNSET
 from mixaug_jax.core import say
-from mixaug_jax.models import weights
+from mixaug_jax.models import Assume, build, views, weight_files, weights
+from mixaug_jax.stages import imported_accuracy
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.training import checkpoint
 
@@ -19,10 +23,12 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
     """Writes the network in the file `config.weights` as checkpoint 0 of a working directory.
 
     Every later stage reads it as if it had been trained here: the architecture, the number of classes and the preprocessing are
-    those of the file, whatever config.model and config.data say. Classes are called by their numbers.
+    those of the file, whatever config.model and config.data say; what a file does not tell stands in config.assume and
+    config.view. Classes are called by their numbers. Where the run's data have as many classes, the accuracy on some of their
+    images is said, with a warning where it is no better than chance.
 
     Args:
-      config: from `get_config`, with `weights`.
+      config: from `get_config`, with `weights`, and perhaps `weights_key`, `weights_check`, `assume` and `view`.
       workdir: folder for the checkpoint; made where missing. The same file is not imported twice.
 
     Raises:
@@ -32,14 +38,26 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
     config_lib.check(config)
     if not config.weights:
         raise ValueError("weights is empty: --stage=import needs --config.weights=FILE")
-    found, net = weights.import_network(config.weights)
+    found, net = weights.import_network(
+        config.weights,
+        assume=Assume(**config.assume.to_dict()),
+        view=config.view.preset,
+        key=config.weights_key,
+    )
+    changes = {n: value for n, value in config.view.items() if n != "preset" and value != UNSET[n]}
+    view = views.changed(net.preprocess, found, changes)
+    net = dataclasses.replace(net, preprocess=view)
+    said = [weights.compare_logits(net, config.weights_check)] if config.weights_check else []
     classes = tuple(map(str, range(found.num_classes)))
+    settings = {"name": found.name, "width": found.width, "stem": found.stem}
+    plain = build.made(models.MODELS[found.name], found.num_classes, settings)
+    fields = build.unseen_fields(net.model, plain)
     config = brought.noted(config_lib.resolve(config, train_size=0, class_names=classes))
     with config.unlocked():
         config.resolved.update(
             steps=0,
-            weights_sha256=hashlib.sha256(pathlib.Path(config.weights).read_bytes()).hexdigest(),
-            model={"name": found.name, "width": found.width, "stem": found.stem},
+            weights_sha256=_checksum(weight_files.files_of(config.weights)),
+            model=settings | ({"fields": fields} if fields else {}),
             preprocess=dataclasses.asdict(net.preprocess),
         )
     if _already_there(workdir, config):
@@ -50,6 +68,19 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
         f"{found.name}, {found.num_classes} classes, width {found.width:g}, sees {net.preprocess}\n"
         f"checkpoint {checkpoint.folder(workdir) / '0'}"
     )
+    for line in said:
+        say.line(line)
+    imported_accuracy.say_accuracy(net, config)
+
+
+def _checksum(paths: Iterable[pathlib.Path]) -> str:
+    """SHA-256 of files, one after the other."""
+    running = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while piece := file.read(2**20):
+                running.update(piece)
+    return running.hexdigest()
 
 
 def _already_there(workdir, config) -> bool:

@@ -63,7 +63,7 @@ def test_what_a_setting_decides():
     assert all_of(keys.NOTHING, keys.MACHINE) == {
         "compile_cache", "stages", "train.log_every", "train.checkpoint_every", "train.keep_every",
         "train.profile_steps", "train.restart", "eval.batch_size", "eval.every", "data.threads",
-        "data.prefetch", "dissect.cache_gb"}  # fmt: skip
+        "data.prefetch", "dissect.cache_gb", "weights_check"}  # fmt: skip
     assert all_of(keys.LENGTH) == {"train.epochs", "train.steps"}
     assert all_of(keys.PLACE) == {"data.dir"}
     for stage in ("dissect", "explain", "occlude"):

@@ -14,7 +14,7 @@ import mixaug_jax
 from mixaug_jax import data, dissection
 from mixaug_jax.dissection import colors, segmenter
 from mixaug_jax.models import upernet, weight_files
-from mixaug_jax.models.torch_files import Tensor
+from mixaug_jax.models.pickles import Tensor
 from mixaug_jax.stages import dissect
 
 LABELS = upernet.labels()

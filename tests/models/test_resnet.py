@@ -180,7 +180,9 @@ def test_one_image_and_one_filter():
 
 @pytest.mark.parametrize("name", list(MODELS))
 def test_bad_options(name):
-    with pytest.raises(ValueError, match=r"model\.stem must be one of imagenet, cifar; got 'vit'"):
+    with pytest.raises(
+        ValueError, match=r"model\.stem must be one of imagenet, cifar(, strided)?; got 'vit'"
+    ):
         MODELS[name](10, stem="vit")
     with pytest.raises(ValueError, match=r"model\.width must be a positive factor, .*; got 0"):
         MODELS[name](10, width=0)

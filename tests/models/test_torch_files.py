@@ -10,8 +10,9 @@ import zipfile
 import ml_dtypes
 import numpy as np
 import pytest
+import torch_writer
 
-from mixaug_jax.models import torch_files, weight_files
+from mixaug_jax.models import pickles, torch_files, weight_files
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
 FORMATS = ["small_zip.pth", "small_legacy.pth"]
@@ -132,13 +133,40 @@ def bare(path, pickled):
 
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("wrap", [in_zip, in_legacy, bare])
-def test_a_function_call_is_refused_by_name_and_never_run(tmp_path, wrap, protocol):
+def test_a_function_call_is_never_run(tmp_path, wrap, protocol):
     made = tmp_path / "made"
     path = tmp_path / "evil.pth"
-    wrap(path, pickle.dumps({"state_dict": Call(os.mkdir, str(made))}, protocol))
-    with pytest.raises(ValueError, match=r"asks for (posix|nt)\.mkdir, which is refused") as error:
+    content = {"state_dict": Call(os.mkdir, str(made))}
+    pickled = pickle.dumps(content, protocol)
+    wrap(path, pickled, *([pickle.dumps([], 2)] if wrap is in_legacy else []))
+    refused = r"only state_dict \(a (posix|nt)\.mkdir, which is not read and not run\)|not one that"
+    with pytest.raises(ValueError, match=refused) as error:
         weight_files.read_state(path)
     assert "\n" not in str(error.value)
+    assert not made.exists()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_function_call_beside_weights_is_never_run(tmp_path, protocol):
+    made = tmp_path / "made"
+    storages = torch_writer.pickled({"a": BASE})[1]
+    # The weights' own pickle, with one more entry in front of the instruction that ends it.
+    weights = torch_writer.pickled({"a": BASE})[0].removesuffix(b".")
+    call = pickle.dumps(Call(os.mkdir, str(made)), protocol).removesuffix(b".")
+    call = call[2:] if protocol > 1 else call  # without the number of the protocol
+    in_zip(
+        tmp_path / "a.pth", weights + b"U\x01b" + call + b"s.", **{"data/0": storages[0].tobytes()}
+    )
+    if protocol > 3:  # a frame may not begin within a pickle
+        call = pickle._dumps(Call(os.mkdir, str(made)), 3).removesuffix(b".")[2:]
+        in_zip(
+            tmp_path / "a.pth",
+            weights + b"U\x01b" + call + b"s.",
+            **{"data/0": storages[0].tobytes()},
+        )
+    state = weight_files.read_state(tmp_path / "a.pth")
+    np.testing.assert_array_equal(state.tensors["a"].read(), BASE)
+    assert state.remarks == ("not read: b (posix.mkdir)",)
     assert not made.exists()
 
 
@@ -153,10 +181,11 @@ def test_a_function_call_is_refused_by_name_and_never_run(tmp_path, wrap, protoc
         (Call(collections.Counter), "collections.Counter"),
     ],
 )
-def test_other_names_are_refused(tmp_path, value, name):
+def test_other_names_are_names_only(tmp_path, value, name):
     path = tmp_path / "net.pth"
     in_zip(path, pickle.dumps({"a": value}, 2))
-    with pytest.raises(ValueError, match=f"asks for {name}, which is refused"):
+    what = "the name of a class" if isinstance(value, type) else f"a {name}, which is not read"
+    with pytest.raises(ValueError, match=rf"holds no weights by name: only a \({what}"):
         weight_files.read_state(path)
 
 
@@ -177,7 +206,15 @@ def test_objects_of_the_reader_cannot_be_changed(tmp_path):
         in_zip(path, b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n" + state + b"b.")
         with pytest.raises(ValueError, match="not a file of weights"):
             weight_files.read_state(path)
-    assert torch_files._ALLOWED["torch._utils._rebuild_tensor_v2"] is torch_files._tensor
+    assert pickles._ALLOWED["torch._utils._rebuild_tensor_v2"] is pickles._tensor
+    # The same for what a foreign name stands for.
+    in_zip(path, b"(dS'a'\ncos\nsystem\n}S'name'\nS'b'\nsbs.")
+    with pytest.raises(ValueError, match="not a file of weights"):
+        weight_files.read_state(path)
+    in_zip(path, b"(dS'a'\ncos\nsystem\n)R}S'name'\nS'b'\nsbs.")
+    with pytest.raises(ValueError, match=r"only a \(a os\.system, which is not read"):
+        weight_files.read_state(path)
+    assert pickles.Foreign.name == ""
 
 
 def test_attributes_of_a_dict_are_ignored(tmp_path):
@@ -283,13 +320,13 @@ def test_other_files(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({}, "holds no weights: its dict is empty"),
-        ({"state_dict": {}}, "holds no weights: its dict is empty"),
+        ({}, "holds no weights by name: its dict is empty"),
+        ({"state_dict": {}}, r"holds no weights by name: only state_dict \(a dict\)"),
         ([1, 2], "holds a list, not weights by name"),
-        ({1: 2}, "other than weights under 1;"),
+        ({1: 2}, r"holds no weights by name: only 1 \(a int\)"),
         (
             {"epoch": 3, "weights": {}},
-            "other than weights under 'epoch', 'weights'; .* state_dict, model, net",
+            r"only epoch \(a int\), weights \(a dict\); .* save model\.state_dict\(\) alone",
         ),
     ],
 )

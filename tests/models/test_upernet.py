@@ -11,7 +11,7 @@ import pytest
 import recipe
 
 from mixaug_jax.models import upernet, weight_files
-from mixaug_jax.models.torch_files import Tensor
+from mixaug_jax.models.pickles import Tensor
 
 LABELS = upernet.labels()
 

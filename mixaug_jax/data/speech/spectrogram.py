@@ -71,16 +71,19 @@ def mel_filters(
             f" 0..{rate / 2}, half the rate"
         )
     edges = _from_mel(np.linspace(_to_mel(low), _to_mel(high), bands + 2))
+    narrow = (
+        f"{bands} bands from {low} to {high} Hz are too narrow for windows of {window} samples:"
+        " lengthen data.audio.window, or lower data.size"
+    )
+    if np.diff(edges).min() < 1e-9 * rate:  # the slopes below would be endless
+        raise ValueError(narrow)
     frequencies = np.arange(window // 2 + 1) * rate / window
     # Two slopes for each triangle, of which the lower one counts.
     rise = (frequencies - edges[:-2, None]) / np.diff(edges)[:-1, None]
     fall = (edges[2:, None] - frequencies) / np.diff(edges)[1:, None]
     filters = np.maximum(0, np.minimum(rise, fall)) * 2 / (edges[2:] - edges[:-2])[:, None]
     if not filters.any(axis=1).all():
-        raise ValueError(
-            f"{bands} bands from {low} to {high} Hz are too narrow for windows of {window} samples:"
-            " lengthen data.audio.window, or lower data.size"
-        )
+        raise ValueError(narrow)
     return filters.astype(np.float32)
 
 

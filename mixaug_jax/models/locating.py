@@ -1,0 +1,101 @@
+"""Where a network's tensors are among all tensors of a file: under which prefix, with which head, and what is beside them."""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from mixaug_jax.models.pickles import Tensor
+
+# By one of these a network is found, whatever stands in front of it.
+_ANCHORS = re.compile(
+    r"(.*\.|)(layer1\.0\.conv1|features\.0|_conv_stem|block1\.layer\.0\.conv1|conv4)\.weight"
+)
+_HEADS = ("fc", "linear", "head", "classifier", "last_linear", "cls_head")
+# Parts that do nothing to the logits: a normalizing layer's constants, auxiliary classifiers, what a training loss keeps.
+_BESIDE = re.compile(
+    r"(.*\.)?(mean|std|pixel_mean|pixel_std|(aux\w*|criterion|loss\w*|queue\w*|normalize)(\..*)?)"
+)
+
+
+class Located(NamedTuple):
+    """A network's tensors by its own names, and what was left out or put in, in sentences."""
+
+    tensors: dict[str, Tensor]
+    remarks: tuple[str, ...]
+
+
+def prefixes(names: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """What stands in front of the networks in a file, without the last dot: most tensors first; the whole file is ""."""
+    anchors = [match for name in names if (match := _ANCHORS.fullmatch(name))]
+    # Many networks have a fourth convolution; the one here has a norm of that number, too.
+    found = dict.fromkeys(m[1] for m in anchors if m[2] != "conv4" or f"{m[1]}bn4.weight" in names)
+    sizes = {p: sum(name.startswith(p) for name in names) for p in found}
+    # Blocks of a network may look like networks themselves, so what lies inside of another is none.
+    outer = [p for p in found if not any(p != q and p.startswith(q) for q in found)]
+    return tuple(p.removesuffix(".") for p in sorted(outer, key=lambda p: -sizes[p]))
+
+
+def locate(tensors: Mapping[str, Tensor], prefix: str = "") -> Located:
+    """The tensors of the one network in a file.
+
+    The network is what lies under a common prefix ("backbone."); its head may be beside it. What does nothing to the logits is
+    left out; other tensors stay, under names that no network has, and so are refused later.
+
+    Args:
+      tensors: by the names of their file.
+      prefix: one of `prefixes`; "" is the largest, of equal ones the first.
+    """
+    known = prefixes(tensors)
+    taken = prefix or (known[0] if known else "")
+    start = f"{taken}." if taken else ""
+    inside = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+    others = tuple(f"{p}." for p in known if p != taken)
+    outside = {
+        n: t for n, t in tensors.items() if not n.startswith((*others, start) if start else others)
+    }
+    outside = outside if start else {}
+    remarks = [f"networks under {', '.join(known)}: {taken} is taken"] if len(known) > 1 else []
+    found = {n: t for n, t in {**inside, **outside}.items() if not _BESIDE.fullmatch(n)}
+    left = [n for n in tensors if n not in found and n.removeprefix(start) not in found]
+    if left:
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        remarks.append(f"left out: {', '.join(left[:3])}{more}")
+    return Located(found, tuple(remarks))
+
+
+def with_head(tensors: Mapping[str, Tensor], last: str) -> Located:
+    """The tensors of a network that ends in one dense layer, with that layer under its usual name.
+
+    It may be called otherwise or have a dropout in front ("fc.1.", "head.fc."); where it has no bias, the bias is 0.
+
+    Args:
+      tensors: by name.
+      last: the layer's usual name, "fc".
+
+    Raises:
+      ValueError: a network without a head, or with a head of more than one dense layer.
+    """
+    names = {n: n for n in tensors if n.split(".")[0] in _HEADS}
+    matrices = [n for n in names if n.endswith(".weight") and _is_dense(tensors[n])]
+    if not matrices:
+        raise ValueError(f"it has no last layer ({last}), so it gives features and no logits")
+    if len(matrices) > 1:
+        layers = [f"{n.removesuffix('.weight')} {list(tensors[n].shape)}" for n in matrices]
+        raise ValueError(
+            f"its head has {len(matrices)} dense layers ({', '.join(layers)}), and the networks here have one"
+        )
+    (weight,) = matrices
+    old, new = weight.removesuffix("weight"), f"{last}."
+    renamed = {new + n.removeprefix(old) if n.startswith(old) else n: t for n, t in tensors.items()}
+    if f"{new}bias" in renamed:
+        return Located(renamed, ())
+    count = tensors[weight].shape[0]
+    kind = tensors[weight].dtype
+    renamed[f"{new}bias"] = Tensor((count,), kind, lambda: np.zeros(count, kind))
+    return Located(renamed, (f"{old.removesuffix('.')} has no bias, which is 0 then",))
+
+
+def _is_dense(tensor):
+    return len(tensor.shape) == 2 or (len(tensor.shape) == 4 and tensor.shape[2:] == (1, 1))
