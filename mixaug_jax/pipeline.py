@@ -11,12 +11,13 @@ import ml_collections
 from mixaug_jax import config as config_lib
 from mixaug_jax import report, study
 from mixaug_jax.config import brought
-from mixaug_jax.core import checks, say
+from mixaug_jax.core import checks, devices, files, say
 from mixaug_jax.papers import released
 from mixaug_jax.stages import dissect, explain, forecast, occlude, train, weights
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.study import plan, study_tables
 from mixaug_jax.training import checkpoint as checkpoint_lib
+from mixaug_jax.training import resuming
 
 STAGES: dict[str, Stage] = {
     "train": train.STAGE,
@@ -57,12 +58,23 @@ def run(
         the same; "stored", the run's own copy, which is then run.
 
     Raises:
-      ValueError: settings or data that cannot work, an unknown stage.
+      ValueError: settings or data that cannot work, an unknown stage, a working directory that another process is at work in.
       FloatingPointError: the loss is not finite; the last good checkpoint stays.
       training.Interrupted: SIGTERM came; everything is saved.
       MemoryError, OSError: memory or disk ran out.
     """
     workdir = pathlib.Path(workdir).absolute()  # a stage of a user's own is given a path, too
+    # A page may be made of a run that goes on; whatever else is asked for writes what another call might write, too.
+    if stage == "report":
+        _run(config, workdir, stage, checkpoint, code)
+        return
+    with devices.claimed(workdir / files.RUN_LOCK):
+        resuming.heal_settings(workdir)
+        _run(config, workdir, stage, checkpoint, code)
+
+
+def _run(config, workdir, stage, checkpoint, code):
+    """Does what `run` says, in a working directory that no other process writes to."""
     if (workdir / "config.json").exists():
         brought.bring(brought.read(config_lib.read(workdir)), workdir, code)
     names = _names(config, stage)

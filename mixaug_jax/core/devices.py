@@ -25,7 +25,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mixaug_jax.core import checks, say
+from mixaug_jax.core import checks, files, say
 from mixaug_jax.core.types import Config, Devices, Tree
 
 AXIS = "data"
@@ -278,6 +278,29 @@ def is_main() -> bool:
 def barrier(name: str) -> None:
     """Waits until every process is here."""
     multihost_utils.sync_global_devices(name)
+
+
+@contextlib.contextmanager
+def claimed(path: os.PathLike | str) -> Iterator[None]:
+    """`files.claim` for a job: its first process holds the lock file, and where it cannot, all of them raise.
+
+    Raises:
+      files.BusyError: another job holds it.
+    """
+    with contextlib.ExitStack() as held:
+        busy = None
+        if is_main():
+            try:
+                held.enter_context(files.claim(path))
+            except files.BusyError as error:
+                busy = error
+        if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(
+            np.int32(busy is not None)
+        ):
+            busy = busy or files.BusyError(f"{pathlib.Path(path).parent} is in use by another job")
+        if busy is not None:
+            raise busy
+        yield
 
 
 def stop_requested(flag: threading.Event, step: int) -> bool:

@@ -58,8 +58,8 @@ def _read(run: pathlib.Path, asked: dict, seed: int) -> tuple[list[Part], list[s
     if (run / "config.json").exists():
         try:
             config = config_lib.read(run)
-        except ValueError as error:  # not JSON
-            return [], [f"left out: {run / 'config.json'} is damaged: {error}"]
+        except ValueError as error:  # damaged, or of another version
+            return [], [f"left out: {error}"]
         there = plan.trained_by(plan.settings(config)) | {"seed": config.seed}
         changed = plan.differences(plan.trained_by(asked) | {"seed": seed}, there)
         if changed:

@@ -20,10 +20,10 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.config import brought
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import say
+from mixaug_jax.core import files, say
 from mixaug_jax.core.types import Tree
 from mixaug_jax.models import build
-from mixaug_jax.training import checkpoint, resuming
+from mixaug_jax.training import checkpoint, disk, resuming
 from mixaug_jax.training import progress as progress_lib
 from mixaug_jax.training import step as steps
 from mixaug_jax.training.metric_log import MetricLog, finished, read
@@ -50,7 +50,7 @@ def train(config: ml_collections.ConfigDict, workdir: os.PathLike | str) -> dict
       "checkpoint": path of the last checkpoint}.
 
     Raises:
-      ValueError: settings or data that cannot work, or a working directory of another config.
+      ValueError: settings or data that cannot work, a working directory of another config, or one that is in use.
       FloatingPointError: the loss is not finite; the last good checkpoint stays.
       Interrupted: SIGTERM came.
       MemoryError, OSError: memory or disk ran out.
@@ -64,6 +64,13 @@ def train(config: ml_collections.ConfigDict, workdir: os.PathLike | str) -> dict
     config = brought.noted(config)
     _check_devices(config)
     workdir = pathlib.Path(workdir).absolute()
+    with devices_lib.claimed(workdir / files.RUN_LOCK):
+        return _train_in(workdir, config, sources)
+
+
+def _train_in(workdir, config, sources) -> dict:
+    """`train` in a working directory that no other process writes to."""
+    resuming.heal_settings(workdir)
     # A run that goes on must be this one, and takes over where its schedule began.
     if checkpoint.folder(workdir).is_dir():
         checkpoint.check_settings(workdir, config)
@@ -73,7 +80,7 @@ def train(config: ml_collections.ConfigDict, workdir: os.PathLike | str) -> dict
     with (
         devices_lib.applied(config),
         devices_lib.out_of_memory(_MEMORY_ADVICE),
-        checkpoint.full_disk(workdir),
+        disk.full_disk(workdir),
         checkpoint.manager(
             workdir,
             keep_steps=config.resolved.keep_steps,
@@ -219,9 +226,9 @@ def _split(state):
 
 def _restore_or_init(model, optimizer, config, manager) -> steps.State:
     shapes = steps.state_shapes(model, optimizer, config)
-    checkpoint.check_space(manager.directory.parent, shapes)
+    disk.check_space(manager.directory.parent, shapes)
     variables, train = _split(shapes)
-    restored = checkpoint.restore(manager, variables=variables, train=train, config=config)
+    restored = resuming.restore(manager, variables=variables, train=train, config=config)
     if restored is None:
         state = steps.init_state(model, optimizer, config)
     else:
