@@ -33,8 +33,9 @@ _PACKAGES += ("tensorflow-datasets", "ml-collections", "clu")
 _SINCE = time.strftime("%Y-%m-%d %H:%M:%S")  # tells this process from another of the same number
 SEALS = "checksums.json"  # of the files in a folder
 RUN_LOCK = "run.lock"  # of a working directory that is in use
-# What spreadsheets take for a formula; with an apostrophe before it, for text.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_BLOCK = 1 << 22  # bytes that are read at once
+# What spreadsheets take for a formula, and with an apostrophe before it for text.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 class DamagedError(ValueError):
@@ -93,7 +94,7 @@ def write_csv(path: os.PathLike | str, header: Iterable[str], rows: Iterable[Ite
 
 def _plain_text(cell: Any) -> Any:
     # An apostrophe of the text's own gets a second one, so that what is read back is what was written.
-    risky = isinstance(cell, str) and re.match(r"'*[=+\-@\t\r]", cell)
+    risky = isinstance(cell, str) and _FORMULA.match(cell)
     return f"'{cell}" if risky and isinstance(_number(cell), str) else cell
 
 
@@ -115,7 +116,7 @@ def read_csv(path: os.PathLike | str) -> list[dict]:
 
 
 def _cell(text: str) -> str | int | float:
-    return text[1:] if re.match(r"''*[=+\-@\t\r]", text) else _number(text)
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else _number(text)
 
 
 def _number(text: str) -> str | int | float:
@@ -166,6 +167,8 @@ def _damaged(path, why) -> DamagedError:
 def seal(folder: os.PathLike | str, names: Iterable[str] = ()) -> None:
     """Keeps the checksums of files as they are now, in `checksums.json` beside them.
 
+    So they can be told from damaged ones: `read_text`, `read_json`, `read_csv` and `is_intact` compare them.
+
     Args:
       folder: where the files are.
       names: which; the others keep the checksums they had. (): all but .npz files, which have checksums of their own.
@@ -177,20 +180,35 @@ def seal(folder: os.PathLike | str, names: Iterable[str] = ()) -> None:
         for path in sorted(folder.iterdir())
         if path.is_file() and path.suffix not in (".npz", ".tmp", ".lock") and path.name != SEALS
     ]
-    known |= {path.name: zlib.crc32(path.read_bytes()) for path in chosen}
+    known |= {path.name: _crc(path) for path in chosen}
     write_json(folder / SEALS, known)
 
 
-def is_intact(path: os.PathLike | str) -> bool:
-    """Whether a file is there and as it was when its folder was sealed, if it was."""
+def is_intact(path: os.PathLike | str, *, sealed: bool = False) -> bool:
+    """Whether a file is there and as it was written: when its folder was sealed, or by the checksums in a .npz.
+
+    Args:
+      path: of the file; what has no checksum is taken as it is.
+      sealed: what has no checksum is not taken.
+    """
     path = pathlib.Path(path)
     if not path.is_file():
         return False
-    try:
-        _check_seal(path, path.read_bytes())
-    except DamagedError:
-        return False
-    return True
+    if path.suffix == ".npz":
+        try:
+            _read_npz(path)
+        except Exception:  # zip, zlib and NumPy each raise kinds of their own
+            return False
+    known = _seals(path.parent).get(path.name)
+    return not sealed if known is None else known == _crc(path)
+
+
+def _crc(path):
+    check = 0
+    with open(path, "rb") as file:  # which may be larger than memory
+        while block := file.read(_BLOCK):
+            check = zlib.crc32(block, check)
+    return check
 
 
 def _check_seal(path, content):

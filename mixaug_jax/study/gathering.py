@@ -51,7 +51,7 @@ def gather(workdir: os.PathLike | str) -> Study:
 def _reason(run: pathlib.Path) -> str:
     """Why the last try failed."""
     path = run / runs.FAILED
-    return path.read_text() if path.exists() else ""
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def _read(run: pathlib.Path, asked: dict, seed: int) -> tuple[list[Part], list[str]]:

@@ -1,7 +1,6 @@
 """The runs of a study, one process each: a crash ends one run, and its memory is free again."""
 
 import contextlib
-import json
 import os
 import pathlib
 import platform
@@ -141,12 +140,13 @@ def _forwarding(process):
 def finished(run: plan.Run) -> bool:
     """Whether the run ended well with these settings, and what it wrote is still there."""
     try:
-        stored = json.loads((run.workdir / _FINISHED).read_text())
+        stored = files.read_json(run.workdir / _FINISHED)
     except (OSError, ValueError):
         return False
-    files = stored.get("files", [])
+    # What is damaged its stage makes again.
+    there = [run.workdir / name for name in stored.get("files", [])]
     return stored.get("settings") == plan.settings(run.config) and all(
-        (run.workdir / name).exists() for name in files
+        path.is_dir() or files.is_intact(path) for path in there
     )
 
 

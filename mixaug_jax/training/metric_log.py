@@ -84,7 +84,9 @@ def _values(line) -> dict | None:
 
 def finished(lines: list[dict], steps: int) -> dict:
     """The line of the last of `steps` with the scores of a finished run, or {}: a run may have been made longer since."""
-    last = [line for line in lines if line["step"] == steps and "test_accuracy" in line]
+    last = [
+        line for line in lines if line["step"] == steps and line.get("test_accuracy") is not None
+    ]
     return last[-1] if last else {}
 
 
