@@ -1,6 +1,7 @@
 """What the words of a command line mean: flags, help, and which function of the package they ask for."""
 
 import argparse
+import contextlib
 import pathlib
 import shlex
 import shutil
@@ -8,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from mixaug_jax.config import brought, keys, opening
-from mixaug_jax.core import checks, entries, say
+from mixaug_jax.core import checks, entries, files, say
 
 EXIT = {FloatingPointError: 3, MemoryError: 4, OSError: 4, ValueError: 2}
 STOPPED = 143  # by SIGTERM, with everything saved
@@ -171,9 +172,12 @@ def _clean(words: Sequence[str]) -> int:
         )
     freed = 0
     for folder in [workdir, *(p.parent for p in workdir.glob("*/*/config.json"))]:
-        for cache in [found for name in _CACHES for found in folder.glob(name)]:
-            freed += sum(p.stat().st_size for p in cache.rglob("*") if p.is_file())
-            shutil.rmtree(cache, ignore_errors=True)
+        caches = [found for name in _CACHES for found in folder.glob(name)]
+        # Who is at work there needs them.
+        with files.claim(folder / files.RUN_LOCK) if caches else contextlib.nullcontext():
+            for cache in caches:
+                freed += sum(p.stat().st_size for p in cache.rglob("*") if p.is_file())
+                shutil.rmtree(cache, ignore_errors=True)
     say.result(f"{freed / 2**20:.1f} MiB freed in {workdir}")
     return 0
 

@@ -18,6 +18,7 @@ from mixaug_jax.stages import dissect, explain, forecast, occlude, train, weight
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.study import plan, study_tables
 from mixaug_jax.training import checkpoint as checkpoint_lib
+from mixaug_jax.training import resuming
 
 STAGES: dict[str, Stage] = {
     "train": train.STAGE,
@@ -58,16 +59,27 @@ def run(
         the same; "stored", the run's own copy, which is then run.
 
     Raises:
-      ValueError: settings or data that cannot work, an unknown stage.
+      ValueError: settings or data that cannot work, an unknown stage, a working directory that another process is at work in.
       FloatingPointError: the loss is not finite; the last good checkpoint stays.
       training.Interrupted: SIGTERM came; everything is saved.
       MemoryError, OSError: memory or disk ran out.
     """
     workdir = pathlib.Path(workdir).absolute()  # a stage of a user's own is given a path, too
+    _agree(config, workdir, f"{stage} of checkpoint {checkpoint}")
+    # A page may be made of a run that goes on; whatever else is asked for writes what another call might write, too.
+    if stage == "report":
+        _run(config, workdir, stage, checkpoint, code)
+        return
+    with processes.claimed(workdir / files.RUN_LOCK):
+        resuming.heal_settings(workdir)
+        _run(config, workdir, stage, checkpoint, code)
+
+
+def _run(config, workdir, stage, checkpoint, code):
+    """Does what `run` says, in a working directory that no other process writes to."""
     if (workdir / "config.json").exists():
         brought.bring(brought.read(config_lib.read(workdir)), workdir, code)
     names = _names(config, stage)
-    _agree(config, workdir, f"{stage} of checkpoint {checkpoint}")
     # What cannot work is said before a training, not after it; a network that is there already each stage asks itself.
     given = checkpoint_lib.is_given(workdir) and not config.weights
     for name in names if len(names) > 1 and not given else ():

@@ -16,6 +16,7 @@ import ml_collections
 
 from mixaug_jax.config import keys, recipes
 from mixaug_jax.config.keys import flatten
+from mixaug_jax.core import files
 
 __all__ = ["difference", "flatten", "from_json", "get_config", "overview", "read", "resolve"]
 __all__ += ["to_json"]
@@ -144,11 +145,18 @@ _OLD_SECTIONS = {"attribute", "anomaly"}
 
 
 def read(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
-    """The settings stored in a working directory."""
+    """The settings stored in a working directory.
+
+    Raises:
+      ValueError: there are none, of another version, or (`files.DamagedError`) not as they were written.
+    """
     path = pathlib.Path(workdir) / "config.json"
     if not path.exists():
         raise ValueError(f"{workdir} is not a working directory: it has no config.json")
-    config = from_json(path.read_text())
+    found = files.read_json(path)
+    if not all(isinstance(found.get(name), dict) for name in ("data", "mix", "model", "train")):
+        raise files.DamagedError(f"{path} is damaged: it does not hold the settings of a run")
+    config = from_json(json.dumps(found))
     if _OLD_SECTIONS.intersection(config):
         raise ValueError(
             f"{workdir} was made by version 0.1, whose settings and results have other names; make the run again in another "

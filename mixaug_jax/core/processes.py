@@ -20,9 +20,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 from jax._src import distributed  # the store of the runtime has no public name
+from jax.experimental import multihost_utils
 
-from mixaug_jax.core import say
+from mixaug_jax.core import files, say
 
 STOPPED = 143  # exit code after SIGTERM
 GONE = 5  # exit code where another process of the job is gone without a word
@@ -169,6 +171,29 @@ def check_shared(folder: pathlib.Path) -> None:
     _store().wait_at_barrier(key, _LONG)
     if is_main():
         (folder / token).unlink()
+
+
+@contextlib.contextmanager
+def claimed(path: os.PathLike | str) -> Iterator[None]:
+    """`files.claim` for a job: its first process holds the lock file, and where it cannot, all of them raise.
+
+    Raises:
+      files.BusyError: another job holds it.
+    """
+    with contextlib.ExitStack() as held:
+        busy = None
+        if is_main():
+            try:
+                held.enter_context(files.claim(path))
+            except files.BusyError as error:
+                busy = error
+        if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(
+            np.int32(busy is not None)
+        ):
+            busy = busy or files.BusyError(f"{pathlib.Path(path).parent} is in use by another job")
+        if busy is not None:
+            raise busy
+        yield
 
 
 def stop_at_signals() -> None:

@@ -31,6 +31,7 @@ from mixaug_jax.dissection import colors
 
 VERSION = 1  # of the stored label maps
 NONE = ("none", "none")
+_FILES = ("settings.json", "images.npy", "maps.uint16")  # of a folder of label maps
 
 
 class NoMasksError(ValueError):
@@ -220,11 +221,14 @@ def _fingerprint(dataset, chosen) -> int:
 
 
 def _stored(place, settings, vocabulary) -> LabelMaps | None:
-    """The label maps in a folder, or None where they are not there or of other settings."""
+    """The label maps in a folder, or None where they are not there, of other settings, or damaged, which is said."""
     path = place / "settings.json"
     if not path.is_file():
         return None
-    stored = json.loads(path.read_text())
+    if not all(files.is_intact(place / name, sealed=True) for name in _FILES):
+        say.line(f"the label maps in {place} are damaged; they are made again")
+        return None
+    stored = files.read_json(path)
     shape = tuple(stored.pop("shape"))
     if stored != settings:
         return None
@@ -241,6 +245,7 @@ def _build(dataset, preprocess, chosen, place, settings, threads):
         np.save(partial / "images.npy", np.array(kept))
         stored = settings | {"shape": [len(kept), *shape]}
         files.write_json(partial / "settings.json", stored)
+        files.seal(partial, _FILES)
         shutil.rmtree(place, ignore_errors=True)
         partial.rename(place)
     finally:

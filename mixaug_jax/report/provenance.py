@@ -1,6 +1,5 @@
 """How a result was made: the command, the settings and the versions, as a section of a page."""
 
-import json
 import os
 import pathlib
 import shlex
@@ -11,6 +10,7 @@ import ml_collections
 
 from mixaug_jax import config as config_lib
 from mixaug_jax.config import brought, keys
+from mixaug_jax.core import files
 from mixaug_jax.draw import page
 
 
@@ -90,7 +90,7 @@ def versions(workdir: pathlib.Path) -> list[str]:
         return [
             page.missing("The versions of the packages are not known: there is no versions.json.")
         ]
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = files.read_json(path)
     text = ", ".join(f"{name} {version}" for name, version in found.items())
     return [page.heading("Versions"), page.paragraph(text)]
 

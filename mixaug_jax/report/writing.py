@@ -44,8 +44,9 @@ def write_study(found: study.Study, workdir: os.PathLike | str) -> pathlib.Path:
 def _write(make, workdir) -> pathlib.Path:
     folder = workdir / "report"
     folder.mkdir(exist_ok=True)
-    text = make(workdir, folder)
-    files.write_text(folder / "report.html", text)
+    with files.lock(workdir / "report.lock", "waiting for another process to write the page"):
+        text = make(workdir, folder)
+        files.write_text(folder / "report.html", text)
     say.result(f"report {folder / 'report.html'}")
     return folder / "report.html"
 

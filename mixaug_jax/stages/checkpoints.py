@@ -26,8 +26,7 @@ def each_checkpoint(
       ValueError: no such checkpoint.
       MemoryError: memory ran out.
     """
-    for step in checkpoint.steps(workdir, which):
-        net = checkpoint.load(workdir, step)
+    for step, net in checkpoint.loaded(workdir, which):
         if processes.is_main():
             folder = workdir / name / (str(step) if which == "all" else "")
             with devices_lib.out_of_memory(advice):

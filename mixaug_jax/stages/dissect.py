@@ -157,12 +157,13 @@ def _write(results, dataset, preprocess, folder, again):
         drawn = [
             folder / f"{kind}_{layer}{e}" for kind in ("unique", "units") for e in (".png", ".svg")
         ]
-        if again or not all(file.exists() for file in drawn):
+        if again or not all(map(files.is_intact, drawn)):
             figure = dissection_figures.unique_concepts({layer: result})
             style.save_figure(figure, folder / f"unique_{layer}")
             figure = dissection_figures.unit_sheet(result, dataset, preprocess)
             style.save_figure(figure, folder / f"units_{layer}")
         say.line(dissection_tables.summary(result))
+    files.seal(folder)
     done = "written to" if again else "already there:"
     say.line(
         f"{done} {folder}: {', '.join(f'{layer}.npz' for layer in results)}, units.csv, "

@@ -15,7 +15,7 @@ from mixaug_jax.attribution import METHODS
 from mixaug_jax.attribution.target import map_layers
 from mixaug_jax.core import checks, entries, say
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core.files import load_if, write_csv, write_json
+from mixaug_jax.core.files import is_intact, load_if, seal, write_csv, write_json
 from mixaug_jax.draw import explanation_figures
 from mixaug_jax.draw.style import save_figure
 from mixaug_jax.explain import options as options_lib
@@ -175,6 +175,7 @@ def _explain_step(config, net, dataset, folder, step, required):
     _write(config, results, job, folder)
     if again or not _drawn(folder):
         _draw(config, results, examples, dataset, net.preprocess, folder)
+    seal(folder)
     done = "written to" if again else "already there:"
     say.line(
         f"{done} {folder}: {', '.join(f'{m}.npz' for m in results)}, scores.csv, curves and overlays as "
@@ -267,7 +268,7 @@ def _write(config, results, job, folder):
 
 def _drawn(folder):
     return all(
-        (folder / f"{n}{e}").exists() for n in ("curves", "overlays") for e in (".png", ".svg")
+        is_intact(folder / f"{n}{e}") for n in ("curves", "overlays") for e in (".png", ".svg")
     )
 
 

@@ -1,13 +1,12 @@
 """The stage `occlude` of a run: from its checkpoints to `occlusion/` in the working directory."""
 
-import contextlib
 import pathlib
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import say
-from mixaug_jax.core.files import write_csv
+from mixaug_jax.core.files import is_intact, seal, write_csv
 from mixaug_jax.core.types import Config, Net, Path
 from mixaug_jax.core.walk import spread
 from mixaug_jax.draw import occlusion_figures, occlusion_tables
@@ -138,18 +137,20 @@ def _stored(path, settings, images, exact) -> Sweep | None:
     of more."""
     if not path.exists():
         return None
-    with contextlib.suppress(ValueError):  # an unreadable file is replaced
+    try:
         swept = load(path)
-        if swept.settings == settings:
-            return swept
-        of_images = ("images", "data")
-        # More images of the same question answer it better than fewer would.
-        others = [
-            {k: v for k, v in s.items() if k not in of_images} for s in (swept.settings, settings)
-        ]
-        if not exact and others[0] == others[1] and len(swept.indices) > images:
-            return swept
-    return None
+    except ValueError as error:  # an unreadable file is replaced
+        say.line(f"{error}; it is made again")
+        return None
+    if swept.settings == settings:
+        return swept
+    of_images = ("images", "data")
+    # More images of the same question answer it better than fewer would.
+    others = [
+        {k: v for k, v in s.items() if k not in of_images} for s in (swept.settings, settings)
+    ]
+    more = not exact and others[0] == others[1] and len(swept.indices) > images
+    return swept if more else None
 
 
 def _write(config, swept, folder, again):
@@ -164,8 +165,9 @@ def _write(config, swept, folder, again):
     for old in folder.glob("curves_*") if again else ():  # of other rankings
         old.unlink()
     for name, draw in drawn.items():
-        if again or not all((folder / f"{name}{e}").exists() for e in (".png", ".svg")):
+        if again or not all(is_intact(folder / f"{name}{e}") for e in (".png", ".svg")):
             save_figure(draw(), folder / name)
+    seal(folder)
     say.line(occlusion_tables.summary(swept, found))
     done = "written to" if again else "already there:"
     say.line(f"{done} {folder}: sweep.npz, sweep.csv, {', '.join(drawn)} as PNG and SVG")

@@ -9,7 +9,7 @@ from mixaug_jax import training
 from mixaug_jax.core import say
 from mixaug_jax.stages import weights
 from mixaug_jax.stages.base import Stage
-from mixaug_jax.training import checkpoint
+from mixaug_jax.training import checkpoint, predictions
 
 
 def run(
@@ -29,8 +29,10 @@ def run(
     """
     if config.weights:
         weights.import_run(config, workdir)
+        predictions.keep_given(workdir, config)
     elif checkpoint.is_given(workdir) and not required:
         say.line(f"{workdir} holds a network that was not trained here: there is nothing to train")
+        predictions.keep_given(workdir, config)
     else:
         training.train(config, workdir)
 

@@ -51,15 +51,15 @@ def gather(workdir: os.PathLike | str) -> Study:
 def _reason(run: pathlib.Path) -> str:
     """Why the last try failed."""
     path = run / runs.FAILED
-    return path.read_text() if path.exists() else ""
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def _read(run: pathlib.Path, asked: dict, seed: int) -> tuple[list[Part], list[str]]:
     if (run / "config.json").exists():
         try:
             config = config_lib.read(run)
-        except ValueError as error:  # not JSON
-            return [], [f"left out: {run / 'config.json'} is damaged: {error}"]
+        except ValueError as error:  # damaged, or of another version
+            return [], [f"left out: {error}"]
         there = plan.trained_by(plan.settings(config)) | {"seed": config.seed}
         changed = plan.differences(plan.trained_by(asked) | {"seed": seed}, there)
         if changed:

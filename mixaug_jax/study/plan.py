@@ -14,7 +14,7 @@ import ml_collections
 
 from mixaug_jax import config as config_lib
 from mixaug_jax.config import brought, keys, opening
-from mixaug_jax.core import files
+from mixaug_jax.core import files, say
 from mixaug_jax.study import sweeps
 
 UNMIXED = "-label_majority"  # added to the name of a run whose images are mixed and labels are not
@@ -244,9 +244,18 @@ def differences(old: dict, new: dict) -> str:
 
 def read_asked(workdir: os.PathLike | str) -> dict:
     """`study.json` of a study's folder: {"configs": {name: settings}, "seeds": [...], "overrides": [...], "commands":
-    {"name/seed": command}}; {} where there is none."""
+    {"name/seed": command}}; {} where there is none.
+
+    Raises:
+      DamagedError: it is not as it was written.
+    """
     path = pathlib.Path(workdir) / "study.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    found = files.read_json(path) if path.exists() else {}
+    if found and set(found) != {"configs", "seeds", "overrides", "commands"}:
+        raise files.DamagedError(
+            f"{path} is damaged: it is no list of runs; the study's own command writes it again"
+        )
+    return found
 
 
 def write_asked(runs: Sequence[Run], workdir: os.PathLike | str, overrides: Sequence[str]) -> None:
@@ -259,11 +268,17 @@ def write_asked(runs: Sequence[Run], workdir: os.PathLike | str, overrides: Sequ
       ValueError: a run, or the folder, of other settings; says which.
     """
     with _locked(pathlib.Path(workdir).expanduser()) as folder:
-        asked = read_asked(folder) or {"configs": {}, "seeds": [], "overrides": [], "commands": {}}
+        try:
+            asked = read_asked(folder)
+        except files.DamagedError as error:
+            say.warning(f"{error}; it is written anew, for the runs of this command alone")
+            asked = {}
+        asked = asked or {"configs": {}, "seeds": [], "overrides": [], "commands": {}}
         _add(asked, runs, workdir, _plain(overrides))
         for run in runs:
             _write_config(run, folder)
         files.write_json(folder / "study.json", asked)
+        files.seal(folder, ("study.json",))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import json
 import os
 import pathlib
 import platform
@@ -187,11 +186,14 @@ def finished(run: plan.Run) -> bool:
 def ended(workdir: pathlib.Path, settings: dict) -> bool:
     """The same of a working directory and what `plan.settings` gives."""
     try:
-        stored = json.loads((workdir / _FINISHED).read_text())
+        stored = files.read_json(workdir / _FINISHED)
     except (OSError, ValueError):
         return False
-    there = all((workdir / name).exists() for name in stored.get("files", []))
-    return stored.get("settings") == settings and there
+    # What is damaged its stage makes again.
+    there = [workdir / name for name in stored.get("files", [])]
+    return stored.get("settings") == settings and all(
+        path.is_dir() or files.is_intact(path) for path in there
+    )
 
 
 def _fingerprint(run: plan.Run) -> dict:

@@ -1,17 +1,15 @@
-"""Checkpoints: `<workdir>/checkpoints/<step>/{variables,train,config}`, written by orbax.
+"""Checkpoints: `<workdir>/checkpoints/<step>/{variables,train,config,checksums}`, written by orbax.
 
 `variables` is what later stages read (the averaged weights where `train.ema` is on); `train` is what a resumed
-run needs besides; `config` holds the settings and the versions of the packages. A checkpoint is written beside
-its place and renamed when it is whole.
+run needs besides; `config` holds the settings and the versions of the packages; `checksums` tells a damaged one. A
+checkpoint is written beside its place and renamed when it is whole.
 """
 
-import contextlib
 import dataclasses
-import errno
 import functools
 import json
 import pathlib
-import shutil
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
@@ -23,9 +21,11 @@ from mixaug_jax import models
 from mixaug_jax.config import brought
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, processes, say
+from mixaug_jax.core.files import DamagedError
 from mixaug_jax.core.types import Config, Path, Tree
 from mixaug_jax.models import build
 from mixaug_jax.models.net import count_classes, input_shape
+from mixaug_jax.training import damage, disk
 
 METRIC = "validation_accuracy"  # what "best" means
 
@@ -48,15 +48,16 @@ def check_settings(workdir, config) -> None:
         )
 
 
-def write_settings(workdir, config) -> None:
-    """Makes a working directory with its config.json and versions.json; waits for all processes."""
+def write_settings(workdir: Path, config: Config, versions: dict | None = None) -> None:
+    """Makes a working directory with its config.json and versions.json (None: of now); waits for all processes."""
     if processes.is_main():
         workdir = pathlib.Path(workdir)
         for name, text in (
             ("config.json", config_lib.to_json(config)),
-            ("versions.json", json.dumps(files.versions(), indent=2)),
+            ("versions.json", json.dumps(versions or files.versions(), indent=2)),
         ):
             files.write_text(workdir / name, text)
+        files.seal(workdir, ("config.json", "versions.json"))
         brought.copy_to(brought.read(config), workdir)
     devices_lib.barrier("settings written")
 
@@ -71,6 +72,7 @@ def manager(workdir, *, keep_steps: int = 0, scored: bool = True) -> ocp.Checkpo
     ]
     if keep_steps:
         policies.append(keep.EveryNSteps(keep_steps))
+    _whole_steps(workdir)  # the storage library would not open beside a damaged one
     options = ocp.CheckpointManagerOptions(
         preservation_policy=keep.AnyPreservationPolicy(policies),
         best_fn=(lambda m: m[METRIC]) if scored else None,
@@ -92,12 +94,15 @@ def write_checkpoint(
       config: the resolved settings.
       metrics: numbers by name; without METRIC the checkpoint cannot be the best one.
     """
+    settings = {"config": config.to_dict(), "versions": files.versions()}
+    scores = metrics if METRIC in metrics else None
     args = ocp.args.Composite(
         variables=ocp.args.StandardSave(variables),
         train=ocp.args.StandardSave(train),
-        config=ocp.args.JsonSave({"config": config.to_dict(), "versions": files.versions()}),
+        config=ocp.args.JsonSave(settings),
+        checksums=ocp.args.JsonSave(damage.checksums(variables, train, settings, scores or {})),
     )
-    manager.save(step, args=args, metrics=metrics if METRIC in metrics else None)
+    manager.save(step, args=args, metrics=scores)
 
 
 def is_given(workdir: Path) -> bool:
@@ -113,7 +118,7 @@ def write_network(workdir: Path, config: Config, variables: Tree) -> None:
       OSError: the disk is full.
     """
     write_settings(workdir, config)
-    with full_disk(workdir), manager(workdir, scored=False) as writer:
+    with disk.full_disk(workdir), manager(workdir, scored=False) as writer:
         arrays = {"variables": devices_lib.replicate(variables)}
         arrays |= {"train": {"step": devices_lib.replicate(0)}}
         write_checkpoint(writer, 0, **arrays, config=config, metrics={})
@@ -162,7 +167,7 @@ def save(
             preprocess=dataclasses.asdict(net.preprocess),
             code=_code_of(config, settings),
         )
-    if folder(workdir).is_dir():  # the same network may be saved again
+    if _whole_steps(workdir):  # the same network may be saved again
         check_settings(workdir, config)
         there = config_lib.read(workdir).resolved
         if there.get("weights_checksum") != config.resolved.weights_checksum:
@@ -200,124 +205,49 @@ def _code_of(config, settings):
     return json.dumps(found) if found else ""
 
 
-@contextlib.contextmanager
-def full_disk(workdir):
-    """Turns whatever a full disk makes of writing files into one OSError that says so."""
-    try:
-        yield
-    except Exception as error:  # the storage library raises several kinds, from its own threads
-        if any(sign in repr(error) for sign in ("No space left", "Disk quota", "File too large")):
-            raise OSError(
-                errno.ENOSPC,
-                f"the disk is full: {workdir} could not be written, its earlier checkpoints are whole; "
-                "make room and run the same command again",
-            ) from error
-        raise
-
-
-def check_space(workdir, tree: Any) -> None:
-    """Raises OSError where the disk has not room for two checkpoints of `tree` (arrays or their shapes)."""
-    need = 2 * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
-    free = shutil.disk_usage(folder(workdir).parent).free
-    if free < need:
-        raise OSError(
-            errno.ENOSPC,
-            f"{workdir} has {free / 2**20:.0f} MiB free; two checkpoints need {need / 2**20:.0f} MiB",
-        )
-
-
-def restore(manager, *, variables: Any, train: Any, config) -> tuple[int, Any, Any] | None:
-    """The newest whole checkpoint, on this run's devices, whatever number of devices wrote it.
-
-    A damaged one is moved to `<workdir>/damaged/<step>`, with a warning, and the one before is used.
-
-    Args:
-      manager: from `manager`.
-      variables: tree of arrays or shapes to restore into.
-      train: the same.
-      config: this run's settings.
-
-    Returns:
-      (step, variables, train), or None where there is no checkpoint.
-
-    Raises:
-      ValueError: the checkpoint is of another model.
-    """
-    for step in sorted(manager.all_steps(), reverse=True):
-        try:
-            # Settings first: to the storage library, another model's shapes look like damage.
-            stored = manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))
-            _same_model(stored.config["config"], config, step)
-            args = ocp.args.Composite(
-                variables=ocp.args.StandardRestore(devices_lib.replicated_like(variables)),
-                train=ocp.args.StandardRestore(devices_lib.replicated_like(train)),
-            )
-            items = manager.restore(step, args=args)
-            return step, items.variables, items.train
-        except _OtherModelError:
-            raise
-        except Exception as error:  # whatever a damaged file makes the storage library raise
-            _set_aside(manager, step, error)
-    return None
-
-
-class _OtherModelError(ValueError):
-    pass
-
-
-def _same_model(stored: dict, config, step: int) -> None:
-    # Through JSON as the stored ones were, so that tuples compare as lists.
-    here = json.loads(json.dumps(config.model.to_dict()))
-    if stored["model"] != here:
-        raise _OtherModelError(
-            f"checkpoint {step} holds another model, {stored['model']}, than config.model, {here}; "
-            "use another --workdir or the settings in its config.json"
-        )
-
-
-def _set_aside(manager, step: int, error: Exception) -> None:
-    damaged = manager.directory.parent / "damaged"
-    say.warning(
-        f"checkpoint {step} cannot be read ({type(error).__name__}: {str(error).partition(chr(10))[0][:200]}); "
-        f"it is now in {damaged} and the one before it is used"
-    )
-    if processes.is_main():
-        # A resumed run comes by the same step again, so it may have been set aside before.
-        shutil.rmtree(damaged / str(step), ignore_errors=True)
-        pathlib.Path(damaged).mkdir(exist_ok=True)
-        shutil.move(manager.directory / str(step), damaged / str(step))
-    devices_lib.barrier("damaged checkpoint set aside")
-    manager.reload()
-
-
 def steps_there(workdir: pathlib.Path | str) -> list[int]:
     """The steps of the checkpoints in a working directory, rising; none is opened."""
     return sorted(int(path.name) for path in folder(workdir).glob("*") if path.name.isdigit())
 
 
-def steps(workdir, which: str | int = "latest") -> list[int]:
-    """The checkpoints that "latest", "best", "all" or a step's number stands for.
+def _whole_steps(workdir, without=()) -> dict[int, dict]:
+    """{step: metrics} of the checkpoints, rising; those whose settings or metrics are damaged are set aside. Reads no array."""
+    found = {}
+    for step in [step for step in steps_there(workdir) if step not in without]:
+        path = folder(workdir) / str(step)
+        try:
+            damage.check_json(path)
+            found[step] = damage.read_json(path, "metrics")
+        except DamagedError as error:
+            damage.set_aside(path, error)
+    return found
+
+
+def steps(workdir: Path, which: str | int = "latest", without: Collection[int] = ()) -> list[int]:
+    """The checkpoints that "latest", "best", "all" or a step's number stands for; those in `without` do not count.
 
     Raises:
       ValueError: there is none, or not that one.
     """
-    if not folder(workdir).is_dir():
-        raise ValueError(f"{workdir} has no checkpoints; run --stage=train first")
-    # Only to read: whoever trains here has a manager of its own, whose unfinished files must stay.
-    options = ocp.CheckpointManagerOptions(read_only=True, best_fn=lambda m: m[METRIC])
-    with ocp.CheckpointManager(folder(workdir), options=options) as saved:
-        found = sorted(saved.all_steps())
-        best = saved.best_step()
+    found = _whole_steps(workdir, without)
     if not found:
-        raise ValueError(f"{workdir} has no whole checkpoint; run --stage=train first")
+        lost = pathlib.Path(workdir) / "damaged"
+        damaged = lost.is_dir() or without
+        why = (
+            f"has no whole checkpoint left (damaged ones go to {lost})"
+            if damaged
+            else "has no checkpoints"
+        )
+        raise ValueError(f"{workdir} {why}; run --stage=train first")
     if which == "all":
-        return found
+        return [*found]
     if which == "latest":
-        return found[-1:]
+        return [*found][-1:]
     if which == "best":
-        if best is None:
+        scored = {step: metrics[METRIC] for step, metrics in found.items() if METRIC in metrics}
+        if not scored:
             raise ValueError(f"no checkpoint in {workdir} was scored on validation data")
-        return [best]
+        return [max(scored, key=lambda step: (scored[step], step))]
     if str(which).isdigit() and int(which) in found:
         return [int(which)]
     raise ValueError(
@@ -355,15 +285,47 @@ def load(workdir: Path, checkpoint: str | int = "latest", *, code: str = "record
     Raises:
       ValueError: no such checkpoint, or an architecture whose code is not there any more.
     """
-    step = step_of(workdir, checkpoint)
-    path = folder(workdir) / str(step)
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        stored = reader.restore(path / "config")
-    config = config_lib.from_json(json.dumps(stored["config"]))
+    step_of(workdir, checkpoint)  # "all" is refused
+    ((_, net),) = loaded(workdir, checkpoint, code=code)
+    return net
+
+
+def loaded(
+    workdir: Path, which: str | int = "latest", *, code: str = "recorded"
+) -> Iterator[tuple[int, models.Net]]:
+    """Each checkpoint that "latest", "best", "all" or a step's number stands for, as (step, network); see `load`.
+
+    A damaged one is set aside, which is said, and the one that is then the latest, or the best, takes its place.
+
+    Raises:
+      ValueError: no such checkpoint, none that is whole, or an architecture whose code is not there any more.
+    """
+    damaged, whole = set(), 0
+    pending = steps(workdir, which)
+    while pending:
+        step = pending.pop(0)
+        try:
+            net = _read(folder(workdir) / str(step), workdir, code)
+        except DamagedError as error:
+            damage.set_aside(folder(workdir) / str(step), error)
+            damaged.add(step)
+            # The next best, say, is known only now; where none is left that is an error.
+            if which != "all" or (not pending and not whole):
+                pending = steps(workdir, which, damaged)
+            continue
+        whole += 1
+        yield step, net
+
+
+def _read(path, workdir, code) -> models.Net:
+    known = damage.check_json(path)
+    config = config_lib.from_json(json.dumps(damage.stored_config(path)))
     brought.bring(brought.read(config), workdir, code)
     stored = functools.partial(brought.copy_of, workdir=workdir) if code == "stored" else None
     model = build.build_model(config, stored=stored)
     shapes = build.variable_shapes(model, config)
     with ocp.StandardCheckpointer() as reader:
-        variables = reader.restore(path / "variables", devices_lib.replicated_like(shapes))
+        like = devices_lib.replicated_like(shapes)
+        variables = damage.read_arrays(lambda: reader.restore(path / "variables", like))
+    damage.check_arrays(known, "variables", variables)
     return models.Net(model, variables, build.build_preprocess(config))

@@ -17,13 +17,13 @@ import ml_collections
 from clu import parameter_overview
 
 from mixaug_jax import config as config_lib
-from mixaug_jax import data
+from mixaug_jax import data, models
 from mixaug_jax.config import brought
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import processes, say
+from mixaug_jax.core import files, processes, say
 from mixaug_jax.core.types import Tree
 from mixaug_jax.models import build
-from mixaug_jax.training import checkpoint, resuming
+from mixaug_jax.training import checkpoint, disk, predictions, resuming
 from mixaug_jax.training import progress as progress_lib
 from mixaug_jax.training import step as steps
 from mixaug_jax.training.metric_log import MetricLog, finished, read
@@ -50,7 +50,7 @@ def train(config: ml_collections.ConfigDict, workdir: os.PathLike | str) -> dict
       "checkpoint": path of the last checkpoint}.
 
     Raises:
-      ValueError: settings or data that cannot work, or a working directory of another config.
+      ValueError: settings or data that cannot work, a working directory of another config, or one that is in use.
       FloatingPointError: the loss is not finite; the last good checkpoint stays.
       Interrupted: SIGTERM came.
       MemoryError, OSError: memory or disk ran out.
@@ -66,6 +66,13 @@ def train(config: ml_collections.ConfigDict, workdir: os.PathLike | str) -> dict
     processes.compare("data", sizes | {"classes": sources["train"].class_names})
     _check_devices(config)
     workdir = pathlib.Path(workdir).absolute()
+    with processes.claimed(workdir / files.RUN_LOCK):
+        return _train_in(workdir, config, sources)
+
+
+def _train_in(workdir, config, sources) -> dict:
+    """`train` in a working directory that no other process writes to."""
+    resuming.heal_settings(workdir)
     # A run that goes on must be this one, and takes over where its schedule began.
     if checkpoint.folder(workdir).is_dir():
         checkpoint.check_settings(workdir, config)
@@ -75,7 +82,7 @@ def train(config: ml_collections.ConfigDict, workdir: os.PathLike | str) -> dict
     with (
         devices_lib.applied(config),
         devices_lib.out_of_memory(_MEMORY_ADVICE),
-        checkpoint.full_disk(workdir),
+        disk.full_disk(workdir),
         checkpoint.manager(
             workdir,
             keep_steps=config.resolved.keep_steps,
@@ -120,8 +127,14 @@ def _train(config, sources, workdir, manager) -> dict:
             with _stop_signal() as stop:
                 train_step = _train_step(model, optimizer, config, sources["train"])
                 state = _loop(run, state, train_step, stop)
+        net = models.Net(model, state.evaluated, build.build_preprocess(config))
+        found = predictions.keep(workdir, net, sources[run.held_out], config, run.held_out)
         if not scores:
             scores = run.evaluate(state.evaluated, sources[run.held_out], run.held_out)
+            if (
+                not found.targets.size
+            ):  # one number, whatever rounding decides between two equal logits
+                scores[f"{run.held_out}_accuracy"] = found.accuracy
             scores["test_accuracy"] = scores[f"{run.held_out}_accuracy"]
             metric_log.write(total, **scores)
         manager.wait_until_finished()
@@ -221,9 +234,9 @@ def _split(state):
 
 def _restore_or_init(model, optimizer, config, manager) -> steps.State:
     shapes = steps.state_shapes(model, optimizer, config)
-    checkpoint.check_space(manager.directory.parent, shapes)
+    disk.check_space(manager.directory.parent, shapes)
     variables, train = _split(shapes)
-    restored = checkpoint.restore(manager, variables=variables, train=train, config=config)
+    restored = resuming.restore(manager, variables=variables, train=train, config=config)
     if restored is None:
         state = steps.init_state(model, optimizer, config)
     else:

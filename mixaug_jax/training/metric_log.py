@@ -1,11 +1,15 @@
-"""`metrics.jsonl`, one JSON object a line, and TensorBoard events where tensorboardX is installed."""
+"""`metrics.jsonl`, one JSON object a line, and TensorBoard events where tensorboardX is installed.
+
+The last value of a line, `check`, is a checksum of the others: a line that was damaged is left out, and not believed.
+"""
 
 import json
 import math
 import os
 import pathlib
+import zlib
 
-from mixaug_jax.core import files, processes
+from mixaug_jax.core import files, processes, say
 
 
 class MetricLog:
@@ -21,8 +25,14 @@ class MetricLog:
         if not processes.is_main():
             return
         path = pathlib.Path(workdir) / "metrics.jsonl"
-        kept = [line for line in read(workdir) if line["step"] <= start] if start else []
-        files.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        found = read(workdir) if start else []
+        lost = len(path.read_bytes().splitlines()) - len(found) if found else 0
+        if lost:
+            say.line(
+                f"{path}: {lost} of {lost + len(found)} lines are damaged or cut short, and left out"
+            )
+        kept = [line for line in found if line["step"] <= start]
+        files.write_text(path, "".join(map(_line, kept)))
         self._file = files.append(path)
         self._events = _tensorboard(workdir, start)
 
@@ -31,7 +41,7 @@ class MetricLog:
         if self._file is None:
             return
         finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
+        self._file.write(_line({"step": step, **finite}))
         self._file.flush()
         if self._events is not None:
             for name, value in values.items():
@@ -44,21 +54,38 @@ class MetricLog:
                 file.close()
 
 
+def _line(values):
+    return json.dumps(values | {"check": _check(values)}) + "\n"
+
+
+def _check(values):
+    return f"{zlib.crc32(json.dumps(values).encode()):08x}"
+
+
 def read(workdir: os.PathLike | str) -> list[dict]:
-    """The lines of `metrics.jsonl`; a last line cut short by a kill is left out."""
+    """The lines of `metrics.jsonl`; those that were cut short by a kill, or damaged, are left out."""
     path = pathlib.Path(workdir) / "metrics.jsonl"
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    return lines
+    text = path.read_bytes().decode(errors="replace") if path.exists() else ""
+    return [values for line in text.split("\n") if (values := _values(line))]
+
+
+def _values(line) -> dict | None:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict) or not isinstance(values.get("step"), int):
+        return None
+    check = values.pop("check", None)  # lines of the versions before had none
+    plain = all(value is None or isinstance(value, int | float) for value in values.values())
+    return values if plain and check in (None, _check(values)) else None
 
 
 def finished(lines: list[dict], steps: int) -> dict:
     """The line of the last of `steps` with the scores of a finished run, or {}: a run may have been made longer since."""
-    last = [line for line in lines if line["step"] == steps and "test_accuracy" in line]
+    last = [
+        line for line in lines if line["step"] == steps and line.get("test_accuracy") is not None
+    ]
     return last[-1] if last else {}
 
 

@@ -25,6 +25,7 @@ from mixaug_jax.core import stats
 from mixaug_jax.draw import training_figures
 from mixaug_jax.explain import evaluation
 from mixaug_jax.report import augmentations, provenance, writing
+from mixaug_jax.training import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -130,9 +131,8 @@ def test_imported_weights_have_no_training(tmp_path):
     run = reports.write_run(tmp_path / "run", scores=())
     config = config_lib.read(run)
     with config.unlocked():
-        config.weights = "/models/resnet<50>.pth"
-        config.resolved.steps = 0
-    (run / "config.json").write_text(config_lib.to_json(config))
+        config.weights, config.resolved.steps = "/models/resnet<50>.pth", 0
+    checkpoint.write_settings(run, config)
     (run / "metrics.jsonl").unlink()
     found = reports.Page(writing.write_report(run))
     assert "imported from /models/resnet<50>.pth; its accuracy was not measured here." in found.text
@@ -154,7 +154,7 @@ def test_names_of_users_are_text(tmp_path):
     config = config_lib.read(run)
     with config.unlocked():
         config.data.dir = bad
-    (run / "config.json").write_text(config_lib.to_json(config))
+    checkpoint.write_settings(run, config)
     found = reports.Page(writing.write_report(run))
     assert len(found.every("script")) == 1
     assert not found.every("b")

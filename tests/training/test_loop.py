@@ -20,7 +20,7 @@ from mixaug_jax import data, training
 from mixaug_jax.config import get_config
 from mixaug_jax.data import transforms
 from mixaug_jax.models import build
-from mixaug_jax.training import checkpoint, metric_log
+from mixaug_jax.training import checkpoint, disk, metric_log
 
 
 @pytest.fixture(autouse=True)
@@ -248,7 +248,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(tmp_path, 
         if file.is_file():
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     again = mixaug_jax.train(toy.config(steps=8, schedule="constant"), tmp_path / "a")
-    assert "warning: checkpoint 8 cannot be read" in capsys.readouterr().err
+    assert "warning: checkpoint 8 is damaged" in capsys.readouterr().err
     assert (tmp_path / "a" / "damaged" / "8").is_dir()
     assert_same_bits(again["checkpoint"], tmp_path / "b" / "checkpoints" / "8")
 
@@ -258,14 +258,14 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     config = toy.config(steps=2)
     config.model.width = 2.0
     stored_config = config_lib.resolve(config, train_size=64, class_names=["a"] * 4)
-    (tmp_path / "config.json").write_text(config_lib.to_json(stored_config))
+    checkpoint.write_settings(tmp_path, stored_config)
     with pytest.raises(ValueError, match="holds another model"):
         mixaug_jax.train(config, tmp_path)
 
 
 def test_a_full_disk_is_said_before_anything_is_compiled(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match="two checkpoints need"):
         mixaug_jax.train(toy.config(steps=2), tmp_path)
 
@@ -283,7 +283,7 @@ def test_a_disk_that_fills_up_is_said_in_one_sentence(tmp_path, monkeypatch):
         mixaug_jax.train(toy.config(steps=12), tmp_path)
     monkeypatch.undo()
     assert checkpoint.steps(tmp_path) == [4]
-    with pytest.raises(ValueError, match="another reason"), checkpoint.full_disk(tmp_path):
+    with pytest.raises(ValueError, match="another reason"), disk.full_disk(tmp_path):
         raise ValueError("another reason")
 
 

@@ -28,6 +28,11 @@ from mixaug_jax.data.source import Source
 
 # TFDS holds a shard's raw examples, 7 bytes a pixel, in memory until it is written.
 SHARD_BYTES = 64 << 20
+_DESCRIBED = (
+    "dataset_info.json",
+    "features.json",
+    "label.labels.txt",
+)  # what TFDS writes of records
 
 
 class Scenes(tfds.core.ShardBasedBuilder):
@@ -122,9 +127,12 @@ def scenes(split: str, config: Config, *, annotations: bool = True) -> Source:
     folder = prepare(settings, _cache_root(config))
     skip = ("boxes", "box_labels", "concepts")
     decoders = {} if annotations else dict.fromkeys(skip, tfds.decode.SkipDecoding())
-    records = tfds.builder_from_directory(folder).as_data_source(split, decoders=decoders)
+    try:
+        records = tfds.builder_from_directory(folder).as_data_source(split, decoders=decoders)
+    except Exception as error:  # whatever damage makes TFDS and the reader raise
+        raise _damaged(folder, error) from error
     return Source(
-        read=functools.partial(_read, records, annotations),
+        read=functools.partial(_read, records, annotations, folder),
         size=len(records),
         class_names=renderer.CLASSES,
         concept_names=renderer.CONCEPTS if annotations else (),
@@ -132,8 +140,18 @@ def scenes(split: str, config: Config, *, annotations: bool = True) -> Source:
     )
 
 
-def _read(records, annotations, index):
-    record = records[index]
+def _damaged(folder, error) -> files.DamagedError:
+    why = f"{type(error).__name__}: {error}".partition("\n")[0][:150]
+    return files.DamagedError(
+        f"the scenes in {folder} are damaged ({why}); remove that folder, and they are rendered again"
+    )
+
+
+def _read(records, annotations, folder, index):
+    try:
+        record = records[index]
+    except Exception as error:  # the reader compares checksums; it and the decoder raise many kinds
+        raise _damaged(folder, error) from error
     example = {"image": record["image"], "label": int(record["label"])}
     if annotations:
         example |= {name: record[name] for name in ("boxes", "box_labels", "concepts")}
@@ -169,14 +187,14 @@ def prepare(settings: renderer.Settings, root: pathlib.Path) -> pathlib.Path:
     text = json.dumps(dataclasses.asdict(settings) | {"version": renderer.VERSION}, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     folder = root / f"scenes-{settings.size}px-{settings.train}-seed{settings.seed}-{digest}"
-    if folder.is_dir():
+    if _is_whole(folder):
         return folder
     try:
         root.mkdir(parents=True, exist_ok=True)
         _check_room(settings, root)
         waiting = "waiting for another process to render the scenes"
         with files.lock(folder.with_name(folder.name + ".lock"), waiting):
-            if not folder.is_dir():
+            if not _is_whole(folder):
                 _build(settings, folder)
     except (OSError, RuntimeError) as error:  # array_record raises RuntimeError on a full disk
         raise ValueError(
@@ -184,6 +202,16 @@ def prepare(settings: renderer.Settings, root: pathlib.Path) -> pathlib.Path:
             " MIXAUG_JAX_CACHE to a folder that can be written and has room"
         ) from error
     return folder
+
+
+def _is_whole(folder) -> bool:
+    """Whether the scenes are there, and what describes them is as it was written; records have checksums of their own."""
+    if not folder.is_dir():
+        return False
+    if all(files.is_intact(folder / name) for name in _DESCRIBED):
+        return True
+    say.line(f"the scenes in {folder} are damaged; they are rendered again")
+    return False
 
 
 def _check_room(settings, root):
@@ -206,6 +234,8 @@ def _build(settings, folder):
         # TFDS announces a download there.
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare()
+        files.seal(pathlib.Path(builder.data_dir), _DESCRIBED)
+        shutil.rmtree(folder, ignore_errors=True)  # one that was damaged
         os.replace(builder.data_dir, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

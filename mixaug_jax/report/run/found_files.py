@@ -3,13 +3,19 @@
 import pathlib
 import shutil
 
+from mixaug_jax.core import files, say
+
 
 def copy(source: pathlib.Path, folder: pathlib.Path, name: str) -> bool:
-    """Copies a stage's figure into the report; False where it is not there."""
-    files = [source / f"{name}.{ending}" for ending in ("png", "svg")]
-    if not all(file.exists() for file in files):
+    """Copies a stage's figure into the report; False where it is not there, or damaged, which is said."""
+    found = [source / f"{name}.{ending}" for ending in ("png", "svg")]
+    if not all(file.exists() for file in found):
         return False
-    for file in files:
+    for file in found:
+        if not files.is_intact(file):
+            say.warning(f"{file} is damaged and left out; the stage that drew it draws it again")
+            return False
+    for file in found:
         shutil.copyfile(file, folder / file.name)
     return True
 

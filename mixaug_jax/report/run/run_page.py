@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 
 from mixaug_jax import config as config_lib
@@ -315,7 +314,7 @@ def _explanations(source, folder, scores, entries):
 def _entries(source) -> dict:
     """What the results say of their methods and scores, {} where that is not there."""
     path = source / "entries.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return files.read_json(path) if path.exists() else {}
 
 
 def score_table(scores: list[dict], facts: dict[str, dict]) -> Table:

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Callable
 
 from mixaug_jax import config as config_lib
+from mixaug_jax.core import files
 from mixaug_jax.dissection import result as dissection
 from mixaug_jax.draw import page, style, training_figures
 from mixaug_jax.draw.page import Link, Table
@@ -290,7 +291,7 @@ def _versions(study):
         path = pathlib.Path(where) / "versions.json"
         if path.exists():
             # As text it can be a key, under which runs of the same versions meet.
-            text = json.dumps(json.loads(path.read_text(encoding="utf-8")))
+            text = json.dumps(files.read_json(path))
             found.setdefault(text, []).append((f"{name} seed {seed}", pathlib.Path(where)))
     parts = provenance.versions(next(iter(found.values()))[0][1]) if found else []
     if len(found) > 1:
