@@ -132,6 +132,18 @@ def test_compressed_sound(tmp_path, name, kind, tolerance):
         sound_files.read_sound(tmp_path / name)
 
 
+def sentence(path):
+    """Why a file cannot be read; "" where it can."""
+    try:
+        found, rate = sound_files.read_sound(path)
+    except ValueError as error:
+        return str(error)
+    assert len(found)
+    assert np.isfinite(found).all()
+    assert 100 <= rate <= 10**6
+    return ""
+
+
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg"])
 def test_no_damage_of_a_header_is_an_error_of_another_kind(tmp_path, name):
     rng, read = np.random.default_rng(0), 0
@@ -142,16 +154,9 @@ def test_no_damage_of_a_header_is_an_error_of_another_kind(tmp_path, name):
         for place in rng.integers(60, size=rng.integers(1, 4)):
             content[place] = rng.integers(256)
         (tmp_path / name).write_bytes(content)
-        try:
-            found, rate = sound_files.read_sound(tmp_path / name)
-        except ValueError as error:
-            assert str(tmp_path / name) in str(error)
-            assert "\n" not in str(error)
-            continue
-        read += 1
-        assert len(found)
-        assert np.isfinite(found).all()
-        assert 100 <= rate <= 10**6
+        said = sentence(tmp_path / name)
+        read += not said
+        assert not said or (str(tmp_path / name) in said and "\n" not in said)
     assert read < 400
     assert read or name == "a.ogg"  # whose pages have checksums
 

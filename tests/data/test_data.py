@@ -236,7 +236,9 @@ def test_open_splits(monkeypatch):
         data.open_splits(config(test_split="odd"))
     with pytest.raises(ValueError, match=r"data\.train_split is empty"):
         data.open_splits(config(train_split="", test_split="test"))
-    with pytest.raises(ValueError, match="data.batch_size=4 is larger than the training set of 3"):
+    with pytest.raises(
+        ValueError, match=r"data\.batch_size=4 is larger than the training set of 3"
+    ):
         data.open_splits(config(**whole | {"batch_size": 4}))
 
 

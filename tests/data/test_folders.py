@@ -13,7 +13,7 @@ from own_folder import annotate, config, picture, write_pictures
 from mixaug_jax import data
 from mixaug_jax.config import get_config
 from mixaug_jax.core import say
-from mixaug_jax.data import images, layout
+from mixaug_jax.data import images
 
 
 @pytest.fixture(autouse=True)
@@ -197,7 +197,7 @@ def test_a_batch_larger_than_the_data_is_refused_and_an_evaluation_takes_no_more
 ):
     huge = config(root, batch_size=2**20)
     with pytest.raises(
-        ValueError, match="data.batch_size=1048576 is larger than the training set of 9"
+        ValueError, match=r"data\.batch_size=1048576 is larger than the training set of 9"
     ):
         data.open_splits(huge)
     huge.eval = {"batch_size": 2**20}
@@ -252,7 +252,7 @@ def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded(root):
         path.write_bytes(
             content.replace(header, struct.pack(">IIBBBBB", 2**20, 2**20, 8, 0, 0, 0, 0))
         )
-        with pytest.raises(ValueError, match="more than the 89478485 pixels|cannot be read"):
+        with pytest.raises(ValueError, match=r"more than the 89478485 pixels|cannot be read"):
             images.decode_rgb(path, "bomb")
 
 

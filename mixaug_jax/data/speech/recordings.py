@@ -39,7 +39,7 @@ import jax
 import numpy as np
 
 from mixaug_jax.core import checks, say
-from mixaug_jax.core.types import Bool, Config, Float, Path, UInt8
+from mixaug_jax.core.types import Bool, Config, Float, UInt8
 from mixaug_jax.data.layout import class_files
 from mixaug_jax.data.source import Source
 from mixaug_jax.data.speech import spectrogram
