@@ -10,6 +10,7 @@ from mixaug_jax.core import say
 from mixaug_jax.core.files import write_csv
 from mixaug_jax.core.types import Config, Net, Path
 from mixaug_jax.core.walk import spread
+from mixaug_jax.data.source import numbered_as
 from mixaug_jax.draw import occlusion_figures, occlusion_tables
 from mixaug_jax.draw.style import save_figure
 from mixaug_jax.explain.examples import num_classes
@@ -98,6 +99,7 @@ def _sweep_step(config, net, dataset, folder, step, required):
     # Imported weights may have other classes, of which the true label is none.
     options = options_of(config)
     classes = num_classes(net, dataset)
+    dataset = numbered_as(dataset, classes)
     if classes != dataset.num_classes:
         sentence = (
             f"the network has {classes} classes and the data set {dataset.num_classes}, so there is "

@@ -10,7 +10,7 @@ import ml_collections
 from mixaug_jax import config as config_lib
 from mixaug_jax.config import brought
 from mixaug_jax.core import say
-from mixaug_jax.models import weights
+from mixaug_jax.models import imagenet, weights
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.training import checkpoint
 
@@ -19,7 +19,8 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
     """Writes the network in the file `config.weights` as checkpoint 0 of a working directory.
 
     Every later stage reads it as if it had been trained here: the architecture, the number of classes and the preprocessing are
-    those of the file, whatever config.model and config.data say. Classes are called by their numbers.
+    those of the file, whatever config.model and config.data say. Classes are called by their numbers, ImageNet's by those of
+    WordNet.
 
     Args:
       config: from `get_config`, with `weights`.
@@ -33,7 +34,9 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
     if not config.weights:
         raise ValueError("weights is empty: --stage=import needs --config.weights=FILE")
     found, net = weights.import_network(config.weights)
-    classes = tuple(map(str, range(found.num_classes)))
+    # A network of 1000 classes is one for ImageNet, whose folders are called by WordNet numbers.
+    classes = imagenet.wnids() if found.num_classes == imagenet.CLASSES else ()
+    classes = classes or tuple(map(str, range(found.num_classes)))
     config = brought.noted(config_lib.resolve(config, train_size=0, class_names=classes))
     with config.unlocked():
         config.resolved.update(
