@@ -9,7 +9,8 @@ import PIL.Image
 import pytest
 from own_folder import annotate, config, picture, save_mask, write_pictures
 
-from mixaug_jax import data
+from mixaug_jax import data, main, training
+from mixaug_jax.config import get_config
 from mixaug_jax.core import files, say
 from mixaug_jax.data import annotations, transforms
 
@@ -273,6 +274,25 @@ def test_a_mask_that_changes_later(root):
 def test_annotations_of_another_split_are_checked_too(root):
     annotate(root, {"val/cat/1.png": {"boxes": [["cat", 0, 0, 99, 9]]}})
     refused(root, "boxes outside of their pictures")
+
+
+def test_faults_are_said_before_the_first_step(root, tmp_path, capsys):
+    """By a training alone, by all stages, and by --check."""
+    annotate(root, {"val/cat/1.png": {"boxes": [["cat", 0, 0, 99, 9]]}})
+    settings = get_config("baseline", "folder")
+    settings.data.update(dir=str(root), batch_size=4, size=16)
+    with pytest.raises(ValueError, match="boxes outside of their pictures"):
+        training.train(settings, tmp_path / "run")
+    words = ["--config=baseline:folder", f"--config.data.dir={root}", "--config.data.batch_size=4"]
+    for more in ([], ["--stage=train"], ["--check"]):
+        assert main.main([*words, f"--workdir={tmp_path / 'run'}", *more]) == 2
+        said = capsys.readouterr().err
+        assert "error: " in said
+        assert (
+            "boxes outside of their pictures, in pixels by [row0, col0, row1, col1]: 1, such as"
+            in said
+        )
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
