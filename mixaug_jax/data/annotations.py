@@ -90,7 +90,7 @@ def open_annotations(config: Config, class_names: tuple[str, ...]) -> Annotation
     """The annotations of the folder config.data.dir, for all splits, once everything in them is right.
 
     Args:
-      config: the resolved config; reads data.{dir, outside, threads}.
+      config: the resolved config; reads data.{dir, outside, corrupt, threads}.
       class_names: of the pictures; a box that is named like a class has the class's number.
 
     Raises:
@@ -110,6 +110,10 @@ def open_annotations(config: Config, class_names: tuple[str, ...]) -> Annotation
     known = {k for k, name in enumerate(concept_names) if name != _NONE} | {0} | void
     slots = next((facts[m]["shape"][2] for m in masks if "shape" in facts[m]), 0)
     for picture, note in notes.items():
+        if "error" in facts[picture]:
+            if config.data.corrupt != "skip":  # else it is left out, and what is said of it with it
+                faults.add("pictures that cannot be read", facts[picture]["error"])
+            continue
         _check_picture(picture, note, facts, root, faults)
         if "mask" in note:
             _check_mask(picture, note["mask"], facts, (slots, known), faults)
@@ -219,11 +223,7 @@ def _concepts(path):
 
 
 def _check_picture(picture, note, facts, root, faults):
-    found = facts[picture]
-    if "error" in found:
-        faults.add("pictures that cannot be read", found["error"])
-        return
-    height, width = found["shape"][:2]
+    height, width = facts[picture]["shape"][:2]
     # A pixel of tolerance for tools that count ends inclusively or from 1.
     for box in note.get("boxes", ()):
         if min(box[1:]) < -1 or box[3] > height + 1 or box[4] > width + 1:
@@ -238,7 +238,7 @@ def _check_mask(picture, mask, facts, wanted, faults):
     if "error" in found:
         faults.add("masks that cannot be read", found["error"])
         return
-    if "shape" in of and found["shape"][:2] != of["shape"][:2]:
+    if found["shape"][:2] != of["shape"][:2]:
         here, there = _shaped(found["shape"][:2]), _shaped(of["shape"][:2])
         faults.add("masks of another size than their picture's", f"{mask} ({here}, not {there})")
     if found["shape"][2] != slots:

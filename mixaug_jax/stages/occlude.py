@@ -14,6 +14,7 @@ from mixaug_jax.data.source import numbered_as
 from mixaug_jax.draw import occlusion_figures, occlusion_tables
 from mixaug_jax.draw.style import save_figure
 from mixaug_jax.explain.examples import num_classes
+from mixaug_jax.models import imagenet
 from mixaug_jax.occlusion.grid import from_config
 from mixaug_jax.occlusion.outcomes import Sweep, load, outcome, save
 from mixaug_jax.occlusion.sweeping import Options, settings_of, sweep
@@ -83,10 +84,14 @@ def _open_dataset(config):
         from_config(a).units((d.size, d.size, len(d.mean)))
     except ValueError as error:
         raise ValueError(f"occlude.{error}") from error
+    # A part of ImageNet may be for a network of all of it.
+    part = imagenet.numbers_of(dataset.class_names)
+    classes = imagenet.CLASSES if part else dataset.num_classes
     for label in a.labels:
-        if str(label).isdigit() and int(label) >= dataset.num_classes:
-            last = dataset.num_classes - 1
-            raise ValueError(f"occlude.labels names class {label}; the classes are 0..{last}")
+        if str(label).isdigit() and int(label) >= classes:
+            raise ValueError(
+                f"occlude.labels names class {label}; the classes are 0..{classes - 1}"
+            )
     return dataset
 
 

@@ -259,6 +259,15 @@ def test_pixels_are_read_once(root, cache, monkeypatch):
     assert len(data.open_source("train", config(root))) == 9
 
 
+def test_a_damaged_picture_takes_its_annotations_with_it(root):
+    path = root / "train" / "cat" / "1.png"
+    path.write_bytes(path.read_bytes()[:20])
+    annotate(root, {"train/cat/1.png": {"boxes": [["cat", 0, 0, 1, 1]]}})
+    with pytest.raises(ValueError, match=r"1\.png cannot be read as an image"):
+        data.open_source("train", config(root))
+    assert len(data.open_source("train", config(root, corrupt="skip"))) == 8
+
+
 def test_a_mask_that_changes_later(root):
     save_mask(root, "m.png", np.ones((9, 7)))
     annotate(root, {"train/cat/1.png": {"mask": "m.png"}}, CONCEPTS)

@@ -14,6 +14,7 @@ from mixaug_jax import data
 from mixaug_jax.config import get_config
 from mixaug_jax.core import say
 from mixaug_jax.data import images
+from mixaug_jax.study import make_plan
 
 
 @pytest.fixture(autouse=True)
@@ -188,6 +189,9 @@ def test_a_test_folder_is_used_where_it_is_there(root):
     assert data.settled(settings).data.test_split == "test"
     assert settings.data.test_split == "auto"
     assert len(data.open_source("auto", settings)) == 1
+    # A study asks for what its runs will find.
+    (run,) = make_plan([settings], [0], root / "study")
+    assert run.config.data.test_split == "test"
     settings.data.test_split = ""
     assert data.settled(settings) is settings
 
