@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mixaug_jax.data.convert.outlines import fill_polygon, fill_runs
-from mixaug_jax.data.convert.placing import Converted, largest, pictures_in
+from mixaug_jax.data.convert.placing import Converted, largest, pictures_in, shape_of
 
 _SLOT = 250  # concepts that two numbers a pixel have room for
 
@@ -73,6 +73,16 @@ def _content(path):
             raise ValueError(
                 f"{path} is no JSON of COCO's form: one of its {key} has no {missing[0]}"
             )
+        ids = [row[field] for row in rows for field in fields if field.endswith("id")]
+        wrong = [
+            given for given in ids if isinstance(given, bool) or not isinstance(given, int | str)
+        ]
+        if wrong:
+            raise ValueError(
+                f"{path}: {key} have the id {wrong[0]!r}, which must be a number or a text"
+            )
+        if key != "annotations" and len(set(ids)) < len(ids):
+            raise ValueError(f"{path}: two of its {key} have the same id")
     return content
 
 
@@ -95,7 +105,10 @@ def _names(categories) -> tuple[tuple, dict[Any, list[int]]]:
 
 
 def _converted(picture, image, found, names, numbers):
-    height, width = int(image["height"]), int(image["width"])
+    height, width = shape_of(picture)
+    if [image["height"], image["width"]] != [height, width]:
+        said = f"{image['height']} rows and {image['width']} columns"
+        raise ValueError(f"it has {said}, and {picture} {height} and {width}")
     boxes, areas, layers = [], {}, []
     for annotation, category in found:
         name = str(category["name"])
