@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from mixaug_jax import config as config_lib
-from mixaug_jax import report, study
+from mixaug_jax import data, report, study
 from mixaug_jax.config import brought
 from mixaug_jax.core import checks, files, processes, say
 from mixaug_jax.papers import released
@@ -79,7 +79,7 @@ def _run(config, workdir, stage, checkpoint, code):
     """Does what `run` says, in a working directory that no other process writes to."""
     if (workdir / "config.json").exists():
         brought.bring(brought.read(config_lib.read(workdir)), workdir, code)
-    names = _names(config, stage)
+    names, config = _names(config, stage), data.settled(config)
     # What cannot work is said before a training, not after it; a network that is there already each stage asks itself.
     given = checkpoint_lib.is_given(workdir) and not config.weights
     for name in names if len(names) > 1 and not given else ():
@@ -123,6 +123,7 @@ def check(
     Raises:
       ValueError: settings or data that cannot work, an unknown stage.
     """
+    config = data.settled(config)
     for name in _names(config, stage):
         STAGES[name].check(config)
         say.detail(f"{name}: nothing speaks against it")

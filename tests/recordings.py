@@ -41,6 +41,7 @@ def write_recordings(folder):
 
 def config(place, method="baseline"):
     config = get_config(method, "speech")
+    config.data.test_split = "test"
     config.data.update(dir=str(place), size=16, batch_size=8, threads=2, pad=2)
     config.data.audio.update(window=0.016, hop=0.01)
     config.model.name, config.model.width = "tiny", 1.0

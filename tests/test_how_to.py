@@ -1,16 +1,20 @@
 """The how-to pages' code is what runs: each page's file through its own stage, as written."""
 
+import json
 import pathlib
 import re
+import shlex
 
 import jax
 import numpy as np
 import pytest
 import toy
+from own_folder import config, picture, save_mask
 
 import mixaug_jax
 from mixaug_jax import attribution, data, mixing, models, pipeline, scores
 from mixaug_jax.config import brought
+from mixaug_jax.data.convert import __main__ as convert
 
 PAGES = pathlib.Path(__file__).parents[1] / "docs" / "how-to"
 
@@ -102,6 +106,53 @@ def test_data_set(file_of, tmp_path):
     source = data.open_source("validation", settings)
     assert source[1]["label"] == 1
     assert source[1]["concepts"].shape == (32, 32, 1)
+
+
+def test_own_data(tmp_path, monkeypatch):
+    """The page's commands, on files of the names that it gives, and the folders that they make."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIXAUG_JAX_CACHE", str(tmp_path / "cache"))
+    for name in ("val2017/1", "VOC2012/JPEGImages/2", "images/Sphynx_3"):
+        picture(tmp_path / f"{name}.png")
+    box = {
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [1, 1, 4, 5],
+        "segmentation": [[1, 1, 5, 1, 5, 6]],
+    }
+    content = {
+        "images": [{"id": 1, "file_name": "1.png", "height": 9, "width": 7}],
+        "annotations": [box],
+    }
+    content["categories"] = [{"id": 1, "name": "cat"}]
+    (tmp_path / "instances_val2017.json").write_text(json.dumps(content))
+    sides = zip(("xmin", "ymin", "xmax", "ymax"), (1, 2, 3, 4), strict=True)
+    corners = "".join(f"<{side}>{at}</{side}>" for side, at in sides)
+    (tmp_path / "VOC2012/Annotations").mkdir()
+    (tmp_path / "VOC2012/Annotations/2.xml").write_text(
+        f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
+    )
+    for name in ("VOC2012/SegmentationClass/2.png", "annotations/trimaps/Sphynx_3.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        save_mask(tmp_path, name, np.ones((9, 7)))
+    text = (PAGES / "own-data.md").read_text()
+    commands = re.findall(r"^python -m mixaug_jax\.data\.convert (.*)$", text, re.MULTILINE)
+    assert [convert.main(shlex.split(line)) for line in commands] == [0, 0, 0]
+    source = data.open_source("train", config("PHOTOS"))
+    assert source[0]["boxes"].tolist() == [[1, 0, 4, 3]]
+    assert source.concept_names[source[0]["concepts"].max()] == ("aeroplane", "object")
+    assert data.open_source("validation", config("PHOTOS"))[0]["boxes"].tolist() == [[1, 1, 6, 5]]
+    assert data.open_source("train", config("PETS", validation_split=""))[0]["concepts"].all()
+    # What the page shows of the two files is what is read.
+    for name, shown in re.findall(r"^(\w+)\.json +(\{.*\})$", text, re.MULTILINE):
+        shown = re.sub(
+            r"\b(row|col)[01]\b", lambda word: {"row0": "0", "col0": "0"}.get(word[0], "1"), shown
+        )
+        (tmp_path / "PHOTOS" / f"{name}.json").write_text(shown)
+    picture(tmp_path / "PHOTOS/train/cat/1.jpg")
+    save_mask(tmp_path / "PHOTOS", "masks/1.png", np.full((9, 7), 9))
+    example = data.open_source("train", config("PHOTOS"))[0]
+    assert (example["boxes"].tolist(), example["concepts"].max()) == ([[0, 0, 1, 1]], 0)
 
 
 def test_network(file_of, tmp_path, monkeypatch):

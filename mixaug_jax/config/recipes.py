@@ -26,11 +26,17 @@ def folder(config: ml_collections.ConfigDict) -> None:
     config.eval.batch_size = 64
 
 
+def _own_folder(config):
+    """Photographs in a folder of one's own, whose test/ is used where it is there."""
+    folder(config)
+    config.data.test_split = "auto"
+
+
 def _speech(config):
     """64 bands, and 64 frames at least: 0.8 s, more than 97 % of spoken digits."""
     config.data.audio = keys.defaults("data.audio")
     # Of the training spectrograms of the Free Spoken Digit Dataset.
-    config.data.update(size=64, batch_size=64, crop="time", pad=8, flip=False)
+    config.data.update(size=64, batch_size=64, crop="time", pad=8, flip=False, test_split="auto")
     config.data.update(mean=(0.26,), std=(0.29,))
     config.model.width = 0.25
     config.train.update(epochs=20, lr=0.1, warmup=0.05, weight_decay=5e-4)
@@ -61,7 +67,7 @@ def _imagenet(config):
 
 RECIPES = {
     "scenes": _scenes,
-    "folder": folder,
+    "folder": _own_folder,
     "speech": _speech,
     "cifar10": _cifar,
     "cifar100": _cifar,

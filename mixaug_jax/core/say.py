@@ -17,7 +17,7 @@ import tqdm
 RESULTS, NORMAL, EVERYTHING = -1, 0, 1
 _SECONDS = 10.0  # between two lines of progress
 # A console belongs to a process, so what may go there is the one setting that no argument carries.
-_console = {"verbosity": NORMAL, "muted": False}
+_console = {"verbosity": NORMAL, "muted": False, "said": set()}
 
 
 def set_verbosity(level: int) -> None:
@@ -39,6 +39,13 @@ def mute() -> None:
 def line(text: str = "") -> None:
     """Prints a line at once (output may be a pipe)."""
     _print(text, NORMAL)
+
+
+def once(text: str) -> None:
+    """Prints a line unless this process has said it before: what every stage would say of the same data."""
+    if text not in _console["said"]:
+        _console["said"].add(text)
+        line(text)
 
 
 def detail(text: str) -> None:

@@ -49,9 +49,9 @@ def batches(source: Source, config: Any, *, train: bool, start: int = 0) -> Iter
     # Sizes in the settings are those of all processes together, of which each reads its share.
     index, count = jax.process_index(), jax.process_count()
     key = "data.batch_size" if train else "eval.batch_size"
-    size = config.data.batch_size if train else config.eval.batch_size
     if not len(source):
         raise ValueError("the data set has no examples: there is nothing to make batches of")
+    size = config.data.batch_size if train else evaluation_batch(source, config)
     if size <= 0 or size % count:
         raise ValueError(
             f"{key} must be a positive multiple of the number of processes, {count}; got {size}"
@@ -70,6 +70,15 @@ def batches(source: Source, config: Any, *, train: bool, start: int = 0) -> Iter
     # Collectives need every process in every step, also those whose share ends one batch earlier.
     missing = -(-len(source) // size) - max(len(local), start)
     return _then_empty(iterator, missing, lambda: dataset[0])
+
+
+def evaluation_batch(source: Source, config: Any) -> int:
+    """Images of an evaluation step, over all devices: eval.batch_size, but no more than it takes to hold the whole source."""
+    # As above: only batches need it.
+    import jax
+
+    whole = -(-len(source) // jax.device_count()) * jax.device_count()
+    return min(config.eval.batch_size, whole)
 
 
 def _read_ahead(dataset, threads, prefetch):
@@ -132,7 +141,7 @@ def open_splits(config: Any) -> dict[str, Source | None]:
     Annotations are left out: training reads pictures and labels.
 
     Raises:
-      ValueError: an unknown set, a missing split, splits whose classes differ.
+      ValueError: an unknown set, a missing split, splits whose classes differ, a batch larger than the training set.
     """
     # All of them, before anything is trained: a missing test split would be found hours later.
     opened = {}
@@ -147,11 +156,37 @@ def open_splits(config: Any) -> dict[str, Source | None]:
                 f"data.{name}_split has {source.num_classes} classes that are not the"
                 f" {opened['train'].num_classes} classes of data.train_split"
             )
+    size, batch = len(opened["train"]), config.data.batch_size
+    if (
+        batch > size and opened["train"].make is None
+    ):  # it would be filled by repetition, up to all memory
+        raise ValueError(
+            f"data.batch_size={batch} is larger than the training set of {size} examples; lower it"
+        )
     return opened
+
+
+def settled(config: Any) -> Any:
+    """The config with data.test_split="auto" replaced by what it means: "test", or "" for a folder without test/.
+
+    Returns:
+      `config` itself where there is nothing to replace, else a copy.
+    """
+    if config.data.test_split != "auto":
+        return config
+    # As above.
+    from mixaug_jax.data import layout
+
+    config = config.copy_and_resolve_references()
+    folder = config.data.name in ("folder", "speech") and not config.data.dir.endswith(".npz")
+    there = not folder or layout.present(config.data.dir, "test")
+    config.data.test_split = "test" if there else ""
+    return config
 
 
 def open_source(split: str, config: Any, *, annotations: bool = True) -> Source:
     """The split of the set that config.data.name names: one of `SOURCES`, or any TFDS name."""
+    split = "test" if split == "auto" else split
     return SOURCES.get(config.data.name, _tfds)(split, config, annotations=annotations)
 
 

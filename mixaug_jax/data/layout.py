@@ -1,22 +1,41 @@
-"""Folders of files by class: DIR/train/<class>/*, DIR/val/<class>/* (or validation/), DIR/test/<class>/*."""
+"""Folders of files by class: DIR/train/<class>/**, DIR/val/<class>/** (or valid/, validation/), DIR/test/<class>/**."""
 
+import hashlib
 import pathlib
+from collections.abc import Iterator
 
 from mixaug_jax.core import checks, say
+from mixaug_jax.core.types import Config
 
-_FOLDERS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
+_FOLDERS = {
+    "train": ("train",),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test",),
+}
 Files = list[tuple[pathlib.Path, int]]
 
 
+def present(directory: str, split: str) -> bool:
+    """Whether DIR has a folder for the split "train", "validation" or "test"."""
+    root = pathlib.Path(directory).expanduser()
+    return bool(directory) and any((root / name).is_dir() for name in _FOLDERS[split])
+
+
 def class_files(
-    directory: str, split: str, suffixes: tuple[str, ...], noun: str
+    config: Config, split: str, suffixes: tuple[str, ...], noun: str
 ) -> tuple[Files, tuple[str, ...]]:
-    """The files of a split and the names of the classes, which are train's folders, sorted.
+    """The files of a split and the names of the classes, which are train's folders that hold files, sorted.
+
+    Files count in folders within a class, too. What is left out (other files, files outside of every class, empty classes) is
+    said once, with its number and one example; hidden files and folders are passed over.
+
+    Where DIR has no folder for validation, the share data.validation_share of each class of train/ is set aside for it: those
+    files whose names have the smallest checksums, so that it does not depend on a seed, and hardly on files that come later.
 
     Args:
-      directory: config.data.dir.
-      split: "train", "validation" (val/ or validation/) or "test".
-      suffixes: of the files that count, in small letters; others are ignored, as are hidden ones.
+      config: the resolved config; reads data.{dir, validation_split, validation_share}.
+      split: "train", "validation" (val/, valid/ or validation/) or "test".
+      suffixes: of the files that count, in small letters.
       noun: what a file is, for the errors: "image".
 
     Returns:
@@ -24,28 +43,71 @@ def class_files(
 
     Raises:
       ValueError: a folder that is missing, unreadable, or not laid out as above; a class that
-        train/ does not have; a class or split without files.
+        train/ does not have; a split without files.
     """
+    directory, kinds = config.data.dir, ", ".join(suffixes)
     layout = f"data.dir must hold train/<class>/<{noun}>{suffixes[0]}, and val/ and test/ likewise"
     if not directory:
         raise ValueError(f"data.dir is empty: {layout}")
     root = pathlib.Path(directory).expanduser()
     train = _split_folder(root, "train", layout)
     # Labels are those of train/ for every split: a class that a split lacks must not shift the others.
-    class_names = tuple(path.name for path in _classes(train, layout))
-    files, ignored = [], 0
-    for folder in _classes(_split_folder(root, split, layout), layout):
-        if folder.name not in class_names:
-            raise ValueError(f"{folder} is a class that {train} does not have")
-        entries = _entries(folder)
-        paths = [path for path in entries if path.suffix.lower() in suffixes]
-        # An empty class is a mistake in the folder's layout more often than it is meant.
+    holding = [folder for folder in _classes(train, layout) if _first(folder, suffixes)]
+    names = tuple(folder.name for folder in holding)
+    share = _set_aside(config, split, root)
+    folder = train if share else _split_folder(root, split, layout)
+    files, others, empty = [], [p for p in _entries(folder) if not p.is_dir()], []
+    for inner in _classes(folder, layout):
+        found = list(_below(inner))
+        paths = [path for path in found if path.suffix.lower() in suffixes]
+        others += [path for path in found if path.suffix.lower() not in suffixes]
         if not paths:
-            raise ValueError(f"{folder} has no {noun}s ({', '.join(suffixes)}): {layout}")
-        files += [(path, class_names.index(folder.name)) for path in paths]
-        ignored += len(entries) - len(paths)
-    say.detail(f"{root}, {split}: {len(files)} {noun}s, other entries ignored: {ignored}")
-    return files, class_names
+            empty.append(inner)
+        elif inner.name not in names:
+            raise ValueError(f"{inner} is a class that {train} does not have")
+        else:
+            paths = _part(paths, share, split, inner) if share else paths
+            files += [(path, names.index(inner.name)) for path in paths]
+    if not files:
+        raise ValueError(f"{folder} has no {noun}s ({kinds}) in its class folders: {layout}")
+    _say_left_out(split, noun, kinds, others, empty)
+    return files, names
+
+
+def _set_aside(config, split, root):
+    """The share of train/ that is the validation split, where there is no folder for it; else 0."""
+    share = config.data.validation_share if config.data.validation_split else 0
+    if not share or split == "test" or present(str(root), "validation"):
+        return 0
+    say.once(
+        f"{root} has no folder val, valid or validation, so {100 * share:g} % of each class of train are set aside for"
+        " validation (data.validation_share)"
+    )
+    return share
+
+
+def _part(paths, share, split, folder):
+    """The validation share of one class's files, or the rest, in their own order."""
+    # At least one for each side where there are two: a class that nobody validates, or trains, is of no use.
+    count = min(max(1, round(share * len(paths))), len(paths) - 1)
+
+    def order(path: pathlib.Path) -> bytes:
+        return hashlib.sha256(path.relative_to(folder).as_posix().encode()).digest()
+
+    aside = set(sorted(paths, key=order)[:count])
+    return [path for path in paths if (path in aside) == (split == "validation")]
+
+
+def _say_left_out(split, noun, kinds, others, empty):
+    if others:
+        say.once(
+            f"{split}: {len(others)} files are left out, as {others[0]}: {noun}s are {kinds} in a class's folder"
+        )
+    if empty:
+        say.once(
+            f"{split}: {len(empty)} class folders without {noun}s are left out, as {empty[0]}"
+            + " (they are no classes)" * (split == "train")
+        )
 
 
 def _split_folder(root, split, layout):
@@ -53,10 +115,16 @@ def _split_folder(root, split, layout):
     if not root.is_dir():
         raise ValueError(f"data.dir={root} is no folder: {layout}")
     found = [root / name for name in _FOLDERS[split] if (root / name).is_dir()]
+    if len(found) > 1:
+        raise ValueError(f"{root} has {found[0].name} and {found[1].name}: keep one of them")
     if not found:
+        advice = {
+            "train": "",
+            "validation": '; or set data.validation_share=0.1, or data.validation_split=""',
+            "test": '; or set data.test_split=""',
+        }[split]
         raise ValueError(
-            f"data.dir={root} has no folder {' or '.join(_FOLDERS[split])}: {layout}"
-            + (f'; or set data.{split}_split=""' if split != "train" else "")
+            f"data.dir={root} has no folder {' or '.join(_FOLDERS[split])}: {layout}{advice}"
         )
     return found[0]
 
@@ -68,6 +136,20 @@ def _entries(folder):
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise ValueError(f"{folder} cannot be read: {error.strerror}") from error
+
+
+def _below(folder, above=()) -> Iterator[pathlib.Path]:
+    """The files in a folder and in those within it, links followed but for circles."""
+    above = (*above, folder.resolve())
+    for path in _entries(folder):
+        if not path.is_dir():
+            yield path
+        elif path.resolve() not in above:
+            yield from _below(path, above)
+
+
+def _first(folder, suffixes):
+    return next((p for p in _below(folder) if p.suffix.lower() in suffixes), None)
 
 
 def _classes(folder, layout):

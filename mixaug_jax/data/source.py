@@ -60,3 +60,27 @@ class Source:
         if not 0 <= index < self.size:
             raise IndexError(f"example {index} of a split with {self.size} examples")
         return self.read(index)
+
+
+def numbered_as(source: Any, classes: int) -> Any:
+    """A part of ImageNet with labels as a network of all its 1000 classes has them; any other set as it is.
+
+    Args:
+      source: a `Source`; one of fewer classes, all called by their WordNet numbers ("n01440764"), is renumbered.
+      classes: how many the network has.
+    """
+    # Processes that only read pictures import this file, and do not wait for networks.
+    from mixaug_jax.models import imagenet
+
+    names = tuple(getattr(source, "class_names", ()))
+    if classes != imagenet.CLASSES or not 0 < len(names) < classes:
+        return source
+    numbers = imagenet.numbers_of(names)
+    if not numbers:
+        return source
+
+    def read(index: int) -> dict:
+        example = source.read(index)
+        return example | {"label": numbers[example["label"]]}
+
+    return dataclasses.replace(source, read=read, class_names=imagenet.wnids())

@@ -11,6 +11,7 @@ a label's number, for the whole image, or the name of a PNG with number = red + 
 
 import csv
 import pathlib
+import posixpath
 import re
 
 import numpy as np
@@ -18,7 +19,7 @@ import PIL.Image
 
 from mixaug_jax.core.types import Path
 from mixaug_jax.data import transforms
-from mixaug_jax.data.images import decode_rgb
+from mixaug_jax.data.images import decode_rgb, opened
 from mixaug_jax.data.source import Source
 from mixaug_jax.dissection.concepts import NONE
 
@@ -42,16 +43,17 @@ def open_broden(folder: Path, side: int, *, split: str = "") -> Source:
     """
     # The three tables are read at once, images and label maps when they are asked for.
     root = pathlib.Path(folder).expanduser()
-    categories = [row["name"] for row in _rows(root / "category.csv", ("name",))]
+    categories = [row["name"] for _, row in _rows(root / "category.csv", ("name",))]
     names = _names(root / "label.csv", categories)
     needed = ("image", "split", "sh", "sw", *categories)
-    index = [row for row in _rows(root / "index.csv", needed) if split in ("", row["split"])]
+    rows = [(n, r) for n, r in _rows(root / "index.csv", needed) if split in ("", r["split"])]
+    index = [_checked(f"{root / 'index.csv'}, line {n}", row, categories, names) for n, row in rows]
     if not index:
         raise ValueError(
             f"{root / 'index.csv'} lists no image" + f" of split {split}" * bool(split)
         )
     # All layers of an image, in the order of the categories; the fullest image says how many slots there are.
-    layers = [[c for k in categories for c in (row[k] or "").split(";") if c] for row in index]
+    layers = [_layers(row, categories) for row in index]
     slots = max(1, *map(len, layers))
 
     def read(i: int) -> dict:
@@ -75,29 +77,59 @@ def open_broden(folder: Path, side: int, *, split: str = "") -> Source:
 
 
 def _rows(path, needed):
-    """The rows of a CSV file with a header as dicts."""
+    """[(line, row as a dict)] of a CSV file with a header; every row has what is needed."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
+            rows = [(reader.line_num, row) for row in reader]
             missing = [name for name in needed if name not in (reader.fieldnames or ())]
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} cannot be read as CSV: {error}") from error
     if missing:
         raise ValueError(f"{path} has no column {missing[0]!r}, so it is not in Broden's format")
+    for line, row in rows:
+        short = [name for name in needed if row[name] is None]
+        if short or None in row:
+            raise ValueError(
+                f"{path}, line {line}: it has {'fewer' if short else 'more'} fields than the header"
+            )
     return rows
+
+
+def _checked(where, row, categories, names):
+    """A row of index.csv whose numbers are numbers and whose files lie in the folder."""
+    for side in ("sh", "sw"):
+        if not _is_number(row[side]) or not 0 < int(row[side]) < 2**16:
+            raise ValueError(f"{where}: {side} must be a number of pixels; got {row[side]!r}")
+    for layer in (row["image"], *_layers(row, categories)):
+        if layer.isdigit() and layer is not row["image"]:
+            if not _is_number(layer) or int(layer) >= len(names):
+                raise ValueError(f"{where}: label.csv has no label {layer}")
+        elif not layer or posixpath.normpath(layer).startswith(("/", "..")):
+            raise ValueError(f"{where}: {layer!r} is no file in images/")
+    return row
+
+
+def _layers(row, categories):
+    return [layer for name in categories for layer in row[name].split(";") if layer]
+
+
+def _is_number(text):
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def _names(path, categories):
     """(name, category) of each number."""
     named = {0: NONE}
-    for row in _rows(path, ("number", "name", "category")):
+    for line, row in _rows(path, ("number", "name", "category")):
         uses = re.findall(r"([^;()]+)(?:\((\d+)\))?", row["category"])
         known = [(name, int(images or 0)) for name, images in uses if name in categories]
-        if not row["number"].isdigit() or not known:
+        if not _is_number(row["number"]) or not 0 < int(row["number"]) < 2**16 or not known:
             raise ValueError(
-                f"{path}: label {row['number']!r} must have one of the categories {', '.join(categories)}; got "
-                f"{row['category']!r}"
+                f"{path}, line {line}: label {row['number']!r} must be a number of 1..65535 with one of the categories "
+                f"{', '.join(categories)}; got {row['category']!r}"
             )
         named[int(row["number"])] = (row["name"], max(known, key=lambda use: use[1])[0])
     return tuple(named.get(number, NONE) for number in range(max(named) + 1))
@@ -105,11 +137,8 @@ def _names(path, categories):
 
 def _label_map(path, size):
     """The numbers of a label map's PNG, [H,W]."""
-    try:
-        with PIL.Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"), np.uint16)
-    except OSError as error:
-        raise ValueError(f"label map {path} cannot be read: {error}") from error
+    with opened(path, f"label map {path}") as image:
+        pixels = np.asarray(image.convert("RGB"), np.uint16)
     if pixels.shape[:2] != size:
         raise ValueError(f"label map {path} is {pixels.shape[:2]}, and index.csv says {size}")
     return pixels[..., 0] + 256 * pixels[..., 1]

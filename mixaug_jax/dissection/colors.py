@@ -109,7 +109,7 @@ def _numpy_array(path):
 
 
 def _csv_array(path):
-    table = np.loadtxt(path, delimiter=",", ndmin=2)
+    table = np.loadtxt(path, delimiter=",", ndmin=2, encoding="utf-8-sig")
     return table.reshape(-1) if 1 in table.shape else table
 
 

@@ -209,7 +209,8 @@ def _concept_names(dataset):
     names = tuple(getattr(dataset, "concept_names", ()))
     if not names:
         raise NoMasksError(
-            "the data set has no masks: its examples need concepts and it needs concept_names"
+            "the data set has no masks: its examples need concepts and it needs concept_names; "
+            "dissection.add_colors gives it the names of colors"
         )
     return names
 

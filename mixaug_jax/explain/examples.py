@@ -13,11 +13,11 @@ from mixaug_jax.core.files import checksum as checksum_of
 from mixaug_jax.core.types import Devices, Net
 from mixaug_jax.data import transforms
 from mixaug_jax.explain import regions
+from mixaug_jax.models import imagenet
 from mixaug_jax.models.net import count_classes
 from mixaug_jax.scores.alignment import is_difficult
 
 LABELS = ("true", "predicted", "mapped")
-_IMAGENET = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,12 +176,13 @@ def finder(net: Net, dataset: Any, label: str, region: str) -> regions.Finder:
     if label == "true" and len(names) != classes:
         raise ValueError(
             f"label='true', but the network has {classes} classes and the data set {len(names)}; "
-            "explain another label: 'predicted', or 'mapped' for a network of ImageNet's classes"
+            "name the folders of ImageNet's classes by their WordNet numbers (n01440764), or explain another label: "
+            "'predicted', or 'mapped' for a network of ImageNet's classes"
         )
     if label == "mapped":
-        if classes != _IMAGENET:
+        if classes != imagenet.CLASSES:
             raise ValueError(
-                f"label='mapped' is for networks of ImageNet's {_IMAGENET} classes; this one has {classes}"
+                f"label='mapped' is for networks of ImageNet's {imagenet.CLASSES} classes; this one has {classes}"
             )
         shows = regions.imagenet_classes(dataset)
         if not any(shows.values()):

@@ -1,7 +1,9 @@
 """Where the objects are: the masks that explanations should point at, from a data set's boxes and concepts."""
 
+import collections
 import csv
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -9,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mixaug_jax.core import checks
+from mixaug_jax.core import checks, say
 from mixaug_jax.core.walk import spread
 from mixaug_jax.data.source import Source
 from mixaug_jax.models import imagenet
@@ -18,6 +20,7 @@ from mixaug_jax.models import imagenet
 KINDS = ("class_masks", "class_boxes", "boxes", "masks")
 _OBJECT = "object"
 _PROBED = 50  # images that are looked at for what their boxes are called
+_NAMES = 2000  # images whose files' names are compared with those of a CSV
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +140,9 @@ def boxes_mask(boxes: Any, size: Any) -> np.ndarray:
 def add_boxes(source: Source, path: os.PathLike | str) -> Source:
     """A data set with boxes from a CSV, in the form in which ImageNet publishes them for its validation set.
 
-    LOC_val_solution.csv of the ImageNet Object Localization Challenge: the columns ImageId, a file's name without its ending,
-    and PredictionString, "n01440764 x0 y0 x1 y1" as often as there are boxes, in pixels of the stored image.
+    LOC_val_solution.csv of the ImageNet Object Localization Challenge: the columns ImageId, a file's name with or without its
+    ending, and PredictionString, "n01440764 x0 y0 x1 y1" as often as there are boxes, in pixels of the stored image. An image
+    may have several rows.
 
     Args:
       source: the data set; it must know the names of its files.
@@ -148,20 +152,22 @@ def add_boxes(source: Source, path: os.PathLike | str) -> Source:
       The source; its box names are its classes, then those that are none. An image that the CSV does not have is without boxes.
 
     Raises:
-      ValueError: a file that cannot be read or has another form.
+      ValueError: a file that cannot be read or has another form, boxes whose numbers are none or out of order, names that fit
+        no image or several.
     """
     boxes = read_boxes(path)
     if not source.file_name(0):
         raise ValueError(
             f"the boxes {path} are for images by their files' names, which this data set does not have"
         )
+    _check_names(path, boxes, source)
     named = {name for found in boxes.values() for name, *_ in found}
     names = source.class_names + tuple(sorted(named - set(source.class_names)))
     number = {name: k for k, name in enumerate(names)}
 
     def read(index: Any):
         example = source.read(index)
-        found = boxes.get(pathlib.PurePath(source.file_name(index)).stem, ())
+        found = _of_file(boxes, source.file_name(index))
         height, width = example["image"].shape[:2]
         # The CSV puts x before y; boxes here put rows before columns.
         corners = np.array([(y0, x0, y1, x1) for _, x0, y0, x1, y1 in found], np.float32)
@@ -172,19 +178,58 @@ def add_boxes(source: Source, path: os.PathLike | str) -> Source:
     return dataclasses.replace(source, read=read, box_names=names)
 
 
+def _check_names(path, boxes, source):
+    """Refuses a CSV for other images, or for one of several that are called alike."""
+    # Some sets read an example to know its name, so of a large one not all are looked at.
+    probed = spread(len(source), _NAMES)
+    names = [source.file_name(int(index)) for index in probed]
+    held = [pathlib.PurePath(name).stem for name in names if _of_file(boxes, name)]
+    if not held:
+        sentence = f"none of {len(names)} images is in the boxes {path}: images are called like {names[0]!r}, its rows like "
+        sentence += f"{next(iter(boxes), '')!r}"
+        if len(probed) == len(source):
+            raise ValueError(sentence)
+        say.warning(sentence)
+    twice = next((name for name, number in collections.Counter(held).items() if number > 1), "")
+    if twice:
+        raise ValueError(
+            f"the boxes {path} have {twice!r}, as which several images are called: they do not tell whose boxes these are"
+        )
+
+
+def _of_file(boxes, name):
+    stem = pathlib.PurePath(name).stem
+    return boxes.get(name, ()) + (boxes.get(stem, ()) if stem != name else ())
+
+
 def read_boxes(path: os.PathLike | str) -> dict[str, tuple]:
     """{ImageId: ((name, x0, y0, x1, y1), ...)} of a CSV, see `add_boxes`."""
+    boxes, wrong = {}, []
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
-        return {row["ImageId"]: _boxes_of(row["PredictionString"]) for row in rows}
+        for row in rows:
+            found = _boxes_of(row["PredictionString"])
+            boxes[row["ImageId"]] = boxes.get(row["ImageId"], ()) + found
+            wrong += [(row["ImageId"], box) for box in found if not _in_order(*box[1:])]
     except OSError as error:
         raise ValueError(f"the boxes {path} cannot be read: {error.strerror}") from error
-    except (KeyError, ValueError, AttributeError) as error:
+    except (KeyError, ValueError, AttributeError, csv.Error) as error:
         raise ValueError(
             f"the boxes {path} must be a CSV with the columns ImageId and PredictionString, as "
             f"'n01440764 x0 y0 x1 y1' repeated (ImageNet's LOC_val_solution.csv): {error}"
         ) from error
+    if wrong:
+        image, box = wrong[0]
+        raise ValueError(
+            f"the boxes {path} must be finite numbers with x0 < x1 and y0 < y1: {len(wrong)} are not, such as "
+            f"{' '.join(map(str, box))} of {image}"
+        )
+    return boxes
+
+
+def _in_order(x0, y0, x1, y1):
+    return all(map(math.isfinite, (x0, y0, x1, y1))) and x0 < x1 and y0 < y1
 
 
 def _boxes_of(text):

@@ -16,10 +16,11 @@ from mixaug_jax.attribution.bottleneck import DEPTH
 from mixaug_jax.attribution.target import map_layer
 from mixaug_jax.core import checks, entries, walk
 from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.data.source import numbered_as
 from mixaug_jax.explain import memory, programs
 from mixaug_jax.explain import options as options_lib
 from mixaug_jax.explain.evaluation import Evaluation
-from mixaug_jax.explain.examples import Examples, finder, load_examples, on_devices
+from mixaug_jax.explain.examples import Examples, finder, load_examples, num_classes, on_devices
 from mixaug_jax.explain.job import (
     NO_OPTIONS,
     Job,
@@ -134,6 +135,7 @@ def evaluate(
     """
     job = make_job(net, dataset, methods, scores, options)
     devices = walk.local(devices)
+    dataset = numbered_as(dataset, num_classes(net, dataset))
     find = finder(net, dataset, options.label, options.region)
     others: Any = ()
     if any(map(needs_reference, job.methods.values())):

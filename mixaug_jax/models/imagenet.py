@@ -1,8 +1,14 @@
-"""Which of ImageNet's 1000 classes show an object of a given name, so that nets of ImageNet can be asked about other photos."""
+"""ImageNet's 1000 classes: their WordNet numbers and names, and which of them show an object of a given name, so that nets of
+ImageNet can be asked about other photos."""
 
 import functools
 import importlib.resources
+import importlib.util
 import json
+import pathlib
+from collections.abc import Sequence
+
+CLASSES = 1000
 
 
 def indices(name: str) -> tuple[int, ...]:
@@ -20,6 +26,45 @@ def indices(name: str) -> tuple[int, ...]:
       Indices 0..999 in rising order; () for a name without a counterpart, or not in the table.
     """
     return tuple(map(int, _table().get(name, ())))
+
+
+@functools.cache
+def wnids() -> tuple[str, ...]:
+    """The WordNet numbers of the classes of ImageNet-1k, "n01440764" first: how the folders of its images are called.
+
+    They are those of tensorflow-datasets' label file; the logits of networks for ImageNet have this order.
+    """
+    # The file is read, and the package around it not imported, which would take seconds.
+    package = pathlib.Path(importlib.util.find_spec("tensorflow_datasets").origin).parent
+    return tuple((package / "datasets/imagenet2012/labels.txt").read_text().split())
+
+
+@functools.cache
+def names() -> tuple[str, ...]:
+    """The English names of the 1000 classes in the order of `wnids`, from tensorflow-datasets: "tench", "goldfish", ...
+
+    Of several words for a class the first; two classes that share it have all their words.
+    """
+    from tensorflow_datasets.datasets.siscore import labels
+
+    first = [words.split(",")[0] for words in labels.IMAGENET_LABELS_LIST]
+    return tuple(
+        word if first.count(word) == 1 else words
+        for word, words in zip(first, labels.IMAGENET_LABELS_LIST, strict=True)
+    )
+
+
+def readable(class_names: Sequence[str]) -> tuple[str, ...]:
+    """Class names as people read them: English names where all of them are WordNet numbers of ImageNet, else themselves."""
+    numbers = numbers_of(class_names)
+    return tuple(names()[number] for number in numbers) if numbers else tuple(class_names)
+
+
+def numbers_of(class_names: Sequence[str]) -> tuple[int, ...]:
+    """Where classes stand among ImageNet's 1000, by their WordNet numbers; () where one is no such number."""
+    place = {wnid: number for number, wnid in enumerate(wnids())}
+    found = tuple(place.get(name, -1) for name in class_names)
+    return () if -1 in found else found
 
 
 @functools.cache

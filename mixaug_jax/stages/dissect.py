@@ -199,18 +199,18 @@ def _open_dataset(config, required, side):
     if d.segmenter:
         _check_segmenter(config, gray)
         return dataset, ""
-    # Without masks colors can still be looked for, but nobody who asks for a dissection means only these.
+    # Without masks colors can still be looked for, which is said.
     if not dataset.concept_names:
         note = f"{config.data.name} has no masks in its {d.split} split"
-        if required:
-            raise ValueError(
-                f"{note}, and a dissection needs label maps (a folder takes them from "
-                "annotations.json; dissect.broden names a folder in Broden's format, dissect.segmenter "
-                "a network that finds concepts in photos)"
-            )
         if gray or d.colors == "off":
-            why = "its images are gray" if gray else "dissect.colors is off"
-            return None, f"left out, because {note} and {why}"
+            note += f" and {'its images are gray' if gray else 'dissect.colors is off'}"
+            if required:
+                raise ValueError(
+                    f"{note}, and a dissection needs label maps (a folder takes them from "
+                    "annotations.json; dissect.broden names a folder in Broden's format, "
+                    "dissect.segmenter a network that finds concepts in photos)"
+                )
+            return None, f"left out, because {note}"
         note += ", so only computed colors are looked for"
     if d.colors != "off" and not gray and not concepts.has_colors(dataset):
         dataset = concepts.add_colors(dataset, "" if d.colors == "auto" else d.colors)

@@ -16,13 +16,14 @@ from mixaug_jax.attribution.target import map_layers
 from mixaug_jax.core import checks, entries, say
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import is_intact, load_if, seal, write_csv, write_json
+from mixaug_jax.data.source import numbered_as
 from mixaug_jax.draw import explanation_figures
 from mixaug_jax.draw.style import save_figure
 from mixaug_jax.explain import options as options_lib
 from mixaug_jax.explain import regions
 from mixaug_jax.explain import running as run_lib
 from mixaug_jax.explain.evaluation import HEADER, load, save, summary, table
-from mixaug_jax.explain.examples import Examples, finder, load_examples
+from mixaug_jax.explain.examples import Examples, finder, load_examples, num_classes
 from mixaug_jax.explain.job import Options, make_job, needs_reference, settings_of
 from mixaug_jax.models import Net, build
 from mixaug_jax.scores import SCORES
@@ -130,11 +131,12 @@ def _open_dataset(config):
 
 def _explain_step(config, net, dataset, folder, step, required):
     """One checkpoint: what is there already is read, the rest computed, tables and figures written."""
+    dataset = numbered_as(dataset, num_classes(net, dataset))
     label, find, scores, notes = _possible(config, net, dataset)
-    for note in notes:
+    for wrong, done in notes:
         if required:
-            raise ValueError(f"explain.{note}")
-        say.line(f"explain: {note}")
+            raise ValueError(f"explain.{wrong}")
+        say.line(f"explain: {wrong}{done}")
     # The true class may have been given up for the predicted one above.
     options = dataclasses.replace(options_of(config), label=label)
     job = make_job(net, dataset, config.explain.methods, scores, options)
@@ -210,7 +212,7 @@ def _able(net, dataset, find, job, reference, left_out):
 
 def _possible(config, net, dataset):
     """The label to explain, how regions are found, the scores that the data set allows, and a sentence for each thing that had
-    to be given up."""
+    to be given up, with what is done instead."""
     a, notes = config.explain, []
     label, scores = a.label, tuple(a.scores)
     if a.layer:
@@ -221,7 +223,7 @@ def _possible(config, net, dataset):
     except ValueError as error:
         if label != "true":
             raise
-        notes.append(f"{error}; the predicted class is explained")
+        notes.append((str(error), "; the predicted class is explained"))
         # An error about something else, such as an unknown region, comes again below.
         label = "predicted"
         find = finder(net, dataset, label, a.region)
@@ -229,10 +231,11 @@ def _possible(config, net, dataset):
     pointing = [name for name, entry in known.items() if kind_of(as_score(entry)) == "alignment"]
     if pointing and not find.kind:
         scores = tuple(score for score in scores if score not in pointing)
-        notes.append(
+        why = (
             f"scores: left out {', '.join(pointing)}, because {config.data.name} has no boxes and no "
             f"masks in its {a.split} split (explain.boxes names a file of boxes)"
         )
+        notes.append((why, ""))
     return label, find, scores, notes
 
 

@@ -9,9 +9,11 @@ from mixaug_jax.core import say
 from mixaug_jax.core.files import is_intact, seal, write_csv
 from mixaug_jax.core.types import Config, Net, Path
 from mixaug_jax.core.walk import spread
+from mixaug_jax.data.source import numbered_as
 from mixaug_jax.draw import occlusion_figures, occlusion_tables
 from mixaug_jax.draw.style import save_figure
 from mixaug_jax.explain.examples import num_classes
+from mixaug_jax.models import imagenet
 from mixaug_jax.occlusion.grid import from_config
 from mixaug_jax.occlusion.outcomes import Sweep, load, outcome, save
 from mixaug_jax.occlusion.sweeping import Options, settings_of, sweep
@@ -81,10 +83,14 @@ def _open_dataset(config):
         from_config(a).units((d.size, d.size, len(d.mean)))
     except ValueError as error:
         raise ValueError(f"occlude.{error}") from error
+    # A part of ImageNet may be for a network of all of it.
+    part = imagenet.numbers_of(dataset.class_names)
+    classes = imagenet.CLASSES if part else dataset.num_classes
     for label in a.labels:
-        if str(label).isdigit() and int(label) >= dataset.num_classes:
-            last = dataset.num_classes - 1
-            raise ValueError(f"occlude.labels names class {label}; the classes are 0..{last}")
+        if str(label).isdigit() and int(label) >= classes:
+            raise ValueError(
+                f"occlude.labels names class {label}; the classes are 0..{classes - 1}"
+            )
     return dataset
 
 
@@ -97,6 +103,7 @@ def _sweep_step(config, net, dataset, folder, step, required):
     # Imported weights may have other classes, of which the true label is none.
     options = options_of(config)
     classes = num_classes(net, dataset)
+    dataset = numbered_as(dataset, classes)
     if classes != dataset.num_classes:
         sentence = (
             f"the network has {classes} classes and the data set {dataset.num_classes}, so there is "

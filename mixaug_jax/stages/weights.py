@@ -13,7 +13,7 @@ from mixaug_jax import models
 from mixaug_jax.config import brought
 from mixaug_jax.config.weight_keys import UNSET
 from mixaug_jax.core import say
-from mixaug_jax.models import Assume, build, views, weight_files, weights
+from mixaug_jax.models import Assume, build, imagenet, views, weight_files, weights
 from mixaug_jax.stages import imported_accuracy
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.training import checkpoint
@@ -24,7 +24,8 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
 
     Every later stage reads it as if it had been trained here: the architecture, the number of classes and the preprocessing are
     those of the file, whatever config.model and config.data say; what a file does not tell stands in config.assume and
-    config.view. Classes are called by their numbers. Where the run's data have as many classes, the accuracy on some of their
+    config.view. Classes are called by their numbers, ImageNet's by those
+    of WordNet. Where the run's data have as many classes, the accuracy on some of their
     images is said, with a warning where it is no better than chance.
 
     Args:
@@ -48,7 +49,9 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
     view = views.changed(net.preprocess, found, changes)
     net = dataclasses.replace(net, preprocess=view)
     said = [weights.compare_logits(net, config.weights_check)] if config.weights_check else []
-    classes = tuple(map(str, range(found.num_classes)))
+    # A network of 1000 classes is one for ImageNet, whose folders are called by WordNet numbers.
+    classes = imagenet.wnids() if found.num_classes == imagenet.CLASSES else ()
+    classes = classes or tuple(map(str, range(found.num_classes)))
     settings = {"name": found.name, "width": found.width, "stem": found.stem}
     plain = build.made(models.MODELS[found.name], found.num_classes, settings)
     fields = build.unseen_fields(net.model, plain)

@@ -12,6 +12,7 @@ import numpy as np
 from mixaug_jax import config as config_lib
 from mixaug_jax import data, scores
 from mixaug_jax.core.files import load_if, load_npz, save_npz
+from mixaug_jax.data.source import numbered_as
 from mixaug_jax.explain import evaluation as results
 from mixaug_jax.study.measures import BETTER, JUDGED, READINGS, Measure
 from mixaug_jax.training import checkpoint
@@ -105,6 +106,7 @@ def _compute(config, workdirs, found) -> dict:
     first = next(iter(found.values()))
     split = config.data[f"{first.settings['split']}_split"]
     source = data.open_source(split, config, annotations=False)
+    source = numbered_as(source, len(config.resolved.class_names))
     labels = np.array([source[int(i)]["label"] for i in first.indices])
     # A map of another class than the true one ranks pixels for another question.
     right = np.all([(f.predicted == labels) & (f.labels == labels) for f in found.values()], 0)

@@ -13,6 +13,7 @@ from typing import Any
 import ml_collections
 
 from mixaug_jax import config as config_lib
+from mixaug_jax import data
 from mixaug_jax.config import brought, keys, opening
 from mixaug_jax.core import files, say
 from mixaug_jax.study import sweeps
@@ -186,7 +187,7 @@ def load(source: Any, overrides: Sequence[str]) -> ml_collections.ConfigDict:
 
 def _run(name, source, seed, folder, changes) -> Run:
     changes = [*changes, f"seed={seed}"]
-    config = load(source, changes)
+    config = data.settled(load(source, changes))
     if "released" in config:
         raise ValueError(f"{name} is a comparison by itself; start it with mixaug_jax.main")
     try:

@@ -57,6 +57,7 @@ def train(config: ml_collections.ConfigDict, workdir: os.PathLike | str) -> dict
     """
     config_lib.check(config)
     config_lib.check_layers(config)
+    config = data.settled(config)
     sources = data.open_splits(config)
     config = config_lib.resolve(
         config, train_size=len(sources["train"]), class_names=sources["train"].class_names
@@ -264,7 +265,7 @@ def _evaluator(model, config):
     def evaluate(variables: Tree, source: Any, split: str) -> dict:
         """Loss and accuracy over every example of a split."""
         began = time.monotonic()
-        size = config.eval.batch_size
+        size = data.evaluation_batch(source, config)
         # eval.batch_size counts all processes together, of which each reads its own share.
         local = size // jax.process_count()
         batches = data.batches(source, config, train=False)

@@ -158,6 +158,15 @@ def test_difference_names_what_a_resumed_run_may_not_change():
     assert config_lib.difference(old, new) == ["mix.alpha: 1.0 -> 0.5"]
 
 
+@pytest.mark.parametrize("known", ["", "test"])
+def test_a_network_saved_without_data_fits_a_folder_with_and_without_test(known):
+    old, new = get_config("baseline", "folder"), get_config("baseline", "folder")
+    new.data.test_split = known
+    assert not config_lib.difference(old, new)
+    old.data.test_split = "validation"
+    assert config_lib.difference(old, new) == [f"data.test_split: validation -> {known}"]
+
+
 def test_a_run_that_did_not_know_a_key_had_its_default():
     old, new = get_config(), get_config()
     with old.unlocked():

@@ -15,7 +15,7 @@ from mixaug_jax.core import say
 @pytest.fixture(autouse=True)
 def console(monkeypatch):
     """The console's settings, which belong to the process, are put back."""
-    monkeypatch.setattr(say, "_console", dict(say._console))
+    monkeypatch.setattr(say, "_console", dict(say._console, said=set()))
 
 
 @pytest.fixture
@@ -174,3 +174,9 @@ def test_a_clock_leaves_pauses_out(clock):
 )
 def test_durations(seconds, text):
     assert say.duration(seconds) == text
+
+
+def test_what_is_said_once(capsys):
+    for text in ("one", "two", "one"):
+        say.once(text)
+    assert capsys.readouterr().out == "one\ntwo\n"

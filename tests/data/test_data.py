@@ -224,7 +224,8 @@ def test_open_splits(monkeypatch):
         return source(3, classes=2 if split == "odd" else 4)
 
     monkeypatch.setitem(data.SOURCES, "scenes", fake)
-    opened = data.open_splits(config(train_split="train[:9]", test_split="test"))
+    whole = {"train_split": "train[:9]", "test_split": "test", "batch_size": 3}
+    opened = data.open_splits(config(**whole))
     assert {name: bool(found) for name, found in opened.items()} == {
         "train": True,
         "validation": False,
@@ -235,6 +236,10 @@ def test_open_splits(monkeypatch):
         data.open_splits(config(test_split="odd"))
     with pytest.raises(ValueError, match=r"data\.train_split is empty"):
         data.open_splits(config(train_split="", test_split="test"))
+    with pytest.raises(
+        ValueError, match=r"data\.batch_size=4 is larger than the training set of 3"
+    ):
+        data.open_splits(config(**whole | {"batch_size": 4}))
 
 
 def test_import_is_light():

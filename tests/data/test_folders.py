@@ -1,47 +1,35 @@
-"""A folder of pictures as a data set: layout, order, damage, annotations."""
+"""A folder of pictures as a data set: layout, order, damage."""
 
-import json
 import os
-import zipfile
+import struct
+import warnings
+import zlib
 
-import ml_collections
 import numpy as np
 import PIL.Image
 import pytest
+from own_folder import annotate, config, picture, write_pictures
 
 from mixaug_jax import data
+from mixaug_jax.config import get_config
 from mixaug_jax.core import say
-from mixaug_jax.data import transforms
+from mixaug_jax.data import images
+from mixaug_jax.study import make_plan
 
 
-def config(root, corrupt="error"):
-    section = {"name": "folder", "dir": str(root), "corrupt": corrupt, "threads": 2}
-    splits = {"train_split": "train", "validation_split": "validation", "test_split": ""}
-    return ml_collections.ConfigDict({"seed": 0, "data": section | splits})
-
-
-def picture(path, *, size=(9, 7), seed=0, mode="RGB"):
-    """Saves a random picture and returns it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
-    image = PIL.Image.fromarray(pixels).convert(mode)
-    image.save(path)
-    return image
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """What was found in files is kept here, and what was said is forgotten."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("MIXAUG_JAX_CACHE", str(folder))
+    monkeypatch.setitem(say._console, "said", set())
+    return folder
 
 
 @pytest.fixture
 def root(tmp_path):
-    for split, names in {"train": ("dog", "cat", "ant"), "val": ("cat",)}.items():
-        for name in names:
-            for number in (2, 10, 1):
-                picture(tmp_path / split / name / f"{number}.png", seed=number)
+    write_pictures(tmp_path)
     return tmp_path
-
-
-def annotate(root, notes, concepts=None):
-    (root / "annotations.json").write_text(json.dumps(notes))
-    if concepts is not None:
-        (root / "concepts.json").write_text(json.dumps(concepts))
 
 
 def test_order_labels_and_pixels(root):
@@ -72,7 +60,7 @@ def test_open_splits(root):
     }
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "Bmp", "WEBP"])
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "Bmp", "WEBP", "tif", "TIFF"])
 def test_suffixes_in_any_case(root, suffix):
     picture(root / "train" / "cat" / f"0.{suffix}", size=(40, 30))
     source = data.open_source("train", config(root))
@@ -105,14 +93,171 @@ def test_palette_with_transparency(root):
     np.testing.assert_array_equal(pixels, np.asarray(image.convert("RGB")))
 
 
-def test_other_files_are_ignored_and_counted(root, monkeypatch, capsys):
-    (root / "train" / "cat" / "Thumbs.db").write_bytes(b"x")
-    (root / "train" / "cat" / ".hidden.png").write_bytes(b"x")
-    (root / "train" / ".cache").mkdir()
-    (root / "train" / "readme.txt").write_text("x")
-    monkeypatch.setitem(say._console, "verbosity", say.EVERYTHING)
-    assert len(data.open_source("train", config(root))) == 9
-    assert "train: 9 images, other entries ignored: 1\n" in capsys.readouterr().out
+def test_what_is_left_out_is_counted_and_said_once(root, capsys):
+    for name in ("Thumbs.db", "deeper/readme.txt", ".hidden.png", ".cache/1.png"):
+        (root / "train" / "cat" / name).parent.mkdir(exist_ok=True)
+        (root / "train" / "cat" / name).write_bytes(b"x")
+    picture(root / "train" / "loose.png")
+    (root / "train" / "none").mkdir()
+    for _ in range(2):
+        source = data.open_source("train", config(root))
+        assert (len(source), source.class_names) == (9, ("ant", "cat", "dog"))
+    said = capsys.readouterr().out
+    assert f"train: 3 files are left out, as {root}/train/loose.png: images are .jpg, " in said
+    assert f"train: 1 class folders without images are left out, as {root}/train/none (" in said
+    assert said.count("left out") == 2
+
+
+def test_pictures_in_folders_within_a_class(root):
+    picture(root / "train" / "cat" / "more" / "deep" / "0.png", seed=5)
+    (root / "train" / "cat" / "more" / "back").symlink_to(root / "train" / "cat")  # no endless walk
+    (root / "elsewhere").mkdir()
+    picture(root / "elsewhere" / "9.png", seed=6)
+    (root / "train" / "dog" / "linked").symlink_to(root / "elsewhere")
+    source = data.open_source("train", config(root))
+    assert [source[i]["label"] for i in range(11)] == [0] * 3 + [1] * 4 + [2] * 4
+    names = [source.file_name(i) for i in range(11)]
+    assert names[3:] == ["1.png", "10.png", "2.png", "0.png", "1.png", "10.png", "2.png", "9.png"]
+
+
+def test_the_first_frame_of_a_gif_and_a_jpeg_under_its_other_name(root):
+    frames = [PIL.Image.fromarray(np.full((9, 7, 3), level, np.uint8)) for level in (40, 200)]
+    frames[0].save(root / "train" / "ant" / "0.gif", save_all=True, append_images=frames[1:])
+    picture(root / "train" / "ant" / "0.jfif", format="jpeg")
+    source = data.open_source("train", config(root))
+    assert len(source) == 11
+    np.testing.assert_array_equal(source[0]["image"], np.full((9, 7, 3), 40))
+    whole = (root / "train" / "ant" / "0.jfif").read_bytes()
+    (root / "train" / "ant" / "0.jfif").write_bytes(whole[:-30])
+    with pytest.raises(ValueError, match=r"0\.jfif cannot be read as an image"):
+        data.open_source("train", config(root))
+
+
+@pytest.mark.parametrize("array", [np.ones((9, 7), np.float32), np.full((9, 7), 70000, np.int32)])
+def test_pixels_of_an_unknown_range_are_refused(root, array):
+    PIL.Image.fromarray(array).save(root / "train" / "ant" / "0.tif")
+    with pytest.raises(ValueError, match=r"0\.tif cannot be read as an image: it holds"):
+        data.open_source("train", config(root))
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_names_of_the_validation_folder(root, name):
+    (root / "val").rename(root / name)
+    assert len(data.open_source("validation", config(root))) == 3
+    (root / "validate").mkdir()  # which is none of them
+    if name != "val":
+        (root / "val").mkdir()
+        with pytest.raises(ValueError, match=f"has val and {name}: keep one of them"):
+            data.open_source("validation", config(root))
+
+
+def test_a_share_of_train_where_there_is_no_validation_folder(root, capsys):
+    remove(root / "val")
+    for k in range(3, 10):
+        picture(root / "train" / "dog" / f"{k}.png", seed=k)
+    shared = config(root, validation_share=0.3)
+    opened = data.open_splits(shared)
+    names = {s: sorted((e["label"], opened[s].file_name(i)) for i, e in enumerate(opened[s]))
+             for s in ("train", "validation")}  # fmt: skip
+    labels = [label for label, _ in names["validation"]]
+    assert labels == [0, 1, 2, 2, 2]  # of 3, 3 and 10
+    assert not set(names["train"]) & set(names["validation"])
+    assert len(names["train"]) == 16 - 5
+    assert capsys.readouterr().out.count("30 % of each class of train are set aside") == 1
+    # A file that comes later moves at most one other, whatever its name.
+    picture(root / "train" / "dog" / "0.png")
+    after = data.open_source("validation", shared)
+    now = {(e["label"], after.file_name(i)) for i, e in enumerate(after)}
+    assert len(set(names["validation"]) - now) <= 1
+    none = config(root, validation_share=0.3, validation_split="", test_split="")
+    assert len(data.open_source("train", none)) == 17
+    with pytest.raises(
+        ValueError, match=r"no folder val or valid or .*data\.validation_share=0\.1"
+    ):
+        data.open_source("validation", config(root))
+    (root / "val" / "cat").mkdir(parents=True)
+    picture(root / "val" / "cat" / "1.png")
+    assert len(data.open_source("train", shared)) == 17
+
+
+def test_a_test_folder_is_used_where_it_is_there(root):
+    settings = get_config("baseline", "folder")
+    settings.data.dir = str(root)
+    assert settings.data.test_split == "auto"
+    assert data.settled(settings).data.test_split == ""
+    picture(root / "test" / "cat" / "1.png")
+    assert data.settled(settings).data.test_split == "test"
+    assert settings.data.test_split == "auto"
+    assert len(data.open_source("auto", settings)) == 1
+    # A study asks for what its runs will find.
+    (run,) = make_plan([settings], [0], root / "study")
+    assert run.config.data.test_split == "test"
+    settings.data.test_split = ""
+    assert data.settled(settings) is settings
+
+
+def test_a_batch_larger_than_the_data_is_refused_and_an_evaluation_takes_no_more_than_it_needs(
+    root,
+):
+    huge = config(root, batch_size=2**20)
+    with pytest.raises(
+        ValueError, match=r"data\.batch_size=1048576 is larger than the training set of 9"
+    ):
+        data.open_splits(huge)
+    huge.eval = {"batch_size": 2**20}
+    source = data.open_source("train", huge)
+    assert 9 <= data.evaluation_batch(source, huge) < 9 + 8
+    huge.eval.batch_size = 4
+    assert data.evaluation_batch(source, huge) == 4
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_a_cameras_orientation(root, tag, suffix, capsys):
+    path = root / "train" / "ant" / f"1.{suffix}"
+    (root / "train" / "ant" / "1.png").unlink()
+    exif = PIL.Image.Exif()
+    exif[0x0112] = tag
+    saved = np.asarray(picture(path, seed=1, exif=exif))
+
+    turned = {1: saved, 2: saved[:, ::-1], 3: saved[::-1, ::-1], 4: saved[::-1]}
+    turned |= {5: saved.swapaxes(0, 1), 6: np.rot90(saved, -1), 8: np.rot90(saved)}
+    turned[7] = saved[::-1, ::-1].swapaxes(0, 1)
+    np.testing.assert_array_equal(data.open_source("train", config(root))[0]["image"], turned[tag])
+    said = capsys.readouterr().out
+    assert ("train: 1 images have a camera's orientation tag and are turned upright" in said) == (
+        tag > 1
+    )
+    annotate(root, {f"train/ant/1.{suffix}": {"boxes": [["cat", 0, 0, 9, 7]]}})
+    np.testing.assert_array_equal(data.open_source("train", config(root))[0]["image"], saved)
+    assert ("tag and stay as stored" in capsys.readouterr().out) == (tag > 1)
+    (root / "annotations.json").unlink()
+    boxed = config(root)
+    boxed.explain = {"boxes": "boxes.csv"}
+    np.testing.assert_array_equal(data.open_source("train", boxed)[0]["image"], saved)
+
+
+def test_a_small_file_of_many_pixels_is_refused_before_it_is_decoded(root):
+    """13000 x 13000 black pixels in 20 kB: by their header alone, for nothing follows it here."""
+    header = struct.pack(">IIBBBBB", 13000, 13000, 8, 0, 0, 0, 0)
+    chunk = b"IHDR" + header
+    end = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+    content = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk
+    content += struct.pack(">I", zlib.crc32(chunk)) + end
+    path = root / "train" / "ant" / "0.png"
+    path.write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(
+            ValueError, match=r"0\.png has 13000 x 13000 pixels, more than the 89478485"
+        ):
+            data.open_source("train", config(root))
+        assert len(data.open_source("train", config(root, corrupt="skip"))) == 9
+        path.write_bytes(
+            content.replace(header, struct.pack(">IIBBBBB", 2**20, 2**20, 8, 0, 0, 0, 0))
+        )
+        with pytest.raises(ValueError, match=r"more than the 89478485 pixels|cannot be read"):
+            images.decode_rgb(path, "bomb")
 
 
 def broken(root, change, error):
@@ -141,13 +286,15 @@ def test_layout_errors(root):
         data.open_source("val", config(root))
     with pytest.raises(ValueError, match=r"no folder test" + LAYOUT + r'.*data\.test_split=""'):
         data.open_source("test", config(root))
-    message = broken(root, lambda root: (root / "val" / "cow").mkdir(), "cow is a class that")
+    cow = root / "val" / "cow" / "1.png"
+    message = broken(root, lambda root: picture(cow), "cow is a class that")
     assert str(root / "train") in message
-    broken(root, lambda root: (root / "train" / "cow").mkdir(), "train/cow has no images")
-    picture(root / "train" / "cow" / "1.png")
-    broken(root, lambda root: remove(root / "val"), "no folder val or validation" + LAYOUT)
+    cow.unlink()
+    (root / "train" / "cow").mkdir()
+    broken(root, lambda root: remove(root / "val"), "no folder val or valid or validation" + LAYOUT)
     (root / "val").mkdir()
     broken(root, lambda root: remove(root / "train" / "cow"), "val has no class folders")
+    broken(root, lambda root: (root / "val" / "cat").mkdir(), "val has no images .*in its class")
     broken(root, lambda root: remove(root / "train"), "no folder train" + LAYOUT)
 
 
@@ -228,147 +375,3 @@ def test_jpeg_with_a_trailer_is_whole(root):
     picture(path)
     path.write_bytes(path.read_bytes() + bytes(100))
     assert len(data.open_source("train", config(root))) == 10
-
-
-def test_boxes(root):
-    annotate(
-        root,
-        {
-            "train/cat/1.png": {"boxes": [["cat", 1, 2, 4.5, 7], ["tail", 0, 0, 1, 1]]},
-            "val/cat/1.png": {"boxes": []},
-        },
-    )
-    source = data.open_source("train", config(root))
-    assert source.box_names == ("ant", "cat", "dog", "tail")
-    np.testing.assert_allclose(source[3]["boxes"], [[1, 2, 4.5, 7], [0, 0, 1, 1]])
-    np.testing.assert_array_equal(source[3]["box_labels"], [1, 3])
-    assert (source[3]["boxes"].dtype, source[3]["box_labels"].dtype) == (np.float32, np.int32)
-    assert "boxes" not in source[4]
-    assert data.open_source("validation", config(root))[0]["boxes"].shape == (0, 4)
-    bare = data.open_source("train", config(root), annotations=False)
-    assert set(bare[3]) == {"image", "label"}
-    assert bare.box_names == ()
-
-
-CONCEPTS = {"1": ["cat", "object"], "3": ["grass", "material"]}
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "1", "I;16", "RGB", "LA"])
-def test_masks(root, mode):
-    slots = {"RGB": 3, "LA": 2}.get(mode, 1)
-    high = 1 if mode == "1" else 300 if mode == "I;16" else 3
-    numbers = np.random.default_rng(0).integers(0, 2, (9, 7, slots)) * high
-    if mode == "1":
-        image = PIL.Image.fromarray(numbers[..., 0].astype(bool))
-    elif mode == "I;16":
-        image = PIL.Image.fromarray(numbers[..., 0].astype(np.uint16))
-    elif mode == "P":
-        image = PIL.Image.fromarray(numbers[..., 0].astype(np.uint8))
-        image.putpalette(list(range(255, -1, -1)) * 3)
-    else:
-        image = PIL.Image.fromarray(numbers.astype(np.uint8).squeeze())
-    image.save(root / "mask.png")
-    annotate(root, {"train/cat/1.png": {"mask": "mask.png"}}, CONCEPTS | {"300": ["sky", "object"]})
-    source = data.open_source("train", config(root))
-    concepts = source[3]["concepts"]
-    np.testing.assert_array_equal(concepts, numbers)
-    assert concepts.dtype == (np.uint16 if mode == "I;16" else np.uint8)
-    assert len(source.concept_names) == 301
-    assert source.concept_names[:4] == (
-        ("none", "none"),
-        ("cat", "object"),
-        ("none", "none"),
-        ("grass", "material"),
-    )
-    assert "concepts" not in source[4]
-
-
-def save_mask(root, name, array):
-    PIL.Image.fromarray(np.asarray(array, np.uint8)).save(root / name)
-
-
-def test_masks_that_do_not_fit(root):
-    save_mask(root, "small.png", np.zeros((7, 9)))
-    save_mask(root, "stranger.png", np.full((9, 7), 2))
-    save_mask(root, "deep.png", np.zeros((9, 7, 3)))
-    (root / "broken.png").write_bytes(b"x")
-    for name, error in {
-        "small.png": r"mask .*small\.png is 7 x 9 .* image is 9 x 7",
-        "stranger.png": r"stranger\.png has the number 2, which concepts\.json lacks",
-        "deep.png": r"deep\.png is 9 x 7 with 3 channels.*first mask has 1",
-        "broken.png": r"mask .*broken\.png cannot be read",
-        "missing.png": r"mask .*missing\.png cannot be read",
-    }.items():
-        save_mask(root, "right.png", np.zeros((9, 7)))
-        notes = {"train/ant/1.png": {"mask": "right.png"}, "train/cat/1.png": {"mask": name}}
-        annotate(root, notes, CONCEPTS)
-        source = data.open_source("train", config(root))
-        assert source[0]["concepts"].shape == (9, 7, 1)
-        with pytest.raises(ValueError, match=error):
-            source[3]
-
-
-@pytest.mark.parametrize(
-    ("notes", "error"),
-    [
-        ({"train/cat/7.png": {"boxes": []}}, r"names train/cat/7\.png, which is not in"),
-        ({"train/cat/1.png": {"box": []}}, "must be an object with boxes, mask or both"),
-        ({"train/cat/1.png": {"boxes": [["cat", 5, 0, 1, 1]]}}, "row0 < row1"),
-        ({"train/cat/1.png": {"boxes": [["cat", 0, 0, 1]]}}, "a box is"),
-        ({"train/cat/1.png": {"boxes": [[1, 0, 0, 1, 1]]}}, "a box is"),
-        ({"train/cat/1.png": {"mask": 3}}, "must be the path of a PNG"),
-        ({"train/cat/1.png": {"mask": "m.png"}}, r"no concepts\.json"),
-        ([], "one JSON object"),
-    ],
-)
-def test_annotations_that_are_wrong(root, notes, error):
-    annotate(root, notes)
-    with pytest.raises(ValueError, match=error):
-        data.open_source("train", config(root))
-
-
-@pytest.mark.parametrize(
-    "concepts", [{"0": ["a", "b"]}, {"x": ["a", "b"]}, {"1": "cat"}, {"70000": ["a", "b"]}]
-)
-def test_concepts_that_are_wrong(root, concepts):
-    annotate(root, {}, concepts)
-    with pytest.raises(ValueError, match=r"concepts\.json: .* must be"):
-        data.open_source("train", config(root))
-
-
-def test_broken_json(root):
-    (root / "annotations.json").write_text("{")
-    with pytest.raises(ValueError, match=r"annotations\.json cannot be read as JSON"):
-        data.open_source("train", config(root))
-
-
-def test_box_outside_the_image(root):
-    annotate(root, {"train/cat/1.png": {"boxes": [["cat", 0, 0, 7, 9]]}})
-    with pytest.raises(ValueError, match=r"9 rows and 7 columns, and a box outside"):
-        data.open_source("train", config(root))[3]
-
-
-def test_real_photos(photographs, tmp_path):
-    """Pet photos with head boxes and trimaps: a head's box holds little of the ground."""
-    archive = zipfile.ZipFile(photographs("pets600.zip"))
-    labels = json.loads(archive.read("labels.json"))
-    headed = [name for name, label in sorted(labels.items()) if "head_box" in label][::40]
-    notes = {}
-    for name in headed:
-        path = tmp_path / "train" / labels[name]["class"] / f"{name}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(archive.read(f"images/{name}.jpg"))
-        (tmp_path / f"{name}.png").write_bytes(archive.read(f"masks/{name}.png"))
-        col0, row0, col1, row1 = labels[name]["head_box"]
-        note = {"boxes": [["head", row0, col0, row1, col1]], "mask": f"{name}.png"}
-        notes[path.relative_to(tmp_path).as_posix()] = note
-    concepts = {"1": ["animal", "object"], "2": ["ground", "part"], "3": ["border", "part"]}
-    annotate(tmp_path, notes, concepts)
-    source = data.open_source("train", config(tmp_path))
-    assert len(source) == len(headed) > 5
-    for example in source:
-        example = transforms.evaluation(example, 64, 256 / 224)
-        for row0, col0, row1, col1 in example["boxes"].round().astype(int):
-            head = example["concepts"][row0:row1, col0:col1]
-            assert (head == 2).mean() < 0.5
-        assert example["concepts"].shape == (64, 64, 1)

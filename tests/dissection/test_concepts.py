@@ -327,3 +327,58 @@ def test_bad_broden(broden_folder):
     (folder / "label.csv").write_text(label.replace("object(3)", "smell(3)"))
     with pytest.raises(ValueError, match=r"one of the categories object, scene; got 'smell\(3\)'"):
         broden.open_broden(folder, 8)
+
+
+def test_broden_with_byte_order_marks(broden_folder):
+    folder, _ = broden_folder
+    for name in ("index", "label", "category"):
+        path = folder / f"{name}.csv"
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(broden.open_broden(folder, 8)) == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("b.png,val,8,8,4,4,b_object.png,", "b.png,val,8,8,4", "line 3: it has fewer fields than"),
+        (
+            "b.png,val,8,8,4,4,b_object.png,",
+            "b.png,val,8,8,4,4,b_object.png,,x",
+            "line 3: it has more",
+        ),
+        ("val,8,8,4,4", "val,8,8,,4", "line 3: sh must be a number of pixels; got ''"),
+        ("val,8,8,4,4", "val,8,8,4,\u00b2", "line 3: sw must be a number of pixels; got '\u00b2'"),
+        ("val,8,8,4,4", "val,8,8,4,0", "line 3: sw must be a number of pixels; got '0'"),
+        ("a_more.png,5", "a_more.png,70000", "line 2: label.csv has no label 70000"),
+        ("b_object.png", "../b_object.png", "line 3: '../b_object.png' is no file in images/"),
+        ("b.png,val", ",val", "line 3: '' is no file in images/"),
+    ],
+)
+def test_a_wrong_row_of_brodens_index(broden_folder, old, new, sentence):
+    path = broden_folder[0] / "index.csv"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ValueError) as caught:  # noqa: PT011, the sentence is compared below
+        broden.open_broden(broden_folder[0], 8)
+    assert str(caught.value).startswith(f"{path}, {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("300,fur", ",fur"), ("300,fur", "70000,fur"), ("300,fur", "0,fur")]
+)
+def test_a_wrong_label_of_broden(broden_folder, old, new):
+    path = broden_folder[0] / "label.csv"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(
+        ValueError, match=r"label\.csv, line 5: label '\d*' must be a number of 1\.\.65535"
+    ):
+        broden.open_broden(broden_folder[0], 8)
+    path.write_bytes(b"\xff\xfe" + path.read_bytes())
+    with pytest.raises(ValueError, match=r"label\.csv cannot be read as CSV"):
+        broden.open_broden(broden_folder[0], 8)
+
+
+def test_a_color_table_with_a_byte_order_mark(tmp_path):
+    numbers = np.arange(colors.BINS**3) % 11 + 1
+    text = "\n".join(map(str, numbers))
+    (tmp_path / "table.csv").write_text(text, encoding="utf-8-sig")
+    np.testing.assert_array_equal(colors.open_table(tmp_path / "table.csv").ravel(), numbers)

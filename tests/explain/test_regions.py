@@ -107,3 +107,48 @@ def test_boxes_of_imagenets_validation_set(tmp_path):
             ValueError, match="must be a CSV with the columns ImageId and PredictionString"
         ):
             regions.add_boxes(source, path)
+
+
+def boxed(tmp_path, text, names=("val_1.JPEG", "val_2.JPEG")):
+    (tmp_path / "boxes.csv").write_bytes(text)
+    source = Source(
+        lambda i: example(label=1), len(names), ("cat", "dog"), file_name=names.__getitem__
+    )
+    return regions.add_boxes(source, tmp_path / "boxes.csv")
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_boxes_by_whole_names_in_several_rows_and_behind_a_byte_order_mark(tmp_path, mark):
+    rows = (
+        b"ImageId,PredictionString\nval_1.JPEG,dog 1 0 3 2\nval_2,dog 0 0 1 1\nval_1,cat 4 2 6 4\n"
+    )
+    source = boxed(tmp_path, mark + rows + b"val_1.JPEG,dog 0 0 1 1\n")
+    first = source[0]
+    np.testing.assert_array_equal(
+        first["boxes"], np.float32([[0, 1, 2, 3], [0, 0, 1, 1], [2, 4, 4, 6]])
+    )
+    assert first["box_labels"].tolist() == [1, 1, 0]
+    assert len(source[1]["boxes"]) == 1
+
+
+@pytest.mark.parametrize("box", ["nan 0 3 2", "1 0 inf 2", "3 0 1 2", "1 2 3 2", "1 0 1 2"])
+def test_boxes_that_are_none(tmp_path, box):
+    rows = f"ImageId,PredictionString\nval_1,dog 1 0 3 2 dog {box}\nval_2,cat {box}\n"
+    with pytest.raises(
+        ValueError, match=r"x0 < x1 and y0 < y1: 2 are not, such as dog .* of val_1$"
+    ):
+        boxed(tmp_path, rows.encode())
+
+
+def test_boxes_of_other_images_and_of_images_that_are_called_alike(tmp_path, monkeypatch, capsys):
+    rows = b"ImageId,PredictionString\nval_7,dog 1 0 3 2\n"
+    sentence = "none of 2 images is in the boxes .*called like 'val_1.JPEG', its rows like 'val_7'"
+    with pytest.raises(ValueError, match=sentence):
+        boxed(tmp_path, rows)
+    with pytest.raises(ValueError, match="have 'val_7', as which several images are called"):
+        boxed(tmp_path, rows, ("val_7.JPEG", "val_7.png"))
+    with pytest.raises(ValueError, match="must be a CSV with the columns"):
+        boxed(tmp_path, b"\xff\xfe" + rows)
+    monkeypatch.setattr(regions, "_NAMES", 1)
+    boxed(tmp_path, rows, ("val_1.JPEG", "val_7.JPEG"))
+    assert "none of 1 images is in the boxes" in capsys.readouterr().err

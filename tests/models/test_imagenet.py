@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mixaug_jax import models
+from mixaug_jax.data.source import Source, numbered_as
 from mixaug_jax.models import imagenet, weights
 
 
@@ -15,6 +16,40 @@ def test_the_table_is_of_cocos_names(photographs):
     with zipfile.ZipFile(photographs("coco256.zip")) as archive:
         names = json.loads(archive.read("labels.json"))["box_classes"].values()
     assert list(imagenet._table()) == list(names)
+
+
+def test_the_names_of_all_classes():
+    """Against the names that this package's own table has beside some of the numbers."""
+    wnids, names = imagenet.wnids(), imagenet.names()
+    assert len(wnids) == len(set(wnids)) == len(names) == len(set(names)) == 1000
+    assert list(wnids) == sorted(wnids)  # so that sorted folders are in order
+    assert (wnids[0], names[0], names[1], names[281]) == ("n01440764", "tench", "goldfish", "tabby")
+    assert wnids[207] == "n02099601"  # golden retriever
+    for of_class in imagenet._table().values():
+        for number, name in of_class.items():
+            assert (
+                names[int(number)].lower() in name.lower()
+                or name.lower() in names[int(number)].lower()
+            )
+
+
+def test_classes_by_their_wordnet_numbers():
+    assert imagenet.numbers_of(("n01443537", "n01440764")) == (1, 0)
+    assert imagenet.numbers_of(("n01443537", "fish")) == ()
+    assert imagenet.readable(("n01443537", "n01440764")) == ("goldfish", "tench")
+    assert imagenet.readable(("n01443537", "fish")) == ("n01443537", "fish")
+
+
+def test_a_part_of_imagenet_for_a_network_of_all_of_it():
+    part = Source(lambda i: {"label": i}, 2, ("n01443537", "n02123045"))
+    whole = numbered_as(part, 1000)
+    assert [whole[i]["label"] for i in range(2)] == [1, 281]
+    assert whole.num_classes == 1000
+    assert numbered_as(part, 2) is part
+    other = Source(lambda i: {"label": i}, 2, ("n01443537", "cat"))
+    assert numbered_as(other, 1000) is other
+    full = Source(lambda i: {"label": i}, 2, imagenet.wnids())
+    assert numbered_as(full, 1000) is full
 
 
 def test_indices_are_classes_in_order_and_of_one_name_each():

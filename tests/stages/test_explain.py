@@ -20,6 +20,7 @@ from mixaug_jax import data
 from mixaug_jax.attribution import METHODS
 from mixaug_jax.core import checks
 from mixaug_jax.explain import evaluation, regions, running
+from mixaug_jax.models import imagenet
 from mixaug_jax.scores import SCORES
 from mixaug_jax.stages import explain
 
@@ -200,13 +201,33 @@ def test_without_regions(workdir, monkeypatch, capsys):
 
 def test_images_of_other_classes(workdir, monkeypatch, capsys):
     toy.use(monkeypatch, boxed(class_names=("photo",), box_names=("photo",)))
-    with pytest.raises(ValueError, match="the network has 4 classes and the data set 1"):
+    with pytest.raises(ValueError, match="the network has 4 classes and the data set 1") as caught:
         explain.run(settings(), workdir)
+    assert "is explained" not in str(caught.value)  # for nothing is
     explain.run(settings(), workdir, required=False)
     assert "the predicted class is explained" in capsys.readouterr().out
     found = evaluation.load(workdir / "attribution" / "gradient.npz")
     np.testing.assert_array_equal(found.labels, found.predicted)
     assert found.settings["region"] == "boxes"
+
+
+def test_some_of_imagenets_classes_have_their_own_labels(workdir, monkeypatch):
+    """Here ImageNet has four classes; the data has two of them, with boxes that are called like them."""
+    monkeypatch.setattr(imagenet, "CLASSES", 4)
+    monkeypatch.setattr(imagenet, "wnids", lambda: ("n00", "n01", "n02", "n03"))
+    plain, names = boxed(), ("n01", "n03")
+
+    def read(i):
+        example = plain[i]
+        number = np.full(len(example["boxes"]), i % 2, np.int32)
+        return example | {"label": i % 2, "box_labels": number}
+
+    part = dataclasses.replace(plain, read=read, class_names=names, box_names=names)
+    toy.use(monkeypatch, part)
+    explain.run(settings(), workdir)
+    found = evaluation.load(workdir / "attribution" / "gradient.npz")
+    np.testing.assert_array_equal(found.labels, np.where(found.indices % 2, 3, 1))
+    assert found.settings["region"] == "class_boxes"
 
 
 @pytest.mark.parametrize(

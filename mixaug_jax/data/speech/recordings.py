@@ -1,8 +1,8 @@
 """Recordings as a data set: each becomes the picture of its log-mel spectrogram.
 
-data.dir is a folder of wav files, or one .npz file of arrays:
+data.dir is a folder of wav, flac or ogg files, or one .npz file of arrays:
 
-    DIR/train/<class>/*.wav   DIR/val/<class>/*.wav (or validation/)   DIR/test/<class>/*.wav
+    DIR/train/<class>/**   DIR/val/<class>/** (or valid/, validation/)   DIR/test/<class>/**
 
     audio   int16 [samples], or floating point in -1..1: all recordings, one after the other
     length  int [N], samples of each recording
@@ -14,10 +14,9 @@ data.dir is a folder of wav files, or one .npz file of arrays:
             test split, 5 to 9 the validation split, the rest the training split. The first is the
             official rule of the Free Spoken Digit Dataset, which has no validation split.
 
-A wav file is PCM of 8, 16, 24 or 32 bits, of any rate and number of channels: channels are
-averaged, another rate than data.audio.rate is resampled, and a line says how many were. Silence is
-a black picture. What holds no sound at all is refused by name: a file without samples, one cut
-short, one that is not PCM.
+Files may have any rate and number of channels: channels are averaged, another rate than data.audio.rate is resampled, and a
+line says how many were. Silence is a black picture. What holds no sound at all is refused by name: a file without samples, one
+cut short, one with samples that are not finite.
 
 The picture is uint8 [data.size,frames,1]: a row for each mel band, the highest first, a column
 for each frame; 255 is the recording's loudest cell, 0 what lies data.audio.span decibels below it
@@ -33,24 +32,21 @@ where they spread by 5.
 """
 
 import functools
-import io
 import math
 import pathlib
-import wave
 
 import jax
 import numpy as np
 
 from mixaug_jax.core import checks, say
-from mixaug_jax.core.types import Bool, Config, Float, Path, UInt8
+from mixaug_jax.core.types import Bool, Config, Float, UInt8
 from mixaug_jax.data.layout import class_files
 from mixaug_jax.data.source import Source
 from mixaug_jax.data.speech import spectrogram
+from mixaug_jax.data.speech.sound_files import SUFFIXES, read_sound
 
 _TEST, _VALIDATION = range(5), range(5, 10)  # numbers of recordings
 _SPLITS = ("train", "validation", "test")
-# Of a wav file's header: the tag of the extensible one, and its sub-format of PCM.
-_EXTENSIBLE, _PCM = b"\xfe\xff", bytes.fromhex("0100000000001000800000aa00389b71")
 
 
 def open_speech(split: str, config: Config, *, annotations: bool = True) -> Source:
@@ -72,8 +68,8 @@ def open_speech(split: str, config: Config, *, annotations: bool = True) -> Sour
     if config.data.dir.endswith(".npz"):
         recordings, class_names = _read_arrays(pathlib.Path(config.data.dir).expanduser(), split)
     else:
-        files, class_names = class_files(config.data.dir, split, (".wav",), "recording")
-        recordings = [(functools.partial(read_wav, path), label) for path, label in files]
+        files, class_names = class_files(config, split, SUFFIXES, "recording")
+        recordings = [(functools.partial(read_sound, path), label) for path, label in files]
     examples = _examples(recordings, split, config)
     return Source(examples.__getitem__, len(examples), class_names)
 
@@ -165,58 +161,6 @@ def resample(
 
     common = math.gcd(old, new)
     return resample_poly(samples, new // common, old // common).astype(np.float32)
-
-
-def read_wav(path: Path) -> tuple[Float[np.ndarray, "n channels"], int]:
-    """The samples of a PCM wav file, float32 [n,channels] in -1..1, and the rate.
-
-    Raises:
-      ValueError: the file cannot be read, is not PCM of 8, 16, 24 or 32 bits, holds fewer samples
-        than it says, or none.
-    """
-    try:
-        with wave.open(io.BytesIO(_plain(pathlib.Path(path).read_bytes())), "rb") as file:
-            channels, width, rate, count = file.getparams()[:4]
-            data = file.readframes(count)
-    except EOFError as error:
-        raise ValueError(f"{path} is cut short: its header is not whole") from error
-    except (wave.Error, OSError) as error:
-        raise ValueError(f"{path} cannot be read as PCM wav: {error}") from error
-    if width > 4 or not rate:
-        raise ValueError(f"{path} has {8 * width} bits at {rate} Hz, which is no PCM wav")
-    if not count:
-        raise ValueError(f"{path} has no samples")
-    if len(data) < count * channels * width:
-        held = len(data) // (channels * width)
-        raise ValueError(f"{path} is cut short: it holds {held} of its {count} samples")
-    return _to_float(data, width).reshape(count, channels), rate
-
-
-def _plain(content):
-    """A wav file's bytes, with the plain header of PCM in place of an extensible one, which `wave` of
-    Python 3.11 does not read."""
-    place = 12
-    while content[:4] == b"RIFF" and place < len(content):
-        name, size = content[place : place + 4], content[place + 4 : place + 8]
-        start = place + 8
-        if name == b"fmt " and content[start : start + 2] == _EXTENSIBLE:
-            kind = content[start + 24 : start + 40]
-            if kind != _PCM:
-                raise wave.Error(f"its sub-format is {kind[:2].hex()}, not that of PCM, 0100")
-            return content[:start] + _PCM[:2] + content[start + 2 :]
-        place = start + int.from_bytes(size, "little")
-        place += place % 2
-    return content
-
-
-def _to_float(data, width):
-    """Little-endian PCM of `width` bytes as float32 in -1..1; 8 bits are unsigned, others signed."""
-    if width == 1:
-        return (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
-    # Each sample becomes the upper bytes of 32 bits.
-    whole = np.zeros((len(data) // width, 4), np.uint8)
-    whole[:, 4 - width :] = np.frombuffer(data, np.uint8).reshape(-1, width)
-    return whole.view("<i4")[:, 0].astype(np.float32) / 2**31
 
 
 def _read_arrays(path, split):

@@ -17,6 +17,7 @@ from mixaug_jax.attribution.controls import random as random_map
 from mixaug_jax.core import walk
 from mixaug_jax.core.files import load_if, load_npz, save_npz
 from mixaug_jax.data import transforms
+from mixaug_jax.data.source import numbered_as
 from mixaug_jax.draw import explanation_figures, page, style
 from mixaug_jax.explain import evaluation, regions
 from mixaug_jax.explain.evaluation import Evaluation
@@ -150,6 +151,7 @@ def _read(config, result, rows):
     dataset = data.open_source(config.data[f"{asked['split']}_split"], config)
     if config.explain.boxes:
         dataset = regions.add_boxes(dataset, config.explain.boxes)
+    dataset = numbered_as(dataset, len(config.resolved.class_names))
     shows = regions.own_classes(dataset.class_names)
     if asked.get("label") == "mapped":
         shows = regions.imagenet_classes(dataset)

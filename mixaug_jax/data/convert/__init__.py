@@ -1,0 +1,1 @@
+"""Annotations of other formats into those of a folder: `python -m mixaug_jax.data.convert coco|voc|trimaps -h`."""
