@@ -63,7 +63,7 @@ async function copy(text) {
   } catch {
     const box = document.createElement("textarea");
     box.value = text;
-    box.style.cssText = "position:fixed;top:0;opacity:0";
+    box.className = "unseen";
     document.body.append(box);
     box.select();
     const done = document.execCommand("copy");
@@ -80,9 +80,18 @@ async function copyTable(button) {
   setTimeout(() => (status.textContent = ""), 2000);
 }
 
+// The picture that the page shows, as a file.
+function save(button) {
+  const link = document.createElement("a");
+  link.href = button.closest("figure").querySelector("img").src;
+  link.download = button.dataset.save;
+  link.click();
+}
+
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button?.dataset.copy) copyTable(button);
+  else if (button?.dataset.save) save(button);
   else if (button?.parentElement.tagName === "TH") sortBy(button.parentElement);
 });
 

@@ -1,5 +1,6 @@
 """The report of a run: what it says, what it leaves out, and that files alone make it."""
 
+import base64
 import csv
 import dataclasses
 import pathlib
@@ -86,8 +87,14 @@ def test_everything_is_inside_and_beside_it(run, built):
     tables = {"training", "unique", "concepts", "units", "scores", "settings", "settings_changed"}
     assert {file.stem for file in folder.glob("*.csv")} == tables
     links = {a["href"] for a in found.every("a")}
-    assert {f"{name}.csv" for name in tables} <= links
-    assert all(link.startswith("#") or (folder / link).is_file() for link in links)
+    # A page that is mailed alone holds its tables: no link leads to a file beside it.
+    held = {a["download"]: a["href"] for a in found.every("a") if "download" in a}
+    assert held.keys() == {f"{name}.csv" for name in tables}
+    for name, address in held.items():
+        kind, content = address.split(";base64,")
+        assert kind == "data:text/csv"
+        assert base64.b64decode(content) == (folder / name).read_bytes()
+    assert all(link.startswith(("#", "data:")) for link in links)
     targets = {attrs["id"] for _, attrs in found.elements if "id" in attrs}
     assert {link[1:] for link in links if link.startswith("#")} <= targets
     assert not re.search(r"""(src|href|action)=["']?(https?:)?//""", found.raw)
@@ -103,7 +110,9 @@ def test_markup_is_for_everybody(built):
     assert {th["scope"] for th in found.every("th")} == {"col", "row"}
     columns = [th for th in found.every("th") if th["scope"] == "col"]
     copying = [b for b in found.every("button") if b.get("data-copy")]
-    assert len(found.every("button")) == len(columns) + len(copying)
+    saving = [b["data-save"] for b in found.every("button") if b.get("data-save")]
+    assert len(found.every("button")) == len(columns) + len(copying) + len(saving)
+    assert len(saving) == len(found.every("img"))
     assert len(copying) == 2 * len(found.every("table"))
     assert len(found.every("figcaption")) == len(found.every("figure"))
     assert len({attrs["id"] for attrs in found.every("figure")}) == len(found.every("figure"))
@@ -131,6 +140,7 @@ def test_imported_weights_have_no_training(tmp_path):
     config = config_lib.read(run)
     with config.unlocked():
         config.weights = "/models/resnet<50>.pth"
+        config.resolved.steps = 0
     (run / "config.json").write_text(config_lib.to_json(config))
     (run / "metrics.jsonl").unlink()
     found = reports.Page(writing.write_report(run))
