@@ -26,6 +26,7 @@ from mixaug_jax.core import files, say
 from mixaug_jax.core.types import Config, Path, Tree
 from mixaug_jax.models import build
 from mixaug_jax.models.net import count_classes, input_shape
+from mixaug_jax.training import weight_log
 
 METRIC = "validation_accuracy"  # what "best" means
 
@@ -97,6 +98,8 @@ def write_checkpoint(
         train=ocp.args.StandardSave(train),
         config=ocp.args.JsonSave({"config": config.to_dict(), "versions": files.versions()}),
     )
+    if devices_lib.is_main():
+        weight_log.note(manager.directory.parent, step, variables)
     manager.save(step, args=args, metrics=metrics if METRIC in metrics else None)
 
 

@@ -11,6 +11,7 @@ from mixaug_jax.dissection import result as dissection
 from mixaug_jax.draw import page, style, training_figures
 from mixaug_jax.draw.page import Link, Table
 from mixaug_jax.report import augmentations, provenance
+from mixaug_jax.report.run import age, found_files
 from mixaug_jax.report.study import study_explanations, study_numbers, study_occlusion
 from mixaug_jax.report.study import study_figures as drawn
 from mixaug_jax.study import plan
@@ -29,6 +30,9 @@ def make(study: Study, workdir: pathlib.Path, folder: pathlib.Path) -> str:
     if study.problems:
         text = f"{_count(len(study.problems), 'result')}, listed under {_MISSING}."
         said.append(page.labeled("Missing or left out", text))
+    older = _older(study)
+    if older:
+        said.append(page.labeled("Older checkpoints", " ".join(older)))
     parts = [
         study_numbers.comparison(study, folder),
         study_numbers.differences(study, folder),
@@ -82,6 +86,20 @@ def _dissected(study) -> int:
 
 def _count(number, what):
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _older(study) -> list[str]:
+    """What is not of a run's latest checkpoint, although it is beside what is."""
+    stages = {"dissect": "dissection", "explain": "attribution", "occlude": "occlusion"}
+    said = []
+    for (name, seed), where in study.workdirs.items():
+        known = found_files.steps_of_run(pathlib.Path(where))
+        made = {
+            stage: found_files.results_of(pathlib.Path(where, folder), known)
+            for stage, folder in stages.items()
+        }
+        said += [f"{name}, seed {seed}: {text}" for text in age.warning(known, made)]
+    return said
 
 
 def _problems(study):
