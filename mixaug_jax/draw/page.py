@@ -261,7 +261,7 @@ def _flat(content: Table) -> tuple[list[str], list[list]]:
 def figure(
     folder: pathlib.Path, name: str, caption: str, *, alt: str, sheet: bool = False
 ) -> Markup:
-    """An embedded figure that is in `folder` as `<name>.svg` and `<name>.png`.
+    """An embedded figure that `style.save_figure` has written to `folder` as `name`.
 
     Args:
       folder: where the page is written.
@@ -285,7 +285,7 @@ def figure(
         alt=alt,
         first=first + stop.strip(),
         rest=rest,
-        beside=[f"{name}.{ending}" for ending in ("png", "svg")],
+        beside=[f"{name}{ending}" for ending in style.ENDINGS],
     )
 
 

@@ -23,7 +23,7 @@ import mixaug_jax
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.core import stats
-from mixaug_jax.draw import training_figures
+from mixaug_jax.draw import style, training_figures
 from mixaug_jax.explain import evaluation
 from mixaug_jax.report import augmentations, provenance, writing
 
@@ -83,7 +83,7 @@ def test_everything_is_inside_and_beside_it(run, built):
     assert len(images) == len(names)
     assert all(image["src"].startswith("data:image/") and image["alt"] for image in images)
     for name in names:
-        assert all((folder / f"{name}.{ending}").stat().st_size for ending in ("png", "svg"))
+        assert all((folder / f"{name}{ending}").stat().st_size for ending in style.ENDINGS)
     tables = {"training", "unique", "concepts", "units", "scores", "settings", "settings_changed"}
     assert {file.stem for file in folder.glob("*.csv")} == tables
     links = {a["href"] for a in found.every("a")}

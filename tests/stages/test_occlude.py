@@ -12,7 +12,7 @@ from mixaug_jax.draw import occlusion_figures, occlusion_tables
 from mixaug_jax.occlusion import grid, sweeping
 from mixaug_jax.stages import occlude
 
-TABLES = {"sweep.npz", "sweep.csv", "rises.png", "rises.svg"}
+TABLES = {"sweep.npz", "sweep.csv", "rises.png", "rises.svg", "rises.pdf"}
 
 
 def settings(**options):
@@ -46,7 +46,7 @@ def test_what_it_writes(workdir, capsys):
     config = settings(labels=("true", "predicted", 3))
     occlude.run(config, workdir)
     folder = workdir / "occlusion"
-    curves = {f"curves_gradient_x_input.{e}" for e in ("png", "svg")}
+    curves = {f"curves_gradient_x_input.{e}" for e in ("png", "svg", "pdf")}
     assert {path.name for path in folder.iterdir()} == TABLES | curves
     result = sweeping.load(folder / "sweep.npz")
     assert result.labels == ("true", "predicted", "3")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from mixaug_jax.draw import style
 from mixaug_jax.training import checkpoint, weight_log
 
 
@@ -27,7 +28,7 @@ class Steps:
 
 def copy(source: pathlib.Path, folder: pathlib.Path, name: str) -> bool:
     """Copies a stage's figure into the report; False where it is not there."""
-    files = [source / f"{name}.{ending}" for ending in ("png", "svg")]
+    files = [source / f"{name}{ending}" for ending in style.ENDINGS]
     if not all(file.exists() for file in files):
         return False
     for file in files:

@@ -8,6 +8,7 @@ import pathlib
 from mixaug_jax import config as config_lib
 from mixaug_jax.core import files
 from mixaug_jax.core.stats import LEVEL, PERCENTILES
+from mixaug_jax.core.types import Scalar
 from mixaug_jax.dissection import result
 from mixaug_jax.draw import dissection_figures, page, style, training_figures
 from mixaug_jax.draw.page import Interval, Table
@@ -21,13 +22,18 @@ _TABLES = {"dissection": "counts.csv", "attribution": "scores.csv", "occlusion":
 _MOST = 100  # rows of a long table on the page; all are in its CSV file
 
 
-def make(workdir: pathlib.Path, folder: pathlib.Path) -> str:
+def make(workdir: pathlib.Path, folder: pathlib.Path, column: Scalar | None = None) -> str:
     """The page's HTML; figures and tables are written to `folder`.
+
+    column: width of a paper's column for the figures as PDF, inches; None: as in the run's settings.
 
     Raises:
       ValueError: `workdir` is no run's working directory.
     """
     config, lines = config_lib.read(workdir), metric_log.read(workdir)
+    if column is not None:
+        config.report.column_width = float(column)
+    column = config.report.column_width
     shown, problem = _pictures(workdir, config, folder)
     known = found_files.steps_of_run(workdir)
     dissected, source, swept = (
@@ -53,7 +59,7 @@ def make(workdir: pathlib.Path, folder: pathlib.Path) -> str:
     parts = [
         _augmentation(config, shown, problem, folder),
         _training(config, lines, folder),
-        _concepts(dissected, folder, results, unread, age.notes(known, made, "dissect")),
+        _concepts(dissected, folder, results, unread, age.notes(known, made, "dissect"), column),
         _explanations(source, folder, scores, entries, age.notes(known, made, "explain")),
         run_occlusion.section(swept, folder, age.notes(known, made, "occlude")),
         *page.read_sections(workdir),
@@ -89,7 +95,9 @@ def _augmentation(config, shown, problem, folder):
     title = "The augmentation"
     if shown is None:
         return page.section("augmentation", title, page.missing(problem))
-    style.save_figure(augmentations.figure(shown), folder / "augmentation")
+    style.save_figure(
+        augmentations.figure(shown), folder / "augmentation", column=config.report.column_width
+    )
     method = config.mix.name
     caption = "Training images as they are. Nothing is mixed in this run."
     alt = f"a row of training images with their labels: {_flat(shown.labels[0])}"
@@ -122,7 +130,11 @@ def _training(config, lines, folder):
         return page.section(
             "training", title, page.missing("train: not run (there is no metrics.jsonl).")
         )
-    style.save_figure(training_figures.training_curves(lines), folder / "training")
+    style.save_figure(
+        training_figures.training_curves(lines),
+        folder / "training",
+        column=config.report.column_width,
+    )
     caption = "Loss and accuracy during training. "
     if config.mix.name != "none":
         caption += (
@@ -167,7 +179,7 @@ def _dissections(folder):
     return found, unread
 
 
-def _concepts(source, folder, results, unread, notes):
+def _concepts(source, folder, results, unread, notes, column):
     title = "Concepts"
     if not results:
         said = unread or ["dissect: not run (--stage=dissect)."]
@@ -178,7 +190,10 @@ def _concepts(source, folder, results, unread, notes):
     parts = [*notes, page.paragraph(_how(next(iter(results.values()))), kind="note")]
     parts += map(page.missing, unread)
     for layer in results:
-        parts += [page.heading(layer), *_layer_figures(source, folder, layer, results[layer])]
+        parts += [
+            page.heading(layer),
+            *_layer_figures(source, folder, layer, results[layer], column),
+        ]
     if len(steps) > 1:
         parts.append(page.table(folder, _by_step(steps)))
     counts = files.read_csv(source / "counts.csv")
@@ -216,10 +231,12 @@ def _how(found):
     )
 
 
-def _layer_figures(source, folder, layer, found):
+def _layer_figures(source, folder, layer, found, column):
     if not found_files.copy(source, folder, f"unique_{layer}"):
         style.save_figure(
-            dissection_figures.unique_concepts({layer: found}), folder / f"unique_{layer}"
+            dissection_figures.unique_concepts({layer: found}),
+            folder / f"unique_{layer}",
+            column=column,
         )
     caption = (
         f"Unique concepts of {layer} by category and IoU threshold. Circle and gray band: label maps shuffled against the "
