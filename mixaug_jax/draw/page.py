@@ -298,7 +298,8 @@ def _drawing(path):
 def _pixels(path):
     content = path.read_bytes()
     with PIL.Image.open(path) as picture:
-        width = round(picture.width * 96 / style.DPI)
+        # By its own resolution, which pictures and drawings differ in.
+        width = round(picture.width * 96 / picture.info.get("dpi", (style.DPI,))[0])
         if len(content) <= _LARGEST_PNG:
             return "png", content, width
         # A page with many sheets of photographs as PNG would be too large to send to anybody.
