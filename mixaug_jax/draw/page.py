@@ -96,6 +96,12 @@ def code(text: str) -> Markup:
     return templates.piece("code", text)
 
 
+def copied(folder: pathlib.Path, name: str, text: str) -> Markup:
+    """Text with a button that copies it; it is written to `<folder>/<name>`, which the page holds, too."""
+    files.write_text(folder / name, text)
+    return templates.piece("copied", text, name, _embedded("text/plain", text.encode()))
+
+
 def folded(summary: str, *parts: str, long: bool = False) -> Markup:
     """Parts behind a line to click on; `long` ones are left out of print."""
     return templates.piece("folded", summary, _joined(parts), long)

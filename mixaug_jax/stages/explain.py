@@ -46,8 +46,8 @@ def run(
 
     Writes `attribution/` (`attribution/<step>/` for each step of which="all"): `<method>.npz`, for the controls too,
     scores.csv, and the figures `curves` and `overlays` as PNG, SVG and PDF. A method whose .npz is there with the same
-    settings, images and weights is not computed again. In a job of several processes the first one does it, on its own devices; the
-    others wait.
+    settings, images and weights is not computed again. In a job of several processes the first one does it, on its own
+    devices; the others wait.
 
     Args:
       config: from `get_config`; its settings are those of the run, but for `explain`.

@@ -89,10 +89,10 @@ def test_everything_is_inside_and_beside_it(run, built):
     links = {a["href"] for a in found.every("a")}
     # A page that is mailed alone holds its tables: no link leads to a file beside it.
     held = {a["download"]: a["href"] for a in found.every("a") if "download" in a}
-    assert held.keys() == {f"{name}.csv" for name in tables}
+    assert held.keys() == {f"{name}.csv" for name in tables} | {"references.bib"}
     for name, address in held.items():
         kind, content = address.split(";base64,")
-        assert kind == "data:text/csv"
+        assert kind == f"data:text/{'csv' if name.endswith('csv') else 'plain'}"
         assert base64.b64decode(content) == (folder / name).read_bytes()
     assert all(link.startswith(("#", "data:")) for link in links)
     targets = {attrs["id"] for _, attrs in found.elements if "id" in attrs}
@@ -113,7 +113,7 @@ def test_markup_is_for_everybody(built):
     saving = [b["data-save"] for b in found.every("button") if b.get("data-save")]
     assert len(found.every("button")) == len(columns) + len(copying) + len(saving)
     assert len(saving) == len(found.every("img"))
-    assert len(copying) == 2 * len(found.every("table"))
+    assert len(copying) == 2 * len(found.every("table")) + 1  # BibTeX
     assert len(found.every("figcaption")) == len(found.every("figure"))
     assert len({attrs["id"] for attrs in found.every("figure")}) == len(found.every("figure"))
 

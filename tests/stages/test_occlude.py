@@ -84,7 +84,9 @@ def test_the_same_again_computes_nothing_and_other_settings_do(workdir, swept, m
     assert swept == [10]
     assert "already there" in capsys.readouterr().out
     assert (workdir / "occlusion" / "rises.svg").exists()
-    monkeypatch.setattr(occlude, "save_figure", lambda *arguments, column: None)  # it takes its time
+    monkeypatch.setattr(
+        occlude, "save_figure", lambda *arguments, column: None
+    )  # it takes its time
     changes = (
         {"seed": 1},
         {"labels": ("true",)},

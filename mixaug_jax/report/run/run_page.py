@@ -13,7 +13,7 @@ from mixaug_jax.dissection import result
 from mixaug_jax.draw import dissection_figures, page, style, training_figures
 from mixaug_jax.draw.page import Interval, Table
 from mixaug_jax.explain import evaluation as explained
-from mixaug_jax.report import augmentations, provenance
+from mixaug_jax.report import augmentations, provenance, references
 from mixaug_jax.report.run import age, answers, found_files, run_occlusion
 from mixaug_jax.training import metric_log
 
@@ -63,6 +63,7 @@ def make(workdir: pathlib.Path, folder: pathlib.Path, column: Scalar | None = No
         _explanations(source, folder, scores, entries, age.notes(known, made, "explain")),
         run_occlusion.section(swept, folder, age.notes(known, made, "occlude")),
         *page.read_sections(workdir),
+        references.section(folder, [references.used_in(workdir, config.mix.name)]),
         provenance.section(folder, workdir, config, _asked(config, results, source, scores)),
     ]
     title = f"{_method(config)} on {config.data.name}, seed {config.seed}"

@@ -11,7 +11,7 @@ from mixaug_jax.core.types import Scalar
 from mixaug_jax.dissection import result as dissection
 from mixaug_jax.draw import page, style, training_figures
 from mixaug_jax.draw.page import Link, Table
-from mixaug_jax.report import augmentations, provenance
+from mixaug_jax.report import augmentations, provenance, references
 from mixaug_jax.report.run import age, found_files
 from mixaug_jax.report.study import study_explanations, study_numbers, study_occlusion
 from mixaug_jax.report.study import study_figures as drawn
@@ -52,6 +52,7 @@ def make(
         _training(study, folder, column),
         _runs(study, folder),
         _problems(study),
+        references.section(folder, _used(study, configs)),
         _made(study, configs, workdir, folder),
     ]
     name = f"{', '.join(study.augmentations)}: {_count(len(study.seeds), 'seed')}"
@@ -108,6 +109,14 @@ def _older(study) -> list[str]:
         }
         said += [f"{name}, seed {seed}: {text}" for text in age.warning(known, made)]
     return said
+
+
+def _used(study, configs):
+    """What each run used, of which the references are given."""
+    return [
+        references.used_in(pathlib.Path(where), configs[name].mix.name)
+        for (name, _), where in study.workdirs.items()
+    ]
 
 
 def _problems(study):
