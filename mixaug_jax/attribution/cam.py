@@ -217,7 +217,7 @@ def layercam(
     resize: str = "bilinear",
     output: str = "logit",
 ) -> Attribution:
-    """LayerCAM: activations times positive gradients, [h,w,1] (Jiang et al. 2021, IEEE Transactions on Image Processing 30).
+    """LayerCAM: activations times positive gradients, [h,w,1] (Jiang et al. 2021, doi 10.1109/TIP.2021.3089943).
 
     Meant for early layers, too.
 

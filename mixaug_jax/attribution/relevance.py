@@ -64,7 +64,7 @@ def lrp(
     beta: float = 1.0,
     bounds: Given = (),
 ) -> Attribution:
-    """Layer-wise relevance propagation of the logit, signed [h,w,C] (Bach et al. 2015, PLOS ONE 10(7) e0130140).
+    """Layer-wise relevance propagation of the logit, signed [h,w,C] (Bach et al. 2015, doi 10.1371/journal.pone.0130140).
 
     Batch norms are merged into the layers before them, which keeps relevance bounded (taken as layers of their own, as captum
     takes them and zennit without its canonizers, they blow it up). Activations pass relevance on, residual sums and average

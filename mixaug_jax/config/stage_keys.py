@@ -108,10 +108,16 @@ _OCCLUDE = {
     "replicates": Key(1000, "of the bootstrap over images, for intervals", Int(1, 10**6)),
     "batch": Key(50, "images in memory at once, over all devices", Int(1, 2**20)),
 }
+
+_REPORT = {
+    "column_width": Key(3.25, "of the paper, inches: figures as PDF take one column or two; 0: as drawn",
+                        Number(0, 40)),
+}
 # fmt: on
 
 KEYS: dict[str, Key] = {
     **section("dissect", _DISSECT, "dissect"),
     **section("explain", _EXPLAIN, "explain"),
     **section("occlude", _OCCLUDE, "occlude"),
+    **section("report", _REPORT, "report"),
 }

@@ -37,7 +37,7 @@ def dissect(
     resources: Resources = Resources(),  # noqa: B008 (it is frozen)
     devices: Devices = None,
 ) -> dict[str, Dissection]:
-    """Network Dissection (Bau et al., CVPR 2017) of layers of a network, by one forward pass.
+    """Network Dissection (Bau et al., arXiv 1704.05796) of layers of a network, by one forward pass.
 
     Runs on devices of this process; in a job of several processes, call it in one of them.
 

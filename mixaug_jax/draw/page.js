@@ -63,7 +63,7 @@ async function copy(text) {
   } catch {
     const box = document.createElement("textarea");
     box.value = text;
-    box.style.cssText = "position:fixed;top:0;opacity:0";
+    box.className = "unseen";
     document.body.append(box);
     box.select();
     const done = document.execCommand("copy");
@@ -72,17 +72,32 @@ async function copy(text) {
   }
 }
 
-async function copyTable(button) {
-  const table = button.closest("figure").querySelector("table");
-  const done = await copy(button.dataset.copy === "csv" ? asCsv(table) : asLatex(table));
-  const status = button.closest("figure").querySelector("[role=status]");
+const FORMATS = {
+  csv: (part) => asCsv(part.querySelector("table")),
+  latex: (part) => asLatex(part.querySelector("table")),
+  text: (part) => part.querySelector("pre").textContent,
+};
+
+async function copyPart(button) {
+  const part = button.closest("figure, .copied");
+  const done = await copy(FORMATS[button.dataset.copy](part));
+  const status = part.querySelector("[role=status]");
   status.textContent = done ? "copied" : "could not be copied";
   setTimeout(() => (status.textContent = ""), 2000);
 }
 
+// The picture that the page shows, as a file.
+function save(button) {
+  const link = document.createElement("a");
+  link.href = button.closest("figure").querySelector("img").src;
+  link.download = button.dataset.save;
+  link.click();
+}
+
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
-  if (button?.dataset.copy) copyTable(button);
+  if (button?.dataset.copy) copyPart(button);
+  else if (button?.dataset.save) save(button);
   else if (button?.parentElement.tagName === "TH") sortBy(button.parentElement);
 });
 

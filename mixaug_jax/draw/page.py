@@ -1,25 +1,27 @@
 """The pieces of a page: one HTML file that holds its figures, style and script, and needs no network.
 
-Functions return HTML text; whatever a user may have named (classes, folders, settings) is escaped.
+Functions return HTML made by the templates, which escape whatever a user may have named (classes, folders, settings).
 """
 
 import base64
 import dataclasses
-import html
+import hashlib
 import io
 import math
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import PIL.Image
+from markupsafe import Markup
 
 from mixaug_jax.core import files
-from mixaug_jax.draw import style
+from mixaug_jax.draw import style, templates
 
 MISSING = "\N{EN DASH}"
 _HERE = pathlib.Path(__file__).parent
+_STYLES, _SCRIPTS = ("page.css",), ("page.js",)  # of every page, in this order
 _LARGEST_PNG = 200_000  # bytes; a larger sheet is embedded as WebP, its PNG stays beside the page
 
 
@@ -59,58 +61,60 @@ class Table:
     rows: Sequence[Sequence[Cell]]
 
 
-def escape(value: Any) -> str:
-    """Text that is safe in an element and in an attribute."""
-    return html.escape(str(value), quote=True)
-
-
-def paragraph(text: str, *, kind: str = "") -> str:
+def paragraph(text: str, *, kind: str = "") -> Markup:
     """A paragraph; kind: "", "note" or "note missing" (something is not there)."""
-    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+    return templates.piece("paragraph", text, kind)
 
 
-def labeled(label: str, text: str) -> str:
+def labeled(label: str, text: str) -> Markup:
     """A paragraph that begins with what it is about."""
-    return f"<p><strong>{escape(label)}.</strong> {escape(text[:1].upper() + text[1:])}</p>"
+    return templates.piece("labeled", label, text[:1].upper() + text[1:])
 
 
-def missing(text: str) -> str:
+def missing(text: str) -> Markup:
     """Says what is not there and which command makes it."""
     return paragraph(text, kind="note missing")
 
 
-def missing_list(texts: Iterable[str]) -> str:
+def missing_list(texts: Iterable[str]) -> Markup:
     """The same for many things."""
-    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
-    return f'<ul class="note missing">{items}</ul>'
+    return templates.piece("missing_list", list(texts))
 
 
-def links(text: str, found: Iterable[Link]) -> str:
+def links(text: str, found: Iterable[Link]) -> Markup:
     """A sentence that ends in places to go to."""
-    listed = ", ".join(f'<a href="{escape(a)}">{escape(name)}</a>' for name, a in found)
-    return f'<p class="note">{escape(text)} {listed}.</p>'
+    return templates.piece("links", text, list(found))
 
 
-def heading(text: str) -> str:
+def heading(text: str) -> Markup:
     """A heading within a section."""
-    return f"<h3>{escape(text)}</h3>"
+    return templates.piece("heading", text)
 
 
-def code(text: str) -> str:
+def code(text: str) -> Markup:
     """A command or other text as it is typed."""
-    return f"<pre><code>{escape(text)}</code></pre>"
+    return templates.piece("code", text)
 
 
-def folded(summary: str, *parts: str, long: bool = False) -> str:
+def copied(folder: pathlib.Path, name: str, text: str) -> Markup:
+    """Text with a button that copies it; it is written to `<folder>/<name>`, which the page holds, too."""
+    files.write_text(folder / name, text)
+    return templates.piece("copied", text, name, _embedded("text/plain", text.encode()))
+
+
+def folded(summary: str, *parts: str, long: bool = False) -> Markup:
     """Parts behind a line to click on; `long` ones are left out of print."""
-    kind = ' class="long"' if long else ""
-    return f"<details{kind}><summary>{escape(summary)}</summary>{''.join(parts)}</details>"
+    return templates.piece("folded", summary, _joined(parts), long)
 
 
-def section(name: str, title: str, *parts: str) -> str:
+def section(name: str, title: str, *parts: str) -> Markup:
     """A part of the page that the list at the top leads to."""
-    inner = "".join(parts)
-    return f'<section id="{name}" data-title="{escape(title)}"><h2>{escape(title)}</h2>{inner}</section>'
+    return templates.render("section.html", name=name, title=title, inner=_joined(parts))
+
+
+def _joined(parts):
+    # Of what is no Markup, the join escapes the text: HTML comes from templates alone.
+    return Markup("").join(parts)
 
 
 def write_section(workdir: pathlib.Path | str, name: str, title: str, *parts: str) -> None:
@@ -126,30 +130,25 @@ def write_section(workdir: pathlib.Path | str, name: str, title: str, *parts: st
     files.write_text(path, section(name, title, *parts))
 
 
-def read_sections(workdir: pathlib.Path) -> list[str]:
+def read_sections(workdir: pathlib.Path) -> list[Markup]:
     """What `write_section` kept, in the order of the names."""
     return [
-        path.read_text(encoding="utf-8") for path in sorted((workdir / "sections").glob("*.html"))
+        Markup(path.read_text(encoding="utf-8"))
+        for path in sorted((workdir / "sections").glob("*.html"))
     ]
 
 
-def table(folder: pathlib.Path, content: Table, *, most: int = 0) -> str:
-    """A sortable table with buttons that copy it; all of it is written to `<folder>/<name>.csv`.
+def table(folder: pathlib.Path, content: Table, *, most: int = 0) -> Markup:
+    """A sortable table with buttons that copy it; all of it is written to `<folder>/<name>.csv`, which the page holds, too.
 
     most: rows on the page at most, the first ones; 0: all.
     """
-    files.write_csv(folder / f"{content.name}.csv", *_flat(content))
+    path = folder / f"{content.name}.csv"
+    files.write_csv(path, *_flat(content))
     # The file has every row and the numbers as they are; the page has the first, rounded alike by column.
     rows = content.rows[:most] if most else content.rows
     columns = [_column([row[k] for row in rows]) for k in range(len(content.header))]
     numeric = [_is_numeric(row[k] for row in rows) for k in range(len(content.header))]
-    head = "".join(map(_head, content.header, numeric))
-    body = "".join(
-        "<tr>"
-        + "".join(_cell(k, text, row[k], numeric[k]) for k, text in enumerate(texts))
-        + "</tr>"
-        for row, texts in zip(rows, zip(*columns, strict=True), strict=True)
-    )
     # What a reader of the page alone would not know.
     notes = []
     if len(rows) < len(content.rows):
@@ -158,38 +157,44 @@ def table(folder: pathlib.Path, content: Table, *, most: int = 0) -> str:
         )
     if any(_absent(cell) for row in rows for cell in row):
         notes.append(f"{MISSING} stands for what was not measured.")
-    caption = escape(content.caption) + "".join(f" {escape(note)}" for note in notes)
-    return (
-        f'<figure class="table" id="table-{content.name}"><figcaption>{caption}</figcaption>'
-        f'<div class="scroll" tabindex="0" role="region" aria-label="table {escape(content.name)}">'
-        f'<table aria-label="{escape(content.caption)}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-        '<div class="files"><button type="button" class="copy" data-copy="csv">copy as CSV</button>'
-        '<button type="button" class="copy" data-copy="latex">copy as LaTeX</button>'
-        f'<a href="{content.name}.csv">{content.name}.csv</a><span role="status"></span></div></figure>'
+    return templates.render(
+        "table.html",
+        name=content.name,
+        caption=content.caption,
+        notes=notes,
+        columns=[*map(_head, content.header, numeric)],
+        rows=[
+            [_cell(k, text, row[k], numeric[k]) for k, text in enumerate(texts)]
+            for row, texts in zip(rows, zip(*columns, strict=True), strict=True)
+        ],
+        csv=_embedded("text/csv", path.read_bytes()),
     )
 
 
+def _embedded(kind, content):
+    """An address that holds its content."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
 def _head(name, numeric):
-    kinds = ["number"] * numeric + ["wide"] * (len(name) > 24)
-    kind = f' class="{" ".join(kinds)}"' if kinds else ""
-    return f'<th scope="col"{kind}><button type="button">{escape(name)}</button></th>'
+    return {"name": name, "kinds": ["number"] * numeric + ["wide"] * (len(name) > 24)}
 
 
 def _cell(column, text, cell, numeric):
-    inner = escape(text)
+    lines = []
     if isinstance(cell, Interval):
-        value, _, rest = text.removesuffix(cell.note).partition(" ")
-        smaller = (f" <small>{escape(line)}</small>" for line in (rest.strip(), cell.note) if line)
-        inner = escape(value) + "".join(smaller)
-    if isinstance(cell, Link):
-        inner = f'<a href="{escape(cell.address)}">{inner}</a>'
-    # Sorted by the number itself, not by its text.
-    data = f' data-value="{escape(_sorted_by(cell))}"'
-    if column == 0 and not numeric:
-        long = ' class="long"' if len(text) > 24 else ""
-        return f'<th scope="row"{long}{data}>{inner}</th>'
-    long = ' class="long"' if len(text) > 40 else ""
-    return f"<td{_number(numeric) or long}{data}>{inner}</td>"
+        text, _, rest = text.removesuffix(cell.note).partition(" ")
+        lines = [line for line in (rest.strip(), cell.note) if line]
+    names_row = column == 0 and not numeric
+    long = not numeric and len(text) > (24 if names_row else 40)
+    return {
+        "tag": "th" if names_row else "td",
+        "kinds": ["number"] * numeric + ["long"] * long,
+        "value": _sorted_by(cell),  # sorted by the number itself, not by its text
+        "text": text,
+        "lines": lines,
+        "address": cell.address if isinstance(cell, Link) else "",
+    }
 
 
 def _sorted_by(cell):
@@ -198,10 +203,6 @@ def _sorted_by(cell):
     if isinstance(cell, Interval):
         return cell.value
     return cell.text if isinstance(cell, Link) else cell
-
-
-def _number(numeric):
-    return ' class="number"' if numeric else ""
 
 
 def _absent(cell) -> bool:
@@ -263,8 +264,10 @@ def _flat(content: Table) -> tuple[list[str], list[list]]:
     return header, rows
 
 
-def figure(folder: pathlib.Path, name: str, caption: str, *, alt: str, sheet: bool = False) -> str:
-    """An embedded figure that is in `folder` as `<name>.svg` and `<name>.png`.
+def figure(
+    folder: pathlib.Path, name: str, caption: str, *, alt: str, sheet: bool = False
+) -> Markup:
+    """An embedded figure that `style.save_figure` has written to `folder` as `name`.
 
     Args:
       folder: where the page is written.
@@ -276,15 +279,19 @@ def figure(folder: pathlib.Path, name: str, caption: str, *, alt: str, sheet: bo
     kind, content, width = (
         _pixels(folder / f"{name}.png") if sheet else _drawing(folder / f"{name}.svg")
     )
-    # Embedded, so that the page is one file; the files beside it are for papers.
-    source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
     first, stop, rest = caption.partition(". ")
-    return (
-        f'<figure id="figure-{escape(name)}">'
-        f'<div class="scroll{" sheet" * sheet}" tabindex="0" role="region" aria-label="figure {escape(name)}">'
-        f'<img src="{source}" alt="{escape(alt)}" style="--width: {width}px"></div>'
-        f"<figcaption><strong>{escape(first + stop.strip())}</strong> {escape(rest)}</figcaption>"
-        f'<div class="files"><a href="{escape(name)}.png">PNG</a><a href="{escape(name)}.svg">SVG</a></div></figure>'
+    return templates.render(
+        "figure.html",
+        name=name,
+        # Embedded, so that the page is one file; the files beside it are for papers.
+        source=_embedded(f"image/{kind}", content),
+        ending=kind.partition("+")[0],
+        width=width,
+        sheet=sheet,
+        alt=alt,
+        first=first + stop.strip(),
+        rest=rest,
+        beside=[f"{name}{ending}" for ending in style.ENDINGS],
     )
 
 
@@ -297,7 +304,8 @@ def _drawing(path):
 def _pixels(path):
     content = path.read_bytes()
     with PIL.Image.open(path) as picture:
-        width = round(picture.width * 96 / style.DPI)
+        # By its own resolution, which pictures and drawings differ in.
+        width = round(picture.width * 96 / picture.info.get("dpi", (style.DPI,))[0])
         if len(content) <= _LARGEST_PNG:
             return "png", content, width
         # A page with many sheets of photographs as PNG would be too large to send to anybody.
@@ -306,7 +314,7 @@ def _pixels(path):
     return "webp", smaller.getvalue(), width
 
 
-def document(title: str, answer: Sequence[str], sections: Sequence[str]) -> str:
+def document(title: str, answer: Sequence[str], sections: Sequence[str]) -> Markup:
     """The whole page.
 
     Args:
@@ -314,33 +322,39 @@ def document(title: str, answer: Sequence[str], sections: Sequence[str]) -> str:
       answer: the paragraphs at the top.
       sections: from `section`.
     """
+    inner = _joined(sections)
+    style = Markup(_read(_STYLES) + _widths(inner))
+    script = Markup(_read(_SCRIPTS))
     # Each section says its own title, so the list at the top cannot miss one.
     found = (re.match(r'<section id="([^"]*)" data-title="([^"]*)">', part) for part in sections)
-    links = "".join(f'<li><a href="#{part[1]}">{part[2]}</a></li>' for part in found)
-    # The policy forbids every request, so the page is the same with and without a network.
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; \
-style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
-<title>{escape(title)}</title>
-<link rel="icon" href="data:,">
-<style>
-{(_HERE / "page.css").read_text(encoding="utf-8")}</style>
-</head>
-<body>
-<main>
-<header>
-<h1>{escape(title)}</h1>
-<div class="answer">{"".join(answer)}</div>
-<nav aria-label="contents"><ul>{links}</ul></nav>
-</header>
-{"".join(sections)}
-</main>
-<script>
-{(_HERE / "page.js").read_text(encoding="utf-8")}</script>
-</body>
-</html>
-"""
+    return templates.render(
+        "document.html",
+        title=title,
+        policy=policy(style, script),
+        style=style,
+        script=script,
+        answer=_joined(answer),
+        contents=[(part[1], Markup(part[2])) for part in found],
+        sections=inner,
+    )
+
+
+def policy(style: str, script: str) -> str:
+    """The content security policy of a page with this style and script: nothing else runs, and nothing is requested."""
+    allowed = {"default": "'none'", "img": "data:", "style": _hash(style), "script": _hash(script)}
+    rules = [f"{what}-src {source}" for what, source in allowed.items()]
+    return "; ".join([*rules, "base-uri 'none'", "form-action 'none'"])
+
+
+def _hash(text):
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _read(names):
+    return "".join((_HERE / name).read_text(encoding="utf-8") for name in names)
+
+
+def _widths(inner):
+    """The natural widths of the figures as rules of the one style: the policy allows no styles of single elements."""
+    found = sorted({int(width) for width in re.findall(r'<img [^>]*\bwidth="(\d+)"', inner)})
+    return "".join(f'img[width="{width}"] {{ --width: {width}px; }}\n' for width in found)

@@ -14,10 +14,15 @@ _ENVIRONMENT = jinja2.Environment(
 )
 
 
-def render(name: str, **values: Any) -> markupsafe.Markup:
+def render(name: str, /, **values: Any) -> markupsafe.Markup:
     """The template `draw/templates/<name>` with `values` in it; text is escaped, Markup is HTML already.
 
     Raises:
       jinja2.UndefinedError: the template uses a value that is not given.
     """
     return markupsafe.Markup(_ENVIRONMENT.get_template(name).render(values))
+
+
+def piece(name: str, *values: Any) -> markupsafe.Markup:
+    """The macro `name` of `draw/templates/pieces.html`, called with `values`."""
+    return getattr(_ENVIRONMENT.get_template("pieces.html").module, name)(*values)

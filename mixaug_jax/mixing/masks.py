@@ -226,7 +226,7 @@ def smoothmix(
     """An image seen through a Gaussian spot in another; labels mixed by the mean of the spot.
 
     Lee et al., SmoothMix: a Simple Yet Effective Data Augmentation to Train Robust Classifiers,
-    CVPR Workshops 2020, section 3, circular mask: G * image + (1 - G) * partner, lambda the mean of
+    doi 10.1109/CVPRW50498.2020.00386, section 3, circular mask: G * image + (1 - G) * partner, lambda the mean of
     G. OpenMixup (arXiv 2209.04851) shows the partner in the spot but gives the spot's weight to the
     image's own label; here both belong to the image, as in the paper's equations.
 

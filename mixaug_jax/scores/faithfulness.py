@@ -229,7 +229,9 @@ def pixel_flipping(
     output: str = "prob",
     chunk: int = 16,
 ) -> Curve:
-    """The output as single pixels or channel elements are replaced, largest value first (Bach et al. 2015, PLoS ONE 10(7)).
+    """The output as single pixels or channel elements are replaced, largest value first.
+
+    Bach et al. 2015, doi 10.1371/journal.pone.0130140.
 
     Quantus's PixelFlipping counts channel elements: a map [h,w,C] gives that, a map [h,w] removes whole pixels. Its curve
     lacks the start, and its mean replacement is the mean of the image as perturbed so far, which drifts; its "black" and

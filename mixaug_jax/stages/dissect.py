@@ -88,7 +88,8 @@ def _dissect_step(config, net, dataset, folder, step, required):
     missing = [layer for layer, result in results.items() if result is None]
     if missing:
         results |= _compute(config, folder, net, dataset, missing, labels)
-    _write(results, dataset, net.preprocess, folder, again=bool(missing))
+    column = config.report.column_width
+    _write(results, dataset, net.preprocess, folder, column, again=bool(missing))
 
 
 def options_of(config: Config) -> Options:
@@ -139,7 +140,7 @@ def _compute(config, folder, net, dataset, layers, labels) -> dict[str, Dissecti
     return results
 
 
-def _write(results, dataset, preprocess, folder, again):
+def _write(results, dataset, preprocess, folder, column, again):
     """Tables, figures, and the summary on the console."""
     # One table of each kind for all layers.
     rows = {
@@ -154,20 +155,18 @@ def _write(results, dataset, preprocess, folder, again):
         )
     # Figures take longer than all else that is there already: only missing ones are drawn again.
     for layer, result in results.items():
-        drawn = [
-            folder / f"{kind}_{layer}{e}" for kind in ("unique", "units") for e in (".png", ".svg")
-        ]
-        if again or not all(map(files.is_intact, drawn)):
+        drawn = [folder / f"{kind}_{layer}" for kind in ("unique", "units")]
+        if again or not all(style.is_saved(path, column=column) for path in drawn):
             figure = dissection_figures.unique_concepts({layer: result})
-            style.save_figure(figure, folder / f"unique_{layer}")
+            style.save_figure(figure, drawn[0], column=column)
             figure = dissection_figures.unit_sheet(result, dataset, preprocess)
-            style.save_figure(figure, folder / f"units_{layer}")
+            style.save_figure(figure, drawn[1], column=column)
         say.line(dissection_tables.summary(result))
     files.seal(folder)
     done = "written to" if again else "already there:"
     say.line(
         f"{done} {folder}: {', '.join(f'{layer}.npz' for layer in results)}, units.csv, "
-        "concepts.csv, counts.csv, unique_* and units_* as PNG and SVG"
+        "concepts.csv, counts.csv, unique_* and units_* as PNG, SVG and PDF"
     )
 
 

@@ -15,10 +15,10 @@ from mixaug_jax.attribution import METHODS
 from mixaug_jax.attribution.target import map_layers
 from mixaug_jax.core import checks, entries, say
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core.files import is_intact, load_if, seal, write_csv, write_json
+from mixaug_jax.core.files import load_if, seal, write_csv, write_json
 from mixaug_jax.data.source import numbered_as
 from mixaug_jax.draw import explanation_figures
-from mixaug_jax.draw.style import save_figure
+from mixaug_jax.draw.style import is_saved, save_figure
 from mixaug_jax.explain import options as options_lib
 from mixaug_jax.explain import regions
 from mixaug_jax.explain import running as run_lib
@@ -32,6 +32,7 @@ from mixaug_jax.stages.base import Stage
 from mixaug_jax.stages.checkpoints import each_checkpoint
 from mixaug_jax.training import checkpoint
 
+_FIGURES = ("curves", "overlays")
 _MEMORY_ADVICE = "memory ran out; lower explain.memory_gb or explain.max_images"
 
 
@@ -45,9 +46,9 @@ def run(
     """Explains images by checkpoints of a run, scores the explanations, and writes tables and figures.
 
     Writes `attribution/` (`attribution/<step>/` for each step of which="all"): `<method>.npz`, for the controls too,
-    scores.csv, and the figures `curves` and `overlays` as PNG and SVG. A method whose .npz is there with the same settings,
-    images and weights is not computed again. In a job of several processes the first one does it, on its own devices; the
-    others wait.
+    scores.csv, and the figures `curves` and `overlays` as PNG, SVG and PDF. A method whose .npz is there with the same
+    settings, images and weights is not computed again. In a job of several processes the first one does it, on its own
+    devices; the others wait.
 
     Args:
       config: from `get_config`; its settings are those of the run, but for `explain`.
@@ -175,13 +176,15 @@ def _explain_step(config, net, dataset, folder, step, required):
             )
             save(results[name], path)
     _write(config, results, job, folder)
-    if again or not _drawn(folder):
+    if again or not all(
+        is_saved(folder / name, column=config.report.column_width) for name in _FIGURES
+    ):
         _draw(config, results, examples, dataset, net.preprocess, folder)
     seal(folder)
     done = "written to" if again else "already there:"
     say.line(
         f"{done} {folder}: {', '.join(f'{m}.npz' for m in results)}, scores.csv, curves and overlays as "
-        "PNG and SVG"
+        "PNG, SVG and PDF"
     )
 
 
@@ -269,18 +272,12 @@ def _write(config, results, job, folder):
     say.line(summary(results))
 
 
-def _drawn(folder):
-    return all(
-        is_intact(folder / f"{n}{e}") for n in ("curves", "overlays") for e in (".png", ".svg")
-    )
-
-
 def _draw(config, results, examples, dataset, preprocess, folder):
     a = config.explain
     figure = explanation_figures.faithfulness(results, replicates=a.replicates, seed=a.seed)
-    save_figure(figure, folder / "curves")
+    save_figure(figure, folder / "curves", column=config.report.column_width)
     figure = explanation_figures.overlays(results, examples, dataset, preprocess)
-    save_figure(figure, folder / "overlays")
+    save_figure(figure, folder / "overlays", column=config.report.column_width)
 
 
 STAGE = Stage(run, check, "explains images and scores the explanations", keys=("explain.",))

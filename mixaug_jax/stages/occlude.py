@@ -6,12 +6,12 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import say
-from mixaug_jax.core.files import is_intact, seal, write_csv
+from mixaug_jax.core.files import seal, write_csv
 from mixaug_jax.core.types import Config, Net, Path
 from mixaug_jax.core.walk import spread
 from mixaug_jax.data.source import numbered_as
 from mixaug_jax.draw import occlusion_figures, occlusion_tables
-from mixaug_jax.draw.style import save_figure
+from mixaug_jax.draw.style import is_saved, save_figure
 from mixaug_jax.explain.examples import num_classes
 from mixaug_jax.models import imagenet
 from mixaug_jax.occlusion.grid import from_config
@@ -28,7 +28,7 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
     """Removes parts of images, as a gradient of the loss ranks them, and writes what changes.
 
     Writes `occlusion/` (`occlusion/<step>/` for each step of which="all"): sweep.npz, sweep.csv, and the
-    figures `rises` and `curves_<ranking>` as PNG and SVG. A sweep that is there with the same settings,
+    figures `rises` and `curves_<ranking>` as PNG, SVG and PDF. A sweep that is there with the same settings,
     images and weights is not computed again. In a job of several processes the first one does it, on
     its own devices; the others wait.
 
@@ -172,12 +172,12 @@ def _write(config, swept, folder, again):
     for old in folder.glob("curves_*") if again else ():  # of other rankings
         old.unlink()
     for name, draw in drawn.items():
-        if again or not all(is_intact(folder / f"{name}{e}") for e in (".png", ".svg")):
-            save_figure(draw(), folder / name)
+        if again or not is_saved(folder / name, column=config.report.column_width):
+            save_figure(draw(), folder / name, column=config.report.column_width)
     seal(folder)
     say.line(occlusion_tables.summary(swept, found))
     done = "written to" if again else "already there:"
-    say.line(f"{done} {folder}: sweep.npz, sweep.csv, {', '.join(drawn)} as PNG and SVG")
+    say.line(f"{done} {folder}: sweep.npz, sweep.csv, {', '.join(drawn)} as PNG, SVG and PDF")
 
 
 STAGE = Stage(

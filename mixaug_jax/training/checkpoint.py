@@ -25,7 +25,7 @@ from mixaug_jax.core.files import DamagedError
 from mixaug_jax.core.types import Config, Path, Tree
 from mixaug_jax.models import build
 from mixaug_jax.models.net import count_classes, input_shape
-from mixaug_jax.training import damage, disk
+from mixaug_jax.training import damage, disk, weight_log
 
 METRIC = "validation_accuracy"  # what "best" means
 
@@ -102,6 +102,8 @@ def write_checkpoint(
         config=ocp.args.JsonSave(settings),
         checksums=ocp.args.JsonSave(damage.checksums(variables, train, settings, scores or {})),
     )
+    if processes.is_main():
+        weight_log.note(manager.directory.parent, step, variables)
     manager.save(step, args=args, metrics=scores)
 
 

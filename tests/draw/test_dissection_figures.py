@@ -112,18 +112,18 @@ def test_empty_results_are_drawn_and_tabled(empty, tmp_path):
     assert "no unit is above any of the IoU thresholds" in dissection_tables.summary(empty)
 
 
-def test_saved_as_png_and_svg_and_equal_each_time(found, tmp_path):
+def test_saved_as_png_svg_and_pdf_and_equal_each_time(found, tmp_path):
     for name in ("a", "b"):
         written = style.save_figure(
             dissection_figures.unique_concepts({"run": found}), tmp_path / name
         )
-        assert [path.name for path in written] == [f"{name}.png", f"{name}.svg"]
-    for ending in ("png", "svg"):
+        assert [path.name for path in written] == [f"{name}.png", f"{name}.svg", f"{name}.pdf"]
+    for ending in ("png", "svg", "pdf"):
         a, b = ((tmp_path / f"{name}.{ending}").read_bytes() for name in "ab")
         assert a == b
     with PIL.Image.open(tmp_path / "a.png") as picture:
         assert min(picture.size) > 300
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 6
 
 
 def test_tables(found):

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import os
+import pathlib
 import shutil
 
 import pytest
@@ -22,6 +24,7 @@ if not CHROMIUM:
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")  # root has no sandbox
 FLAGS += ("--disable-background-networking", "--disable-component-update", "--disable-sync")
 WIDTHS = (1280, 390)
+AXE = os.environ.get("MIXAUG_JAX_AXE", "")  # axe.min.js of the npm package axe-core
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +175,71 @@ def test_print_unfolds_what_is_folded(visit):
     assert folded.evaluate_all("all => all.every((d) => d.open)")
     tab.evaluate("dispatchEvent(new Event('afterprint'))")
     assert not tab.locator("details[open]").count()
+
+
+@pytest.mark.skipif(not AXE, reason="MIXAUG_JAX_AXE does not name a copy of axe.min.js")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", ["run", "study"])
+def test_nobody_is_shut_out(visit, name, width, scheme):
+    tab = visit(name, width, color_scheme=scheme)
+    for details in tab.locator("summary").all():
+        details.click()
+    tab.evaluate(pathlib.Path(AXE).read_text(encoding="utf-8"))
+    found = tab.evaluate("axe.run().then((result) => result.violations)")
+    grave = [v for v in found if v["impact"] in ("serious", "critical")]
+    assert not [(v["id"], v["nodes"][0]["html"][:200], len(v["nodes"])) for v in grave]
+
+
+@pytest.mark.parametrize("name", ["run", "study"])
+def test_dark_where_the_reader_wants_it(visit, name):
+    ground = "getComputedStyle(document.documentElement).backgroundColor"
+    tab = visit(name, color_scheme="dark")
+    assert tab.evaluate(ground) == "rgb(22, 24, 27)"
+    # Figures are drawn in black: they keep their white.
+    white = "[...document.images].map((i) => getComputedStyle(i).backgroundColor)"
+    assert set(tab.evaluate(white)) == {"rgb(255, 255, 255)"}
+    tab.emulate_media(media="print")
+    assert tab.evaluate(ground) == "rgb(255, 255, 255)"
+    assert visit(name, color_scheme="light").evaluate(ground) == "rgb(255, 255, 255)"
+
+
+def test_a_page_alone_gives_its_tables_and_figures(browser, pages, tmp_path):
+    alone = tmp_path / "mailed.html"
+    shutil.copy(pages["run"], alone)
+    beside = pages["run"].parent
+    tab = browser.new_page()
+    tab.goto(alone.as_uri())
+    with tab.expect_download() as download:
+        tab.locator("#table-scores .files a").click()
+    assert download.value.suggested_filename == "scores.csv"
+    content = pathlib.Path(download.value.path()).read_bytes()
+    assert content == (beside / "scores.csv").read_bytes()
+    with tab.expect_download() as download:
+        tab.locator("#figure-training").get_by_role("button", name="save as SVG").click()
+    assert download.value.suggested_filename == "training.svg"
+    content = pathlib.Path(download.value.path()).read_bytes()
+    assert content == (beside / "training.svg").read_bytes()
+    tab.close()
+
+
+def test_no_other_script_runs(browser, pages):
+    tab = browser.new_page()
+    said = []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.goto(pages["run"].as_uri())
+    tab.evaluate(
+        """() => {
+          document.body.insertAdjacentHTML("beforeend", "<img src='data:,' onerror='window.ran = 1'>");
+          const script = document.createElement("script");
+          script.textContent = "window.ran = 2";
+          document.body.append(script);
+        }"""
+    )
+    tab.wait_for_timeout(200)
+    assert tab.evaluate("window.ran") is None
+    assert any("Content Security Policy" in text for text in said)
+    tab.close()
 
 
 def test_readable_without_scripts(visit):

@@ -1,5 +1,6 @@
 """The report of a run: what it says, what it leaves out, and that files alone make it."""
 
+import base64
 import csv
 import dataclasses
 import pathlib
@@ -22,7 +23,7 @@ import mixaug_jax
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.core import stats
-from mixaug_jax.draw import training_figures
+from mixaug_jax.draw import style, training_figures
 from mixaug_jax.explain import evaluation
 from mixaug_jax.report import augmentations, provenance, writing
 from mixaug_jax.training import checkpoint
@@ -83,12 +84,18 @@ def test_everything_is_inside_and_beside_it(run, built):
     assert len(images) == len(names)
     assert all(image["src"].startswith("data:image/") and image["alt"] for image in images)
     for name in names:
-        assert all((folder / f"{name}.{ending}").stat().st_size for ending in ("png", "svg"))
+        assert all((folder / f"{name}{ending}").stat().st_size for ending in style.ENDINGS)
     tables = {"training", "unique", "concepts", "units", "scores", "settings", "settings_changed"}
     assert {file.stem for file in folder.glob("*.csv")} == tables
     links = {a["href"] for a in found.every("a")}
-    assert {f"{name}.csv" for name in tables} <= links
-    assert all(link.startswith("#") or (folder / link).is_file() for link in links)
+    # A page that is mailed alone holds its tables: no link leads to a file beside it.
+    held = {a["download"]: a["href"] for a in found.every("a") if "download" in a}
+    assert held.keys() == {f"{name}.csv" for name in tables} | {"references.bib"}
+    for name, address in held.items():
+        kind, content = address.split(";base64,")
+        assert kind == f"data:text/{'csv' if name.endswith('csv') else 'plain'}"
+        assert base64.b64decode(content) == (folder / name).read_bytes()
+    assert all(link.startswith(("#", "data:")) for link in links)
     targets = {attrs["id"] for _, attrs in found.elements if "id" in attrs}
     assert {link[1:] for link in links if link.startswith("#")} <= targets
     assert not re.search(r"""(src|href|action)=["']?(https?:)?//""", found.raw)
@@ -104,8 +111,10 @@ def test_markup_is_for_everybody(built):
     assert {th["scope"] for th in found.every("th")} == {"col", "row"}
     columns = [th for th in found.every("th") if th["scope"] == "col"]
     copying = [b for b in found.every("button") if b.get("data-copy")]
-    assert len(found.every("button")) == len(columns) + len(copying)
-    assert len(copying) == 2 * len(found.every("table"))
+    saving = [b["data-save"] for b in found.every("button") if b.get("data-save")]
+    assert len(found.every("button")) == len(columns) + len(copying) + len(saving)
+    assert len(saving) == len(found.every("img"))
+    assert len(copying) == 2 * len(found.every("table")) + 1  # BibTeX
     assert len(found.every("figcaption")) == len(found.every("figure"))
     assert len({attrs["id"] for attrs in found.every("figure")}) == len(found.every("figure"))
 

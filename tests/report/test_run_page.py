@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from mixaug_jax import data
 from mixaug_jax.draw import style
 from mixaug_jax.report import writing
-from mixaug_jax.report.run import answers, run_page
+from mixaug_jax.report.run import answers, run_occlusion
 from mixaug_jax.scores import Score
 
 
@@ -92,12 +92,12 @@ def test_rises_by_chance_stand_beside_those_that_were_found():
 
 
 def test_by_chance_is_that_of_the_sweep(tmp_path, monkeypatch):
-    assert run_page._by_chance(tmp_path) == {}
+    assert run_occlusion._by_chance(tmp_path) == {}
     swept = types.SimpleNamespace(labels=("true", "predicted"))
     found = types.SimpleNamespace(by_chance=np.array([[1, 2], [0, 1]]))
-    monkeypatch.setattr(run_page.outcomes, "load", lambda path: swept)
-    monkeypatch.setattr(run_page.outcomes, "outcome", lambda given: found)
-    assert run_page._by_chance(tmp_path) == {"true": 1.5, "predicted": 0.5}
+    monkeypatch.setattr(run_occlusion.outcomes, "load", lambda path: swept)
+    monkeypatch.setattr(run_occlusion.outcomes, "outcome", lambda given: found)
+    assert run_occlusion._by_chance(tmp_path) == {"true": 1.5, "predicted": 0.5}
 
 
 def test_scores_that_say_the_same_are_folded(tmp_path):

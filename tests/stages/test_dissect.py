@@ -25,7 +25,8 @@ TABLES = {"units.csv", "concepts.csv", "counts.csv"}
 
 
 def files_of(*layers):
-    pictures = {f"{k}_{s}.{e}" for k in ("unique", "units") for s in layers for e in ("png", "svg")}
+    kinds, endings = ("unique", "units"), ("png", "svg", "pdf")
+    pictures = {f"{k}_{s}.{e}" for k in kinds for s in layers for e in endings}
     return TABLES | pictures | {f"{s}.npz" for s in layers}
 
 

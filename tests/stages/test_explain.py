@@ -25,7 +25,7 @@ from mixaug_jax.scores import SCORES
 from mixaug_jax.stages import explain
 
 ROOT = pathlib.Path(__file__).parents[2]
-FIGURES = {f"{name}.{e}" for name in ("curves", "overlays") for e in ("png", "svg")}
+FIGURES = {f"{name}.{e}" for name in ("curves", "overlays") for e in ("png", "svg", "pdf")}
 CONTROLS = ("random", "center", "sobel")
 
 

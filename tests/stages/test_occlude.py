@@ -12,7 +12,7 @@ from mixaug_jax.draw import occlusion_figures, occlusion_tables
 from mixaug_jax.occlusion import grid, sweeping
 from mixaug_jax.stages import occlude
 
-TABLES = {"sweep.npz", "sweep.csv", "rises.png", "rises.svg"}
+TABLES = {"sweep.npz", "sweep.csv", "rises.png", "rises.svg", "rises.pdf"}
 
 
 def settings(**options):
@@ -46,7 +46,7 @@ def test_what_it_writes(workdir, capsys):
     config = settings(labels=("true", "predicted", 3))
     occlude.run(config, workdir)
     folder = workdir / "occlusion"
-    curves = {f"curves_gradient_x_input.{e}" for e in ("png", "svg")}
+    curves = {f"curves_gradient_x_input.{e}" for e in ("png", "svg", "pdf")}
     assert {path.name for path in folder.iterdir()} == TABLES | curves
     result = sweeping.load(folder / "sweep.npz")
     assert result.labels == ("true", "predicted", "3")
@@ -84,7 +84,9 @@ def test_the_same_again_computes_nothing_and_other_settings_do(workdir, swept, m
     assert swept == [10]
     assert "already there" in capsys.readouterr().out
     assert (workdir / "occlusion" / "rises.svg").exists()
-    monkeypatch.setattr(occlude, "save_figure", lambda *arguments: None)  # it takes its time
+    monkeypatch.setattr(
+        occlude, "save_figure", lambda *arguments, column: None
+    )  # it takes its time
     changes = (
         {"seed": 1},
         {"labels": ("true",)},
@@ -99,7 +101,7 @@ def test_the_same_again_computes_nothing_and_other_settings_do(workdir, swept, m
 
 def test_the_light_form(workdir, swept, monkeypatch, capsys):
     """A part of the images, unless more are swept already; classes that do not fit are said."""
-    monkeypatch.setattr(occlude, "save_figure", lambda *arguments: None)
+    monkeypatch.setattr(occlude, "save_figure", lambda *arguments, column: None)
     occlude.run(settings(light=0), workdir, required=False)
     assert not (workdir / "occlusion").exists()
     occlude.run(settings(), workdir, required=False)
@@ -120,7 +122,7 @@ def test_the_light_form(workdir, swept, monkeypatch, capsys):
 
 def test_the_light_form_of_another_split_or_data_set(workdir, swept, monkeypatch):
     """A sweep of more images takes the place of fewer of the same split only."""
-    monkeypatch.setattr(occlude, "save_figure", lambda *arguments: None)
+    monkeypatch.setattr(occlude, "save_figure", lambda *arguments, column: None)
     monkeypatch.setattr(occlude.checkpoint, "check_settings", lambda *arguments: None)
     occlude.run(settings(), workdir)
     made = sweeping.load(workdir / "occlusion" / "sweep.npz").settings
@@ -137,7 +139,7 @@ def test_the_light_form_of_another_split_or_data_set(workdir, swept, monkeypatch
 
 
 def test_every_checkpoint(workdir, monkeypatch):
-    monkeypatch.setattr(occlude, "save_figure", lambda *arguments: None)
+    monkeypatch.setattr(occlude, "save_figure", lambda *arguments, column: None)
     occlude.run(settings(), workdir, which="all")
     found = [sweeping.load(workdir / "occlusion" / step / "sweep.npz") for step in ("2", "4")]
     assert found[0].settings["weights"] != found[1].settings["weights"]

@@ -100,7 +100,7 @@ def run(
     which: str = "latest",
     required: bool = False,
 ) -> None:
-    """Imports and dissects each network in a folder of its own, then writes released.csv, released.png and released.svg.
+    """Imports and dissects each network in a folder of its own, then writes released.csv, and released as PNG, SVG and PDF.
 
     A run that was stopped goes on where it was: what is imported, segmented or dissected stays so.
 
@@ -130,7 +130,7 @@ def run(
     files.write_csv(workdir / "released.csv", Cell._fields, cells)
     style.save_figure(figure(results, cells), workdir / "released")
     say.line(text(cells))
-    say.line(f"written to {workdir}: released.csv, released.png, released.svg")
+    say.line(f"written to {workdir}: released.csv, and released as PNG, SVG and PDF")
 
 
 def check(config: ml_collections.ConfigDict) -> None:

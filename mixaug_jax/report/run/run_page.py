@@ -7,32 +7,49 @@ import pathlib
 from mixaug_jax import config as config_lib
 from mixaug_jax.core import files
 from mixaug_jax.core.stats import LEVEL, PERCENTILES
+from mixaug_jax.core.types import Scalar
 from mixaug_jax.dissection import result
 from mixaug_jax.draw import dissection_figures, page, style, training_figures
 from mixaug_jax.draw.page import Interval, Table
 from mixaug_jax.explain import evaluation as explained
-from mixaug_jax.occlusion import outcomes
-from mixaug_jax.report import augmentations, provenance
-from mixaug_jax.report.run import answers, found_files
+from mixaug_jax.report import augmentations, provenance, references
+from mixaug_jax.report.run import age, answers, found_files, run_occlusion
 from mixaug_jax.training import metric_log
 
+# The folders of results, and the table that says that a stage has ended there.
+_TABLES = {"dissection": "counts.csv", "attribution": "scores.csv", "occlusion": "sweep.csv"}
 _MOST = 100  # rows of a long table on the page; all are in its CSV file
 
 
-def make(workdir: pathlib.Path, folder: pathlib.Path) -> str:
+def make(workdir: pathlib.Path, folder: pathlib.Path, column: Scalar | None = None) -> str:
     """The page's HTML; figures and tables are written to `folder`.
+
+    column: width of a paper's column for the figures as PDF, inches; None: as in the run's settings.
 
     Raises:
       ValueError: `workdir` is no run's working directory.
     """
     config, lines = config_lib.read(workdir), metric_log.read(workdir)
+    if column is not None:
+        config.report.column_width = float(column)
+    column = config.report.column_width
     shown, problem = _pictures(workdir, config, folder)
-    results, unread = _dissections(workdir)
-    source = found_files.latest(workdir / "attribution", "scores.csv")
+    known = found_files.steps_of_run(workdir)
+    dissected, source, swept = (
+        found_files.latest(workdir / name, table, known) for name, table in _TABLES.items()
+    )
+    results, unread = _dissections(dissected)
     scores = files.read_csv(source / "scores.csv")
+    methods = dict.fromkeys(row["method"] for row in scores)
+    made = {
+        "dissect": found_files.results_of(dissected, known, results),
+        "explain": found_files.results_of(source, known, methods),
+        "occlude": found_files.results_of(swept, known),
+    }
     said = [
         answers.accuracy(config, lines, shown.held_out if shown else 0),
         *filter(None, [problem]),
+        *age.warning(known, made),
     ]
     # The deepest layer speaks for the run; the others have their place in the section.
     said += [answers.concepts(found) for found in list(results.values())[-1:]]
@@ -41,10 +58,11 @@ def make(workdir: pathlib.Path, folder: pathlib.Path) -> str:
     parts = [
         _augmentation(config, shown, problem, folder),
         _training(config, lines, folder),
-        _concepts(workdir, folder, results, unread),
-        _explanations(source, folder, scores, entries),
-        _occlusion(workdir, folder),
+        _concepts(dissected, folder, results, unread, age.notes(known, made, "dissect"), column),
+        _explanations(source, folder, scores, entries, age.notes(known, made, "explain")),
+        run_occlusion.section(swept, folder, age.notes(known, made, "occlude")),
         *page.read_sections(workdir),
+        references.section(folder, [references.used_in(workdir, config.mix.name)]),
         provenance.section(folder, workdir, config, _asked(config, results, source, scores)),
     ]
     title = f"{_method(config)} on {config.data.name}, seed {config.seed}"
@@ -77,7 +95,9 @@ def _augmentation(config, shown, problem, folder):
     title = "The augmentation"
     if shown is None:
         return page.section("augmentation", title, page.missing(problem))
-    style.save_figure(augmentations.figure(shown), folder / "augmentation")
+    style.save_figure(
+        augmentations.figure(shown), folder / "augmentation", column=config.report.column_width
+    )
     method = config.mix.name
     caption = "Training images as they are. Nothing is mixed in this run."
     alt = f"a row of training images with their labels: {_flat(shown.labels[0])}"
@@ -110,7 +130,11 @@ def _training(config, lines, folder):
         return page.section(
             "training", title, page.missing("train: not run (there is no metrics.jsonl).")
         )
-    style.save_figure(training_figures.training_curves(lines), folder / "training")
+    style.save_figure(
+        training_figures.training_curves(lines),
+        folder / "training",
+        column=config.report.column_width,
+    )
     caption = "Loss and accuracy during training. "
     if config.mix.name != "none":
         caption += (
@@ -142,9 +166,8 @@ def _curves_alt(lines):
     return f"two line charts over steps; {'; '.join(ends)}"
 
 
-def _dissections(workdir):
+def _dissections(folder):
     """The latest dissection by layer, in the network's order; and sentences about files that cannot be read."""
-    folder = found_files.latest(workdir / "dissection", "counts.csv")
     # counts.csv has the network's order; file names would put layer10 before layer2.
     layers = dict.fromkeys(str(row["layer"]) for row in files.read_csv(folder / "counts.csv"))
     found, unread = {}, []
@@ -156,18 +179,21 @@ def _dissections(workdir):
     return found, unread
 
 
-def _concepts(workdir, folder, results, unread):
+def _concepts(source, folder, results, unread, notes, column):
     title = "Concepts"
     if not results:
         said = unread or ["dissect: not run (--stage=dissect)."]
         return page.section("concepts", title, *map(page.missing, said))
-    source = found_files.latest(workdir / "dissection", "counts.csv")
     # Of --checkpoint=all, the last step is shown in full and the others as a table.
-    steps = found_files.steps_of(workdir / "dissection", "counts.csv")
-    parts = [page.paragraph(_how(next(iter(results.values()))), kind="note")]
+    every = source.parent if source.name.isdigit() else source
+    steps = found_files.steps_of(every, "counts.csv")
+    parts = [*notes, page.paragraph(_how(next(iter(results.values()))), kind="note")]
     parts += map(page.missing, unread)
     for layer in results:
-        parts += [page.heading(layer), *_layer_figures(source, folder, layer, results[layer])]
+        parts += [
+            page.heading(layer),
+            *_layer_figures(source, folder, layer, results[layer], column),
+        ]
     if len(steps) > 1:
         parts.append(page.table(folder, _by_step(steps)))
     counts = files.read_csv(source / "counts.csv")
@@ -205,10 +231,12 @@ def _how(found):
     )
 
 
-def _layer_figures(source, folder, layer, found):
+def _layer_figures(source, folder, layer, found, column):
     if not found_files.copy(source, folder, f"unique_{layer}"):
         style.save_figure(
-            dissection_figures.unique_concepts({layer: found}), folder / f"unique_{layer}"
+            dissection_figures.unique_concepts({layer: found}),
+            folder / f"unique_{layer}",
+            column=column,
         )
     caption = (
         f"Unique concepts of {layer} by category and IoU threshold. Circle and gray band: label maps shuffled against the "
@@ -277,13 +305,13 @@ def _asked(config, results, source, scores):
     return {key: value for key, value in given.items() if key in had and had[key] != value}
 
 
-def _explanations(source, folder, scores, entries):
+def _explanations(source, folder, scores, entries, notes):
     title = "Explanations"
     if not scores:
         return page.section(
             "explanations", title, page.missing("explain: not run (--stage=explain).")
         )
-    parts = []
+    parts = [*notes]
     if found_files.copy(source, folder, "overlays"):
         caption = (
             "Explanations on images. The brighter, the larger the positive attribution. White: the outline of the "
@@ -323,62 +351,13 @@ def score_table(scores: list[dict], facts: dict[str, dict]) -> Table:
     cells = {(r["method"], r["score"]): Interval(r["mean"], r["low"], r["high"]) for r in scores}
     methods = {row["method"]: row["kind"] for row in scores}
     rows = [(m, kind, *(cells.get((m, name)) for name in names)) for m, kind in methods.items()]
-    smaller = [_plain(name) for name in names if facts.get(name, {}).get("better", 0) < 0]
+    smaller = [
+        run_occlusion.plain(name) for name in names if facts.get(name, {}).get("better", 0) < 0
+    ]
     # At most: scores of alignment leave out images without a region.
     caption = (
         f"Scores of every explanation, means over at most {max(row['images'] for row in scores)} images, with "
         f"{100 * LEVEL:g} % intervals by bootstrap over images. Controls know nothing of the network."
     )
     caption += f" Smaller is better for {', '.join(smaller)}." if smaller else ""
-    return Table("scores", caption, ("method", "kind", *map(_plain, names)), rows)
-
-
-def _plain(name):
-    return name.replace("_", " ")
-
-
-def _by_chance(source):
-    """How many removals raise the accuracy if none has an effect, by label; {} where the sweep cannot be read."""
-    try:
-        swept = outcomes.load(source / "sweep.npz")
-    except ValueError:
-        return {}
-    means = outcomes.outcome(swept).by_chance.mean(1)
-    return dict(zip(swept.labels, map(float, means), strict=True))
-
-
-def _occlusion(workdir, folder):
-    title, source = answers.OCCLUSION, found_files.latest(workdir / "occlusion", "sweep.csv")
-    rows = files.read_csv(source / "sweep.csv")
-    if not rows:
-        return page.section("occlusion", title, page.missing("occlude: not run (--stage=occlude)."))
-    said = (answers.rises(rows, _by_chance(source)), answers.words(rows))
-    parts = [page.paragraph(text, kind="note") for text in said]
-    if found_files.copy(source, folder, "rises"):
-        caption = (
-            "Where accuracy rises when parts of the images are removed. Dots: the interval lies above 0; rings: the loss falls "
-            "for sure."
-        )
-        parts.append(
-            page.figure(folder, "rises", caption, alt="maps; the numbers are in the table")
-        )
-    # One ranking is enough to see the kind of curve; the others wait behind a line.
-    drawn = []
-    for ranking in dict.fromkeys(row["ranking"] for row in rows):
-        if found_files.copy(source, folder, f"curves_{ranking}"):
-            caption = (
-                f"Units removed in the order of {_plain(ranking)}. Change of accuracy and loss; dotted, the loss as the "
-                "gradient predicts it."
-            )
-            alt = "line charts; the numbers are in the table"
-            drawn.append(page.figure(folder, f"curves_{ranking}", caption, alt=alt))
-    parts += drawn[:1]
-    if drawn[1:]:
-        parts.append(page.folded("The same for other rankings", *drawn[1:]))
-    rows = sorted(rows, key=lambda row: -row["accuracy_change"])
-    columns = [column for column in rows[0] if column != "removal"]
-    cells = [[row[column] for column in columns] for row in rows]
-    caption = "All removals, the largest rise first."
-    whole = page.table(folder, Table("sweep", caption, [*map(_plain, columns)], cells), most=_MOST)
-    parts.append(page.folded("Table of removals", whole, long=True))
-    return page.section("occlusion", title, *parts)
+    return Table("scores", caption, ("method", "kind", *map(run_occlusion.plain, names)), rows)

@@ -16,6 +16,7 @@ from mixaug_jax import data, models
 from mixaug_jax.attribution.controls import random as random_map
 from mixaug_jax.core import walk
 from mixaug_jax.core.files import load_if, load_npz, save_npz
+from mixaug_jax.core.types import Scalar
 from mixaug_jax.data import transforms
 from mixaug_jax.data.source import numbered_as
 from mixaug_jax.draw import explanation_figures, page, style
@@ -79,17 +80,20 @@ def _same(one, other):
     )
 
 
-def section(study: Study, folder: pathlib.Path) -> str:
+def section(study: Study, folder: pathlib.Path, column: Scalar = 0.0) -> str:
     """Overlays and curves; what is not there is said."""
     seed, found = results(study)
     if not found:
         text = "explain: no run has explanations of a method that is judged."
         return page.section("explanations", _TITLE, page.missing(text))
-    parts = [_overlays(study, seed, found, folder), _curves(study, seed, found, folder)]
+    parts = [
+        _overlays(study, seed, found, folder, column),
+        _curves(study, seed, found, folder, column),
+    ]
     return page.section("explanations", _TITLE, *parts)
 
 
-def _overlays(study, seed, found, folder):
+def _overlays(study, seed, found, folder, column):
     first = next(iter(found.values()))
     rows = _shown(first)
     where = study.workdirs[next(iter(found)), seed]
@@ -101,7 +105,9 @@ def _overlays(study, seed, found, folder):
     heats = {name: one.heat[rows] for name, one in found.items()}
     hits = {name: one.hits[rows] for name, one in found.items()}
     style.save_figure(
-        explanation_figures.sheet(shown.images, shown.masks, heats, hits), folder / "overlays"
+        explanation_figures.sheet(shown.images, shown.masks, heats, hits),
+        folder / "overlays",
+        column=column,
     )
     caption = (
         f"What {first.method} says under each augmentation. Networks of seed {seed}, the same images. The brighter, the larger "
@@ -168,13 +174,15 @@ def _read(config, result, rows):
     return np.stack(images), np.stack(masks)
 
 
-def _curves(study, seed, found, folder):
+def _curves(study, seed, found, folder, column):
     first = next(iter(found.values()))
     if not first.curves:
         return page.missing("There are no curves: no score that removes pixels was asked for.")
     random = {n: r for n, r in _load(study, seed, random_map.__name__).items() if _same(r, first)}
     colors = {name: study_figures.color(study, name) for name in found}
-    style.save_figure(explanation_figures.compared_curves(found, random, colors), folder / "curves")
+    style.save_figure(
+        explanation_figures.compared_curves(found, random, colors), folder / "curves", column=column
+    )
     caption = (
         f"Faithfulness of {first.method} under each augmentation. Mean curves of {len(first.indices)} images, networks of seed "
         f"{seed}, while pixels are removed, or added, in the order of each network's own explanations."

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mixaug_jax.core.types import Scalar
 from mixaug_jax.draw import page, style
 from mixaug_jax.draw.page import Interval, Table
 from mixaug_jax.report.study import study_figures as drawn
@@ -105,12 +106,12 @@ def _by_measure(study, table, caption, measures) -> Table:
     return Table(table, caption, ("measure", *study.augmentations), rows)
 
 
-def differences(study: Study, folder: pathlib.Path) -> str:
+def differences(study: Study, folder: pathlib.Path, column: Scalar = 0.0) -> str:
     """The comparisons of the headline measures, drawn and as a table."""
     chosen = study.headlines
     if not (chosen and study.comparisons):
         return ""
-    style.save_figure(drawn.differences(study, chosen), folder / "differences")
+    style.save_figure(drawn.differences(study, chosen), folder / "differences", column=column)
     kinds = study.difference_of[:, list(chosen)]
     caption = (
         "Differences, paired by seed. Line: the interval; small points: single seeds; filled: below 0.05 after Holm's "

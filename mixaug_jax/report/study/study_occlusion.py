@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 
 from mixaug_jax.core import files
+from mixaug_jax.core.types import Scalar
 from mixaug_jax.draw import page, style
 from mixaug_jax.draw.page import Table
 from mixaug_jax.report.run import answers
@@ -22,14 +23,14 @@ _GRID = (
 )  # what makes sweeps comparable
 
 
-def section(study: Study, folder: pathlib.Path) -> str:
+def section(study: Study, folder: pathlib.Path, column: Scalar = 0.0) -> str:
     """Changes of accuracy by augmentation, from each run's `occlusion/sweep.csv`."""
     title = answers.OCCLUSION
     sweeps, left = _sweeps(study)
     if not sweeps:
         return page.section("occlusion", title, page.missing("occlude: no run has a sweep."))
     by_name = {name: [*seeds.values()] for name, seeds in sweeps.items()}
-    style.save_figure(study_figures.occlusion(study, by_name), folder / "occlusion")
+    style.save_figure(study_figures.occlusion(study, by_name), folder / "occlusion", column=column)
     rows = next(iter(by_name.values()))[0]
     first = rows[0]
     caption = (

@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 from mixaug_jax import config as config_lib
 from mixaug_jax.core import files
+from mixaug_jax.core.types import Scalar
 from mixaug_jax.dissection import result as dissection
 from mixaug_jax.draw import page, style, training_figures
 from mixaug_jax.draw.page import Link, Table
-from mixaug_jax.report import augmentations, provenance
+from mixaug_jax.report import augmentations, provenance, references
+from mixaug_jax.report.run import age, found_files
 from mixaug_jax.report.study import study_explanations, study_numbers, study_occlusion, study_sweeps
 from mixaug_jax.report.study import study_figures as drawn
 from mixaug_jax.study import plan
@@ -21,27 +23,38 @@ from mixaug_jax.study.results import Study
 from mixaug_jax.training import metric_log
 
 
-def make(study: Study, workdir: pathlib.Path, folder: pathlib.Path) -> str:
-    """The page's HTML; figures and tables are written to `folder`."""
+def make(
+    study: Study, workdir: pathlib.Path, folder: pathlib.Path, column: Scalar | None = None
+) -> str:
+    """The page's HTML; figures and tables are written to `folder`.
+
+    column: width of a paper's column for the figures as PDF, inches; None: as in the settings of the first run.
+    """
     configs = _configs(study)
+    if column is None:
+        column = next((config.report.column_width for config in configs.values()), 0.0)
     shown, problem = _pictures(configs, folder)
     said = [page.paragraph(_what(study, configs, shown), kind="note")]
     said += [page.labeled(*text.partition(": ")[::2]) for text in study.sentences.values()]
     if study.problems:
         text = f"{_count(len(study.problems), 'result')}, listed under {_MISSING}."
         said.append(page.labeled("Missing or left out", text))
+    older = _older(study)
+    if older:
+        said.append(page.labeled("Older checkpoints", " ".join(older)))
     parts = [
         study_numbers.comparison(study, folder),
-        study_numbers.differences(study, folder),
-        study_sweeps.section(study, folder),
-        _concepts(study, folder),
-        study_explanations.section(study, folder),
-        _cross_deletion(study, folder),
-        study_occlusion.section(study, folder),
-        _augmentations(shown, problem, folder),
-        _training(study, folder),
+        study_numbers.differences(study, folder, column),
+        study_sweeps.section(study, folder, column),
+        _concepts(study, folder, column),
+        study_explanations.section(study, folder, column),
+        _cross_deletion(study, folder, column),
+        study_occlusion.section(study, folder, column),
+        _augmentations(shown, problem, folder, column),
+        _training(study, folder, column),
         _runs(study, folder),
         _problems(study),
+        references.section(folder, _used(study, configs)),
         _made(study, configs, workdir, folder),
     ]
     name = f"{', '.join(study.augmentations)}: {_count(len(study.seeds), 'seed')}"
@@ -86,6 +99,28 @@ def _count(number, what):
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
+def _older(study) -> list[str]:
+    """What is not of a run's latest checkpoint, although it is beside what is."""
+    stages = {"dissect": "dissection", "explain": "attribution", "occlude": "occlusion"}
+    said = []
+    for (name, seed), where in study.workdirs.items():
+        known = found_files.steps_of_run(pathlib.Path(where))
+        made = {
+            stage: found_files.results_of(pathlib.Path(where, folder), known)
+            for stage, folder in stages.items()
+        }
+        said += [f"{name}, seed {seed}: {text}" for text in age.warning(known, made)]
+    return said
+
+
+def _used(study, configs):
+    """What each run used, of which the references are given."""
+    return [
+        references.used_in(pathlib.Path(where), configs[name].mix.name)
+        for (name, _), where in study.workdirs.items()
+    ]
+
+
 def _problems(study):
     if not study.problems:
         return ""
@@ -95,7 +130,7 @@ def _problems(study):
 _MISSING = "What is missing"
 
 
-def _concepts(study, folder):
+def _concepts(study, folder, column):
     layers = dict.fromkeys(study.measures[m].subject for m in study.find("concepts", "unique"))
     if not layers:
         return page.section(
@@ -103,7 +138,7 @@ def _concepts(study, folder):
         )
     parts = []
     for layer in layers:
-        style.save_figure(drawn.concepts(study, layer), folder / f"concepts_{layer}")
+        style.save_figure(drawn.concepts(study, layer), folder / f"concepts_{layer}", column=column)
         caption = (
             f"Unique concepts of {layer} by category and IoU threshold. Bars: means over seeds; points: single seeds; circles: "
             "label maps shuffled against the images; crosses: random weights."
@@ -135,13 +170,13 @@ def _reports(study, folder) -> dict[tuple[str, int], Link]:
     return found
 
 
-def _cross_deletion(study, folder):
+def _cross_deletion(study, folder, column):
     name = "Deletion across models"
     if not study.cross_deletion:
         return page.section(
             "cross-deletion", name, page.missing("No seed has explanations of two models.")
         )
-    style.save_figure(drawn.cross_deletion(study), folder / "cross_deletion")
+    style.save_figure(drawn.cross_deletion(study), folder / "cross_deletion", column=column)
     one = next(iter(study.cross_deletion.values()))
     counts = [f"{len(c.indices)} (seed {seed})" for seed, c in study.cross_deletion.items()]
     caption = (
@@ -192,11 +227,11 @@ def _pictures(configs, folder):
         return None, f"The data set cannot be read here: {str(error).splitlines()[0]}"
 
 
-def _augmentations(shown, problem, folder):
+def _augmentations(shown, problem, folder, column):
     name = "The augmentations"
     if shown is None:
         return page.section("augmentations", name, page.missing(problem)) if problem else ""
-    style.save_figure(augmentations.figure(shown), folder / "augmentations")
+    style.save_figure(augmentations.figure(shown), folder / "augmentations", column=column)
     caption = (
         f"{_count(shown.images.shape[1], 'training image')} under each augmentation. Below each is the label it is trained "
         "with. All rows share the images and the random key; for the picture every image has draws of its own."
@@ -207,7 +242,7 @@ def _augmentations(shown, problem, folder):
     )
 
 
-def _training(study, folder):
+def _training(study, folder, column):
     runs = {
         name: [
             metric_log.read(study.workdirs[name, seed])
@@ -220,7 +255,7 @@ def _training(study, folder):
     runs = {name: seeds for name, seeds in runs.items() if seeds}
     if not runs:
         return page.section("training", "Training", page.missing("No run was trained here."))
-    style.save_figure(training_figures.study_curves(runs), folder / "training")
+    style.save_figure(training_figures.study_curves(runs), folder / "training", column=column)
     caption = "Training. A line a run; the loss of training is that of mixed images and labels."
     alt = f"two line charts over steps, of {', '.join(runs)}"
     return page.section("training", "Training", page.figure(folder, "training", caption, alt=alt))

@@ -17,15 +17,15 @@ _WIDE = 9.4  # inches, the width of the page
 _DECADE = 8.0  # positive values that lie further apart than by this factor have a logarithmic axis
 
 
-def section(study: Study, folder: pathlib.Path) -> str:
-    """The section of a study's page; "" where nothing is swept or nothing was measured."""
+def section(study: Study, folder: pathlib.Path, column: float = 0.0) -> str:
+    """The section of a study's page, with figures for a paper's `column` [inches]; "" where nothing is swept or measured."""
     swept = study.asked.get("swept", {})
     keys = list(dict.fromkeys(key for values in swept.values() for key in values if key != "of"))
     measures = [m for m in study.headlines if np.isfinite(study.mean[:, m]).any()]
     parts = []
     for key in keys if measures else ():
         name = f"sweep_{key.replace('.', '_')}"
-        style.save_figure(figure(study, key, measures), folder / name)
+        style.save_figure(figure(study, key, measures), folder / name, column=column)
         caption = (
             f"Over {key}. Means over {len(study.seeds)} seeds with their intervals where there are any; dotted: augmentations "
             "that do not have the key. Lines only join the values that were tried."
