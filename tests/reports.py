@@ -32,7 +32,7 @@ SCORES = (
 
 def found():
     """A dissection with three detectors."""
-    options = dissection.Options(size=16, random_baseline=False, shuffles=2, replicates=3)
+    options = dissection.Options(size=16, random_baseline=False, shuffles=2)
     thresholds = {"pixels": [0.5, 0.5, 0.5]}
     return dissection.dissect(
         planted.net(), planted.source(), ("pixels",), options, thresholds=thresholds

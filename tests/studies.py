@@ -53,7 +53,7 @@ def concepts(unique, null=1.0, **changed):
         np.zeros((units, 3), np.int64), np.zeros(units, np.int64),
         np.zeros((units, 2), np.int64), np.zeros(3, np.int64), np.array([-1, 0, 1], np.int32),
     )  # fmt: skip
-    options = {"iou": [0.03, 0.04, 0.05], "shuffles": 2, "replicates": 4} | changed
+    options = {"iou": [0.03, 0.04, 0.05], "shuffles": 2} | changed
     return dissection.Dissection(
         layer="layer4",
         names=NAMES,
@@ -62,7 +62,7 @@ def concepts(unique, null=1.0, **changed):
         counts=counts,
         null=chance,
         random=counts // 2,
-        replicates=counts + np.arange(4).reshape(4, 1, 1, 1, 1),
+        halves=counts + np.arange(100).reshape(100, 1, 1, 1, 1) % 4,
         top_images=np.zeros((units, 5), int),
         top_activations=np.zeros((units, 5), np.float32),
         top_maps=np.zeros((units, 5, 2, 2), np.float32),

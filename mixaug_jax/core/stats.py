@@ -4,12 +4,15 @@ is not there."""
 import numpy as np
 from scipy import special, stats
 
-from mixaug_jax.core.types import Given
+from mixaug_jax.core.types import Given, Scalar
 
 LEVEL = 0.95  # of every interval
 PERCENTILES = (50 - 50 * LEVEL, 50 + 50 * LEVEL)  # of resampled values: the interval's ends
 ALPHA = 0.05  # below it, after Holm's correction, a difference is called supported
 REPLICATES = 1000  # of the bootstrap over images
+GROUPS = 20  # of images, whose tallies are kept apart
+HALVES = 100  # of these groups, drawn at random
+FEWEST = 5  # a smaller count has no interval: too few of them can change to go by
 
 
 def mean_interval(values: Given) -> tuple[float, float, float, int]:
@@ -147,6 +150,50 @@ def image_weights(images: int, replicates: int = 20, seed: int = 0) -> np.ndarra
         uniform = np.random.Generator(np.random.Philox(key=[seed, i])).random(replicates)
         weights[i] = np.searchsorted(below, uniform, side="right")
     return weights
+
+
+def groups(images: int, seed: int = 0) -> np.ndarray:
+    """Draws the group 0..`GROUPS`-1 of each image, int32 [images]: at random, as neighbors in a data set are often alike; sizes
+    differ by one at most. Equal seeds group equally many images alike, so that halves of two networks are pairs."""
+    return (
+        np.random.Generator(np.random.Philox(key=[seed, 1])).permutation(images).astype(np.int32)
+        % GROUPS
+    )
+
+
+def half_samples(seed: int = 0) -> np.ndarray:
+    """Draws `HALVES` halves of the groups, bool [HALVES,GROUPS], ten groups in each."""
+    draw = np.random.Generator(np.random.Philox(key=[seed, 2]))
+    return draw.permuted(np.tile(np.arange(GROUPS) < GROUPS // 2, (HALVES, 1)), axis=1)
+
+
+def half_sample_interval(
+    counts: Given, halves: Given, least: Given | Scalar, most: Given | Scalar
+) -> tuple[np.ndarray, np.ndarray]:
+    """The interval of the count that is expected in another set of equally many images.
+
+    It is count -+ t sd, where sd is that of the same count in random halves of the images and t has `GROUPS` - 1 degrees of
+    freedom. No factor is needed. With n groups and variance s2 between them, the mean over all has the variance s2 / n; that
+    over m of them, drawn without replacement, varies around it by s2 / m (1 - m / n), the same for m = n / 2 (the delete-d
+    jackknife with d = n / 2, Shao and Wu, Ann. Stat. 17, 1989). A count of concepts is no mean: it has a step where an IoU
+    crosses the threshold. An IoU that truly lies x standard errors above it is counted with chance F(x), F the normal
+    distribution, and so varies by F (1 - F). In halves it varies around its own value by one standard error, too, so what this
+    gives is the same curve smeared out by the error of that value: too small near the threshold, too large farther away, and of
+    the same integral over x. Where margins are spread evenly, the sum over many concepts is right. Deleting one group or image
+    at a time moves IoU by too little for that, and drawing images with replacement adds concepts: fewer different images have
+    noisier IoU.
+
+    Args:
+      counts: [...], of all images.
+      halves: [HALVES,...], the same in each of `half_samples`.
+      least, most: what counts, or differences of counts, may be.
+
+    Returns:
+      low and high, float64 [...], within least..most; around the count, not around the mean of the halves.
+    """
+    counts, halves = np.asarray(counts, np.float64), np.asarray(halves, np.float64)
+    width = special.stdtrit(GROUPS - 1, (1 + LEVEL) / 2) * halves.std(0, ddof=1)
+    return np.maximum(counts - width, least), np.minimum(counts + width, most)
 
 
 def _there(values) -> np.ndarray:

@@ -175,3 +175,33 @@ def test_image_weights_are_poisson_and_know_only_their_image():
     assert not np.array_equal(stats.image_weights(40, 20, 5), weights[:40])
     share = np.bincount(weights.ravel()) / weights.size
     np.testing.assert_allclose(share[:5], scipy_stats.poisson.pmf(range(5), 1), atol=0.005)
+
+
+def test_groups_are_of_equal_size_and_halves_of_ten():
+    for images in (20, 33, 400):
+        sizes = np.bincount(stats.groups(images, 3), minlength=20)
+        assert np.ptp(sizes) <= 1
+        assert sizes.sum() == images
+    np.testing.assert_array_equal(stats.groups(50, 3), stats.groups(50, 3))
+    assert not np.array_equal(stats.groups(50, 3), stats.groups(50, 4))
+    # Not neighbor by neighbor: data sets are sorted.
+    assert len(np.unique(np.diff(stats.groups(200, 0)))) > 10
+    halves = stats.half_samples(1)
+    assert halves.shape == (100, 20)
+    np.testing.assert_array_equal(halves.sum(1), 10)
+    assert len(np.unique(halves, axis=0)) == 100
+    assert abs(halves.mean(0) - 0.5).max() < 0.2
+
+
+def test_halves_of_a_mean_give_its_standard_error_with_no_factor():
+    values = RNG.normal(size=(200, 20))
+    chosen = stats.half_samples()
+    halves = np.stack([(values[:, half]).mean(1) for half in chosen])
+    low, high = stats.half_sample_interval(values.mean(1), halves, np.full(200, -9), 9)
+    expected = scipy_stats.sem(values, axis=1) * scipy_stats.t.ppf(0.975, 19)
+    ratio = (high - low) / 2 / expected
+    assert abs(ratio.mean() - 1) < 0.03
+    assert ratio.std() < 0.12  # 100 halves
+    low, high = stats.half_sample_interval(values.mean(1), halves, 0, 0.05)
+    assert low.min() == 0
+    assert high.max() == 0.05

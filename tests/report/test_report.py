@@ -144,7 +144,7 @@ def test_names_of_users_are_text(tmp_path):
     names = (("none", "none"), (bad, "object"), *planted.NAMES[2:])
     from mixaug_jax import dissection
 
-    options = dissection.Options(size=16, random_baseline=False, shuffles=0, replicates=0)
+    options = dissection.Options(size=16, random_baseline=False, shuffles=0)
     source, thresholds = planted.source(names=names), {"pixels": [0.5] * 3}
     dissected = dissection.dissect(
         planted.net(), source, ("pixels",), options, thresholds=thresholds
@@ -268,9 +268,7 @@ def test_the_command_makes_the_same_settings():
 def test_options_of_a_later_dissection_are_in_the_command(tmp_path):
     from mixaug_jax import dissection
 
-    options = dissection.Options(
-        size=16, random_baseline=False, shuffles=0, replicates=0, iou=(0.2,)
-    )
+    options = dissection.Options(size=16, random_baseline=False, shuffles=0, iou=(0.2,))
     dissected = dissection.dissect(planted.net(), planted.source(), ("pixels",), options)["pixels"]
     run = reports.write_run(tmp_path / "run", dissected, scores=())
     text = reports.Page(writing.write_report(run)).text
@@ -332,13 +330,17 @@ def test_occlusion(tmp_path):
     assert len(changes) == 16
 
 
-def test_resampled_counts_are_no_interval_of_the_count(run, built):
-    assert "resampled images:" not in built.text.partition("Pointing game of")[0]
+def test_a_unique_count_has_an_interval_that_holds_it_and_says_of_what(run, built):
     with (run / "report" / "unique.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert all(re.fullmatch(r"\d+ to \d+", row["resampled images"]) for row in rows)
-    assert "unique low" not in rows[0]
-    assert "tends to lie above the count and is no interval around it" in built.text
+    for row in rows:
+        count = int(row["unique"])
+        if count < 5:
+            assert (row["unique low"], row["unique high"]) == ("", "")
+        else:
+            assert float(row["unique low"]) <= count <= float(row["unique high"])
+    assert "another set of equally many images is expected to give" in built.text
+    assert "resampled" not in built.text.partition("Pointing game of")[0]
 
 
 def test_metrics_that_were_not_finite_are_gaps():

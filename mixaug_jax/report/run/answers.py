@@ -63,6 +63,8 @@ def concepts(result: Dissection) -> str:
     t = len(thresholds) // 2
     found = beside(result, (PER.index("unit"), 1, t), len(result.categories))
     text = f"{result.layer} has {found['count']} unique concepts at IoU > {thresholds[t]:g}"
+    if found["low"] != "":
+        text += f" (95 % interval {found['low']:g} to {found['high']:g} for another set of equally many images)"
     if found["null_mean"] != "":
         ends = f"{found['null_min']} to {found['null_max']}"
         text += f"; with label maps shuffled against the images, chance gives {found['null_mean']:g} ({ends})"

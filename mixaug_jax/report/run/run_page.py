@@ -7,7 +7,7 @@ import pathlib
 
 from mixaug_jax import config as config_lib
 from mixaug_jax.core import files
-from mixaug_jax.core.stats import LEVEL, PERCENTILES
+from mixaug_jax.core.stats import LEVEL
 from mixaug_jax.dissection import result
 from mixaug_jax.draw import dissection_figures, page, style, training_figures
 from mixaug_jax.draw.page import Interval, Table
@@ -174,10 +174,9 @@ def _concepts(workdir, folder, results, unread):
     counts = files.read_csv(source / "counts.csv")
     rows = [_count_row(row) for row in counts if row["per"] == "unit"]
     caption = (
-        "Unique concepts by IoU threshold and category; beside each the mean (and range) with label maps shuffled against "
-        "the images, and the count with random weights. Resampled images: the same with images drawn anew (percentiles "
-        f"{PERCENTILES[0]} and {PERCENTILES[1]}); a draw has fewer different images, by which more IoU pass the threshold by "
-        "chance: this tends to lie above the count and is no interval around it."
+        f"Unique concepts by IoU threshold and category, with the {100 * LEVEL:g} % interval of the count that another set of "
+        "equally many images is expected to give (from random halves of these; none below a count of 5). Beside it the mean "
+        "and the range over label maps shuffled against the images, and the count with random weights."
     )
     header = ("layer", "IoU >", "category", *_COUNTED, "detectors")
     parts.append(page.table(folder, Table("unique", caption, header, rows)))
@@ -213,7 +212,7 @@ def _layer_figures(source, folder, layer, found):
         )
     caption = (
         f"Unique concepts of {layer} by category and IoU threshold. Circle and gray band: label maps shuffled against the "
-        "images (mean, range). Cross: random weights. Line: images drawn anew, which tends to lie above the count."
+        "images (mean, range). Cross: random weights. Line: 95 % interval of what another set of equally many images gives."
     )
     totals = ", ".join(
         f"{total} at IoU > {threshold:g}"
@@ -236,15 +235,14 @@ def _layer_figures(source, folder, layer, found):
     yield page.figure(folder, f"units_{layer}", caption, alt=f"rows of images; {names}", sheet=True)
 
 
-_COUNTED = ("unique", "shuffled", "random weights", "resampled images")
+_COUNTED = ("unique", "shuffled", "random weights")
 
 
 def _count_row(row):
     shuffled = Interval(row["unique_null_mean"], row["unique_null_min"], row["unique_null_max"])
-    # Against "", not by truth: a bound of 0 is a number to show.
-    resampled = f"{row['unique_low']} to {row['unique_high']}" if row["unique_low"] != "" else ""
-    return (str(row["layer"]), row["iou_threshold"], row["category"], row["unique"], shuffled,
-            row["unique_random"], resampled, row["detectors"])  # fmt: skip
+    unique = Interval(row["unique"], row["unique_low"], row["unique_high"])
+    return (str(row["layer"]), row["iou_threshold"], row["category"], unique, shuffled,
+            row["unique_random"], row["detectors"])  # fmt: skip
 
 
 def _by_step(steps):
@@ -253,7 +251,7 @@ def _by_step(steps):
     for step, folder in steps.items():
         for row in files.read_csv(folder / "counts.csv"):
             if (row["per"], row["category"]) == ("unit", "total"):
-                rows.append((step, *_count_row(row)[:2], *_count_row(row)[3:7]))
+                rows.append((step, *_count_row(row)[:2], *_count_row(row)[3:6]))
     header = ("step", "layer", "IoU >", *_COUNTED)
     return Table("unique_by_step", "Unique concepts in all, by training step.", header, rows)
 
