@@ -24,16 +24,28 @@ def asked(folder, methods=("baseline", "cutmix"), seeds=(0, 1, 2), overrides=(),
     return runs
 
 
-def write_run(run, *, accuracy=0.9, unique=5, null=1.0, scores=None, brought=(), **settings):
-    """The files of a finished run. scores: {method: {score: [N] or a number for all of 6 images}}; brought: see
-    `explanations`."""
+def write_run(
+    run,
+    *,
+    accuracy=0.9,
+    images=0,
+    split="test",
+    unique=5,
+    null=1.0,
+    scores=None,
+    brought=(),
+    **settings,
+):
+    """The files of a finished run. images: that the accuracy is of, 0: not noted. scores: {method: {score: [N] or a number for
+    all of 6 images}}; brought: see `explanations`."""
     config = config_lib.resolve(run.config, train_size=640, class_names=("a", "b"))
     with config.unlocked():
         config.resolved.steps = 10
     for folder in ("checkpoints/10", "dissection", "attribution"):
         (run.workdir / folder).mkdir(parents=True)
     (run.workdir / "config.json").write_text(config_lib.to_json(config))
-    lines = [{"step": 5, "loss": 1.0}, {"step": 10, "test_accuracy": accuracy}]
+    noted = {f"{split}_images": images} if images else {}
+    lines = [{"step": 5, "loss": 1.0}, {"step": 10, f"{split}_accuracy": accuracy} | noted]
     (run.workdir / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     dissection.save(concepts(unique, null), run.workdir / "dissection" / "layer4.npz")
     for method, values in (scores or {}).items():

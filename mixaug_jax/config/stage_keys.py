@@ -58,7 +58,7 @@ _DISSECT = {
 }
 
 _EXPLAIN = {
-    "methods": Key(("gradient", "integrated_gradients", "guided_backprop", "gradcam"),
+    "methods": Key(("integrated_gradients", "gradient", "guided_backprop", "gradcam"),
                    "of attribution; the controls random, center and sobel are always added",
                    Many(Entry(lambda: attribution.METHODS), distinct=True)),
     "scores": Key(("pointing_game", "energy_pointing_game", "mass_accuracy", "deletion",

@@ -9,38 +9,52 @@ from mixaug_jax.core.types import Given, Scalar
 LEVEL = 0.95  # of every interval
 PERCENTILES = (50 - 50 * LEVEL, 50 + 50 * LEVEL)  # of resampled values: the interval's ends
 ALPHA = 0.05  # below it, after Holm's correction, a difference is called supported
+ANYWHERE = (-np.inf, np.inf)  # the scale of what has no bounds
 REPLICATES = 1000  # of the bootstrap over images
 GROUPS = 20  # of images, whose tallies are kept apart
 HALVES = 100  # of these groups, drawn at random
+FEWEST_SEEDS = 3  # of fewer, the spread is not known well enough for an interval or a test
 FEWEST = 5  # a smaller count has no interval: too few of them can change to go by
 
 
-def mean_interval(values: Given) -> tuple[float, float, float, int]:
-    """The mean and its t-interval (n - 1 degrees of freedom).
+def mean_interval(
+    values: Given, scale: tuple[float, float] = ANYWHERE
+) -> tuple[float, float, float, int]:
+    """The mean and its t-interval (n - 1 degrees of freedom), cut to the scale.
+
+    Cutting costs no coverage, as no mean lies beyond the scale. The usual other way, a t-interval of logits, has no value for
+    an accuracy of 0 or 1, and speaks of the mean logit, which is not the mean.
 
     Args:
       values: [S], one a seed.
+      scale: the least and the largest value there can be.
 
     Returns:
-      mean, low, high and the number n that are there; low and high are NaN where n < 2.
+      mean, low, high and the number n that are there; low and high are NaN for fewer than `FEWEST_SEEDS`: with two, t is 12.7
+      and the interval says nothing that the two points do not.
     """
     values = _there(values)
     n = len(values)
     mean = float(values.mean()) if n else np.nan
-    if n < 2:
+    if n < FEWEST_SEEDS:
         return mean, np.nan, np.nan, n
     half = float(special.stdtrit(n - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(n))
-    return mean, mean - half, mean + half, n
+    # Values on a scale may leave it by a rounding error, and an interval contains its estimate.
+    return mean, max(mean - half, min(scale[0], mean)), min(mean + half, max(scale[1], mean)), n
 
 
-def paired(values: Given, reference: Given) -> tuple[float, float, float, float, int]:
+def paired(
+    values: Given, reference: Given, scale: tuple[float, float] = ANYWHERE
+) -> tuple[float, float, float, float, int]:
     """The mean of values - reference, pair by pair, its t-interval, and the p of the paired t-test.
 
     Args:
       values, reference: [S], of the same seeds.
+      scale: of each of them, so that differences of accuracies stay within -1..1.
 
     Returns:
-      difference, low, high, two-sided p, and the number of whole pairs. low, high and p are NaN with fewer than two, and where
+      difference, low, high, two-sided p, and the number of whole pairs. low, high and p are NaN with fewer than
+      `FEWEST_SEEDS`, and where
       all pairs have the same difference but for rounding, which leaves no spread to go by.
     """
     values, reference = np.asarray(values, np.float64), np.asarray(reference, np.float64)
@@ -49,8 +63,9 @@ def paired(values: Given, reference: Given) -> tuple[float, float, float, float,
             f"values {values.shape} and reference {reference.shape} must be of the same seeds"
         )
     differences = _there(values - reference)
-    mean, low, high, n = mean_interval(differences)
-    if n < 2:
+    width = scale[1] - scale[0]
+    mean, low, high, n = mean_interval(differences, (-width, width))
+    if n < FEWEST_SEEDS:
         return mean, low, high, np.nan, n
     spread = differences.std(ddof=1)
     if spread <= 1e-12 * max(np.nanmax(np.abs(values)), np.nanmax(np.abs(reference))):

@@ -67,8 +67,10 @@ def test_what_a_run_says(built):
     assert "pixels has 3 unique concepts at IoU > 0.04" in found.text
     assert "with label maps shuffled against the images, chance gives" in found.text
     assert (
-        "Pointing game of Grad-CAM: 0.750 (0.700 to 0.800 over 40 images; larger is better); center 0.625; random 0.125. "
-        "Area under the deletion curve of Grad-CAM: 0.250 (0.200 to 0.300 over 40 images; smaller is better); random 0.500."
+        "Pointing game (means over 40 images; larger is better): no method is shown to beat both controls; Grad-CAM 0.750 is "
+        "ahead of both, but the difference is not supported; a control matches or beats gradient 0.500 (controls: center 0.625 "
+        "and random 0.125). Area under the deletion curve (means over 40 images; smaller is better): Grad-CAM 0.250; controls: "
+        "random 0.500."
     ) in found.text
     assert "occlude: not run (--stage=occlude)." in found.text
     assert "Smaller is better for deletion." in found.text
@@ -123,7 +125,7 @@ def test_what_is_missing_is_said(tmp_path):
     ):
         assert said in text
     assert "unique concepts at" not in text
-    assert "Pointing game of" not in text
+    assert "Pointing game (means" not in text
 
 
 def test_imported_weights_have_no_training(tmp_path):
@@ -340,7 +342,7 @@ def test_a_unique_count_has_an_interval_that_holds_it_and_says_of_what(run, buil
         else:
             assert float(row["unique low"]) <= count <= float(row["unique high"])
     assert "another set of equally many images is expected to give" in built.text
-    assert "resampled" not in built.text.partition("Pointing game of")[0]
+    assert "resampled" not in built.text.partition("Pointing game (means")[0]
 
 
 def test_metrics_that_were_not_finite_are_gaps():

@@ -15,7 +15,7 @@ from mixaug_jax.explain import evaluation as explained
 from mixaug_jax.occlusion import outcomes
 from mixaug_jax.report import augmentations, provenance
 from mixaug_jax.report.run import answers, found_files
-from mixaug_jax.training import metric_log
+from mixaug_jax.training import chance, metric_log
 
 _MOST = 100  # rows of a long table on the page; all are in its CSV file
 
@@ -31,14 +31,15 @@ def make(workdir: pathlib.Path, folder: pathlib.Path) -> str:
     results, unread = _dissections(workdir)
     source = found_files.latest(workdir / "attribution", "scores.csv")
     scores = files.read_csv(source / "scores.csv")
+    judged = chance.read(workdir)
     said = [
-        answers.accuracy(config, lines, shown.held_out if shown else 0),
+        answers.accuracy(config, lines, judged),
         *filter(None, [problem]),
     ]
     # The deepest layer speaks for the run; the others have their place in the section.
     said += [answers.concepts(found) for found in list(results.values())[-1:]]
     entries = _entries(source)
-    said += answers.explanations(scores, entries)
+    said += answers.explanations(scores, entries, answers.per_image(source, entries))
     parts = [
         _augmentation(config, shown, problem, folder),
         _training(config, lines, folder),
@@ -49,7 +50,9 @@ def make(workdir: pathlib.Path, folder: pathlib.Path) -> str:
         provenance.section(folder, workdir, config, _asked(config, results, source, scores)),
     ]
     title = f"{_method(config)} on {config.data.name}, seed {config.seed}"
-    return page.document(title, [*map(page.paragraph, said)], [part for part in parts if part])
+    warning = [page.paragraph(text, kind="banner") for text in [answers.banner(judged)] if text]
+    said = [*warning, *map(page.paragraph, said)]
+    return page.document(title, said, [part for part in parts if part])
 
 
 def _method(config):
@@ -326,7 +329,7 @@ def score_table(scores: list[dict], facts: dict[str, dict]) -> Table:
     # At most: scores of alignment leave out images without a region.
     caption = (
         f"Scores of every explanation, means over at most {max(row['images'] for row in scores)} images, with "
-        f"{100 * LEVEL:g} % intervals by bootstrap over images. Controls know nothing of the network."
+        f"{100 * LEVEL:g} % intervals over bootstrap resamples of the images. Controls know nothing of the network."
     )
     caption += f" Smaller is better for {', '.join(smaller)}." if smaller else ""
     return Table("scores", caption, ("method", "kind", *map(_plain, names)), rows)
@@ -351,7 +354,8 @@ def _occlusion(workdir, folder):
     rows = files.read_csv(source / "sweep.csv")
     if not rows:
         return page.section("occlusion", title, page.missing("occlude: not run (--stage=occlude)."))
-    said = (answers.rises(rows, _by_chance(source)), answers.words(rows))
+    names = config_lib.read(workdir).resolved.class_names
+    said = (answers.rises(rows, _by_chance(source), names), answers.words(rows))
     parts = [page.paragraph(text, kind="note") for text in said]
     if found_files.copy(source, folder, "rises"):
         caption = (
