@@ -71,7 +71,7 @@ def _pictures(workdir, config, folder):
         text = str(error).splitlines()[0]
         return (
             None,
-            f"The data set cannot be read here, so its pictures and the interval of the accuracy are left out ({text}).",
+            f"The data set cannot be read here, so its pictures are left out ({text}).",
         )
 
 
