@@ -28,7 +28,6 @@ SMALL = {
     "eval.batch_size": 64,
     "dissect.layers": ("layer3", "layer4"),
     "dissect.shuffles": 2,
-    "dissect.replicates": 4,
     "explain.max_images": 12,
     "explain.replicates": 20,
     "explain.methods": ("gradient", "integrated_gradients", "guided_backprop", "gradcam", "lrp",

@@ -32,7 +32,7 @@ SCORES = (
 
 def found():
     """A dissection with three detectors."""
-    options = dissection.Options(size=16, random_baseline=False, shuffles=2, replicates=3)
+    options = dissection.Options(size=16, random_baseline=False, shuffles=2)
     thresholds = {"pixels": [0.5, 0.5, 0.5]}
     return dissection.dissect(
         planted.net(), planted.source(), ("pixels",), options, thresholds=thresholds
@@ -54,7 +54,7 @@ def write_run(workdir, dissected=None, *, method="mixup", seed=0, accuracy=0.75,
         {"step": 4, "validation_loss": None, "validation_accuracy": 0.5},
         {"step": 8, "train_loss": 0.5, "train_accuracy": 0.5},
         {"step": 8, "validation_loss": 0.75, "validation_accuracy": 0.7},
-        {"step": 8, "test_loss": 0.8, "test_accuracy": accuracy},
+        {"step": 8, "test_loss": 0.8, "test_accuracy": accuracy, "test_images": 48},
     ]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if dissected is not None:

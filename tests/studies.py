@@ -24,16 +24,28 @@ def asked(folder, methods=("baseline", "cutmix"), seeds=(0, 1, 2), overrides=(),
     return runs
 
 
-def write_run(run, *, accuracy=0.9, unique=5, null=1.0, scores=None, brought=(), **settings):
-    """The files of a finished run. scores: {method: {score: [N] or a number for all of 6 images}}; brought: see
-    `explanations`."""
+def write_run(
+    run,
+    *,
+    accuracy=0.9,
+    images=0,
+    split="test",
+    unique=5,
+    null=1.0,
+    scores=None,
+    brought=(),
+    **settings,
+):
+    """The files of a finished run. images: that the accuracy is of, 0: not noted. scores: {method: {score: [N] or a number for
+    all of 6 images}}; brought: see `explanations`."""
     config = config_lib.resolve(run.config, train_size=640, class_names=("a", "b"))
     with config.unlocked():
         config.resolved.steps = 10
     for folder in ("checkpoints/10", "dissection", "attribution"):
         (run.workdir / folder).mkdir(parents=True)
     (run.workdir / "config.json").write_text(config_lib.to_json(config))
-    lines = [{"step": 5, "loss": 1.0}, {"step": 10, "test_accuracy": accuracy}]
+    noted = {f"{split}_images": images} if images else {}
+    lines = [{"step": 5, "loss": 1.0}, {"step": 10, f"{split}_accuracy": accuracy} | noted]
     (run.workdir / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     dissection.save(concepts(unique, null), run.workdir / "dissection" / "layer4.npz")
     for method, values in (scores or {}).items():
@@ -53,7 +65,7 @@ def concepts(unique, null=1.0, **changed):
         np.zeros((units, 3), np.int64), np.zeros(units, np.int64),
         np.zeros((units, 2), np.int64), np.zeros(3, np.int64), np.array([-1, 0, 1], np.int32),
     )  # fmt: skip
-    options = {"iou": [0.03, 0.04, 0.05], "shuffles": 2, "replicates": 4} | changed
+    options = {"iou": [0.03, 0.04, 0.05], "shuffles": 2} | changed
     return dissection.Dissection(
         layer="layer4",
         names=NAMES,
@@ -62,7 +74,7 @@ def concepts(unique, null=1.0, **changed):
         counts=counts,
         null=chance,
         random=counts // 2,
-        replicates=counts + np.arange(4).reshape(4, 1, 1, 1, 1),
+        halves=counts + np.arange(100).reshape(100, 1, 1, 1, 1) % 4,
         top_images=np.zeros((units, 5), int),
         top_activations=np.zeros((units, 5), np.float32),
         top_maps=np.zeros((units, 5, 2, 2), np.float32),

@@ -59,9 +59,7 @@ def evaluate(precision):
 
 
 def dissect(precision):
-    options = DissectOptions(
-        precision=precision, shuffles=0, replicates=0, random_baseline=False, size=16
-    )
+    options = DissectOptions(precision=precision, shuffles=0, random_baseline=False, size=16)
     found = mixaug_jax.dissect(NET, SOURCE, ("pixels",), options)["pixels"]
     return found.top_activations, found.settings["options"]["precision"]
 

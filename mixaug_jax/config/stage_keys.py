@@ -44,9 +44,8 @@ _DISSECT = {
     "iou": Key((0.03, 0.04, 0.05), "a unit detects a concept where IoU is above",
                Many(Number(0, 1, below=True), 1, 100, distinct=True)),
     "shuffles": Key(5, "of label maps against images, for the level of chance", Int(0, 10**6)),
-    "replicates": Key(20, "of the bootstrap over images, for intervals", _REPLICATES),
     "random_baseline": Key(True, "also count the same architecture with random weights", Flag()),
-    "seed": Key(0, "of the shuffles, the bootstrap and the random weights", SEED),
+    "seed": Key(0, "of the shuffles, the groups of images and the random weights", SEED),
     "colors": Key("auto", "names of pixels where the data has none",
                   Text(1, what="auto, off or the file of a table")),
     "broden": Key("", "a folder in Broden's format, to use in place of the data set", Text()),
@@ -59,7 +58,7 @@ _DISSECT = {
 }
 
 _EXPLAIN = {
-    "methods": Key(("gradient", "integrated_gradients", "guided_backprop", "gradcam"),
+    "methods": Key(("integrated_gradients", "gradient", "guided_backprop", "gradcam"),
                    "of attribution; the controls random, center and sobel are always added",
                    Many(Entry(lambda: attribution.METHODS), distinct=True)),
     "scores": Key(("pointing_game", "energy_pointing_game", "mass_accuracy", "deletion",

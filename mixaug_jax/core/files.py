@@ -27,7 +27,7 @@ import numpy as np
 
 from mixaug_jax.core import __version__, say
 
-FORMAT = 2  # of every .npz; 1, before there was a number, spoke other words
+FORMAT = 3  # of every .npz; 1, before there was a number, spoke other words, 2 had counts of bootstrap resamples
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain")
 _PACKAGES += ("tensorflow-datasets", "ml-collections", "clu")
 _SINCE = time.strftime("%Y-%m-%d %H:%M:%S")  # tells this process from another of the same number

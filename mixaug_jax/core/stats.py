@@ -4,40 +4,57 @@ is not there."""
 import numpy as np
 from scipy import special, stats
 
-from mixaug_jax.core.types import Given
+from mixaug_jax.core.types import Given, Scalar
 
 LEVEL = 0.95  # of every interval
 PERCENTILES = (50 - 50 * LEVEL, 50 + 50 * LEVEL)  # of resampled values: the interval's ends
 ALPHA = 0.05  # below it, after Holm's correction, a difference is called supported
+ANYWHERE = (-np.inf, np.inf)  # the scale of what has no bounds
 REPLICATES = 1000  # of the bootstrap over images
+GROUPS = 20  # of images, whose tallies are kept apart
+HALVES = 100  # of these groups, drawn at random
+FEWEST_SEEDS = 3  # of fewer, the spread is not known well enough for an interval or a test
+FEWEST = 5  # a smaller count has no interval: too few of them can change to go by
 
 
-def mean_interval(values: Given) -> tuple[float, float, float, int]:
-    """The mean and its t-interval (n - 1 degrees of freedom).
+def mean_interval(
+    values: Given, scale: tuple[float, float] = ANYWHERE
+) -> tuple[float, float, float, int]:
+    """The mean and its t-interval (n - 1 degrees of freedom), cut to the scale.
+
+    Cutting costs no coverage, as no mean lies beyond the scale. The usual other way, a t-interval of logits, has no value for
+    an accuracy of 0 or 1, and speaks of the mean logit, which is not the mean.
 
     Args:
       values: [S], one a seed.
+      scale: the least and the largest value there can be.
 
     Returns:
-      mean, low, high and the number n that are there; low and high are NaN where n < 2.
+      mean, low, high and the number n that are there; low and high are NaN for fewer than `FEWEST_SEEDS`: with two, t is 12.7
+      and the interval says nothing that the two points do not.
     """
     values = _there(values)
     n = len(values)
     mean = float(values.mean()) if n else np.nan
-    if n < 2:
+    if n < FEWEST_SEEDS:
         return mean, np.nan, np.nan, n
     half = float(special.stdtrit(n - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(n))
-    return mean, mean - half, mean + half, n
+    # Values on a scale may leave it by a rounding error, and an interval contains its estimate.
+    return mean, max(mean - half, min(scale[0], mean)), min(mean + half, max(scale[1], mean)), n
 
 
-def paired(values: Given, reference: Given) -> tuple[float, float, float, float, int]:
+def paired(
+    values: Given, reference: Given, scale: tuple[float, float] = ANYWHERE
+) -> tuple[float, float, float, float, int]:
     """The mean of values - reference, pair by pair, its t-interval, and the p of the paired t-test.
 
     Args:
       values, reference: [S], of the same seeds.
+      scale: of each of them, so that differences of accuracies stay within -1..1.
 
     Returns:
-      difference, low, high, two-sided p, and the number of whole pairs. low, high and p are NaN with fewer than two, and where
+      difference, low, high, two-sided p, and the number of whole pairs. low, high and p are NaN with fewer than
+      `FEWEST_SEEDS`, and where
       all pairs have the same difference but for rounding, which leaves no spread to go by.
     """
     values, reference = np.asarray(values, np.float64), np.asarray(reference, np.float64)
@@ -46,8 +63,9 @@ def paired(values: Given, reference: Given) -> tuple[float, float, float, float,
             f"values {values.shape} and reference {reference.shape} must be of the same seeds"
         )
     differences = _there(values - reference)
-    mean, low, high, n = mean_interval(differences)
-    if n < 2:
+    width = scale[1] - scale[0]
+    mean, low, high, n = mean_interval(differences, (-width, width))
+    if n < FEWEST_SEEDS:
         return mean, low, high, np.nan, n
     spread = differences.std(ddof=1)
     if spread <= 1e-12 * max(np.nanmax(np.abs(values)), np.nanmax(np.abs(reference))):
@@ -147,6 +165,50 @@ def image_weights(images: int, replicates: int = 20, seed: int = 0) -> np.ndarra
         uniform = np.random.Generator(np.random.Philox(key=[seed, i])).random(replicates)
         weights[i] = np.searchsorted(below, uniform, side="right")
     return weights
+
+
+def groups(images: int, seed: int = 0) -> np.ndarray:
+    """Draws the group 0..`GROUPS`-1 of each image, int32 [images]: at random, as neighbors in a data set are often alike; sizes
+    differ by one at most. Equal seeds group equally many images alike, so that halves of two networks are pairs."""
+    return (
+        np.random.Generator(np.random.Philox(key=[seed, 1])).permutation(images).astype(np.int32)
+        % GROUPS
+    )
+
+
+def half_samples(seed: int = 0) -> np.ndarray:
+    """Draws `HALVES` halves of the groups, bool [HALVES,GROUPS], ten groups in each."""
+    draw = np.random.Generator(np.random.Philox(key=[seed, 2]))
+    return draw.permuted(np.tile(np.arange(GROUPS) < GROUPS // 2, (HALVES, 1)), axis=1)
+
+
+def half_sample_interval(
+    counts: Given, halves: Given, least: Given | Scalar, most: Given | Scalar
+) -> tuple[np.ndarray, np.ndarray]:
+    """The interval of the count that is expected in another set of equally many images.
+
+    It is count -+ t sd, where sd is that of the same count in random halves of the images and t has `GROUPS` - 1 degrees of
+    freedom. No factor is needed. With n groups and variance s2 between them, the mean over all has the variance s2 / n; that
+    over m of them, drawn without replacement, varies around it by s2 / m (1 - m / n), the same for m = n / 2 (the delete-d
+    jackknife with d = n / 2, Shao and Wu, Ann. Stat. 17, 1989). A count of concepts is no mean: it has a step where an IoU
+    crosses the threshold. An IoU that truly lies x standard errors above it is counted with chance F(x), F the normal
+    distribution, and so varies by F (1 - F). In halves it varies around its own value by one standard error, too, so what this
+    gives is the same curve smeared out by the error of that value: too small near the threshold, too large farther away, and of
+    the same integral over x. Where margins are spread evenly, the sum over many concepts is right. Deleting one group or image
+    at a time moves IoU by too little for that, and drawing images with replacement adds concepts: fewer different images have
+    noisier IoU.
+
+    Args:
+      counts: [...], of all images.
+      halves: [HALVES,...], the same in each of `half_samples`.
+      least, most: what counts, or differences of counts, may be.
+
+    Returns:
+      low and high, float64 [...], within least..most; around the count, not around the mean of the halves.
+    """
+    counts, halves = np.asarray(counts, np.float64), np.asarray(halves, np.float64)
+    width = special.stdtrit(GROUPS - 1, (1 + LEVEL) / 2) * halves.std(0, ddof=1)
+    return np.maximum(counts - width, least), np.minimum(counts + width, most)
 
 
 def _there(values) -> np.ndarray:

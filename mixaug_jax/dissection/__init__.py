@@ -17,7 +17,6 @@ or, from activations that any network gave, in whatever framework,
     result = dissect_arrays(activations, segmentation, names)
 """
 
-from mixaug_jax.core.stats import image_weights
 from mixaug_jax.dissection.arrays import dissect_arrays
 from mixaug_jax.dissection.broden import open_broden
 from mixaug_jax.dissection.concepts import (
@@ -31,10 +30,10 @@ from mixaug_jax.dissection.counting import (
     Tally,
     best_by_category,
     best_labels,
-    bootstrap,
     count_detectors,
     derangements,
     tally,
+    tally_halves,
     tally_orders,
     top_labels,
 )
@@ -57,19 +56,18 @@ __all__ = [
     "annotate",
     "best_by_category",
     "best_labels",
-    "bootstrap",
     "compare",
     "count_detectors",
     "derangements",
     "dissect",
     "dissect_arrays",
-    "image_weights",
     "load",
     "make_label_maps",
     "open_broden",
     "quantile",
     "save",
     "tally",
+    "tally_halves",
     "tally_orders",
     "top_labels",
 ]

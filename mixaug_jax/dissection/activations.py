@@ -171,7 +171,7 @@ def collect(
             say.line(
                 f"{layer}: its activations need {need / 2**30:.2f} GiB, more than is left of "
                 f"dissect.cache_gb={cache_gb}; the forward pass is repeated whenever they are read "
-                "(more memory, or dissect.replicates=0, would save time)"
+                "(more of it would save time)"
             )
     # Largest activations are kept of every layer, for they are few: they name the units' top images.
     report, done = say.progress(title, total), 0

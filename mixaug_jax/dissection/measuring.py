@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mixaug_jax.core import say, stats
+from mixaug_jax.core import say
 from mixaug_jax.core.types import Activations, AnyArray, Float, Int, Sliced, Thresholds
 from mixaug_jax.dissection import counting, thresholds
 from mixaug_jax.dissection.activations import Watched
@@ -53,7 +53,7 @@ class Layer:
 
 
 def measure(layer: Layer, given: Thresholds | Sequence[float] | None = None) -> dict[str, Any]:
-    """The fields threshold, tally, counts, null and replicates of a `Dissection`.
+    """The fields threshold, tally, counts, null and halves of a `Dissection`.
 
     given: thresholds [U] to use in place of the quantiles.
     """
@@ -62,8 +62,14 @@ def measure(layer: Layer, given: Thresholds | Sequence[float] | None = None) -> 
     if note:
         say.line(note)
     # The images' own label maps come first, then the shuffles, by one walk over the activations.
-    tally, *shuffled = counting.tally_orders(
-        layer.watched("counts"), threshold, layer.labels.maps, orders, layer.counting
+    (tally, *shuffled), halves = counting.tally_halves(
+        layer.watched("counts"),
+        threshold,
+        layer.labels.maps,
+        orders,
+        layer.counting,
+        seed=layer.options.seed,
+        restricted=layer.options.restricted,
     )
     counts = _counts_of(tally, layer)
     null = [_counts_of(one, layer) for one in shuffled]
@@ -71,8 +77,8 @@ def measure(layer: Layer, given: Thresholds | Sequence[float] | None = None) -> 
         "threshold": threshold,
         "tally": tally,
         "counts": counts,
-        "null": np.stack(null) if null else np.zeros((0, *counts.shape), np.int64),
-        "replicates": _replicates(layer, threshold, counts.shape),
+        "null": _stacked(null, counts),
+        "halves": _stacked([_count(*best, layer.options) for best in halves], counts),
     }
 
 
@@ -136,22 +142,8 @@ def _orders(images, options) -> tuple[np.ndarray, str]:
     return np.concatenate([own, counting.derangements(images, options.shuffles, options.seed)]), ""
 
 
-def _replicates(layer, threshold, shape) -> np.ndarray:
-    """Counts [R, *shape] of images drawn anew."""
-    options = layer.options
-    if not options.replicates:
-        return np.zeros((0, *shape), np.int64)
-    # Thresholds are held: those of images drawn anew would take a search for each replicate.
-    weights = stats.image_weights(len(layer.labels.indices), options.replicates, options.seed)
-    labels, values = counting.bootstrap(
-        layer.watched("intervals"),
-        threshold,
-        layer.labels.maps,
-        weights,
-        layer.counting,
-        restricted=options.restricted,
-    )
-    return np.stack([_count(*best, options) for best in zip(labels, values, strict=True)])
+def _stacked(found, counts) -> np.ndarray:
+    return np.stack(found) if found else np.zeros((0, *counts.shape), np.int64)
 
 
 def _counts_of(tally, layer) -> np.ndarray:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mixaug_jax.core.stats import PERCENTILES
-from mixaug_jax.core.types import Int, Path
+from mixaug_jax.core import stats
+from mixaug_jax.core.types import Float, Int, Path
 from mixaug_jax.dissection.result import Dissection, Options, load, with_total
 
 
@@ -21,19 +21,20 @@ class Comparison:
       iou: thresholds, [T].
       difference: int64 [M,2,2,T,G+1], other minus first; axes 1 and 2 are the conventions and
         detectors or unique concepts, as in `Dissection.counts`.
-      interval: int64 [M,2,2,T,G+1,2], percentiles `stats.PERCENTILES` of the difference when
-        images are drawn anew, the same ones for both (paired); [...,0] without replicates.
+      interval: float64 [M,2,2,T,G+1,2], the 95 % interval of the difference that is expected in another set of equally many
+        images, from the same halves of the images for both (paired); NaN where both counts are below 5, and for fewer than 20
+        images.
     """
 
     names: tuple[str, ...]
     categories: tuple[str, ...]
     iou: tuple[float, ...]
     difference: Int[np.ndarray, "M 2 2 T G"]
-    interval: Int[np.ndarray, "M 2 2 T G ends"]
+    interval: Float[np.ndarray, "M 2 2 T G ends"]
 
 
 def compare(results: Mapping[str, Dissection | Path]) -> Comparison:
-    """Differences per category to the first of `results`, each with its paired bootstrap interval.
+    """Differences per category to the first of `results`, each with its interval from paired halves of the images.
 
     Args:
       results: a `Dissection`, or the path of a .npz with one, by the name to show; two or more, of
@@ -51,18 +52,28 @@ def compare(results: Mapping[str, Dissection | Path]) -> Comparison:
     (first, base), *others = loaded.items()
     for name, other in others:
         _check_pair(first, base, name, other)
-    # Equal seeds draw equal images, so that differences of replicates are those of pairs.
     counts = [with_total(other.counts) - with_total(base.counts) for _, other in others]
-    paired = [with_total(other.replicates) - with_total(base.replicates) for _, other in others]
-    if len(base.replicates):
-        # Ends are counts that occurred, not numbers between two counts.
-        ends = np.percentile(paired, PERCENTILES, axis=1, method="nearest")
-        interval = np.moveaxis(ends, 0, -1).astype(np.int64)
-    else:
-        interval = np.zeros((*np.shape(counts), 0), np.int64)
+    interval = [_interval(base, other) for _, other in others]
     return Comparison(
-        tuple(loaded), (*base.categories, "total"), base.options.iou, np.array(counts), interval
+        tuple(loaded),
+        (*base.categories, "total"),
+        base.options.iou,
+        np.array(counts),
+        np.array(interval),
     )
+
+
+def _interval(base: Dissection, other: Dissection) -> np.ndarray:
+    """Of other minus base, [2,2,T,G+1,2]."""
+    a, b = with_total(base.counts), with_total(other.counts)
+    if not len(base.halves):
+        return np.full((*a.shape, 2), np.nan)
+    # Equal seeds halve the images alike, so that what the images do to both cancels.
+    halves = with_total(other.halves) - with_total(base.halves)
+    # The networks may have different numbers of units.
+    ends = stats.half_sample_interval(b - a, halves, -base.most(), other.most())
+    few = np.maximum(a, b) < stats.FEWEST
+    return np.where(few[..., None], np.nan, np.stack(ends, -1))
 
 
 def _counted(options: Options) -> Options:

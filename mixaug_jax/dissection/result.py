@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mixaug_jax.core import checks
+from mixaug_jax.core import checks, stats
 from mixaug_jax.core.devices import PRECISIONS
 from mixaug_jax.core.files import load_npz, save_npz
 from mixaug_jax.core.types import Float, Int, Path
@@ -29,8 +29,7 @@ class Options:
       restricted: count a unit's area only on images that hold the concept's category.
       iou: thresholds, kept as a tuple; a unit detects its best concept where IoU > threshold.
       shuffles: label maps are shuffled against images so many times for the chance level; 0: none.
-      replicates: of the bootstrap over images; 0: none.
-      seed: of the shuffles, the bootstrap and the random network.
+      seed: of the shuffles, the groups of images and the random network.
       random_baseline: also count a network of the same architecture with random weights.
       size: side of the label maps [pixels]; 0: the input's, or a quarter of it above 112.
       max_images: at most so many images, spread evenly over the data set; 0: all.
@@ -44,7 +43,6 @@ class Options:
     restricted: bool = False
     iou: Sequence[float] = (0.03, 0.04, 0.05)
     shuffles: int = 5
-    replicates: int = 20
     seed: int = 0
     random_baseline: bool = True
     size: int = 0
@@ -60,7 +58,7 @@ class Options:
             raise ValueError(
                 f"iou must be one or more thresholds from 0 up to below 1; got {self.iou}"
             )
-        for name in ("shuffles", "replicates", "seed", "size", "max_images"):
+        for name in ("shuffles", "seed", "size", "max_images"):
             checks.count(name, getattr(self, name), 0)
         checks.choice("precision", self.precision, PRECISIONS)
 
@@ -90,7 +88,7 @@ class Resources:
 @dataclasses.dataclass(frozen=True)
 class Dissection:
     """The units of one layer and what they detect; U units, C concepts, G categories, T IoU
-    thresholds, S shuffles, R replicates, N images.
+    thresholds, S shuffles, H halves, N images.
 
     Counts have the axes [2,2,T,G]: the conventions `PER` (one best label a unit; every category
     by itself), then detectors and unique concepts. The paper's total (Won et al. 2023, Fig. 3) is
@@ -106,8 +104,9 @@ class Dissection:
         for, or there is one image only.
       random: [2,2,T,G] of a network of the same architecture with random weights, thresholds its
         own; all -1 where it was not asked for.
-      replicates: [R,2,2,T,G], images drawn anew (Poisson bootstrap, thresholds held). Equal
-        seeds draw equal images, so replicates of two networks are pairs.
+      halves: [H,2,2,T,G], in random halves of the images, thresholds held (`stats.half_samples`); H = 0 for fewer than 20
+        images. Equal seeds halve equally many images alike, so halves of two networks are pairs. They are there for
+        `intervals`: half the images have noisier IoU, so their counts tell nothing by themselves.
       top_images: int [U,5], indices in the data set of the images with the largest activations.
       top_activations: float32 [U,5], those activations.
       top_maps: float32 [U,5,h,w], the unit's maps of those images.
@@ -122,7 +121,7 @@ class Dissection:
     counts: Int[np.ndarray, "2 2 T G"]
     null: Int[np.ndarray, "S 2 2 T G"]
     random: Int[np.ndarray, "2 2 T G"]
-    replicates: Int[np.ndarray, "R 2 2 T G"]
+    halves: Int[np.ndarray, "H 2 2 T G"]
     top_images: Int[np.ndarray, "U top"]
     top_activations: Float[np.ndarray, "U top"]
     top_maps: Float[np.ndarray, "U top h w"]
@@ -155,6 +154,25 @@ class Dissection:
     ) -> tuple[Int[np.ndarray, "U top"], Float[np.ndarray, "U top"]]:
         """The numbers [U,count] of each unit's best concepts, best first, and their IoU."""
         return counting.top_labels(self.iou(), count)
+
+    def intervals(self) -> Float[np.ndarray, "2 2 T G ends"]:
+        """The 95 % intervals [2,2,T,G+1,2] of the counts and, last, of their total over categories: low and high of what is
+        expected in another set of equally many images (`stats.half_sample_interval`); NaN below a count of 5, for fewer than
+        20 images, and so nowhere else."""
+        counts = with_total(self.counts)
+        if not len(self.halves):
+            return np.full((*counts.shape, 2), np.nan)
+        ends = stats.half_sample_interval(counts, with_total(self.halves), 0, self.most())
+        return np.where((counts < stats.FEWEST)[..., None], np.nan, np.stack(ends, -1))
+
+    def most(self) -> Int[np.ndarray, "2 2 1 G"]:
+        """What the counts and their totals can be at most, [2,2,1,G+1]: all units, all concepts of the category."""
+        units, groups = len(self.threshold), len(self.categories)
+        concepts = np.bincount(Vocabulary(self.names).category[1:], minlength=groups)
+        detectors = np.full(groups, units)
+        most = with_total(np.stack([np.stack([detectors, concepts])] * len(PER)))
+        most[PER.index("unit"), 0, -1] = units  # which has one best label over all categories
+        return most[:, :, None]
 
     def unique(self, per: str = "unit") -> Int[np.ndarray, "T G"]:
         """Unique concepts [T,G]."""

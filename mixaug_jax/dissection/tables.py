@@ -54,7 +54,7 @@ class Counting:
       padding: beyond the outer nodes of a map lies "edge" their value or "zero" nothing.
       backend: "dense" or "bits"; "": by the kind of device. Same integers.
       batch_size: images of a device at a time.
-      memory_mb: MiB that the tables of `counting.bootstrap` may take at a time.
+      memory_mb: MiB that the tables of `counting.tally_halves` may take at a time, on a device and on the host together.
       devices: default all of this process.
     """
 
@@ -63,7 +63,7 @@ class Counting:
     padding: str = "edge"
     backend: str = ""
     batch_size: int = 16
-    memory_mb: float = 200
+    memory_mb: float = 1024
     devices: Devices = None
 
 
@@ -74,19 +74,20 @@ def count(
     counting: Counting,
     *,
     orders: Integer[AnyArray, "S N"] | None = None,
-    weights: Integer[AnyArray, "N R"] | None = None,
-) -> tuple[Int[np.ndarray, "S R rows U"], Int[np.ndarray, "S R rows"]]:
-    """Tables of all units against all concepts, for S pairings of images with label maps and R
-    weightings of images.
+    slots: Integer[AnyArray, "S N"] | None = None,
+) -> tuple[Int[np.ndarray, "T rows U"], Int[np.ndarray, "T rows"]]:
+    """Tables of all units against all concepts, for S pairings of images with label maps.
 
     Args:
       activations, thresholds, segmentation: as in `counting.tally`.
       counting: what is counted.
       orders: [S,N] int: pairing s joins image i with label maps orders[s, i]; default its own.
-      weights: [N,R] non-negative int; default 1.
+      slots: [S,N] int: the table, 0..T-1, to which image i adds its counts in pairing s; default s. So groups of images have
+        tables of their own at no cost but their memory: T rows U integers of 4 bytes on each device, and twice that for a
+        moment when they are added up.
 
     Returns:
-      table int64 [S,R,rows,U] and sizes int64 [S,R,rows]: pixels where a unit is on and the row's
+      table int64 [T,rows,U] and sizes int64 [T,rows]: pixels where a unit is on and the row's
       condition holds, and where the condition holds. Row 0 is every pixel, 1..C-1 the concepts,
       then the categories.
     """
@@ -96,7 +97,8 @@ def count(
     images, *nodes, units = activations.shape
     grid = resample.Grid(tuple(nodes), tuple(segmentation.shape[1:3]), counting.padding)
     orders = np.arange(images)[None] if orders is None else np.asarray(orders)
-    weights = np.ones((images, 1), np.int32) if weights is None else np.asarray(weights, np.int32)
+    slots = np.arange(len(orders))[:, None] if slots is None else np.asarray(slots)
+    slots = np.broadcast_to(slots, orders.shape).astype(np.int32)
     # The program depends on shapes and numbers alone, so that a second layer of the same size compiles nothing.
     devices = walk.local(counting.devices)
     on_cpu = devices_lib.platform(devices) == "cpu"
@@ -106,36 +108,34 @@ def count(
     # Label maps are packed on the host while the device counts the batch before.
     pack = _pack_labels if backend == "bits" else _plain_labels
 
-    def labels_of(chosen: np.ndarray) -> dict:
-        return pack(_read_labels(segmentation, chosen, concepts), concepts, categories)
+    def labels_of(chosen: np.ndarray, slots: np.ndarray) -> dict:
+        return pack(_read_labels(segmentation, chosen, concepts), slots, concepts, categories)
 
-    # S tables lie below each other in one array, of which an image touches the rows of its labels.
+    # T tables lie below each other in one array, of which an image touches the rows of its labels.
     spans = walk.spans(images, counting.batch_size, devices)
-    batches = _batches(activations, labels_of, orders, weights, spans)
-    sets, ways, rows = len(orders), weights.shape[1], concepts + _groups(categories)
-    shapes = {"table": (sets * rows, ways, units), "sizes": (sets * rows, ways)}
+    batches = _batches(activations, labels_of, orders, slots, spans)
+    count, rows = int(slots.max()) + 1, concepts + _groups(categories)
+    shapes = {"table": (count * rows, units), "sizes": (count * rows,)}
     state = {name: np.zeros(shape, np.int32) for name, shape in shapes.items()}
-    # An image adds at most this to a count: how many fit before int32 overflows.
-    most = grid.pixels * max(1, int(weights.max()))
     programs = walk.Programs(
         lambda state, batch: step(state, batch, thresholds),
         reduce,
         lambda a, b: {k: a[k] + b[k] for k in a},
     )
-    counted = walk.total(programs, state, batches, walk.LIMIT // most, devices)
-    shape = (sets, rows, ways)
-    table, sizes = counted["table"].reshape(*shape, units), counted["sizes"].reshape(shape)
-    return np.moveaxis(table, 2, 1), np.moveaxis(sizes, 2, 1)
+    # An image adds at most its pixels to a count: how many fit before int32 overflows.
+    counted = walk.total(programs, state, batches, walk.LIMIT // grid.pixels, devices)
+    return counted["table"].reshape(count, rows, units), counted["sizes"].reshape(count, rows)
 
 
 def _batches(
-    activations, labels_of: Callable[[np.ndarray], dict], orders, weights, spans
+    activations, labels_of: Callable[[np.ndarray, np.ndarray], dict], orders, slots, spans
 ) -> Iterator:
-    """(number of images, batch) for each of `spans`; `labels_of` gives what a backend counts, of images [n,S]."""
+    """(number of images, batch) for each of `spans`; `labels_of` gives what a backend counts, of images and slots [n,S]."""
     for start, stop, rows in spans:
-        batch = labels_of(orders[:, start:stop].T) | {
+        batch = labels_of(orders[:, start:stop].T, slots[:, start:stop].T) | {
             "activations": activations_lib.read(activations, start, stop),
-            "weights": weights[start:stop],
+            # What fills up a batch counts nowhere.
+            "there": np.ones(stop - start, np.int32),
         }
         yield stop - start, {k: walk.pad_rows(v, rows) for k, v in batch.items()}
 
@@ -211,23 +211,25 @@ def _read_labels(segmentation, chosen: np.ndarray, num_concepts: int) -> np.ndar
     return maps.reshape(*chosen.shape, -1, maps.shape[3]).astype(np.int32)
 
 
-def _plain_labels(labels: np.ndarray, num_concepts: int, categories: np.ndarray) -> dict:
-    del num_concepts, categories  # their rows are made on the device
-    return {"labels": labels}
+def _plain_labels(labels: np.ndarray, slots: np.ndarray, num_concepts, categories) -> dict:
+    """Label maps [n,S,P,K] as they are, and `ids` [n,S,rows], the rows of the table that the device adds to."""
+    rows = num_concepts + _groups(categories)
+    ids = slots[..., None] * rows + np.arange(rows, dtype=np.int32)
+    return {"labels": labels, "ids": ids.reshape(len(labels), -1)}
 
 
-def _pack_labels(labels: np.ndarray, num_concepts: int, categories: np.ndarray) -> dict:
+def _pack_labels(labels: np.ndarray, slots: np.ndarray, num_concepts, categories) -> dict:
     """Label maps [n,S,P,K] as the rows that each image touches.
 
-    Returns `ids` [n,M], rows of the table (S tables one after the other), and `words` uint32 [n,M,W],
+    Returns `ids` [n,M], rows of the table (T tables one after the other), and `words` uint32 [n,M,W],
     the pixels of each, 32 to a word.
     """
     rows = num_concepts + _groups(categories)
     packed = []
     # Images touch different rows, so each brings the numbers of its own.
-    for sets in labels:
+    for sets, places in zip(labels, slots, strict=True):
         one = [_pack_image(maps, num_concepts, categories) for maps in sets]
-        ids = np.concatenate([s * rows + ids for s, (ids, _) in enumerate(one)])
+        ids = np.concatenate([s * rows + ids for s, (ids, _) in zip(places, one, strict=True)])
         packed.append((ids.astype(np.int32), np.concatenate([words for _, words in one])))
     # A power of two, so that few programs are compiled. What fills up adds no pixel to row 0.
     most = 1 << max(5, (max(len(ids) for ids, _ in packed) - 1).bit_length())
@@ -267,15 +269,12 @@ def _programs(grid: resample.Grid, backend: str, num_concepts: int, categories: 
             on = resample.upsample(x["activations"], grid) > thresholds
             on = on.reshape(-1, on.shape[-1])
             if backend == "bits":
-                ids, sums, sizes = x["ids"], *_count_bits(on, x["words"])
+                sums, sizes = _count_bits(on, x["words"])
             else:
-                ids, sums, sizes = (
-                    slice(None),
-                    *_count_dense(on, x["labels"], num_concepts, categories),
-                )
+                sums, sizes = _count_dense(on, x["labels"], num_concepts, categories)
             # Both backends see equal comparisons, so these integers are equal.
-            table = state["table"].at[ids].add(sums[:, None] * x["weights"][:, None])
-            sizes = state["sizes"].at[ids].add(sizes[:, None] * x["weights"])
+            table = state["table"].at[x["ids"]].add(sums * x["there"])
+            sizes = state["sizes"].at[x["ids"]].add(sizes * x["there"])
             return {"table": table, "sizes": sizes}, None
 
         # A state has a leading axis of devices, which is 1 on each of them.

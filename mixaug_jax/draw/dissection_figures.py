@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mixaug_jax.core.stats import PERCENTILES
+from mixaug_jax.core.stats import LEVEL
 from mixaug_jax.core.types import Dataset, Float, Int, Photo, Preprocess, Scalar, UInt8
 from mixaug_jax.data import transforms
 from mixaug_jax.dissection import resample
@@ -20,9 +20,9 @@ from mixaug_jax.draw.style import FAINT, GRID, INK, PALETTE, STYLE, add_legend
 def unique_concepts(results: Mapping[str, Dissection], *, per: str = "unit") -> Figure:
     """Unique concepts by category, one panel for each IoU threshold: Won et al. 2023, Fig. 3.
 
-    Beside every bar stand its interval over resampled images (line; see `stats.PERCENTILES`), the
-    same count with label maps shuffled against images (open circle at the mean, gray band over the
-    range) and of a network with random weights (cross).
+    Beside every bar stand its interval (line; see `Dissection.intervals`), the same count with label
+    maps shuffled against images (open circle at the mean, gray band over the range: shuffles are too
+    few for percentiles) and of a network with random weights (cross).
 
     Args:
       results: the dissections by the name to show, of the same vocabulary and IoU thresholds; the
@@ -86,7 +86,9 @@ def _bars(panel, at, width, found, color, name):
         spread = np.subtract(high, low)
         panel.bar(at, spread, 0.5 * width, bottom=low, color="#bbbbbb", linewidth=0, zorder=3)
         style = {"facecolor": "white", "edgecolor": INK, "linewidth": 1, "s": 18}
-        panel.scatter(at, mean, **style, zorder=5, clip_on=False, label=label("shuffled labels"))
+        panel.scatter(
+            at, mean, **style, zorder=5, clip_on=False, label=label("shuffled labels (mean, range)")
+        )
     if found[0]["random"] != "":
         random = [f["random"] for f in found]
         at_side = at + 0.28 * width
@@ -94,15 +96,17 @@ def _bars(panel, at, width, found, color, name):
         panel.scatter(
             at_side, random, **style, zorder=6, clip_on=False, label=label("random weights")
         )
-    if found[0]["low"] != "":
-        low, high = ([f[k] for f in found] for k in ("low", "high"))
-        text = label(f"resampled images, {PERCENTILES[0]}-{PERCENTILES[1]} %")
-        panel.vlines(at - 0.28 * width, low, high, color=INK, linewidth=1.2, zorder=4, label=text)
+    known = [k for k, f in enumerate(found) if f["low"] != ""]
+    if known:
+        low, high = ([found[k][end] for k in known] for end in ("low", "high"))
+        text = label(f"{100 * LEVEL:g} % interval")
+        at_side = at[known] - 0.28 * width
+        panel.vlines(at_side, low, high, color=INK, linewidth=1.2, zorder=4, label=text)
 
 
 def differences(comparison: Comparison, *, per: str = "unit") -> Figure:
     """Unique concepts of each run minus those of the first, by category, one panel for each IoU
-    threshold; lines are the paired intervals over images."""
+    threshold; lines are the paired intervals (see `Comparison`)."""
     first, *others = comparison.names
     groups = np.arange(len(comparison.categories))
     with matplotlib.rc_context(STYLE):
@@ -117,7 +121,7 @@ def differences(comparison: Comparison, *, per: str = "unit") -> Figure:
                 color = PALETTE[(m + 1) % len(PALETTE)]
                 place = (m, PER.index(per), 1, t)
                 panel.scatter(at, comparison.difference[place], color=color, s=22, label=name)
-                if comparison.interval.shape[-1]:
+                if np.isfinite(comparison.interval[place]).any():
                     panel.vlines(at, *comparison.interval[place].T, color=color, linewidth=1.6)
             _dress(panel, comparison.categories, threshold)
         panels[0].set_ylabel(f"unique concepts, minus {first}")

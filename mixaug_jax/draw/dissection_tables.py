@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from mixaug_jax.core.stats import PERCENTILES
 from mixaug_jax.dissection.pairs import Comparison
 from mixaug_jax.dissection.result import PER, Dissection, with_total
 
@@ -48,7 +47,7 @@ def concept_rows(result: Dissection) -> tuple[list[str], list[list]]:
 
 def count_rows(result: Dissection) -> tuple[list[str], list[list]]:
     """Header and a row for each convention, IoU threshold and category: detectors and unique
-    concepts, each beside its shuffled null, its count with random weights and its interval.
+    concepts, each beside its shuffled null, its count with random weights and its 95 % interval.
 
     The category "total" is the sum over the categories. Cells of what was not asked for are empty.
     """
@@ -72,7 +71,7 @@ _BESIDE = ("null_mean", "null_min", "null_max", "random", "low", "high")
 
 def beside(result: Dissection, place: tuple[int, int, int], category: int) -> dict:
     """A count and what stands beside it, by name: count, null_mean, null_min, null_max, random, low
-    and high (of the bootstrap, see `stats.PERCENTILES`); "" for what was not asked for.
+    and high (see `Dissection.intervals`, to one decimal); "" for what is not there.
 
     place: convention, detectors or unique, and IoU threshold. category: its index, G for the total.
     """
@@ -84,11 +83,14 @@ def beside(result: Dissection, place: tuple[int, int, int], category: int) -> di
         found |= {"null_min": int(null.min()), "null_max": int(null.max())}
     if result.random.min() >= 0:
         found["random"] = int(with_total(result.random)[at])
-    if len(result.replicates):
-        # Ends that are counts themselves.
-        ends = np.percentile(with_total(result.replicates)[at], PERCENTILES, method="nearest")
-        found |= {"low": int(ends[0]), "high": int(ends[1])}
-    return found
+    return found | dict(
+        zip(("low", "high"), _ends(result.intervals()[(*place, category)]), strict=True)
+    )
+
+
+def _ends(interval: np.ndarray) -> list:
+    """Low and high as cells."""
+    return ["" if np.isnan(end) else round(float(end), 1) for end in interval]
 
 
 def summary(result: Dissection, per: str = "unit") -> str:
@@ -123,6 +125,6 @@ def comparison_rows(comparison: Comparison) -> tuple[list[str], list[list]]:
         row = [others[m], first, PER[p], f"{comparison.iou[t]:g}", comparison.categories[g]]
         for w in range(len(COUNTED)):
             row.append(int(comparison.difference[m, p, w, t, g]))
-            row += comparison.interval[m, p, w, t, g].tolist() or ["", ""]
+            row += _ends(comparison.interval[m, p, w, t, g])
         rows.append(row)
     return header, rows

@@ -33,8 +33,8 @@ def faithfulness(
 ) -> Figure:
     """Mean curves, one panel for each kind: RISE (Petsiuk et al. 2018), Fig. 4, for many methods.
 
-    Bands are intervals over resampled images (95 %), of the methods only: those of the controls are as wide. The legend of a
-    panel is in the order of the areas, the best first.
+    Bands are 95 % intervals over bootstrap resamples of the images, of the methods only: those of the controls are as wide. The
+    legend of a panel is in the order of the areas, the best first.
 
     Args:
       results: of methods and controls on the same images.

@@ -4,7 +4,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from mixaug_jax.core.stats import PERCENTILES
+from mixaug_jax.core.stats import LEVEL
 from mixaug_jax.draw.style import FAINT, GRID, INK, PALETTE, STYLE
 from mixaug_jax.occlusion.outcomes import Outcome, Sweep
 
@@ -105,7 +105,7 @@ def rises(swept: Sweep, found: Outcome) -> Figure:
         bar = figure.colorbar(shown, ax=panels, extend="min", shrink=0.6, aspect=40, pad=0.01)
         bar.set_label("change of accuracy [points]")
         bar.outline.set_visible(False)
-        text = f"dot: {PERCENTILES[0]}-{PERCENTILES[1]} % interval of accuracy above 0;  ring: of loss below 0"
+        text = f"dot: {100 * LEVEL:g} % interval of accuracy above 0;  ring: of loss below 0"
         figure.supxlabel(text, fontsize=8)
     return figure
 

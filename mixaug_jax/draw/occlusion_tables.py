@@ -67,10 +67,11 @@ def summary(swept: Sweep, found: Outcome) -> str:
         lines.append("  every complete image is recognized, so accuracy cannot rise")
     # How many rise, beside how many would by chance: of hundreds of intervals some always lie above 0.
     for k, label in enumerate(swept.labels):
-        chance, most = found.by_chance[k].mean(), np.percentile(found.by_chance[k], 95)
+        draws = found.by_chance[k]
+        chance = f"by chance {draws.mean():.1f}, {draws.min():.0f} to {draws.max():.0f} in {len(draws)} draws"
         lines.append(
             f"  ranked by the {_loss(label)}: accuracy rises in {found.rising[k]} of {found.removals} removals "
-            f"(95 % interval above 0; without any effect, by chance {chance:.1f}, at most {most:.0f} in 95 %; "
+            f"(95 % interval above 0; without any effect, {chance}; "
             f"p of the strongest {found.grid_p[k]:.2g}), the loss falls in {found.falling[k]}"
         )
         # The largest of many, with its interval; the p-value above is that of having looked for it.

@@ -119,6 +119,8 @@ def summarize(
         ends = percentiles(again)
         mean = statistic(places) if len(places) else np.nan
         left_out = number - len(places) + unlabeled
+        # Resamples may lack a class, which shifts a mean over classes: the interval still contains its estimate.
+        ends = min(ends[0], float(mean)), max(ends[1], float(mean))
         rows.append(Row(score, float(mean), *ends, len(places), left_out))
 
     # Means over images first; what is one number of many images stands behind its score.

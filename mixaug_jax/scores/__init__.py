@@ -94,33 +94,46 @@ __all__ = [
     "subset_sizes",
 ]
 
+_SHARE, _CORRELATION = (0.0, 1.0), (-1.0, 1.0)  # scales
 _RISE = "share of the pixels removed"
 _DEGRADATION = "share of the tiles removed"
 SCORES = {
-    "best_box_iou": Score(best_box_iou, better=1),
+    "best_box_iou": Score(best_box_iou, better=1, scale=_SHARE),
     "box_ratio": Score(
         box_ratio,
         better=1,
-        also={"box_ratio_small": Part(small_only, 1, "box ratio, small objects")},
+        scale=_SHARE,
+        also={"box_ratio_small": Part(small_only, 1, "box ratio, small objects", scale=_SHARE)},
     ),
-    "class_sensitivity": Score(class_sensitivity, better=-1),
+    "class_sensitivity": Score(class_sensitivity, better=-1, scale=_CORRELATION),
     "completeness": Score(completeness, better=-1, value=magnitude, title="miss of completeness"),
     "complexity": Score(complexity, better=-1),
     "deletion": Score(
-        deletion, better=-1, title="area under the deletion curve", axis=_RISE, headline=True
+        deletion,
+        better=-1,
+        title="area under the deletion curve",
+        axis=_RISE,
+        headline=True,
+        scale=_SHARE,
     ),
     "effective_complexity": Score(effective_complexity, better=-1),
-    "effective_heat_ratio": Score(effective_heat_ratio, better=1),
+    "effective_heat_ratio": Score(effective_heat_ratio, better=1, scale=_SHARE),
     "energy_pointing_game": Score(
         energy_pointing_game,
         better=1,
         title="attribution on the object",
+        scale=_SHARE,
         also={
             "energy_pointing_game_small": Part(
-                below_half_only, 1, "attribution on the object, small objects"
+                below_half_only, 1, "attribution on the object, small objects", scale=_SHARE
             ),
             "background_attribution": Part(
-                background, -1, "attribution on the background", headline=True, view=False
+                background,
+                -1,
+                "attribution on the background",
+                headline=True,
+                view=False,
+                scale=_SHARE,
             ),
         },
     ),
@@ -130,42 +143,63 @@ SCORES = {
         better=1,
         title="area under the insertion curve",
         axis="share of the pixels inserted",
+        scale=_SHARE,
     ),
     "lerf": Score(
         lerf,
         better=1,
         title="LeRF area",
         axis=f"{_DEGRADATION}, least relevant first",
-        summaries={"degradation_score": Part(degradation, 1, view=False)},
+        scale=_SHARE,
+        summaries={"degradation_score": Part(degradation, 1, view=False, scale=_CORRELATION)},
     ),
-    "mass_accuracy": Score(mass_accuracy, better=1),
+    "mass_accuracy": Score(mass_accuracy, better=1, scale=_SHARE),
     "max_sensitivity": Score(max_sensitivity, better=-1),
-    "morf": Score(morf, better=-1, title="MoRF area", axis=f"{_DEGRADATION}, most relevant first"),
-    "parameter_randomization": Score(parameter_randomization, better=-1),
-    "pixel_flipping": Score(pixel_flipping, better=-1, axis=_RISE),
+    "morf": Score(
+        morf,
+        better=-1,
+        title="MoRF area",
+        axis=f"{_DEGRADATION}, most relevant first",
+        scale=_SHARE,
+    ),
+    "parameter_randomization": Score(parameter_randomization, better=-1, scale=_CORRELATION),
+    "pixel_flipping": Score(pixel_flipping, better=-1, axis=_RISE, scale=_SHARE),
     "pointing_game": Score(
         pointing_game,
         better=1,
         title="pointing game",
         headline=True,
         hits=True,
+        scale=_SHARE,
         also={
-            "pointing_game_difficult": Part(difficult_only, 1, "pointing game, difficult images")
+            "pointing_game_difficult": Part(
+                difficult_only, 1, "pointing game, difficult images", scale=_SHARE
+            )
         },
         summaries={
-            "pointing_game_class_mean": Part(class_mean("pointing_game"), 1),
-            "pointing_game_difficult_class_mean": Part(class_mean("pointing_game_difficult"), 1),
+            "pointing_game_class_mean": Part(class_mean("pointing_game"), 1, scale=_SHARE),
+            "pointing_game_difficult_class_mean": Part(
+                class_mean("pointing_game_difficult"), 1, scale=_SHARE
+            ),
         },
     ),
-    "rank_accuracy": Score(rank_accuracy, better=1),
-    "road": Score(road, better=road_direction, title="ROAD", axis=_RISE, positions=road_positions),
+    "rank_accuracy": Score(rank_accuracy, better=1, scale=_SHARE),
+    "road": Score(
+        road,
+        better=road_direction,
+        title="ROAD",
+        axis=_RISE,
+        positions=road_positions,
+        scale=_SHARE,
+    ),
     "sensitivity_n": Score(
         sensitivity_n,
         better=1,
         title="sensitivity-n",
         measure=subset_drops,
         value=mean_correlation,
-        summaries={"sensitivity_n_pooled": Part(pooled, 1, view=False)},
+        scale=_CORRELATION,
+        summaries={"sensitivity_n_pooled": Part(pooled, 1, view=False, scale=_CORRELATION)},
     ),
-    "sparseness": Score(sparseness, better=1),
+    "sparseness": Score(sparseness, better=1, scale=_SHARE),
 }

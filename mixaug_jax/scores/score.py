@@ -24,6 +24,7 @@ class Part:
       title: in words.
       headline: whether a study's sentence judges it.
       view: whether it is another view of the score, which short tables leave out.
+      scale: as that of a `Score`.
     """
 
     f: Callable
@@ -31,6 +32,7 @@ class Part:
     title: str = ""
     headline: bool = False
     view: bool = True
+    scale: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,6 +48,8 @@ class Score:
       better: 1 where larger is better, -1 where smaller is, 0 where neither; or a function of the options.
       title: in words; "" is the name.
       headline: whether a study's sentence judges it.
+      scale: the least and the largest value that there can be, which no interval leaves; () says nothing. Of scores with an
+        option `output` it holds for "prob".
       hits: whether values are 1 where the map's largest value lies right and 0 where it does not, which figures mark.
       measure: what a run computes of each example where that is more than the value; it takes what `f` takes.
       value: f(measured [N,...], options) -> [N], the value of each example from what was measured; None: scalars as they are,
@@ -63,6 +67,7 @@ class Score:
     better: int | Callable[[Mapping], int] = 0
     title: str = ""
     headline: bool = False
+    scale: tuple[float, ...] = ()
     hits: bool = False
     measure: Callable | None = None
     value: Callable | None = None
@@ -129,6 +134,8 @@ def facts(name: str, score: Score, options: Mapping[str, Any]) -> dict[str, dict
         "title": entries.title_of(score),
         "headline": score.headline,
     }
+    bounded = options.get("output", "prob") == "prob"
+    scale = list(score.scale) if bounded else []
     drawn = {
         "hits": score.hits,
         "axis": score.axis,
@@ -139,8 +146,9 @@ def facts(name: str, score: Score, options: Mapping[str, Any]) -> dict[str, dict
         drawn["positions"] = list(score.positions(options, 0))
     # A part that is no mere view of the score stands for it in short tables.
     replaced = any(not record.view for record in score.also.values())
-    found = {name: own | drawn | {"view": replaced}}
+    found = {name: own | drawn | {"view": replaced, "scale": scale}}
     for part, record in {**score.also, **score.summaries}.items():
         said = {"better": record.better, "title": record.title or part.replace("_", " ")}
-        found[part] = own | said | {"headline": record.headline, "view": record.view}
+        said |= {"headline": record.headline, "view": record.view}
+        found[part] = own | said | {"scale": list(record.scale) if bounded else []}
     return found

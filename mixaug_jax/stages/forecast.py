@@ -12,6 +12,7 @@ import numpy as np
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.core import say
+from mixaug_jax.dissection import Counting
 from mixaug_jax.explain import memory
 from mixaug_jax.models import Net, build
 from mixaug_jax.training import step as steps
@@ -61,7 +62,9 @@ def _annotations(config):
         ]  # fmt: skip
         found = " and ".join(filter(None, known)) or "neither concepts nor boxes"
         lines.append(f"{section}: {config[section].split} images with {found}")
-    return lines
+    # Groups of images have tables of their own; past this bound units are counted block by block.
+    most = Counting.memory_mb / 1024
+    return [*lines, f"dissect: tables of counts take at most {most:.1f} GiB of memory"]
 
 
 def _network(config, net):

@@ -18,6 +18,7 @@ from mixaug_jax.training import metric_log
 
 # What results of different networks differ in, with the same question asked.
 _OF_THE_NETWORK = ("weights", "model", "reference")  # reference: a checksum of training images
+_CHANGE = (-1.0, 1.0)  # of an accuracy
 # Of the scenes, what changes no picture of the test split.
 _NOT_IN_TEST = ("background", "color", "position", "label_noise", "train", "validation")
 
@@ -29,7 +30,8 @@ class Part:
     Attributes:
       title: the file, under the working directory, without its ending.
       values: {measure: number}.
-      replicates: {measure: [R], that number with images drawn anew}; the same draws for every run with as many images.
+      replicates: {measure: [R], that number in bootstrap resamples of the images}; the same draws for every run with as many
+        images.
       settings: flat, what must be equal for numbers of two runs to be compared.
     """
 
@@ -82,17 +84,18 @@ def _accuracy(workdir) -> tuple[list[Part], str]:
     if not found:
         done = max((line["step"] for line in lines), default=0)
         return [], f"the training has not ended (step {done} of {steps})"
-    measure = Measure("accuracy", "test_accuracy", better=1)
-    return [Part("training", {measure: float(found["test_accuracy"])}, {}, {})], ""
+    name = f"{metric_log.judged(found)}_accuracy"
+    measure = Measure("accuracy", name, better=1, scale=(0.0, 1.0))
+    return [Part("training", {measure: float(found[name])}, {}, {})], ""
 
 
 def _dissection(path) -> Part:
-    """Without replicates: images drawn anew lift IoU over thresholds by chance, so those of unique concepts lie above the count
-    and are no interval around it."""
+    """Without replicates: bootstrap resamples lift IoU over thresholds by chance, so their counts lie above that of all."""
     result = dissection.load(path)
     values = {}
     counts, null, random = map(dissection.with_total, (result.counts, result.null, result.random))
     categories = (*result.categories, "total")
+    most = np.broadcast_to(result.most(), counts.shape)
     shape = (len(dissection.PER), len(result.options.iou), len(categories))
     for p, t, g in np.ndindex(shape):
         at = (..., p, 1, t, g)  # 1: unique concepts
@@ -103,8 +106,10 @@ def _dissection(path) -> Part:
             "category": categories[g],
         }
 
-        def add(name: str, value: Any, place: Any = place):
-            values[Measure("concepts", name, better=BETTER[name], **place)] = float(value)
+        def add(name: str, value: Any, place: Any = place, most: float = float(most[at])):
+            scale = stats.ANYWHERE if name == "unique_above_shuffled" else (0.0, most)
+            measure = Measure("concepts", name, better=BETTER[name], scale=scale, **place)
+            values[measure] = float(value)
 
         add("unique", counts[at])
         if len(null):
@@ -131,6 +136,7 @@ def _attribution(path) -> Part:
             better=facts["better"],
             title=facts["title"],
             headline=facts["headline"],
+            scale=tuple(facts["scale"]) or stats.ANYWHERE,
             control=result.kind == "control",
         )
         values[measure] = float(np.nanmean(per_image))
@@ -148,13 +154,14 @@ def _occlusion(path) -> Part:
         measure = Measure("occlusion", "rising_above_chance", setting=f"{label} label", better=0)
         values[measure] = float(found.rising[k] - np.mean(found.by_chance[k]))
         if "lowest" in grid.selections:
-            measure = Measure("occlusion", "lowest_removed", setting=f"{label} label", better=0)
+            place = {"setting": f"{label} label", "scale": _CHANGE}
+            measure = Measure("occlusion", "lowest_removed", better=0, **place)
             least = grid.selections.index("lowest")
             values[measure] = float(found.accuracy[k, :, least].mean())
         for s, e, a, v in np.ndindex(grid.shape):
             setting = f"{grid.selections[e]}, {grid.values[v]}, {label} label"
             place = {"subject": grid.rankings[s], "setting": setting, "level": grid.shares[a] / 100}
-            measure = Measure("occlusion", "accuracy_change", better=0, **place)
+            measure = Measure("occlusion", "accuracy_change", better=0, scale=_CHANGE, **place)
             values[measure] = float(found.accuracy[k, s, e, a, v])
     return Part("occlusion/sweep", values, {}, _comparable(swept.settings))
 

@@ -23,6 +23,7 @@ def compare(
     problems: Any,
     crossed: Any,
     asked: Any,
+    at_chance: Mapping,
 ) -> Study:
     """The numbers of runs as a `Study`.
 
@@ -31,7 +32,7 @@ def compare(
       seeds: of the trainings.
       parts: {(name, seed): list of `collect.Part`}.
       method: the attribution method that the sentences judge.
-      workdirs, problems, crossed, asked: see `Study`.
+      workdirs, problems, crossed, asked, at_chance: see `Study`.
     """
     names, seeds = tuple(names), tuple(seeds)
     values, replicates = _merge(parts)
@@ -41,8 +42,13 @@ def compare(
     pairs = comparisons(names)
     # All measures get numbers; Holm's correction counts the headline ones alone.
     numbers = _means(names, seeds, measures, there, replicates)
-    differences = _differences(names, seeds, measures, there, replicates, pairs)
+    # What a network at chance says of an augmentation is noise.
+    compared = there.copy()
+    for name, seed in at_chance:
+        compared[names.index(name), seeds.index(seed)] = np.nan
+    differences = _differences(names, seeds, measures, compared, replicates, pairs)
     measures = tuple(dataclasses.replace(m, headline=m in headlines) for m in measures)
+    p_holm = _corrected(measures, names[0], pairs, differences["p"])
     study = Study(
         augmentations=names,
         seeds=seeds,
@@ -51,12 +57,14 @@ def compare(
         comparisons=pairs,
         **numbers,
         **differences,
-        p_holm=_corrected(measures, names[0], pairs, differences["p"]),
+        p_holm=p_holm,
+        rank=_ranks(measures, compared, p_holm),
         sentences={},
         problems=tuple(problems),
         workdirs=workdirs,
         cross_deletion=crossed,
         asked=asked,
+        at_chance=dict(at_chance),
     )
     # Sentences are read off the finished comparison, so that they cannot say anything else.
     return dataclasses.replace(study, sentences=sentences.all_axes(study))
@@ -118,7 +126,7 @@ def _headlines(measures, method) -> set[Measure]:
     chosen = {m for m in named if m.subject == last and m.level == levels[len(levels) // 2]}
     chosen |= {m for m in measures if m.subject == method and m.headline}
     chosen |= {m for m in measures if m.name == "lowest_removed" and m.setting == "true label"}
-    return chosen | {m for m in measures if m.name == "test_accuracy"}
+    return chosen | {m for m in measures if m.axis == "accuracy"}
 
 
 def _natural(text: str):
@@ -136,24 +144,31 @@ def _means(names, seeds, measures, values, replicates) -> dict:
         drawn = replicates[names[a], seeds[s]].get(measures[m], ())
         images[a, s, m] = stats.percentiles(drawn)
     for a, m in np.ndindex(shape):
-        mean[a, m], *interval[a, m], n[a, m] = stats.mean_interval(values[a, :, m])
-        if n[a, m] > 1:
+        mean[a, m], *interval[a, m], n[a, m] = stats.mean_interval(
+            values[a, :, m], measures[m].scale
+        )
+        if n[a, m] >= stats.FEWEST_SEEDS:
             over[a, m] = "seeds"
         elif n[a, m] == 1:
             # One seed has no spread of its own; the uncertainty over images is what is left.
             ends = images[a, ~np.isnan(values[a, :, m]), m][0]
             interval[a, m], over[a, m] = ends, "" if np.isnan(ends).any() else "images"
-    rank = np.stack(
-        [stats.mean_ranks(values[:, :, m], x.better) for m, x in enumerate(measures)], 1
-    ) if measures else np.zeros(shape)  # fmt: skip
     return {
         "image_intervals": images,
         "mean": mean,
         "interval": interval,
         "n": n,
         "interval_of": over,
-        "rank": rank,
     }
+
+
+def _ranks(measures, values, p_holm) -> np.ndarray:
+    """[A,M], NaN for a measure of which no difference is supported: an order by noise would look like a finding."""
+    rank = np.full((len(values), len(measures)), np.nan)
+    for m, measure in enumerate(measures):
+        if (p_holm[:, m] < stats.ALPHA).any():
+            rank[:, m] = stats.mean_ranks(values[:, :, m], measure.better)
+    return rank
 
 
 def _differences(names, seeds, measures, values, replicates, pairs) -> dict:
@@ -164,8 +179,10 @@ def _differences(names, seeds, measures, values, replicates, pairs) -> dict:
     n = np.zeros(shape, np.int64)
     for k, m in np.ndindex(shape):
         sides = [values[names.index(name), :, m] for name in pairs[k]]
-        difference[k, m], *interval[k, m], p[k, m], n[k, m] = stats.paired(*sides)
-        if n[k, m] > 1:
+        difference[k, m], *interval[k, m], p[k, m], n[k, m] = stats.paired(
+            *sides, measures[m].scale
+        )
+        if n[k, m] >= stats.FEWEST_SEEDS:
             over[k, m] = "" if np.isnan(p[k, m]) else "seeds"
         elif n[k, m] == 1:
             seed = seeds[int(np.flatnonzero(~np.isnan(sides[0] - sides[1]))[0])]

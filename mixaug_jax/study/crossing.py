@@ -18,6 +18,7 @@ from mixaug_jax.study.measures import BETTER, JUDGED, READINGS, Measure
 from mixaug_jax.training import checkpoint
 
 IMAGES = 100  # at most so many
+FEWEST = 20  # of fewer nothing is said: the areas hang on single images
 TILES = 16  # to a side; removed a row's number at a time
 REPLICATES = 200  # of the bootstrap over images
 
@@ -63,7 +64,7 @@ def cross_deletion(workdirs: dict, method: str, cache: os.PathLike | str) -> Cro
       Of at most `IMAGES` images that all models classify right; tiles of a sixteenth of the side, set to the mean color.
 
     Raises:
-      ValueError: fewer than two models, no such image, or networks that see images of different preprocessing.
+      ValueError: fewer than two models or than `FEWEST` such images, or networks that see images of different preprocessing.
     """
     if len(workdirs) < 2:
         raise ValueError("fewer than two models")
@@ -73,7 +74,13 @@ def cross_deletion(workdirs: dict, method: str, cache: os.PathLike | str) -> Cro
     }
     models = {n: [f.settings, zlib.crc32(f.heat)] for n, f in found.items()}
     config = config_lib.read(next(iter(workdirs.values())))
-    settings = {"method": method, "tiles": TILES, "images": IMAGES, "models": models}
+    settings = {
+        "method": method,
+        "tiles": TILES,
+        "images": IMAGES,
+        "fewest": FEWEST,
+        "models": models,
+    }
     settings["precision"] = config.precision
     stored = load_if(_load, cache, json.loads(json.dumps(settings)))
     if stored is None:
@@ -111,8 +118,10 @@ def _compute(config, workdirs, found) -> dict:
     # A map of another class than the true one ranks pixels for another question.
     right = np.all([(f.predicted == labels) & (f.labels == labels) for f in found.values()], 0)
     chosen = np.flatnonzero(right)[:IMAGES]
-    if not len(chosen):
-        raise ValueError("no image whose class all models find and all maps explain")
+    if len(chosen) < FEWEST:
+        raise ValueError(
+            f"it needs {FEWEST} images whose class all models find and all maps explain, and there are {len(chosen)}"
+        )
     heats = {name: f.heat[chosen] for name, f in found.items()}
     indices = first.indices[chosen]
     nets = {name: checkpoint.load(workdir) for name, workdir in workdirs.items()}
@@ -144,7 +153,7 @@ def _read(models, per_image, images, method) -> CrossDeletion:
 
 
 def measured(found: CrossDeletion) -> tuple[dict, dict]:
-    """The readings of each model as {model: {measure: number}}, and with images drawn anew {model: {measure: [R]}}."""
+    """The readings of each model as {model: {measure: number}}, and in bootstrap resamples {model: {measure: [R]}}."""
     number = len(found.indices)
     draws = np.random.default_rng(0).integers(number, size=(REPLICATES, number))
     # Readings are no means over images, so every draw has to compute them anew.

@@ -8,6 +8,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax.study import collect, comparing, crossing, plan, runs
 from mixaug_jax.study.collect import Part
 from mixaug_jax.study.results import Study
+from mixaug_jax.training import chance
 
 
 def gather(workdir: os.PathLike | str) -> Study:
@@ -26,7 +27,7 @@ def gather(workdir: os.PathLike | str) -> Study:
     if not asked:
         raise ValueError(f"{workdir} is not the folder of a study: it has no study.json")
     names = sorted(asked["configs"], key=lambda name: name != plan.BASELINE)
-    parts, problems, failed, workdirs = {}, [], [], {}
+    parts, problems, failed, workdirs, at_chance = {}, [], [], {}, {}
     for name, seed in ((n, s) for n in names for s in asked["seeds"]):
         if f"{name}/{seed}" not in asked["commands"]:
             continue
@@ -38,14 +39,24 @@ def gather(workdir: os.PathLike | str) -> Study:
             failed.append(sentences[0])
         if found:
             parts[name, seed], workdirs[name, seed] = found, str(run)
+            at_chance |= _at_chance(name, seed, run)
     problems += _drop_other_settings(parts)
     method = _method(asked, parts)
     crossed = _cross_models(folder, parts, workdirs, method, problems)
     study = comparing.compare(
         names, asked["seeds"], parts, method,
-        workdirs=workdirs, problems=problems, crossed=crossed, asked=asked,
+        workdirs=workdirs, problems=problems, crossed=crossed, asked=asked, at_chance=at_chance,
     )  # fmt: skip
     return dataclasses.replace(study, failed=tuple(failed))
+
+
+def _at_chance(name, seed, run) -> dict:
+    """The run and a sentence, where its network does not exceed chance."""
+    found = chance.read(run)
+    if found is None or not found.at_chance:
+        return {}
+    text = f"{name} seed {seed} ({found.split} accuracy {found.share:.1%} of {found.images} images, chance {found.chance:.1%})"
+    return {(name, seed): text}
 
 
 def _reason(run: pathlib.Path) -> str:

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from mixaug_jax.core import stats
+
 AXES = (
     "accuracy",
     "concepts",
@@ -16,6 +18,7 @@ JUDGED = ("own_vs_others", "gain_over_random")  # by the sentences
 # Whether larger (1) or smaller (-1) is better, of what no score says.
 BETTER = {
     "test_accuracy": 1,
+    "validation_accuracy": 1,
     "unique": 1,
     "unique_above_shuffled": 1,
     "unique_shuffled": 0,
@@ -32,10 +35,10 @@ class Measure:
 
     Attributes:
       axis: one of `AXES`.
-      name: accuracy: "test_accuracy". concepts: "unique", "unique_shuffled" (mean of the shuffled null),
-        "unique_above_shuffled" (their difference) and "unique_random" (random weights). alignment, faithfulness, stability,
-        complexity: the score's name in `scores.SCORES`, its mean over images (a curve's area), and
-        "background_attribution", 1 - energy_pointing_game; faithfulness also has the readings of
+      name: accuracy: "test_accuracy", or "validation_accuracy" of runs without a test split. concepts: "unique",
+        "unique_shuffled" (mean of the shuffled null), "unique_above_shuffled" (their difference) and "unique_random" (random
+        weights). alignment, faithfulness, stability, complexity: the score's name in `scores.SCORES`, its mean over images (a
+        curve's area), and "background_attribution", 1 - energy_pointing_game; faithfulness also has the readings of
         `scores.cross_model_deletion`, "own_vs_others", "fixed_evaluators" and "gain_over_random". occlusion:
         "accuracy_change" of each removal; "lowest_removed", its mean over rankings, shares and values where the units
         of smallest magnitude go; "rising_above_chance", how many removals raise the accuracy beyond those that would
@@ -46,6 +49,7 @@ class Measure:
       category: concepts: the category, or "total". Else "".
       better: 1 where larger is better, -1 where smaller is, 0 where neither.
       title: the name in words, where whoever made the number says so.
+      scale: the least and the largest value there can be.
       headline: whether the axis's sentence judges it, and Holm's correction counts it.
       control: whether `subject` is a control (random, center, sobel), which knows nothing of the network.
     """
@@ -58,5 +62,6 @@ class Measure:
     category: str = ""
     better: int = 1
     title: str = ""
+    scale: tuple[float, float] = stats.ANYWHERE
     headline: bool = False
     control: bool = False

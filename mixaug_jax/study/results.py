@@ -12,38 +12,42 @@ from mixaug_jax.study.measures import Measure
 class Study:
     """Many runs compared; A augmentations, S seeds, M measures, P comparisons. Arrays are float64; NaN is "not there".
 
-    Intervals cover 95 %. Where two seeds or more are there they are t-intervals over seeds (n - 1 degrees of freedom): of the
-    mean in `interval`, of the mean difference, paired by seed, in `difference_interval`. Each holds for one comparison. With
-    one seed nothing is known of the spread between trainings: the interval is then that of images drawn anew (bootstrap,
-    percentiles 2.5 and 97.5; the same images for both sides of a difference), which says how much the number hangs on the
-    choice of test images for these very networks; NaN where a run keeps no scores of single images (accuracy), or drawing them
-    anew shifts the number (concepts). `interval_of` says which. A difference that is the same in all seeds has no interval: a
-    few equal numbers do not show how far others may lie apart.
+    Intervals cover 95 %. Where three seeds or more are there they are t-intervals over seeds (n - 1 degrees of freedom), cut to
+    the measure's scale: of the mean in `interval`, of the mean difference, paired by seed, in `difference_interval`. Each holds
+    for one comparison. Two seeds have neither interval nor p: their spread is not known well enough, and the two points say
+    all. With one seed nothing is known of the spread between trainings: the interval is then that over bootstrap resamples of
+    the images (percentiles 2.5 and 97.5; the same images for both sides of a difference), which says how much the number hangs
+    on the choice of test images for these very networks; NaN where a run keeps no scores of single images (accuracy), or
+    resampling shifts the number (concepts). `interval_of` says which. A difference that is the same in all seeds has no
+    interval: a few equal numbers do not show how far others may lie apart.
 
     Attributes:
       augmentations: names of the folders, [A]; the first is what the others are compared with.
       seeds: [S].
       measures: [M].
       values: [A, S, M], one number a run.
-      image_intervals: [A, S, M, 2], of each run's number when its images are drawn anew.
+      image_intervals: [A, S, M, 2], of each run's number over bootstrap resamples of its images.
       mean: [A, M], over the seeds that are there.
       interval: [A, M, 2].
       n: int64 [A, M], seeds that are there.
       interval_of: str array [A, M], what `interval` is over: "seeds", "images" or "".
-      rank: [A, M], 1 is the best (the largest, where `better` is 0): the mean over seeds of the rank among the augmentations
-        with a number; equal numbers share the mean of their ranks. Seeds that miss an augmentation are left out.
+      rank: [A, M], NaN where no difference of the measure is supported, else 1 is the best (the largest, where `better` is 0):
+        the mean over seeds of the rank among the augmentations with a number; equal numbers share the mean of their ranks.
+        Seeds that miss an augmentation are left out.
       comparisons: [P] of (augmentation, reference): each augmentation and the first; then each with unmixed labels and the same
         with mixed ones.
       difference: [P, M], augmentation minus reference, mean over the seeds that both have.
       difference_interval: [P, M, 2].
       pairs: int64 [P, M], seeds that both have.
       difference_of: str array [P, M], what `difference_interval` is over: "seeds", "images" or "".
-      p: [P, M], two-sided p of the paired t-test; NaN with fewer than two pairs, and where all pairs have the same difference
+      p: [P, M], two-sided p of the paired t-test; NaN with fewer than three pairs, and where all pairs have the same difference
         (there is no spread to go by).
       p_holm: [P, M], p after Holm's correction over the family; NaN where there is no p or the measure is no headline. A family
         is all the comparisons with the first augmentation, or all those of labels, on all headline measures of one axis.
       sentences: {axis: text}, what the data support and what they do not; the axes that were looked at.
       problems: sentences about what is missing or was left out, e.g. "cutmix seed 1: no dissection".
+      at_chance: {(augmentation, seed): sentence} of the networks whose accuracy does not exceed chance. Their numbers are in
+        `values` and `mean`, but in no difference, rank or sentence.
       failed: those about runs that gave nothing, or whose last try failed.
       workdirs: {(augmentation, seed): path of the run's working directory}, those that are there.
       cross_deletion: {seed: CrossDeletion}.
@@ -73,6 +77,7 @@ class Study:
     workdirs: dict[tuple[str, int], str]
     cross_deletion: dict[int, CrossDeletion]
     asked: dict
+    at_chance: dict[tuple[str, int], str] = dataclasses.field(default_factory=dict)
     failed: tuple[str, ...] = ()
 
     @property

@@ -1,16 +1,19 @@
 """What the data support, axis by axis, in plain words."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from mixaug_jax.core import stats
+from mixaug_jax.scores.comparison import CONTROLS
 from mixaug_jax.study.measures import AXES, Measure
 from mixaug_jax.study.results import Study
 
 ALWAYS = ("accuracy", "concepts", "alignment", "faithfulness")  # have a sentence, measured or not
 _NAMES = {
     "test_accuracy": "test accuracy",
+    "validation_accuracy": "validation accuracy",
     "unique": "unique concepts",
     "unique_shuffled": "unique concepts by chance",
     "unique_above_shuffled": "unique concepts above chance",
@@ -25,6 +28,17 @@ _CAUTION = {
     "alignment": " Pointing at the object is what people expect, not proof of what the network uses.",
     "faithfulness": " The own curve also falls with how badly a network bears occlusion, which the gains cancel.",
 }
+
+
+def at_chance(study: Study) -> str:
+    """The networks whose accuracy does not exceed chance, in one sentence; "" where there are none."""
+    if not study.at_chance:
+        return ""
+    several = len(study.at_chance) > 1
+    return (
+        f"The accuracy of {'these networks does' if several else 'this network does'} not exceed chance, so "
+        f"{'they are' if several else 'it is'} compared with no other: {listed([*study.at_chance.values()])}."
+    )
 
 
 def all_axes(study: Study) -> dict[str, str]:
@@ -64,17 +78,60 @@ def _axis(study, axis) -> str:
     if rows["labels"]:
         what = "to the same mixing with mixed labels"
         text += " Unmixed labels: " + _family(study, rows["labels"], columns, what)
-    return text + _CAUTION.get(axis, "")
+    return text + _controls(study, axis) + _CAUTION.get(axis, "")
+
+
+def _controls(study, axis) -> str:
+    """Which methods come out ahead of both controls, in how many networks; the comparisons of augmentations are of one method,
+    so that their family does not grow."""
+    said = []
+    for headline in (study.measures[i] for i in study.headlines):
+        if headline.axis == axis and headline.better and headline.subject:
+            found = _ahead(study, headline)
+            if found:
+                said.append(f"{name(headline)}: {', '.join(found)}")
+    if not said:
+        return ""
+    return f" Networks in which a method's mean is better than both controls' ({listed(CONTROLS)}), by {'; by '.join(said)}."
+
+
+def _ahead(study, headline) -> list[str]:
+    """ "gradcam 3 of 4" for every method."""
+    columns = {
+        study.measures[i].subject: i
+        for i in study.find(headline.axis, headline.name)
+        if study.measures[i].title == headline.title
+    }
+    if not set(CONTROLS) <= columns.keys():
+        return []
+    kept = np.ones(study.values.shape[:2], bool)
+    for a, s in np.ndindex(kept.shape):
+        kept[a, s] = (study.augmentations[a], study.seeds[s]) not in study.at_chance
+    bars = np.stack([study.values[..., columns[control]][kept] for control in CONTROLS])
+    found = []
+    for subject, i in columns.items():
+        values = study.values[..., i][kept]
+        there = ~np.isnan(values) & ~np.isnan(bars).any(0)
+        if not study.measures[i].control and there.any():
+            ahead = (headline.better * (values - bars)[:, there] > 0).all(0)
+            found.append(f"{subject} {ahead.sum()} of {there.sum()}")
+    return found
 
 
 def _family(study, rows, columns, what) -> str:
     """The comparisons that Holm's correction takes together."""
     cells = [(k, i) for i in columns for k in rows if study.pairs[k, i]]
     if not cells:
-        return f"No augmentation can be compared {what}: results are missing."
+        why = "networks are at chance" if study.at_chance else "results are missing"
+        return f"No augmentation can be compared {what}: {why}."
     most = int(max(study.pairs[cell] for cell in cells))
-    if most < 2:
+    if most == 1:
         return _one_seed(study, cells)
+    if most < stats.FEWEST_SEEDS:
+        return (
+            "Two seeds support no statement about augmentations: two points do not show how far trainings of the same settings "
+            f"lie apart. The differences {what} are shown without intervals."
+        )
     tested = [cell for cell in cells if not np.isnan(study.p_holm[cell])]
     supported = [cell for cell in tested if study.p_holm[cell] < stats.ALPHA]
     parts = []
@@ -106,7 +163,7 @@ def _one_seed(study, cells) -> str:
         "known."
     )
     if said:
-        found = _listed([f"{name(study.measures[i])} ({', '.join(t)})" for i, t in said.items()])
+        found = listed([f"{name(study.measures[i])} ({', '.join(t)})" for i, t in said.items()])
         text += (
             f" These very networks differ in {found}: the 95 % intervals over images leave out 0."
         )
@@ -121,10 +178,10 @@ def _not_supported(study, tested, supported) -> list[str]:
             rest.setdefault(i, []).append(study.comparisons[k][0])
     known = {i for _, i in supported}
     said = [
-        f"{_listed(names) if i in known else 'any'} in {name(study.measures[i])}"
+        f"{listed(names) if i in known else 'any'} in {name(study.measures[i])}"
         for i, names in rest.items()
     ]
-    return [f"Not supported, which is not the same as no difference: {_listed(said)}."] * bool(said)
+    return [f"Not supported, which is not the same as no difference: {listed(said)}."] * bool(said)
 
 
 def _unseen(study, cells) -> list[str]:
@@ -138,7 +195,7 @@ def _unseen(study, cells) -> list[str]:
         if len(cells) == 1
         else "largest half widths of the 95 % intervals"
     )
-    text = f"Differences up to about {_listed(said)} may be there unseen ({which})."
+    text = f"Differences up to about {listed(said)} may be there unseen ({which})."
     return [text] * bool(said)
 
 
@@ -147,12 +204,12 @@ def _untested(study, cells) -> list[str]:
     same, single = {}, {}
     for k, i in cells:
         if np.isnan(study.p_holm[k, i]):
-            # A p-value is missing for two reasons only: fewer than two pairs, or no spread among them.
-            found = single if study.pairs[k, i] < 2 else same
+            # A p-value is missing for two reasons only: too few pairs, or no spread among them.
+            found = single if study.pairs[k, i] < stats.FEWEST_SEEDS else same
             found.setdefault(i, []).append(study.comparisons[k][0])
 
     def said(found: Any):
-        return _listed([f"{_listed(n)} in {name(study.measures[i])}" for i, n in found.items()])
+        return listed([f"{listed(n)} in {name(study.measures[i])}" for i, n in found.items()])
 
     parts = []
     if same:
@@ -160,11 +217,11 @@ def _untested(study, cells) -> list[str]:
             f"Not tested: {said(same)}, the difference is the same in all seeds: no spread to test by."
         )
     if single:
-        parts.append(f"Not tested: {said(single)}, where only one seed can be compared.")
+        parts.append(f"Not tested: {said(single)}, where fewer than three seeds can be compared.")
     return parts
 
 
-def _listed(texts) -> str:
+def listed(texts: Sequence[str]) -> str:
     """ "one, two and three"."""
     *first, last = texts or [""]
     return f"{', '.join(first)} and {last}" if first else last

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 
 from mixaug_jax.core.files import write_csv
+from mixaug_jax.study import sentences
 from mixaug_jax.study.results import Study
 from mixaug_jax.study.sentences import title
 
@@ -100,7 +101,7 @@ def cross_rows(study: Study) -> tuple[list[str], list[list]]:
 def summary(study: Study) -> str:
     """The headline measures of each augmentation, what the data support, and what is missing, as lines of text."""
     width = max(map(len, study.augmentations))
-    lines = []
+    lines = [*filter(None, [sentences.at_chance(study)])]
     for m in study.headlines:
         lines.append(f"{title(study.measures[m])}:")
         for a, name in enumerate(study.augmentations):

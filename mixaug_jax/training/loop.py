@@ -46,7 +46,7 @@ def train(config: ml_collections.ConfigDict, workdir: os.PathLike | str) -> dict
       workdir: folder for checkpoints and logs; made where missing. A finished run is not trained again.
 
     Returns:
-      {"test_accuracy": 0..1 on the test split (the validation split where there is no other), "step": number of steps,
+      {"test_accuracy": 0..1 on the test split ("validation_accuracy" where there is none), "step": number of steps,
       "checkpoint": path of the last checkpoint}.
 
     Raises:
@@ -106,7 +106,7 @@ class _Run:
 
     @property
     def held_out(self) -> str:
-        """The split that gives test_accuracy."""
+        """The split that the finished network is judged on."""
         return "test" if self.sources["test"] is not None else "validation"
 
 
@@ -127,22 +127,26 @@ def _train(config, sources, workdir, manager) -> dict:
         if start < total:
             with _stop_signal() as stop:
                 train_step = _train_step(model, optimizer, config, sources["train"])
-                state = _loop(run, state, train_step, stop)
+                state, scores = _loop(run, state, train_step, stop)
         net = models.Net(model, state.evaluated, build.build_preprocess(config))
         found = predictions.keep(workdir, net, sources[run.held_out], config, run.held_out)
-        if not scores:
+        if f"{run.held_out}_images" not in scores:
             scores = run.evaluate(state.evaluated, sources[run.held_out], run.held_out)
-            if (
-                not found.targets.size
-            ):  # one number, whatever rounding decides between two equal logits
+            if not found.targets.size:  # one number, whatever rounding makes of two equal logits
                 scores[f"{run.held_out}_accuracy"] = found.accuracy
-            scores["test_accuracy"] = scores[f"{run.held_out}_accuracy"]
+            scores |= _ended(run)
             metric_log.write(total, **scores)
         manager.wait_until_finished()
     path = checkpoint.folder(workdir) / str(total)
-    images = f"{len(sources[run.held_out])} images, {run.held_out} split"
-    say.line(f"test accuracy {scores['test_accuracy']:.4f} ({images})\ncheckpoint {path}")
-    return {"test_accuracy": scores["test_accuracy"], "step": total, "checkpoint": str(path)}
+    name = f"{run.held_out}_accuracy"
+    images = f"{len(sources[run.held_out])} images"
+    say.line(f"{run.held_out} accuracy {scores[name]:.4f} ({images})\ncheckpoint {path}")
+    return {name: scores[name], "step": total, "checkpoint": str(path)}
+
+
+def _ended(run) -> dict:
+    """What stands in the last line of a finished run alone: how many images its accuracy is of."""
+    return {f"{run.held_out}_images": len(run.sources[run.held_out])}
 
 
 def _train_step(model, optimizer, config, source):
@@ -178,13 +182,13 @@ def _loop(run, state, train_step, stop):
         progress.add(step, metrics)
         # Processes must stop after the same step, or those that go on hang in a collective.
         stopping = devices_lib.stop_requested(stop, step)
-        _at_cadence(run, step, state, progress, stopping)
+        scores = _at_cadence(run, step, state, progress, stopping)
         if stopping:
             run.manager.wait_until_finished()
             raise Interrupted(
                 f"stopped by a signal at step {step}: it is saved, and the same command goes on from there"
             )
-    return state
+    return state, scores
 
 
 def _batches(source, config, start):
@@ -195,8 +199,8 @@ def _batches(source, config, start):
     return devices_lib.prefetch(batches, config.data.prefetch)
 
 
-def _at_cadence(run, step, state, progress, stopping):
-    """Logs, evaluates and saves when their time has come."""
+def _at_cadence(run, step, state, progress, stopping) -> dict:
+    """Logs, evaluates and saves when their time has come; the scores of the validation split, if it was evaluated."""
     r = run.config.resolved
     last = step == r.steps
     saving = step % r.checkpoint_steps == 0 or last
@@ -208,13 +212,17 @@ def _at_cadence(run, step, state, progress, stopping):
     if evaluating and run.sources["validation"] is not None:
         with progress.paused():
             scores = run.evaluate(state.evaluated, run.sources["validation"], "validation")
+        # Without a test split this is the run's result, which is not measured once more.
+        ended = _ended(run) if last and run.held_out == "validation" else {}
+        scores |= ended
         run.metric_log.write(step, **scores)
-        progress.note(scores)
+        progress.note({} if ended else scores)  # the result has a line of its own
     if step % run.config.train.log_every == 0 or last or stopping:
         progress.report(step)
     if saving:
         with progress.paused():
             _save(run.manager, step, state, run.config, scores)
+    return scores
 
 
 def _save(manager, step, state, config, scores):

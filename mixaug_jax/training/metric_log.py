@@ -82,11 +82,20 @@ def _values(line) -> dict | None:
 
 
 def finished(lines: list[dict], steps: int) -> dict:
-    """The line of the last of `steps` with the scores of a finished run, or {}: a run may have been made longer since."""
+    """The line of the last of `steps` with the scores of a finished run, or {}: a run may have been made longer since. It has
+    `test_accuracy`, or `validation_accuracy` and `validation_images` where the run has no test split."""
+    ends = ("test_accuracy", "validation_images")
     last = [
-        line for line in lines if line["step"] == steps and line.get("test_accuracy") is not None
+        line
+        for line in lines
+        if line["step"] == steps and any(line.get(end) is not None for end in ends)
     ]
     return last[-1] if last else {}
+
+
+def judged(line: dict) -> str:
+    """The split that the accuracy in a finished run's line is of."""
+    return "test" if "test_accuracy" in line else "validation"
 
 
 def _tensorboard(workdir, start):

@@ -79,7 +79,7 @@ def get_config():
     settings.model.name = "small"
     settings.train.epochs = 2
     settings.eval.batch_size = 16
-    settings.dissect.update(layers=("conv2",), shuffles=1, replicates=2, max_images=16)
+    settings.dissect.update(layers=("conv2",), shuffles=1, max_images=16)
     settings.explain.methods = ("gradient", "brightness")
     settings.explain.scores = ("mass_accuracy", "left_share", "deletion")
     settings.explain.max_images = 8

@@ -9,7 +9,7 @@ from mixaug_jax.core import stats
 RNG = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("n", [2, 3, 10])
+@pytest.mark.parametrize("n", [3, 10])
 def test_mean_interval_is_the_t_interval(n):
     values = RNG.normal(3, 2, n)
     mean, low, high, count = stats.mean_interval([*values, np.nan])
@@ -18,7 +18,7 @@ def test_mean_interval_is_the_t_interval(n):
     assert count == n
 
 
-@pytest.mark.parametrize("n", [2, 3, 10])
+@pytest.mark.parametrize("n", [3, 10])
 def test_paired_is_the_paired_t_test(n):
     one, two = RNG.normal(0.9, 0.01, n), RNG.normal(0.9, 0.01, n)
     difference, low, high, p, count = stats.paired([*one, np.nan, 1], [*two, 1, np.nan])
@@ -38,8 +38,8 @@ def test_pairing_takes_out_what_a_seed_does_to_both():
     assert p < 0.01
 
 
-@pytest.mark.parametrize("values", [[], [np.nan], [0.5], [0.5, np.nan]])
-def test_one_seed_has_no_interval(values):
+@pytest.mark.parametrize("values", [[], [np.nan], [0.5], [0.5, np.nan], [0.25, 0.75, np.nan]])
+def test_two_seeds_have_no_interval(values):
     mean, low, high, n = stats.mean_interval(values)
     assert n == np.sum(~np.isnan(values))
     assert np.isnan([low, high]).all()
@@ -55,6 +55,23 @@ def test_equal_differences_are_no_evidence(step):
     difference, low, high, p, n = stats.paired(reference + step, reference)
     assert (difference, n) == (pytest.approx(step), 3)
     assert np.isnan([low, high, p]).all()
+
+
+def test_intervals_stay_on_the_scale_and_hold_their_estimate():
+    for values in ([0.99, 1.0, 0.8], [0.0, 0.01, 0.3], [1.0, 1.0, 0.9], RNG.random(4)):
+        mean, low, high, _ = stats.mean_interval(values, (0.0, 1.0))
+        _, free_low, free_high, _ = stats.mean_interval(values)
+        assert 0 <= low <= mean <= high <= 1
+        assert (low, high) == (max(free_low, 0), min(free_high, 1))
+    difference, low, high, p, _ = stats.paired([1.0, 0.1, 1.0], [0.0, 0.0, 0.9], (0.0, 1.0))
+    assert -1 <= low < difference < high <= 1
+    free = stats.paired([1.0, 0.1, 1.0], [0.0, 0.0, 0.9])
+    assert free[1] < -0.5
+    assert free[2] > 1
+    assert p == free[3]  # of the test nothing is cut
+    # A rounding error beyond the scale is still held.
+    mean, low, high, _ = stats.mean_interval(np.full(3, 1 + 1e-12), (0.0, 1.0))
+    assert low <= mean <= high
 
 
 def test_pairs_of_other_lengths_are_refused():
@@ -175,3 +192,33 @@ def test_image_weights_are_poisson_and_know_only_their_image():
     assert not np.array_equal(stats.image_weights(40, 20, 5), weights[:40])
     share = np.bincount(weights.ravel()) / weights.size
     np.testing.assert_allclose(share[:5], scipy_stats.poisson.pmf(range(5), 1), atol=0.005)
+
+
+def test_groups_are_of_equal_size_and_halves_of_ten():
+    for images in (20, 33, 400):
+        sizes = np.bincount(stats.groups(images, 3), minlength=20)
+        assert np.ptp(sizes) <= 1
+        assert sizes.sum() == images
+    np.testing.assert_array_equal(stats.groups(50, 3), stats.groups(50, 3))
+    assert not np.array_equal(stats.groups(50, 3), stats.groups(50, 4))
+    # Not neighbor by neighbor: data sets are sorted.
+    assert len(np.unique(np.diff(stats.groups(200, 0)))) > 10
+    halves = stats.half_samples(1)
+    assert halves.shape == (100, 20)
+    np.testing.assert_array_equal(halves.sum(1), 10)
+    assert len(np.unique(halves, axis=0)) == 100
+    assert abs(halves.mean(0) - 0.5).max() < 0.2
+
+
+def test_halves_of_a_mean_give_its_standard_error_with_no_factor():
+    values = RNG.normal(size=(200, 20))
+    chosen = stats.half_samples()
+    halves = np.stack([(values[:, half]).mean(1) for half in chosen])
+    low, high = stats.half_sample_interval(values.mean(1), halves, np.full(200, -9), 9)
+    expected = scipy_stats.sem(values, axis=1) * scipy_stats.t.ppf(0.975, 19)
+    ratio = (high - low) / 2 / expected
+    assert abs(ratio.mean() - 1) < 0.03
+    assert ratio.std() < 0.12  # 100 halves
+    low, high = stats.half_sample_interval(values.mean(1), halves, 0, 0.05)
+    assert low.min() == 0
+    assert high.max() == 0.05

@@ -13,7 +13,7 @@ from mixaug_jax import dissection
 from mixaug_jax.dissection import Options
 from mixaug_jax.draw import dissection_tables
 
-OPTIONS = Options(q=0.05, iou=(0.01, 0.03), shuffles=3, replicates=4, seed=2)
+OPTIONS = Options(q=0.05, iou=(0.01, 0.03), shuffles=3, seed=2)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_it_is_dissect_of_the_same_activations(found):
     options = dataclasses.replace(OPTIONS, random_baseline=False, size=16)
     net = planted.net(planted.noise, channels=16)  # whose first layer is its input
     right = dissection.dissect(net, planted.source(9), ("pixels",), options)["pixels"]
-    for field in ("threshold", "counts", "null", "replicates", "random", "indices"):
+    for field in ("threshold", "counts", "null", "halves", "random", "indices"):
         np.testing.assert_array_equal(getattr(found, field), getattr(right, field), err_msg=field)
     for field in ("top_images", "top_activations", "top_maps"):
         np.testing.assert_array_equal(getattr(found, field), getattr(right, field), err_msg=field)
@@ -55,7 +55,7 @@ def test_arrays_of_any_kind_and_any_devices(arrays, found, tmp_path):
         other = dissection.dissect_arrays(
             *one, planted.NAMES, OPTIONS, devices=jax.local_devices()[:devices]
         )
-        np.testing.assert_array_equal(other.replicates, found.replicates)
+        np.testing.assert_array_equal(other.halves, found.halves)
         np.testing.assert_array_equal(other.top_images, found.top_images)
 
 

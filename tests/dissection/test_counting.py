@@ -119,7 +119,7 @@ def test_thresholds_that_are_pixel_values(problem):
         for backend in ("bits", "dense")
     )
     np.testing.assert_array_equal(bits, dense)
-    assert np.all(bits[0, 0, 0] <= 0.1 * labels[..., 0].size)
+    assert np.all(bits[0, 0] <= 0.1 * labels[..., 0].size)
 
 
 def test_constant_and_dead_units_are_never_on(problem):
@@ -199,23 +199,17 @@ def test_noise_stays_within_the_shuffled_null():
     assert min(null) - 0.01 < own < max(null) + 0.01
 
 
-def test_bootstrap_counts_images_as_often_as_they_are_drawn(problem):
+def test_slots_are_tables_of_groups(problem):
     activations, thresholds, labels, concepts = problem
-    weights = dissection.image_weights(6, 3, seed=1)
-    arguments = (activations, thresholds, labels, weights)
-    found = dissection.bootstrap(*arguments, Counting(concepts, CATEGORIES))
-    small = Counting(concepts, CATEGORIES, memory_mb=0.02, batch_size=2)
-    blocks = dissection.bootstrap(*arguments, small)
-    np.testing.assert_array_equal(found[0], blocks[0])
-    np.testing.assert_array_equal(found[1], blocks[1])
-    for replicate in range(3):
-        drawn = np.repeat(np.arange(6), weights[:, replicate])
-        counts = dissection.tally(
-            *(activations[drawn], thresholds, labels[drawn], concepts), categories=CATEGORIES
-        )
-        label, value = dissection.best_by_category(counts.iou(), CATEGORIES)
-        np.testing.assert_array_equal(found[0][replicate], label)
-        np.testing.assert_array_equal(found[1][replicate], value)
+    slots = np.array([[0, 1, 1, 0, 2, 2]])
+    for backend in ("bits", "dense"):
+        counting = Counting(concepts, CATEGORIES, backend=backend, batch_size=4)
+        found = tables.count(activations, thresholds, labels, counting, slots=slots)
+        for slot in range(3):
+            chosen = slots[0] == slot
+            right = tables.count(activations[chosen], thresholds, labels[chosen], counting)
+            for one, other in zip(found, right, strict=True):
+                np.testing.assert_array_equal(one[slot], other[0])
 
 
 def test_best_labels_break_ties_downwards_and_leave_none_out():
@@ -297,10 +291,6 @@ def test_restricted_needs_categories(problem):
     assert counts.unit_by_category.shape == (20, 0)
     with pytest.raises(ValueError, match="needs categories"):
         counts.iou(restricted=True)
-    weights = dissection.image_weights(6, 2)
-    arguments = (activations, thresholds, labels, weights, Counting(concepts))
-    with pytest.raises(ValueError, match="needs categories"):
-        dissection.bootstrap(*arguments, restricted=True)
 
 
 def test_counts_go_to_the_host_before_they_overflow(problem, monkeypatch):

@@ -12,7 +12,7 @@ from mixaug_jax import dissection
 from mixaug_jax.core import say
 from mixaug_jax.dissection import Counting, Options, Resources, activations, resample, result
 
-QUICK = {"shuffles": 2, "replicates": 2, "random_baseline": False}
+QUICK = {"shuffles": 2, "random_baseline": False}
 
 
 def test_units_that_are_masks_have_iou_1():
@@ -39,7 +39,7 @@ def test_noise_stays_within_its_null():
         planted.net(planted.noise, channels=16),
         planted.source(40),
         ("pixels",),
-        Options(shuffles=20, replicates=0, random_baseline=False, iou=(0.005, 0.01, 0.02), size=16),
+        Options(shuffles=20, random_baseline=False, iou=(0.005, 0.01, 0.02), size=16),
     )["pixels"]
     detectors = found.counts[1, 0].sum(-1)
     null = found.null[:, 1, 0].sum(-1)
@@ -94,7 +94,7 @@ def test_devices_and_batches_end_to_end():
             net,
             source,
             ("mixed",),
-            Options(size=16, shuffles=0, replicates=0, random_baseline=False),
+            Options(size=16, shuffles=0, random_baseline=False),
             thresholds={"mixed": np.full(6, 0.2)},
             resources=Resources(batch_size=batch),
             devices=jax.local_devices()[:count],
@@ -128,7 +128,7 @@ def test_one_forward_pass_for_all_layers_and_seldom_more_past_the_bound(monkeypa
     assert {layers for layers, _, _ in runs[1:]} == {("pixels",)}
     assert "pixels: its activations need" in capsys.readouterr().out
     for layer in ("mixed", "pixels"):
-        for field in ("threshold", "counts", "null", "replicates", "top_images", "top_maps"):
+        for field in ("threshold", "counts", "null", "halves", "top_images", "top_maps"):
             np.testing.assert_array_equal(
                 getattr(kept[layer], field), getattr(repeated[layer], field), err_msg=field
             )
@@ -143,17 +143,17 @@ def test_a_dense_layer_is_a_map_of_one_node():
 
 def test_random_weights_are_counted_too():
     net = planted.net()
-    options = Options(size=16, shuffles=0, replicates=0, seed=5)
+    options = Options(size=16, shuffles=0, seed=5)
     found = dissection.dissect(net, planted.source(), ("mixed",), options)["mixed"]
     other = planted.net(seed=5)
     again = dissection.dissect(other, planted.source(), ("mixed",), options)["mixed"]
     np.testing.assert_array_equal(found.random, again.counts)
     assert found.null.shape == (0, 2, 2, 3, 3)
-    assert found.replicates.shape == (0, 2, 2, 3, 3)
+    assert found.halves.shape == (0, 2, 2, 3, 3)
 
 
 def test_one_image_has_no_null(capsys):
-    options = Options(size=16, max_images=1, random_baseline=False, replicates=2)
+    options = Options(size=16, max_images=1, random_baseline=False)
     found = dissection.dissect(planted.net(), planted.source(), ("pixels",), options)["pixels"]
     assert found.null.shape[0] == 0
     assert found.top_images.shape == (3, 1)
@@ -277,7 +277,7 @@ def test_saved_and_loaded(tmp_path):
 
 
 def test_compare(tmp_path):
-    source, options = planted.source(), Options(size=16, **(QUICK | {"replicates": 9}))
+    source, options = planted.source(), Options(size=16, **QUICK)
     runs = {
         f"seed {seed}": dissection.dissect(planted.net(seed=seed), source, ("mixed",), options)[
             "mixed"
@@ -291,13 +291,8 @@ def test_compare(tmp_path):
     assert compared.categories == ("object", "part", "material", "total")
     np.testing.assert_array_equal(compared.difference[0, ..., :3], b.counts - a.counts)
     np.testing.assert_array_equal(compared.difference[0, ..., 3], (b.counts - a.counts).sum(-1))
-    pairs = np.sort((b.replicates - a.replicates).sum(-1), 0)
-    # The 5th and 95th of 9 sorted values, counted from 0: 0.4 and 7.6, so the first and last.
-    np.testing.assert_array_equal(compared.interval[0, ..., 3, 0], pairs[0])
-    np.testing.assert_array_equal(compared.interval[0, ..., 3, 1], pairs[8])
-    itself = dissection.compare({"a": a, "the same": a})
-    assert not itself.difference.any()
-    assert not itself.interval.any()
+    assert np.isnan(compared.interval).all()  # too few images
+    assert not dissection.compare({"a": a, "the same": a}).difference.any()
 
 
 def test_what_cannot_be_compared():

@@ -216,7 +216,7 @@ def trained(tmp_path_factory):
 
 def settings(weights, **options):
     config = toy.config(epochs=1)
-    config.dissect.update({"max_images": 6, "shuffles": 2, "replicates": 2, "layers": ("relu4",)})
+    config.dissect.update({"max_images": 6, "shuffles": 2, "layers": ("relu4",)})
     config.dissect.update({"segmenter": str(weights), "segmenter_sizes": (64,)} | options)
     config.dissect.random_baseline = False
     return config

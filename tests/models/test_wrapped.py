@@ -102,7 +102,7 @@ def test_explanations_are_those_of_the_chain(net, twin, method, options):
 
 
 def test_dissection_counts_are_those_of_the_chain(net, twin):
-    options = dissection.Options(shuffles=2, replicates=2, random_baseline=False, iou=(0.01, 0.05))
+    options = dissection.Options(shuffles=2, random_baseline=False, iou=(0.01, 0.05))
     found, expected = (
         dissection.dissect(n, wrapped_nets.source(), ("Conv_1", "Conv_0"), options)
         for n in (net, twin)
@@ -111,7 +111,7 @@ def test_dissection_counts_are_those_of_the_chain(net, twin):
         assert expected[layer].counts.any()
         np.testing.assert_array_equal(found[layer].counts, expected[layer].counts)
         np.testing.assert_array_equal(found[layer].null, expected[layer].null)
-        np.testing.assert_array_equal(found[layer].replicates, expected[layer].replicates)
+        np.testing.assert_array_equal(found[layer].halves, expected[layer].halves)
         np.testing.assert_array_equal(found[layer].tally.concept, expected[layer].tally.concept)
         close(found[layer].threshold, expected[layer].threshold)
 
@@ -206,7 +206,7 @@ def test_parameters_are_randomized_from_the_top():
 
 
 def test_a_random_baseline_where_there_can_be_one():
-    source, options = wrapped_nets.source(), dissection.Options(shuffles=0, replicates=0)
+    source, options = wrapped_nets.source(), dissection.Options(shuffles=0)
     found = {
         kind: dissection.dissect(make(), source, ("Conv_0",), options)["Conv_0"]
         for kind, make in NETS.items()

@@ -139,7 +139,7 @@ def settings(tmp_path):
     config.released.dir = str(tmp_path / "weights")
     config.data.dir = str(tmp_path / "photos")
     config.dissect.segmenter = str(tmp_path / "segmenter")
-    config.dissect.update(shuffles=1, replicates=0)
+    config.dissect.update(shuffles=1)
     config.data.threads = 1
     return config
 

@@ -69,8 +69,10 @@ def test_what_a_run_says(built):
     assert "pixels has 3 unique concepts at IoU > 0.04" in found.text
     assert "with label maps shuffled against the images, chance gives" in found.text
     assert (
-        "Pointing game of Grad-CAM: 0.750 (0.700 to 0.800 over 40 images; larger is better); center 0.625; random 0.125. "
-        "Area under the deletion curve of Grad-CAM: 0.250 (0.200 to 0.300 over 40 images; smaller is better); random 0.500."
+        "Pointing game (means over 40 images; larger is better): no method is shown to beat both controls; Grad-CAM 0.750 is "
+        "ahead of both, but the difference is not supported; a control matches or beats gradient 0.500 (controls: center 0.625 "
+        "and random 0.125). Area under the deletion curve (means over 40 images; smaller is better): Grad-CAM 0.250; controls: "
+        "random 0.500."
     ) in found.text
     assert "occlude: not run (--stage=occlude)." in found.text
     assert "Smaller is better for deletion." in found.text
@@ -133,7 +135,7 @@ def test_what_is_missing_is_said(tmp_path):
     ):
         assert said in text
     assert "unique concepts at" not in text
-    assert "Pointing game of" not in text
+    assert "Pointing game (means" not in text
 
 
 def test_imported_weights_have_no_training(tmp_path):
@@ -154,7 +156,7 @@ def test_names_of_users_are_text(tmp_path):
     names = (("none", "none"), (bad, "object"), *planted.NAMES[2:])
     from mixaug_jax import dissection
 
-    options = dissection.Options(size=16, random_baseline=False, shuffles=0, replicates=0)
+    options = dissection.Options(size=16, random_baseline=False, shuffles=0)
     source, thresholds = planted.source(names=names), {"pixels": [0.5] * 3}
     dissected = dissection.dissect(
         planted.net(), source, ("pixels",), options, thresholds=thresholds
@@ -194,8 +196,8 @@ def test_data_that_is_gone_is_said(tmp_path, monkeypatch):
     (run / "report").mkdir()
     (run / "report" / "pictures.npz").write_bytes(b"PK damaged")
     text = reports.Page(writing.write_report(run)).text
-    assert "classifies 75.0% of the test images right." in text
-    assert "are left out (the disk is not mounted)" in text
+    assert "classifies 75.0% of 48 test images right (95 % interval" in text  # the run's own
+    assert "its pictures are left out (the disk is not mounted)" in text
 
 
 def test_other_settings_make_other_pictures(run, tmp_path):
@@ -278,9 +280,7 @@ def test_the_command_makes_the_same_settings():
 def test_options_of_a_later_dissection_are_in_the_command(tmp_path):
     from mixaug_jax import dissection
 
-    options = dissection.Options(
-        size=16, random_baseline=False, shuffles=0, replicates=0, iou=(0.2,)
-    )
+    options = dissection.Options(size=16, random_baseline=False, shuffles=0, iou=(0.2,))
     dissected = dissection.dissect(planted.net(), planted.source(), ("pixels",), options)["pixels"]
     run = reports.write_run(tmp_path / "run", dissected, scores=())
     text = reports.Page(writing.write_report(run)).text
@@ -342,13 +342,17 @@ def test_occlusion(tmp_path):
     assert len(changes) == 16
 
 
-def test_resampled_counts_are_no_interval_of_the_count(run, built):
-    assert "resampled images:" not in built.text.partition("Pointing game of")[0]
+def test_a_unique_count_has_an_interval_that_holds_it_and_says_of_what(run, built):
     with (run / "report" / "unique.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert all(re.fullmatch(r"\d+ to \d+", row["resampled images"]) for row in rows)
-    assert "unique low" not in rows[0]
-    assert "tends to lie above the count and is no interval around it" in built.text
+    for row in rows:
+        count = int(row["unique"])
+        if count < 5:
+            assert (row["unique low"], row["unique high"]) == ("", "")
+        else:
+            assert float(row["unique low"]) <= count <= float(row["unique high"])
+    assert "another set of equally many images is expected to give" in built.text
+    assert "resampled" not in built.text.partition("Pointing game (means")[0]
 
 
 def test_metrics_that_were_not_finite_are_gaps():

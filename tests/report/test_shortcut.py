@@ -55,7 +55,7 @@ def test_the_biased_network_points_at_the_background(study, score, sign):
     assert study.difference_of[0, i] == "images"
     assert (sign * study.difference_interval[0, i]).min() > 0
     assert study.measures[i].better == -sign
-    np.testing.assert_array_equal(study.rank[:, i], [1, 2])
+    assert np.isnan(study.rank[:, i]).all()  # one seed supports no order of augmentations
 
 
 def test_the_study_says_so_and_does_not_take_one_seed_for_more(study):

@@ -86,13 +86,26 @@ def test_numbers_are_those_of_the_study(folder, gathered):
     assert (chance["baseline"], chance["baseline low"]) == ("1.0", "")  # the same in all seeds
 
 
-def test_ranks_are_in_the_table_of_the_page(built, gathered):
+def test_ranks_stand_where_a_difference_is_supported(built, gathered, tmp_path):
     (accuracy,) = gathered.find("accuracy", "test_accuracy")
-    np.testing.assert_array_equal(gathered.rank[:, accuracy], [1, 2.5, 2.5])
-    assert "Ranks: 1 is the best" in built.text
-    table = built.raw.partition('id="table-comparison"')[2].partition("</table>")[0]
-    assert table.count("<small>rank 1</small>") == 1
-    assert table.count("<small>rank 2.5</small>") == 2
+    assert np.isnan(gathered.rank).all()
+    assert "Ranks: 1 is the best" not in built.text
+    assert "<small>rank" not in built.raw
+    rank = np.full_like(gathered.rank, np.nan)
+    rank[:, accuracy] = [1, 2.5, 2.5]
+    text = study_numbers.comparison(dataclasses.replace(gathered, rank=rank), tmp_path)
+    assert "Ranks: 1 is the best" in text
+    assert text.count("<small>rank 1</small>") == 1
+    assert text.count("<small>rank 2.5</small>") == 2
+
+
+def test_networks_at_chance_are_named_at_the_top(gathered, folder, tmp_path):
+    there = {("cutmix", 0): "cutmix seed 0 (test accuracy 50.0% of 40 images, chance 50.0%)"}
+    study = dataclasses.replace(gathered, at_chance=there)
+    text = study_page.make(study, folder, tmp_path)
+    said = "The accuracy of this network does not exceed chance, so it is compared with no other: cutmix seed 0"
+    assert f'<p class="banner">{said}' in text
+    assert text.index(said) < text.index("Augmentations compared on")
 
 
 def test_long_tables_are_cut_on_the_page_alone(gathered, tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def files_of(*layers):
 
 def settings(**options):
     config = toy.config(epochs=1, keep_every=0.5)
-    config.dissect.update({"max_images": 8, "shuffles": 2, "replicates": 2} | options)
+    config.dissect.update({"max_images": 8, "shuffles": 2} | options)
     return config
 
 
@@ -263,7 +263,7 @@ def test_a_broden_folder_in_place_of_the_data_set(workdir, tmp_path, monkeypatch
 def test_defaults_are_the_papers():
     d = config_lib.get_config().dissect
     assert (d.q, tuple(d.iou), d.over, d.padding) == (0.01, (0.03, 0.04, 0.05), "upsampled", "edge")
-    assert (d.shuffles, d.replicates) == (5, 20)
+    assert d.shuffles == 5
     options = dataclasses.asdict(dissection.Options(max_images=500))
     assert {k: v for k, v in d.to_dict().items() if k in options} == {
         k: v for k, v in options.items() if k != "precision"
@@ -278,7 +278,7 @@ def test_command_line(tmp_path):
         *("--config.data.size=32", "--config.data.batch_size=8", "--config.train.steps=2"),
         *(f"--config.data.scenes.{s}=12" for s in ("train", "validation", "test")),
         *("--config.model.name=tiny", "--config.model.width=0.5", "--config.eval.batch_size=12"),
-        *("--config.dissect.layers=('relu4',)", "--config.dissect.replicates=2"),
+        "--config.dissect.layers=('relu4',)",
         "--config.dissect.shuffles=2",
     ]
     quick = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PLATFORMS": "cpu"}
@@ -302,7 +302,7 @@ def test_command_line(tmp_path):
 
 
 def test_figures_are_made_again_when_they_are_missing(workdir, monkeypatch):
-    config = settings(layers=("relu4",), random_baseline=False, replicates=0)
+    config = settings(layers=("relu4",), random_baseline=False)
     dissect.run(config, workdir)
     (workdir / "dissection" / "units_relu4.svg").unlink()
     dissect.run(config, workdir)

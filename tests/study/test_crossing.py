@@ -13,23 +13,43 @@ from mixaug_jax.study import gather, study_tables
 from mixaug_jax.training import checkpoint
 
 
+def test_few_images_are_not_judged(tmp_path):
+    """Of 24 images one network misses five: 19 are left."""
+    for run in studies.asked(tmp_path, seeds=[0]):
+        studies.write_run(run, scores={})
+        found = studies.explanations("gradcam", {"pointing_game": 1.0}, images=24)
+        missed = np.arange(24) < 5 * (run.name == "cutmix")
+        found = dataclasses.replace(found, predicted=np.where(missed, 99, found.predicted))
+        studies.evaluation.save(found, run.workdir / "attribution" / "gradcam.npz")
+    with pytest.MonkeyPatch.context() as patch:
+        first = [{"label": 0, "image": np.zeros((16, 16, 3), np.uint8)}] * 24
+        patch.setattr(data, "open_source", lambda split, config, annotations=True: first)
+        study = gather(tmp_path)
+    assert not study.cross_deletion
+    assert (
+        "seed 0: no deletion across models: it needs 20 images whose class all models find and all maps explain, and there are "
+        "19"
+    ) in study.problems
+    assert not study.find("faithfulness", "gain_over_random")
+
+
 def test_deletion_across_models(tmp_path, monkeypatch):
     """Against the function itself, on the images that all models find; read from the cache the second time."""
     runs = studies.asked(tmp_path, seeds=[0])
-    source = toy.source(12)
-    labels = np.array([source[i]["label"] for i in range(12)])
+    source = toy.source(24)
+    labels = np.array([source[i]["label"] for i in range(24)])
     nets, heats = {}, {}
     for k, run in enumerate(runs):
         model = models.MODELS["tiny"](4)
         variables = model.init(jax.random.key(k), np.zeros((1, 16, 16, 3), np.float32))
         nets[str(run.workdir)] = models.Net(model, variables, models.Preprocess(16))
-        heats[run.name] = np.random.default_rng(k).normal(size=(12, 16, 16)).astype(np.float32)
+        heats[run.name] = np.random.default_rng(k).normal(size=(24, 16, 16)).astype(np.float32)
         studies.write_run(run, scores={})
         found = dataclasses.replace(
-            studies.explanations("gradcam", {"pointing_game": 1.0}, images=12),
+            studies.explanations("gradcam", {"pointing_game": 1.0}, images=24),
             heat=heats[run.name],
             labels=labels,
-            predicted=np.where(np.arange(12) == k, 99, labels),  # each misses one
+            predicted=np.where(np.arange(24) == k, 99, labels),  # each misses one
         )
         path = run.workdir / "attribution" / "gradcam.npz"
         studies.evaluation.save(found, path)
@@ -37,7 +57,7 @@ def test_deletion_across_models(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "load", lambda workdir: nets[str(workdir)])
     study = gather(tmp_path)
     found = study.cross_deletion[0]
-    assert found.indices.tolist() == list(range(2, 12))
+    assert found.indices.tolist() == list(range(2, 24))
     assert found.models == ("baseline", "cutmix")
     pixels = np.stack([models.Preprocess(16)(source[i]["image"]) for i in found.indices])
     expected = scores.cross_model_deletion(

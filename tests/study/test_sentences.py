@@ -30,7 +30,7 @@ def test_one_seed_names_what_differs_beyond_the_images(tmp_path):
 
 
 def test_the_same_difference_in_all_seeds_is_not_tested(tmp_path):
-    for run in studies.asked(tmp_path, methods=["baseline", "cutmix", "mixup"], seeds=[0, 1]):
+    for run in studies.asked(tmp_path, methods=["baseline", "cutmix", "mixup"]):
         worse = {"baseline": 0, "cutmix": 0.05, "mixup": 0.05 + 0.01 * run.seed}[run.name]
         scores = {"gradcam": {"pointing_game": 0.5}}
         studies.write_run(run, accuracy=0.9 + 0.02 * run.seed - worse, scores=scores)
@@ -41,7 +41,7 @@ def test_the_same_difference_in_all_seeds_is_not_tested(tmp_path):
     assert np.isfinite(study.difference_interval[1, i]).all()
     assert study.difference_of[:, i].tolist() == ["", "seeds"]
     text = study.sentences["accuracy"]
-    assert "over 1 comparison (2 seeds)" in text
+    assert "over 1 comparison (3 seeds)" in text
     assert text.endswith(
         "Not tested: cutmix in test accuracy, the difference is the same in all seeds: no spread to test by."
     )
@@ -107,7 +107,7 @@ def test_scores_that_a_user_added_are_measured(tmp_path):
     (i,) = found.find("stability", "judged")
     assert (found.measures[i].better, found.measures[i].title) == (-1, "what I judge by")
     assert i in found.headlines
-    np.testing.assert_array_equal(found.rank[:, i], [2, 1])
+    assert found.difference[0, i] == -1
     # An axis is spoken of where something on it is judged.
     assert "complexity" not in found.sentences
     assert found.sentences["stability"].endswith(

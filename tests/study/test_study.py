@@ -12,7 +12,7 @@ import mixaug_jax
 from mixaug_jax import config as config_lib
 from mixaug_jax import report
 from mixaug_jax.study import __main__ as command
-from mixaug_jax.study import crossing, gather, plan
+from mixaug_jax.study import crossing, gather, plan, sentences, study_tables
 
 CONFIGS = ["configs/cutmix.py", "configs/baseline.py", "configs/cutout.py"]
 
@@ -217,7 +217,7 @@ def test_numbers_intervals_and_sentences(tmp_path, no_deletion):
     assert study.measures[above].headline
     assert not study.measures[unique].headline
     assert study.difference[0, above] == 0
-    assert study.rank[0, above] == pytest.approx((2 + 1 + 1.5) / 3)
+    assert np.isnan(study.rank[:, above]).all()  # no difference is supported
 
     low, high = study.difference_interval[0, i]
     assert study.sentences["accuracy"] == (
@@ -234,6 +234,98 @@ def test_numbers_intervals_and_sentences(tmp_path, no_deletion):
     assert study.problems == tuple(
         f"seed {s}: no deletion across models: no networks" for s in range(3)
     )
+
+
+def test_two_seeds_have_points_and_no_interval_and_no_test(tmp_path, no_deletion, capsys):
+    full_study(tmp_path, seeds=[0, 1])
+    study = gather(tmp_path)
+    (i,) = study.find("accuracy")
+    assert study.n[:, i].tolist() == [2, 2]
+    assert study.difference[0, i] == pytest.approx(-0.049)
+    for array in (study.interval, study.difference_interval, study.p, study.p_holm, study.rank):
+        assert np.isnan(array).all()
+    assert not {*study.interval_of.ravel(), *study.difference_of.ravel()} - {""}
+    for axis in ("accuracy", "concepts", "alignment"):
+        assert "Two seeds support no statement about augmentations" in study.sentences[axis]
+    text = study_tables.summary(study)
+    assert "rank" not in text
+    assert text.count("no interval") == 2 * len(study.headlines)
+
+
+def test_intervals_of_shares_stay_within_their_scale(tmp_path, no_deletion):
+    for run in studies.asked(tmp_path):
+        accuracy = [1.0, 0.5, 0.99][run.seed] if run.name == "cutmix" else [0.1, 0.9, 0.2][run.seed]
+        scores = {"gradcam": {"pointing_game": 1 - accuracy, "energy_pointing_game": accuracy}}
+        studies.write_run(run, accuracy=accuracy, scores=scores)
+    study = gather(tmp_path)
+    shares = [*study.find("accuracy"), *study.find("alignment")]
+    assert len(shares) >= 3
+    low, high = np.moveaxis(study.interval[:, shares], -1, 0)
+    assert (low >= 0).all()
+    assert (high <= 1).all()
+    assert (low == 0).any()
+    assert (high == 1).any()
+    low, high = np.moveaxis(study.difference_interval[:, shares], -1, 0)
+    assert (low >= -1).all()
+    assert (high <= 1).all()
+    assert ((low == -1) | (high == 1)).any()
+    assert (low <= study.difference[:, shares]).all()
+    assert (study.difference[:, shares] <= high).all()
+
+
+def test_networks_at_chance_are_named_and_not_compared(tmp_path, no_deletion):
+    for run in studies.asked(tmp_path, seeds=[0, 1, 2, 3]):
+        lost = (run.name, run.seed) == ("cutmix", 2)
+        noise = np.random.default_rng([run.seed, len(run.name)]).normal(0, 0.01)
+        accuracy = 0.55 if lost else 0.9 + noise - 0.2 * (run.name == "cutmix")
+        studies.write_run(run, accuracy=accuracy, images=100, unique=50 if lost else 5)
+    study = gather(tmp_path)
+    text = "cutmix seed 2 (test accuracy 55.0% of 100 images, chance 50.0%)"
+    assert study.at_chance == {("cutmix", 2): text}
+    said = sentences.at_chance(study)
+    assert text in said
+    assert said == study_tables.summary(study).splitlines()[0]
+    (i,) = study.find("accuracy")
+    assert study.n[1, i] == 4
+    assert study.pairs[0, i] == 3
+    assert "(3 seeds)" in study.sentences["accuracy"]
+    # Its fifty concepts would make a difference.
+    (above,) = study.find(
+        "concepts", "unique_above_shuffled", setting="unit", level=0.04, category="total"
+    )
+    assert study.difference[0, above] == 0
+
+
+def test_all_networks_at_chance_leave_nothing_to_compare(tmp_path, no_deletion):
+    for run in studies.asked(tmp_path):
+        studies.write_run(run, accuracy=0.5, images=40)
+    study = gather(tmp_path)
+    assert len(study.at_chance) == 6
+    assert (
+        "No augmentation can be compared to baseline: networks are at chance."
+        in (study.sentences["accuracy"])
+    )
+
+
+def test_without_a_test_split_it_is_validation_accuracy(tmp_path, no_deletion):
+    for run in studies.asked(tmp_path):
+        studies.write_run(run, accuracy=0.9 + 0.01 * run.seed, images=50, split="validation")
+    study = gather(tmp_path)
+    (i,) = study.find("accuracy", "validation_accuracy")
+    assert study.measures[i].headline
+    assert not study.find("accuracy", "test_accuracy")
+    assert "in validation accuracy" in study.sentences["accuracy"]
+
+
+def test_controls_are_beaten_or_not_in_so_many_networks(tmp_path, no_deletion):
+    for run in studies.asked(tmp_path):
+        means = {"gradcam": 0.8, "gradient": 0.1 + 0.3 * run.seed, "random": 0.2, "center": 0.5}
+        studies.write_run(run, scores={m: {"pointing_game": mean} for m, mean in means.items()})
+    said = (
+        "Networks in which a method's mean is better than both controls' (random and center), by pointing game: "
+        "gradcam 6 of 6, gradient 2 of 6."
+    )
+    assert said in gather(tmp_path).sentences["alignment"]
 
 
 def test_one_seed_supports_nothing_and_says_so(tmp_path, no_deletion):

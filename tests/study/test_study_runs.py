@@ -226,7 +226,7 @@ SMALL = {
     "data.size": 32, "data.batch_size": 16, "data.threads": 1, "data.scenes.train": 64,
     "data.scenes.validation": 16, "data.scenes.test": 16, "train.epochs": 3, "eval.batch_size": 16,
     "model.name": "tiny", "dissect.max_images": 8, "dissect.layers": "('relu4',)", "dissect.shuffles": 0,
-    "dissect.replicates": 0, "dissect.random_baseline": False, "explain.max_images": 8,
+    "dissect.random_baseline": False, "explain.max_images": 8,
     "explain.methods": "('gradient',)", "explain.scores": "('pointing_game',)", "occlude.light": 0,
 }  # fmt: skip
 

@@ -312,6 +312,25 @@ def test_evaluation_sees_every_example_once(tmp_path):
     )
 
 
+def test_without_a_test_split_the_validation_is_the_result_and_is_measured_once(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(data, "open_splits", lambda config: toy.splits() | {"test": None})
+    config = toy.config(steps=3, log_every=1)
+    result = mixaug_jax.train(config, tmp_path)
+    said = capsys.readouterr().out
+    assert said.count("validation") == 2  # how many images there are, and the result
+    assert "test accuracy" not in said
+    lines = metric_log.read(tmp_path)
+    (line,) = [line for line in lines if "validation_accuracy" in line]
+    assert not any(name.startswith("test_") for name in {*line, *result})
+    assert line["validation_accuracy"] == result["validation_accuracy"]
+    assert metric_log.finished(lines, 3) == line
+    assert metric_log.judged(line) == "validation"
+    assert mixaug_jax.train(config, tmp_path) == result
+    assert metric_log.read(tmp_path) == lines
+
+
 def test_profile_and_tensorboard_events(tmp_path):
     pytest.importorskip("tensorboardX", reason="the extra `tensorboard` is not installed")
     mixaug_jax.train(toy.config(steps=5, profile_steps=2), tmp_path)

@@ -74,7 +74,7 @@ class Cell(NamedTuple):
     Attributes:
       iou, category, model: of which threshold, category and network.
       count: unique concepts, each unit taken for its one best concept.
-      low, high: `stats.PERCENTILES` over resampled images; "" where there is none.
+      low, high: 95 % interval, see `Dissection.intervals`; "" where there is none.
       shuffled: the mean count with label maps shuffled against images; "" where there is none.
       paper: what the paper says: a number, a bound, a claim, or "" for nothing.
       difference: count minus the paper's number; "" where it gives none.
@@ -85,8 +85,8 @@ class Cell(NamedTuple):
     category: str
     model: str
     count: int
-    low: int | str
-    high: int | str
+    low: float | str
+    high: float | str
     shuffled: float | str
     paper: str
     difference: int | str

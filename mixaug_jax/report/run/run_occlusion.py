@@ -19,13 +19,15 @@ def plain(name: str) -> str:
     return name.replace("_", " ")
 
 
-def section(source: pathlib.Path, folder: pathlib.Path, notes: Sequence[Markup]) -> Markup:
+def section(
+    source: pathlib.Path, folder: pathlib.Path, notes: Sequence[Markup], class_names: Sequence[str]
+) -> Markup:
     """The results of occlude in `source`, after `notes`; figures and the table go to `folder`."""
     title = answers.OCCLUSION
     rows = files.read_csv(source / "sweep.csv")
     if not rows:
         return page.section("occlusion", title, page.missing("occlude: not run (--stage=occlude)."))
-    said = (answers.rises(rows, _by_chance(source)), answers.words(rows))
+    said = (answers.rises(rows, _by_chance(source), class_names), answers.words(rows))
     parts = [*notes, *(page.paragraph(text, kind="note") for text in said)]
     if found_files.copy(source, folder, "rises"):
         caption = (

@@ -6,7 +6,7 @@ import pathlib
 
 from mixaug_jax import config as config_lib
 from mixaug_jax.core import files
-from mixaug_jax.core.stats import LEVEL, PERCENTILES
+from mixaug_jax.core.stats import LEVEL
 from mixaug_jax.core.types import Scalar
 from mixaug_jax.dissection import result
 from mixaug_jax.draw import dissection_figures, page, style, training_figures
@@ -14,7 +14,7 @@ from mixaug_jax.draw.page import Interval, Table
 from mixaug_jax.explain import evaluation as explained
 from mixaug_jax.report import augmentations, provenance, references
 from mixaug_jax.report.run import age, answers, found_files, run_occlusion
-from mixaug_jax.training import metric_log
+from mixaug_jax.training import chance, metric_log
 
 # The folders of results, and the table that says that a stage has ended there.
 _TABLES = {"dissection": "counts.csv", "attribution": "scores.csv", "occlusion": "sweep.csv"}
@@ -46,27 +46,32 @@ def make(workdir: pathlib.Path, folder: pathlib.Path, column: Scalar | None = No
         "explain": found_files.results_of(source, known, methods),
         "occlude": found_files.results_of(swept, known),
     }
+    judged = chance.read(workdir)
     said = [
-        answers.accuracy(config, lines, shown.held_out if shown else 0),
+        answers.accuracy(config, lines, judged),
         *filter(None, [problem]),
         *age.warning(known, made),
     ]
     # The deepest layer speaks for the run; the others have their place in the section.
     said += [answers.concepts(found) for found in list(results.values())[-1:]]
     entries = _entries(source)
-    said += answers.explanations(scores, entries)
+    said += answers.explanations(scores, entries, answers.per_image(source, entries))
     parts = [
         _augmentation(config, shown, problem, folder),
         _training(config, lines, folder),
         _concepts(dissected, folder, results, unread, age.notes(known, made, "dissect"), column),
         _explanations(source, folder, scores, entries, age.notes(known, made, "explain")),
-        run_occlusion.section(swept, folder, age.notes(known, made, "occlude")),
+        run_occlusion.section(
+            swept, folder, age.notes(known, made, "occlude"), config.resolved.class_names
+        ),
         *page.read_sections(workdir),
         references.section(folder, [references.used_in(workdir, config.mix.name)]),
         provenance.section(folder, workdir, config, _asked(config, results, source, scores)),
     ]
     title = f"{_method(config)} on {config.data.name}, seed {config.seed}"
-    return page.document(title, [*map(page.paragraph, said)], [part for part in parts if part])
+    warning = [page.paragraph(text, kind="banner") for text in [answers.banner(judged)] if text]
+    said = [*warning, *map(page.paragraph, said)]
+    return page.document(title, said, [part for part in parts if part])
 
 
 def _method(config):
@@ -85,7 +90,7 @@ def _pictures(workdir, config, folder):
         text = str(error).splitlines()[0]
         return (
             None,
-            f"The data set cannot be read here, so its pictures and the interval of the accuracy are left out ({text}).",
+            f"The data set cannot be read here, so its pictures are left out ({text}).",
         )
 
 
@@ -199,10 +204,9 @@ def _concepts(source, folder, results, unread, notes, column):
     counts = files.read_csv(source / "counts.csv")
     rows = [_count_row(row) for row in counts if row["per"] == "unit"]
     caption = (
-        "Unique concepts by IoU threshold and category; beside each the mean (and range) with label maps shuffled against "
-        "the images, and the count with random weights. Resampled images: the same with images drawn anew (percentiles "
-        f"{PERCENTILES[0]} and {PERCENTILES[1]}); a draw has fewer different images, by which more IoU pass the threshold by "
-        "chance: this tends to lie above the count and is no interval around it."
+        f"Unique concepts by IoU threshold and category, with the {100 * LEVEL:g} % interval of the count that another set of "
+        "equally many images is expected to give (from random halves of these; none below a count of 5). Beside it the mean "
+        "and the range over label maps shuffled against the images, and the count with random weights."
     )
     header = ("layer", "IoU >", "category", *_COUNTED, "detectors")
     parts.append(page.table(folder, Table("unique", caption, header, rows)))
@@ -240,7 +244,7 @@ def _layer_figures(source, folder, layer, found, column):
         )
     caption = (
         f"Unique concepts of {layer} by category and IoU threshold. Circle and gray band: label maps shuffled against the "
-        "images (mean, range). Cross: random weights. Line: images drawn anew, which tends to lie above the count."
+        "images (mean, range). Cross: random weights. Line: 95 % interval of what another set of equally many images gives."
     )
     totals = ", ".join(
         f"{total} at IoU > {threshold:g}"
@@ -263,15 +267,14 @@ def _layer_figures(source, folder, layer, found, column):
     yield page.figure(folder, f"units_{layer}", caption, alt=f"rows of images; {names}", sheet=True)
 
 
-_COUNTED = ("unique", "shuffled", "random weights", "resampled images")
+_COUNTED = ("unique", "shuffled", "random weights")
 
 
 def _count_row(row):
     shuffled = Interval(row["unique_null_mean"], row["unique_null_min"], row["unique_null_max"])
-    # Against "", not by truth: a bound of 0 is a number to show.
-    resampled = f"{row['unique_low']} to {row['unique_high']}" if row["unique_low"] != "" else ""
-    return (str(row["layer"]), row["iou_threshold"], row["category"], row["unique"], shuffled,
-            row["unique_random"], resampled, row["detectors"])  # fmt: skip
+    unique = Interval(row["unique"], row["unique_low"], row["unique_high"])
+    return (str(row["layer"]), row["iou_threshold"], row["category"], unique, shuffled,
+            row["unique_random"], row["detectors"])  # fmt: skip
 
 
 def _by_step(steps):
@@ -280,7 +283,7 @@ def _by_step(steps):
     for step, folder in steps.items():
         for row in files.read_csv(folder / "counts.csv"):
             if (row["per"], row["category"]) == ("unit", "total"):
-                rows.append((step, *_count_row(row)[:2], *_count_row(row)[3:7]))
+                rows.append((step, *_count_row(row)[:2], *_count_row(row)[3:6]))
     header = ("step", "layer", "IoU >", *_COUNTED)
     return Table("unique_by_step", "Unique concepts in all, by training step.", header, rows)
 
@@ -357,7 +360,7 @@ def score_table(scores: list[dict], facts: dict[str, dict]) -> Table:
     # At most: scores of alignment leave out images without a region.
     caption = (
         f"Scores of every explanation, means over at most {max(row['images'] for row in scores)} images, with "
-        f"{100 * LEVEL:g} % intervals by bootstrap over images. Controls know nothing of the network."
+        f"{100 * LEVEL:g} % intervals over bootstrap resamples of the images. Controls know nothing of the network."
     )
     caption += f" Smaller is better for {', '.join(smaller)}." if smaller else ""
     return Table("scores", caption, ("method", "kind", *map(run_occlusion.plain, names)), rows)

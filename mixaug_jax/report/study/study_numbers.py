@@ -25,11 +25,15 @@ def mean(study: Study, a: int, m: int, note: str = "") -> Interval:
 def what_intervals_are(kinds: Any) -> str:
     """One sentence for a caption, about `Study.interval_of` or `Study.difference_of`."""
     said = {
-        "seeds": "95 % t-intervals over seeds, which may pass the scale's end",
-        "images": "95 % intervals over images drawn anew, which say nothing about other seeds",
+        "seeds": "95 % t-intervals over seeds, cut to the scale",
+        "images": "95 % intervals over bootstrap resamples of the images, which say nothing about other seeds",
     }
     found = [said[kind] for kind in said if (kinds == kind).any()]
-    return f"Intervals: {'; '.join(found)}." if found else "There are no intervals."
+    return (
+        f"Intervals: {'; '.join(found)}."
+        if found
+        else "There are no intervals: they need three seeds."
+    )
 
 
 def comparison(study: Study, folder: pathlib.Path) -> str:
@@ -50,7 +54,7 @@ def comparison(study: Study, folder: pathlib.Path) -> str:
     if beside:
         caption = (
             "To compare with: plain counts, counts with shuffled label maps and with random weights, and explanations that "
-            "know nothing of the network. No interval: the same in all seeds, or one seed."
+            "know nothing of the network. No interval: the same in all seeds, or fewer than three seeds."
         )
         parts.append(page.table(folder, _by_measure(study, "chance", caption, beside)))
     every = _by_measure(

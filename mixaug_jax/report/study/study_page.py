@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from mixaug_jax.report import augmentations, provenance, references
 from mixaug_jax.report.run import age, found_files
 from mixaug_jax.report.study import study_explanations, study_numbers, study_occlusion, study_sweeps
 from mixaug_jax.report.study import study_figures as drawn
-from mixaug_jax.study import plan
+from mixaug_jax.study import plan, sentences
 from mixaug_jax.study.crossing import TILES
 from mixaug_jax.study.measures import READINGS
 from mixaug_jax.study.results import Study
@@ -34,7 +35,8 @@ def make(
     if column is None:
         column = next((config.report.column_width for config in configs.values()), 0.0)
     shown, problem = _pictures(configs, folder)
-    said = [page.paragraph(_what(study, configs, shown), kind="note")]
+    said = [page.paragraph(text, kind="banner") for text in [sentences.at_chance(study)] if text]
+    said.append(page.paragraph(_what(study, configs, shown), kind="note"))
     said += [page.labeled(*text.partition(": ")[::2]) for text in study.sentences.values()]
     if study.problems:
         text = f"{_count(len(study.problems), 'result')}, listed under {_MISSING}."
@@ -262,15 +264,18 @@ def _training(study, folder, column):
 
 
 def _runs(study, folder):
-    accuracy = study.find("accuracy", "test_accuracy")
+    accuracy = study.find("accuracy")
     rows = []
     reports = _reports(study, folder)
     for name, seed in study.workdirs:
         a, s = study.augmentations.index(name), study.seeds.index(seed)
         link = Link("report", reports[name, seed].address) if (name, seed) in reports else None
-        value = float(study.values[a, s, accuracy[0]]) if accuracy else None
+        values = [float(study.values[a, s, m]) for m in accuracy]
+        value = next((value for value in values if not math.isnan(value)), None)
         rows.append((name, seed, value, link))
-    header = ("augmentation", "seed", "test accuracy", "page")
+    # Runs with and without a test split are of different measures.
+    named = " or ".join(sentences.name(study.measures[m]) for m in accuracy) or "accuracy"
+    header = ("augmentation", "seed", named, "page")
     caption = "The runs, each with its own report."
     return page.section("runs", "Runs", page.table(folder, Table("runs", caption, header, rows)))
 
