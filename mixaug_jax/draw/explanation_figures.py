@@ -20,7 +20,7 @@ from mixaug_jax.core.types import (
     UInt8,
 )
 from mixaug_jax.data import transforms
-from mixaug_jax.draw.style import FAINT, GRID, PALETTE, STYLE
+from mixaug_jax.draw.style import FAINT, GRID, PALETTE, STYLE, outline
 from mixaug_jax.explain.evaluation import Evaluation
 from mixaug_jax.explain.examples import Examples
 
@@ -208,7 +208,7 @@ def sheet(
         for k, (panels, image) in enumerate(zip(grid, images, strict=True)):
             image = np.broadcast_to(image, (*image.shape[:2], 3))
             panels[0].imshow(image)
-            _outline(panels[0], masks[k])
+            outline(panels[0], masks[k])
             for panel, name in zip(panels[1:], heats, strict=True):
                 _overlay(panel, image, heats[name][k], masks[k], hits[name][k])
         for panel, title in zip(grid[0], ["image", *heats], strict=True):
@@ -234,7 +234,7 @@ def gallery(image: Photo, maps: Mapping[str, Heatmap], mask: Mask, *, columns: i
         first, *panels = figure.subplots(rows, columns, squeeze=False).ravel()
         first.imshow(image)
         first.set_title("image", fontsize=8)
-        _outline(first, mask)
+        outline(first, mask)
         for panel, (name, heat) in zip(panels, maps.items(), strict=False):
             _overlay(panel, image, heat, mask, np.nan)
             panel.set_title(name.replace("_", "\n", 1), fontsize=8)
@@ -251,7 +251,7 @@ def _overlay(panel, image, heat, mask, hit):
         panel.text(0.5, 0.5, "nothing", color="white", ha="center", transform=panel.transAxes)
         return
     panel.imshow(blend(image, heat))
-    _outline(panel, mask)
+    outline(panel, mask)
     # Black below white, so that the mark shows on any ground.
     row, col = np.unravel_index(heat.argmax(), heat.shape)
     if not np.isnan(hit):
@@ -272,10 +272,3 @@ def blend(
     gray = 0.55 * image.mean(-1, keepdims=True)
     color = 255 * matplotlib.colormaps["inferno"](share[..., 0])[..., :3]
     return ((1 - 0.8 * share) * gray + 0.8 * share * color).astype(np.uint8)
-
-
-def _outline(panel, mask):
-    """The region's border, white on black, which shows on any ground."""
-    if mask.any() and not mask.all():
-        for color, width in (("black", 2.0), ("white", 0.9)):
-            panel.contour(mask, levels=[0.5], colors=[color], linewidths=[width])

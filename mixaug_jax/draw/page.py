@@ -306,6 +306,10 @@ def _pixels(path):
     return "webp", smaller.getvalue(), width
 
 
+def _read(*names):
+    return "".join((_HERE / name).read_text(encoding="utf-8") for name in names)
+
+
 def document(title: str, answer: Sequence[str], sections: Sequence[str]) -> str:
     """The whole page.
 
@@ -328,7 +332,7 @@ style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-act
 <title>{escape(title)}</title>
 <link rel="icon" href="data:,">
 <style>
-{(_HERE / "page.css").read_text(encoding="utf-8")}</style>
+{_read("page.css", "units.css")}</style>
 </head>
 <body>
 <main>
@@ -340,7 +344,7 @@ style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-act
 {"".join(sections)}
 </main>
 <script>
-{(_HERE / "page.js").read_text(encoding="utf-8")}</script>
+{_read("page.js", "units.js")}</script>
 </body>
 </html>
 """

@@ -13,7 +13,7 @@ from mixaug_jax.core.files import load_if
 from mixaug_jax.core.types import Config, Net, Path
 from mixaug_jax.dissection import activations, broden, colors, concepts, network, segmenter
 from mixaug_jax.dissection.result import Dissection, Options, Resources, load, save
-from mixaug_jax.draw import dissection_figures, dissection_tables, style
+from mixaug_jax.draw import dissection_figures, dissection_tables, style, unit_pictures
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.stages.checkpoints import each_checkpoint
 from mixaug_jax.training import checkpoint
@@ -28,8 +28,9 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
     """Dissects checkpoints of a run and writes tables and figures.
 
     Writes `dissection/` (`dissection/<step>/` for each step of which="all"): `<layer>.npz`,
-    units.csv, concepts.csv, counts.csv, and the figures `unique_<layer>` and `units_<layer>` as PNG
-    and SVG. A layer whose .npz is there with the same settings and weights is not computed again.
+    units.csv, concepts.csv, counts.csv, `pictures/<layer>.npz` for the page's unit browser, and the
+    figures `unique_<layer>` and `units_<layer>` as PNG and SVG. A layer whose .npz is there with the
+    same settings and weights is not computed again.
     In a job of several processes the first one does it, on its own devices; the others wait.
 
     Args:
@@ -88,7 +89,8 @@ def _dissect_step(config, net, dataset, folder, step, required):
     missing = [layer for layer, result in results.items() if result is None]
     if missing:
         results |= _compute(config, folder, net, dataset, missing, labels)
-    _write(results, dataset, net.preprocess, folder, again=bool(missing))
+    _keep_pictures(config, results, dataset, net.preprocess, labels, folder)
+    _write(results, dataset, net.preprocess, labels, folder, again=bool(missing))
 
 
 def options_of(config: Config) -> Options:
@@ -139,7 +141,20 @@ def _compute(config, folder, net, dataset, layers, labels) -> dict[str, Dissecti
     return results
 
 
-def _write(results, dataset, preprocess, folder, again):
+def _keep_pictures(config, results, dataset, preprocess, labels, folder):
+    """Makes the pictures of layers that have none of the same dissection."""
+    missing = {}
+    for layer, result in results.items():
+        path = folder / "pictures" / f"{layer}.npz"
+        if load_if(unit_pictures.load, path, result.settings) is None:
+            missing[layer] = result
+    # All together, so that an image that moves units of several layers is read once.
+    made = unit_pictures.make(missing, dataset, preprocess, labels, threads=config.data.threads)
+    for layer, pictures in made.items():
+        unit_pictures.save(pictures, folder / "pictures" / f"{layer}.npz")
+
+
+def _write(results, dataset, preprocess, labels, folder, again):
     """Tables, figures, and the summary on the console."""
     # One table of each kind for all layers.
     rows = {
@@ -160,13 +175,13 @@ def _write(results, dataset, preprocess, folder, again):
         if again or not all(file.exists() for file in drawn):
             figure = dissection_figures.unique_concepts({layer: result})
             style.save_figure(figure, folder / f"unique_{layer}")
-            figure = dissection_figures.unit_sheet(result, dataset, preprocess)
+            figure = dissection_figures.unit_sheet(result, dataset, preprocess, labels=labels)
             style.save_figure(figure, folder / f"units_{layer}")
         say.line(dissection_tables.summary(result))
     done = "written to" if again else "already there:"
     say.line(
         f"{done} {folder}: {', '.join(f'{layer}.npz' for layer in results)}, units.csv, "
-        "concepts.csv, counts.csv, unique_* and units_* as PNG and SVG"
+        "concepts.csv, counts.csv, pictures, unique_* and units_* as PNG and SVG"
     )
 
 

@@ -9,8 +9,15 @@ from mixaug_jax import config as config_lib
 from mixaug_jax.core import files
 from mixaug_jax.core.stats import LEVEL, PERCENTILES
 from mixaug_jax.dissection import result
-from mixaug_jax.draw import dissection_figures, page, style, training_figures
-from mixaug_jax.draw.page import Interval, Table
+from mixaug_jax.draw import (
+    dissection_figures,
+    page,
+    style,
+    training_figures,
+    unit_browser,
+    unit_pictures,
+)
+from mixaug_jax.draw.page import Interval, Link, Table
 from mixaug_jax.explain import evaluation as explained
 from mixaug_jax.occlusion import outcomes
 from mixaug_jax.report import augmentations, provenance
@@ -181,13 +188,15 @@ def _concepts(workdir, folder, results, unread):
     )
     header = ("layer", "IoU >", "category", *_COUNTED, "detectors")
     parts.append(page.table(folder, Table("unique", caption, header, rows)))
+    browser = unit_browser.write(folder, results, _unit_pictures(source, results))
+    parts += [page.heading("Unit browser"), browser.html]
     # Both tables are as long as the network is wide; the page shows their heads.
     for name, key in (("concepts", "best_iou"), ("units", "iou_1")):
         rows = sorted(files.read_csv(source / f"{name}.csv"), key=lambda row: -float(row[key] or 0))
         header = (
             [column for column in rows[0] if not column.startswith("image_")] if rows else [name]
         )
-        rows = [[row[column] for column in header] for row in rows]
+        rows = [[_unit_cell(row, column, browser) for column in header] for row in rows]
         long = Table(
             name, f"All {name}, the best match first.", [h.replace("_", " ") for h in header], rows
         )
@@ -195,6 +204,23 @@ def _concepts(workdir, folder, results, unread):
             page.folded(f"Table of {name}", page.table(folder, long, most=_MOST), long=True)
         )
     return page.section("concepts", title, *parts)
+
+
+def _unit_pictures(source, results):
+    """The pictures of the units by layer, as far as they are there and are those of these dissections."""
+    found = {
+        layer: files.load_if(
+            unit_pictures.load, source / "pictures" / f"{layer}.npz", result.settings
+        )
+        for layer, result in results.items()
+    }
+    return {layer: pictures for layer, pictures in found.items() if pictures is not None}
+
+
+def _unit_cell(row, column, browser):
+    if column not in ("unit", "best_unit"):
+        return row[column]
+    return Link(str(row[column]), browser.address(row["layer"], row[column]))
 
 
 def _how(found):
