@@ -39,6 +39,12 @@ class Browser:
         """Where a unit is opened, for a link."""
         return f"{urllib.parse.quote(self.beside.get(layer, ''))}#{anchor(layer, unit)}"
 
+    def cell(self, row: Mapping[str, page.Cell], column: str) -> page.Cell:
+        """A cell of a table with the column "layer": where it names a unit, a link to it."""
+        if column not in ("unit", "best_unit"):
+            return row[column]
+        return page.Link(str(row[column]), self.address(row["layer"], row[column]))
+
 
 def anchor(layer: str, unit: Count) -> str:
     """The part of an address after the # that opens a unit."""

@@ -2,13 +2,14 @@
 
 import dataclasses
 import io
+import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import PIL.Image
 
 from mixaug_jax.core import walk
-from mixaug_jax.core.files import load_npz, save_npz
+from mixaug_jax.core.files import load_if, load_npz, save_npz
 from mixaug_jax.core.types import Bool, Count, Dataset, Int, Path, Preprocess, UInt8
 from mixaug_jax.data import transforms
 from mixaug_jax.dissection import resample
@@ -180,6 +181,13 @@ def load(path: Path) -> UnitPictures:
       ValueError: no such file, or another kind of file.
     """
     return load_npz(path, _from_arrays, "pictures of units")
+
+
+def load_for(results: Mapping[str, Dissection], folder: Path) -> dict[str, UnitPictures]:
+    """What a run's `folder` of dissections has of pictures/<layer>.npz, as far as they are those of `results`."""
+    root = pathlib.Path(folder) / "pictures"
+    found = {n: load_if(load, root / f"{n}.npz", result.settings) for n, result in results.items()}
+    return {layer: pictures for layer, pictures in found.items() if pictures is not None}
 
 
 def _from_arrays(arrays, settings):

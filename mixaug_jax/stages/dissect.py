@@ -143,11 +143,8 @@ def _compute(config, folder, net, dataset, layers, labels) -> dict[str, Dissecti
 
 def _keep_pictures(config, results, dataset, preprocess, labels, folder):
     """Makes the pictures of layers that have none of the same dissection."""
-    missing = {}
-    for layer, result in results.items():
-        path = folder / "pictures" / f"{layer}.npz"
-        if load_if(unit_pictures.load, path, result.settings) is None:
-            missing[layer] = result
+    there = unit_pictures.load_for(results, folder)
+    missing = {layer: result for layer, result in results.items() if layer not in there}
     # All together, so that an image that moves units of several layers is read once.
     made = unit_pictures.make(missing, dataset, preprocess, labels, threads=config.data.threads)
     for layer, pictures in made.items():

@@ -17,7 +17,7 @@ from mixaug_jax.draw import (
     unit_browser,
     unit_pictures,
 )
-from mixaug_jax.draw.page import Interval, Link, Table
+from mixaug_jax.draw.page import Interval, Table
 from mixaug_jax.explain import evaluation as explained
 from mixaug_jax.occlusion import outcomes
 from mixaug_jax.report import augmentations, provenance
@@ -188,7 +188,7 @@ def _concepts(workdir, folder, results, unread):
     )
     header = ("layer", "IoU >", "category", *_COUNTED, "detectors")
     parts.append(page.table(folder, Table("unique", caption, header, rows)))
-    browser = unit_browser.write(folder, results, _unit_pictures(source, results))
+    browser = unit_browser.write(folder, results, unit_pictures.load_for(results, source))
     parts += [page.heading("Unit browser"), browser.html]
     # Both tables are as long as the network is wide; the page shows their heads.
     for name, key in (("concepts", "best_iou"), ("units", "iou_1")):
@@ -196,7 +196,7 @@ def _concepts(workdir, folder, results, unread):
         header = (
             [column for column in rows[0] if not column.startswith("image_")] if rows else [name]
         )
-        rows = [[_unit_cell(row, column, browser) for column in header] for row in rows]
+        rows = [[browser.cell(row, column) for column in header] for row in rows]
         long = Table(
             name, f"All {name}, the best match first.", [h.replace("_", " ") for h in header], rows
         )
@@ -204,23 +204,6 @@ def _concepts(workdir, folder, results, unread):
             page.folded(f"Table of {name}", page.table(folder, long, most=_MOST), long=True)
         )
     return page.section("concepts", title, *parts)
-
-
-def _unit_pictures(source, results):
-    """The pictures of the units by layer, as far as they are there and are those of these dissections."""
-    found = {
-        layer: files.load_if(
-            unit_pictures.load, source / "pictures" / f"{layer}.npz", result.settings
-        )
-        for layer, result in results.items()
-    }
-    return {layer: pictures for layer, pictures in found.items() if pictures is not None}
-
-
-def _unit_cell(row, column, browser):
-    if column not in ("unit", "best_unit"):
-        return row[column]
-    return Link(str(row[column]), browser.address(row["layer"], row[column]))
 
 
 def _how(found):
