@@ -22,7 +22,7 @@ from mixaug_jax.explain import options as options_lib
 from mixaug_jax.explain import regions
 from mixaug_jax.explain import running as run_lib
 from mixaug_jax.explain.evaluation import HEADER, load, save, summary, table
-from mixaug_jax.explain.examples import Examples, finder, load_examples
+from mixaug_jax.explain.examples import Examples, finder, load_examples, num_classes
 from mixaug_jax.explain.job import Options, make_job, needs_reference, settings_of
 from mixaug_jax.models import Net, build
 from mixaug_jax.scores import SCORES
@@ -174,7 +174,7 @@ def _explain_step(config, net, dataset, folder, step, required):
             save(results[name], path)
     _write(config, results, job, folder)
     if again or not _drawn(folder):
-        _draw(config, results, examples, dataset, net.preprocess, folder)
+        _draw(config, results, examples, dataset, net, folder)
     done = "written to" if again else "already there:"
     say.line(
         f"{done} {folder}: {', '.join(f'{m}.npz' for m in results)}, scores.csv, curves and overlays as "
@@ -259,7 +259,11 @@ def _write(config, results, job, folder):
     for method, result in results.items():
         if result.empty:
             say.line(f"{method}: {result.empty} maps are empty or hold NaN, and count as misses")
-    write_json(folder / "entries.json", {n: result.entries for n, result in results.items()})
+    told = {
+        name: result.entries | {"images": len(result.indices), "empty": result.empty}
+        for name, result in results.items()
+    }
+    write_json(folder / "entries.json", told)
     rows = table(results, replicates=a.replicates, seed=a.seed, scores=job.scores)
     write_csv(folder / "scores.csv", HEADER, rows)
     say.line(summary(results))
@@ -271,11 +275,15 @@ def _drawn(folder):
     )
 
 
-def _draw(config, results, examples, dataset, preprocess, folder):
+def _draw(config, results, examples, dataset, net, folder):
     a = config.explain
     figure = explanation_figures.faithfulness(results, replicates=a.replicates, seed=a.seed)
     save_figure(figure, folder / "curves")
-    figure = explanation_figures.overlays(results, examples, dataset, preprocess)
+    names = tuple(dataset.class_names)
+    names = names if num_classes(net, dataset) == len(names) else ()
+    figure = explanation_figures.overlays(
+        results, examples, dataset, net.preprocess, class_names=names
+    )
     save_figure(figure, folder / "overlays")
 
 

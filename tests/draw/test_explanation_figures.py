@@ -27,13 +27,59 @@ def found(net):
 
 def test_overlays(net, found):
     """They are drawn of maps that say nothing; images without a region are left out where others have one."""
-    dataset = explain_cases.source()
+    dataset = dataclasses.replace(explain_cases.source(), file_name=lambda i: f"a/b/photo {i}.jpg")
     find = examples.finder(net, dataset, "true", "auto")
     shown = examples.load_examples(net, dataset, find)
-    figure = explanation_figures.overlays(found, shown, dataset, net.preprocess)
-    assert len(figure.axes) == 5 * 5  # of seven images, two are without a region
-    words = [text.get_text() for panel in figure.axes for text in panel.texts]
-    assert words == ["nothing", "nothing"]
+    figure = explanation_figures.overlays(
+        found, shown, dataset, net.preprocess, class_names=dataset.class_names
+    )
+    *panels, bar = figure.axes
+    grid = np.reshape(panels, (5, 6))  # of seven images, two are without a region
+    assert bar.get_xlabel().startswith("positive attribution, as a share of")
+    # What is explained, what the network says with which probability, and which image it is.
+    logits = np.asarray(net.logits(shown.images))
+    share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    rows = np.flatnonzero(shown.masks.any((1, 2)))
+    for row, panel in zip(rows, grid[:, 0], strict=True):
+        said = panel.texts[0].get_text().split("\n")
+        index = int(shown.indices[row])
+        assert said == [
+            f"explained: class {shown.labels[row]}",
+            *f"predicted: class {share[row].argmax()}, {share[row].max():.0%}".rsplit(" ", 1),
+            f"image {index}",
+            f"photo {index}.jpg",
+        ]
+        assert shown.probabilities[row] == pytest.approx(share[row].max(), abs=1e-5)
+    words = [text.get_text() for panel in grid[:, 1:].flat for text in panel.texts]
+    assert words == ["all zeros", "NaN or\ninfinite"]
+    unnamed = explanation_figures.overlays(found, shown, explain_cases.source(), net.preprocess)
+    said = unnamed.axes[0].texts[0].get_text().split("\n")
+    assert said[-1] == f"image {shown.indices[rows[0]]}"
+
+
+def test_colors_of_the_bar_are_those_of_the_maps():
+    image = np.full((1, 3, 3), 128, np.uint8)
+    heat = np.float32([[0, 0.5, 1]])
+    figure = explanation_figures.sheet(
+        [image], np.zeros((1, 1, 3), bool), {"one": heat[None]}, {"one": np.array([np.nan])}
+    )
+    assert len(figure.axes) == 3
+    pixels = explanation_figures.blend(image, heat)
+    bar = next(c for c in figure.axes[-1].collections if c.get_cmap().N == 256)
+    colors = 255 * bar.get_cmap()([0.0, 0.5 / 0.995, 1.0])[:, :3]
+    np.testing.assert_allclose(pixels[0], colors, atol=3)
+
+
+def test_captions_of_overlays_count_empty_maps():
+    told = {
+        "gradcam": {"empty": 16, "images": 50},
+        "gradient": {"empty": 0, "images": 50},
+        "old": {},
+    }
+    text = explanation_figures.overlays_caption(told)
+    assert text.endswith("Maps that are zero everywhere or not finite: gradcam 16 of 50.")
+    assert "zero everywhere" not in explanation_figures.overlays_caption({"gradient": {}})
+    assert explanation_figures.overlays_alt(told).endswith("heat map by gradcam, gradient, old")
 
 
 def test_curves(found):
@@ -95,7 +141,7 @@ def test_gallery():
     titles = ["image", "one", "all\nnegative", "not\nfinite", "two", ""]
     assert [panel.get_title() for panel in axes] == titles
     words = [[text.get_text() for text in panel.texts] for panel in axes]
-    assert words == [[], [], ["nothing"], ["nothing"], [], []]
+    assert words == [[], [], ["nothing\npositive"], ["NaN or\ninfinite"], [], []]
     shown = [panel.images[0].get_array() if panel.images else None for panel in axes]
     np.testing.assert_array_equal(shown[0], image)
     np.testing.assert_array_equal(shown[1], explanation_figures.blend(image, bright))

@@ -11,6 +11,7 @@ from mixaug_jax.core.stats import LEVEL, PERCENTILES
 from mixaug_jax.dissection import result
 from mixaug_jax.draw import (
     dissection_figures,
+    explanation_figures,
     page,
     style,
     training_figures,
@@ -295,15 +296,9 @@ def _explanations(source, folder, scores, entries):
         )
     parts = []
     if found_files.copy(source, folder, "overlays"):
-        caption = (
-            "Explanations on images. The brighter, the larger the positive attribution. White: the outline of the "
-            "region to point at; the largest value is marked by a circle where it hits, by a cross where it misses."
-        )
-        parts.append(
-            page.figure(
-                folder, "overlays", caption, alt="images with heat maps of every method", sheet=True
-            )
-        )
+        caption = explanation_figures.overlays_caption(entries)
+        alt = explanation_figures.overlays_alt(entries)
+        parts.append(page.figure(folder, "overlays", caption, alt=alt, sheet=True))
     if found_files.copy(source, folder, "curves"):
         caption = "Faithfulness. Probability of the class while pixels are removed, or added, in the order of each explanation."
         parts.append(
