@@ -5,6 +5,7 @@ import dataclasses
 import explain_cases
 import numpy as np
 import pytest
+from matplotlib.collections import QuadMesh
 
 from mixaug_jax.attribution import control_names
 from mixaug_jax.draw import explanation_figures
@@ -65,7 +66,7 @@ def test_colors_of_the_bar_are_those_of_the_maps():
     )
     assert len(figure.axes) == 3
     pixels = explanation_figures.blend(image, heat)
-    bar = next(c for c in figure.axes[-1].collections if c.get_cmap().N == 256)
+    bar = next(c for c in figure.axes[-1].collections if isinstance(c, QuadMesh))
     colors = 255 * bar.get_cmap()([0.0, 0.5 / 0.995, 1.0])[:, :3]
     np.testing.assert_allclose(pixels[0], colors, atol=3)
 
