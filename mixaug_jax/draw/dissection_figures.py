@@ -203,6 +203,26 @@ def example_units(result: Dissection, count: int) -> Int[np.ndarray, " chosen"]:
     return order[chosen]
 
 
+def unit_sheet_caption(result: Dissection, *, units: int = 8) -> str:
+    """What `unit_sheet` shows, with label maps."""
+    shown, top = len(example_units(result, units)), result.top_images.shape[1]
+    return (
+        f"{shown} of {len(result.threshold)} units of {result.layer} and their top {top} of {len(result.indices)} images. "
+        "Bright is where the unit is above its threshold; the white line is the outline of the concept that it matches best. "
+        "Shown is of each concept the unit with the largest IoU, then the next best."
+    )
+
+
+def unit_sheet_alt(result: Dissection, *, units: int = 8) -> str:
+    """The same for those who cannot see it: which units it shows, and what they detect."""
+    labels, values = result.top_labels(1)
+    said = [
+        f"unit {unit}: {result.names[labels[unit, 0]][0]}, IoU {values[unit, 0]:.2f}"
+        for unit in example_units(result, units)
+    ]
+    return f"rows of images, dark where the unit is off; {'; '.join(said) or 'no unit is above the IoU thresholds'}"
+
+
 def where(
     labels: LabelMaps, index: Count, concept: Count, size: tuple[int, int]
 ) -> Bool[np.ndarray, "H W"]:

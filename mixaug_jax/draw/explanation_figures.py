@@ -346,31 +346,3 @@ def _mixed(gray, share):
     """Grays [H,W,1] of 0..255 under the colors of shares [H,W,1] in 0..1 -> [H,W,3]."""
     color = 255 * matplotlib.colormaps["inferno"](share[..., 0])[..., :3]
     return (1 - 0.8 * share) * gray + 0.8 * share * color
-
-
-def overlays_caption(entries: Mapping[str, dict]) -> str:
-    """What the overlays show, and how many maps of each method are empty.
-
-    entries: {method: what its results say of it}, of entries.json.
-    """
-    text = (
-        "Explanations on images. Before each row: the class that is explained, the predicted class with its probability, and "
-        "the image. The brighter, the larger the positive attribution. White: the outline of the region to point at; the "
-        "largest value is marked by a circle where it hits, by a cross where it misses."
-    )
-    counts = [
-        f"{name.replace('_', ' ')} {entry['empty']} of {entry['images']}"
-        for name, entry in entries.items()
-        if entry.get("empty")
-    ]
-    return (
-        f"{text} Maps that are zero everywhere or not finite: {', '.join(counts)}."
-        if counts
-        else text
-    )
-
-
-def overlays_alt(entries: Mapping[str, dict]) -> str:
-    """The same for those who cannot see it."""
-    names = ", ".join(name.replace("_", " ") for name in entries)
-    return f"rows of images with their classes; beside each image its heat map by {names}"

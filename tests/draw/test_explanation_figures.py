@@ -8,7 +8,7 @@ import pytest
 from matplotlib.collections import QuadMesh
 
 from mixaug_jax.attribution import control_names
-from mixaug_jax.draw import explanation_figures
+from mixaug_jax.draw import explanation_captions, explanation_figures
 from mixaug_jax.explain import examples
 
 
@@ -77,10 +77,28 @@ def test_captions_of_overlays_count_empty_maps():
         "gradient": {"empty": 0, "images": 50},
         "old": {},
     }
-    text = explanation_figures.overlays_caption(told)
+    text = explanation_captions.overlays_caption(told)
     assert text.endswith("Maps that are zero everywhere or not finite: gradcam 16 of 50.")
-    assert "zero everywhere" not in explanation_figures.overlays_caption({"gradient": {}})
-    assert explanation_figures.overlays_alt(told).endswith("heat map by gradcam, gradient, old")
+    assert "zero everywhere" not in explanation_captions.overlays_caption({"gradient": {}})
+    assert explanation_captions.overlays_alt(told).endswith("heat map by gradcam, gradient, old")
+
+
+def test_captions_of_curves_have_the_number_of_images_and_the_ends(found):
+    told = {
+        name: one.entries | {"images": len(one.indices), "empty": 0} for name, one in found.items()
+    }
+    text = explanation_captions.faithfulness_caption(told)
+    assert "over 7 images" in text
+    assert "LeRF area" in text
+    rows = [
+        {"method": "gradient", "score": "lerf", "mean": 0.25},
+        {"method": "my_own", "score": "lerf", "mean": 0.5},
+        {"method": "random", "score": "lerf", "mean": float("nan")},
+        {"method": "random", "score": "pointing_game", "mean": 0.9},
+    ]
+    alt = explanation_captions.faithfulness_alt(told, rows)
+    assert alt == "line charts; LeRF area: areas from gradient 0.250 to my own 0.500"
+    assert explanation_captions.faithfulness_alt({}, rows) == "line charts"
 
 
 def test_curves(found):

@@ -11,7 +11,7 @@ from mixaug_jax.core.stats import LEVEL, PERCENTILES
 from mixaug_jax.dissection import result
 from mixaug_jax.draw import (
     dissection_figures,
-    explanation_figures,
+    explanation_captions,
     page,
     style,
     training_figures,
@@ -235,15 +235,11 @@ def _layer_figures(source, folder, layer, found):
     if not found_files.copy(source, folder, f"units_{layer}"):
         yield page.missing("The units' top images are not there; --stage=dissect makes them.")
         return
-    # For those who cannot see the sheet: which units it shows, and what they detect.
-    labels, _ = found.top_labels(1)
-    shown = dissection_figures.example_units(found, 8)
-    names = ", ".join(f"unit {u}: {found.names[labels[u, 0]][0]}" for u in shown) or "none"
-    caption = (
-        f"Units of {layer} and their top images. Bright is where the unit is on; of each concept the unit with the largest "
-        "IoU, then the next best."
+    caption, alt = (
+        dissection_figures.unit_sheet_caption(found),
+        dissection_figures.unit_sheet_alt(found),
     )
-    yield page.figure(folder, f"units_{layer}", caption, alt=f"rows of images; {names}", sheet=True)
+    yield page.figure(folder, f"units_{layer}", caption, alt=alt, sheet=True)
 
 
 _COUNTED = ("unique", "shuffled", "random weights", "resampled images")
@@ -296,16 +292,13 @@ def _explanations(source, folder, scores, entries):
         )
     parts = []
     if found_files.copy(source, folder, "overlays"):
-        caption = explanation_figures.overlays_caption(entries)
-        alt = explanation_figures.overlays_alt(entries)
+        caption = explanation_captions.overlays_caption(entries)
+        alt = explanation_captions.overlays_alt(entries)
         parts.append(page.figure(folder, "overlays", caption, alt=alt, sheet=True))
     if found_files.copy(source, folder, "curves"):
-        caption = "Faithfulness. Probability of the class while pixels are removed, or added, in the order of each explanation."
-        parts.append(
-            page.figure(
-                folder, "curves", caption, alt="line charts; the areas are in the table of scores"
-            )
-        )
+        caption = explanation_captions.faithfulness_caption(entries)
+        alt = explanation_captions.faithfulness_alt(entries, scores)
+        parts.append(page.figure(folder, "curves", caption, alt=alt))
     facts = next(iter(entries.values()), {}).get("scores", {})
     # What is merely another view of a score waits below the table.
     chief = [row for row in scores if not facts.get(row["score"], {}).get("view")]
