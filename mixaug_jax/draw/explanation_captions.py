@@ -37,7 +37,7 @@ def overlays_alt(entries: Mapping[str, dict]) -> str:
 def faithfulness_caption(entries: Mapping[str, dict]) -> str:
     """What `faithfulness` shows; `entries` as of `overlays_caption`."""
     first = next(iter(entries.values()), {})
-    titles = [facts["title"] for facts in first.get("scores", {}).values() if "axis" in facts]
+    titles = [facts["title"] for facts in first.get("scores", {}).values() if facts.get("axis")]
     images = f" over {first['images']} images" if "images" in first else ""
     return (
         f"Faithfulness. Mean output of the explained class{images} while pixels are removed, or added, in the order of each "
@@ -56,7 +56,7 @@ def faithfulness_alt(entries: Mapping[str, dict], scores: Sequence[Mapping[str, 
     first, said = next(iter(entries.values()), {}), []
     for name, facts in first.get("scores", {}).items():
         rows = [row for row in scores if row["score"] == name and row["mean"] == row["mean"]]
-        if "axis" in facts and rows:
+        if facts.get("axis") and rows:
             low, high = (pick(rows, key=lambda row: row["mean"]) for pick in (min, max))
             ends = [f"{row['method'].replace('_', ' ')} {row['mean']:.3f}" for row in (low, high)]
             said.append(f"{facts['title']}: areas from {' to '.join(ends)}")
