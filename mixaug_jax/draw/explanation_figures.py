@@ -234,7 +234,9 @@ def sheet(
     with matplotlib.rc_context(STYLE):
         wide, high = 1.25 * (len(heats) + 1) + 1.35 * said, 1.25 * len(images) + 1.05
         figure = Figure((wide, high), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+        # The layout forgets the second line of a title where there is a bar of colors: room at the top.
+        room = {"rect": (0, 0.05 / high, 1, 1 - 0.25 / high)}
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01, **room)
         ratios = [1.05] * said + [1] * (len(heats) + 1)
         grid = figure.subplots(len(images), len(ratios), squeeze=False, width_ratios=ratios)
         for k, text in enumerate(texts):
@@ -250,14 +252,14 @@ def sheet(
             panel.set_title(title.replace("_", "\n", 1), fontsize=8)
         for panel in grid.flat:
             panel.set_axis_off()
-        _bar(figure, grid[:, said + 1 :])
+        # Beside a part of the panels it would move that part alone.
+        if heats:
+            _bar(figure, grid)
     return figure
 
 
 def _bar(figure, panels):
     """What the colors of heat maps mean."""
-    if not panels.size:
-        return
     # The colors as they lie over a gray image, so that the bar's are those of the maps.
     share = np.linspace(0, 1, 256)[None]
     colors = _mixed(np.full((1, 256), 0.55 * 128.0)[..., None], share[..., None])[0] / 255
@@ -268,10 +270,7 @@ def _bar(figure, panels):
         scale, ax=panels, location="bottom", shrink=0.5, aspect=40, pad=0.02, extend="max"
     )
     bar.set_ticks([0, 0.5, 1])
-    bar.set_label(
-        "positive attribution, as a share of the map's 99th percentile (negative values do not show)",
-        fontsize=8,
-    )
+    bar.set_label("positive attribution\n(1: the map's 99th percentile)", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
 

@@ -36,7 +36,7 @@ def test_overlays(net, found):
     )
     *panels, bar = figure.axes
     grid = np.reshape(panels, (5, 6))  # of seven images, two are without a region
-    assert bar.get_xlabel().startswith("positive attribution, as a share of")
+    assert bar.get_xlabel().startswith("positive attribution")
     # What is explained, what the network says with which probability, and which image it is.
     logits = np.asarray(net.logits(shown.images))
     share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -56,6 +56,25 @@ def test_overlays(net, found):
     unnamed = explanation_figures.overlays(found, shown, explain_cases.source(), net.preprocess)
     said = unnamed.axes[0].texts[0].get_text().split("\n")
     assert said[-1] == f"image {shown.indices[rows[0]]}"
+
+
+def test_rows_are_level_and_titles_inside():
+    """Beside the bar of colors, too, and where a title has two lines."""
+    images, heats = np.zeros((2, 8, 8, 3), np.uint8), np.ones((2, 8, 8))
+    hits = {"two_lines": np.ones(2), "one": np.ones(2)}
+    figure = explanation_figures.sheet(
+        images, np.zeros((2, 8, 8), bool), dict.fromkeys(hits, heats), hits, ("a", "b")
+    )
+    figure.draw_without_rendering()
+    *panels, bar = figure.axes
+    for row in np.reshape(panels, (2, 4)):
+        assert len({round(panel.get_window_extent().y0, 3) for panel in row[1:]}) == 1
+    for text in (*(panel.title for panel in panels), bar.xaxis.label):
+        box = text.get_window_extent()
+        assert box.y0 >= 0
+        assert box.y1 <= figure.bbox.y1
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1
 
 
 def test_colors_of_the_bar_are_those_of_the_maps():
