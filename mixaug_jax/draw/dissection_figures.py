@@ -8,13 +8,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mixaug_jax.core.stats import LEVEL
-from mixaug_jax.core.types import Dataset, Float, Int, Photo, Preprocess, Scalar, UInt8
+from mixaug_jax.core.types import (
+    Bool,
+    Count,
+    Dataset,
+    Float,
+    Int,
+    Photo,
+    Preprocess,
+    Scalar,
+    UInt8,
+)
 from mixaug_jax.data import transforms
 from mixaug_jax.dissection import resample
+from mixaug_jax.dissection.concepts import LabelMaps
 from mixaug_jax.dissection.pairs import Comparison
 from mixaug_jax.dissection.result import PER, Dissection
 from mixaug_jax.draw.dissection_tables import beside
-from mixaug_jax.draw.style import FAINT, GRID, INK, PALETTE, STYLE, add_legend
+from mixaug_jax.draw.style import FAINT, GRID, INK, PALETTE, STYLE, add_legend, outline
 
 
 def unique_concepts(results: Mapping[str, Dissection], *, per: str = "unit") -> Figure:
@@ -130,7 +141,12 @@ def differences(comparison: Comparison, *, per: str = "unit") -> Figure:
 
 
 def unit_sheet(
-    result: Dissection, dataset: Dataset, preprocess: Preprocess, *, units: int = 8
+    result: Dissection,
+    dataset: Dataset,
+    preprocess: Preprocess,
+    *,
+    units: int = 8,
+    labels: LabelMaps | None = None,
 ) -> Figure:
     """Example units with their top images, dark where the unit is off: Won et al. 2023, Fig. 2.
 
@@ -142,10 +158,11 @@ def unit_sheet(
       dataset: whose examples it was made from.
       preprocess: of the network, for the part of the images that it saw.
       units: how many.
+      labels: the label maps that it was made with; the white line is then the outline of the unit's best concept.
     """
     # The part of each image that the network saw, as the unit's map covers no more.
     shown = example_units(result, units)
-    labels, values = result.top_labels(1)
+    labels_of, values = result.top_labels(1)
     count, padding = result.top_images.shape[1], result.options.padding
     with matplotlib.rc_context(STYLE):
         figure = Figure((1.25 * count + 1.7, 1.3 * max(1, len(shown)) + 0.2), layout="constrained")
@@ -159,16 +176,20 @@ def unit_sheet(
         )
         # A row for each unit: what it detects, then the images that move it most.
         for row, unit in zip(grid, shown, strict=True):
-            name, category = result.names[labels[unit, 0]]
+            name, category = result.names[labels_of[unit, 0]]
             row[0].axis("off")
             text = f"{name}\n{category}\nIoU {values[unit, 0]:.2f}\nunit {unit}"
             row[0].text(1, 0.5, text, ha="right", va="center", transform=row[0].transAxes)
             for k, panel in enumerate(row[1:]):
-                example = dataset[int(result.top_images[unit, k])]
-                image = transforms.seen_part({"image": example["image"]}, preprocess)["image"]
+                index = int(result.top_images[unit, k])
+                image = transforms.seen_part({"image": dataset[index]["image"]}, preprocess)[
+                    "image"
+                ]
                 panel.imshow(
                     masked(image, result.top_maps[unit, k], result.threshold[unit], padding)
                 )
+                if labels is not None:
+                    outline(panel, where(labels, index, labels_of[unit, 0], image.shape[:2]))
                 panel.set_axis_off()
     return figure
 
@@ -184,6 +205,36 @@ def example_units(result: Dissection, count: int) -> Int[np.ndarray, " chosen"]:
     rest = np.setdiff1d(np.arange(len(order)), first)
     chosen = np.sort(np.concatenate([np.sort(first), rest])[:count])
     return order[chosen]
+
+
+def unit_sheet_caption(result: Dissection, *, units: int = 8) -> str:
+    """What `unit_sheet` shows, with label maps."""
+    shown, top = len(example_units(result, units)), result.top_images.shape[1]
+    return (
+        f"{shown} of {len(result.threshold)} units of {result.layer} and their top {top} of {len(result.indices)} images. "
+        "Bright is where the unit is above its threshold; the white line is the outline of the concept that it matches best. "
+        "Shown is of each concept the unit with the largest IoU, then the next best."
+    )
+
+
+def unit_sheet_alt(result: Dissection, *, units: int = 8) -> str:
+    """The same for those who cannot see it: which units it shows, and what they detect."""
+    labels, values = result.top_labels(1)
+    said = [
+        f"unit {unit}: {result.names[labels[unit, 0]][0]}, IoU {values[unit, 0]:.2f}"
+        for unit in example_units(result, units)
+    ]
+    return f"rows of images, dark where the unit is off; {'; '.join(said) or 'no unit is above the IoU thresholds'}"
+
+
+def where(
+    labels: LabelMaps, index: Count, concept: Count, size: tuple[int, int]
+) -> Bool[np.ndarray, "H W"]:
+    """Where a concept is in the image `index` of the data set: bool at `size` (rows, columns), by the nearest pixel."""
+    row = int(np.flatnonzero(labels.indices == index)[0])
+    label_map = np.asarray(labels.maps[row : row + 1])[0]
+    rows, cols = (transforms.nearest(n, m) for n, m in zip(label_map.shape, size, strict=False))
+    return (label_map[rows[:, None], cols] == concept).any(-1)
 
 
 def masked(

@@ -1,6 +1,9 @@
 """Figures of explanations: curves of faithfulness, and heat maps over their images; of one network, or of many."""
 
+import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,11 +23,12 @@ from mixaug_jax.core.types import (
     UInt8,
 )
 from mixaug_jax.data import transforms
-from mixaug_jax.draw.style import FAINT, GRID, PALETTE, STYLE
+from mixaug_jax.draw.style import FAINT, GRID, PALETTE, STYLE, outline
 from mixaug_jax.explain.evaluation import Evaluation
 from mixaug_jax.explain.examples import Examples
 
 _OUTPUT = {"prob": "probability", "logit": "logit", "loss": "loss"}
+_WRAP = 22  # letters of a line before a row of overlays
 _DASHES = ((1.5, 1.5), (4, 2), (6, 1.5, 1.5, 1.5))  # of the controls, all gray
 
 
@@ -158,19 +162,22 @@ def overlays(
     dataset: Dataset,
     preprocess: Preprocess,
     *,
+    class_names: Sequence[str] = (),
     max_images: int = 6,
 ) -> Figure:
     """Heat maps over their images: an image a row, a method a column.
 
-    The brighter, the larger: each map is scaled by the 99th percentile of its positive values, and what is negative does not
-    show. The white line is the outline of the region; the largest value is marked, by a circle where it hits by the rule of the
-    pointing game, by a cross where it misses.
+    Before each row stand the classes, the probability of the predicted one, and the image's name. The brighter, the larger:
+    each map is scaled by the 99th percentile of its positive values, and what is negative does not show. The white line is
+    the outline of the region; the largest value is marked, by a circle where it hits by the rule of the pointing game, by a
+    cross where it misses.
 
     Args:
       results: of methods and controls on `examples`.
       examples: the images that they explain.
       dataset: where these come from.
       preprocess: of the network, for the part of the images that it saw.
+      class_names: of the network's classes, [K]; () says their numbers.
       max_images: how many rows at most, spread evenly over the images with a region (over all where none has one).
     """
     # Spread over the data set: the first images of it may be all of one class.
@@ -184,7 +191,27 @@ def overlays(
     ]
     heats = {name: results[name].heat[shown] for name in names}
     hits = {name: results[name].hits[shown] for name in names}
-    return sheet(pixels, examples.masks[shown], heats, hits)
+    texts = [_said(examples, row, dataset, class_names) for row in shown]
+    return sheet(pixels, examples.masks[shown], heats, hits, texts)
+
+
+def _said(examples, row, dataset, class_names) -> str:
+    """What stands before a row: the class that is explained, the predicted one with its probability, the image's name."""
+
+    def name(label: Any) -> str:
+        return class_names[label] if len(class_names) else f"class {label}"
+
+    index = int(examples.indices[row])
+    file = pathlib.PurePath(getattr(dataset, "file_name", lambda index: "")(index)).name
+    label, predicted = int(examples.labels[row]), int(examples.predicted[row])
+    share = f"{examples.probabilities[row]:.0%}"
+    lines = [
+        f"explained: {name(label)}",
+        f"predicted: {name(predicted)}, {share}",
+        f"image {index}",
+    ]
+    # Names are as long as users make them, and the column is narrow.
+    return "\n".join(textwrap.fill(line, _WRAP) for line in [*lines, *filter(None, [file])])
 
 
 def sheet(
@@ -192,6 +219,7 @@ def sheet(
     masks: Bool[np.ndarray, "n h w"],
     heats: Mapping[str, Float[np.ndarray, "n h w"]],
     hits: Mapping[str, Num[np.ndarray, " n"]],
+    texts: Sequence[str] = (),
 ) -> Figure:
     """Heat maps over their images: an image a row, a name a column, each map scaled and marked as in `overlays`.
 
@@ -200,22 +228,51 @@ def sheet(
       masks: bool [n,h,w], the regions whose outline is drawn.
       heats: {name: [n,h,w]}.
       hits: {name: [n]}, whether the largest value lies in the region; not marked where it is NaN.
+      texts: what is said before each row, [n]; () for nothing.
     """
+    said = bool(len(texts))
     with matplotlib.rc_context(STYLE):
-        figure = Figure((1.25 * (len(heats) + 1), 1.25 * len(images) + 0.35), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
-        grid = figure.subplots(len(images), len(heats) + 1, squeeze=False)
-        for k, (panels, image) in enumerate(zip(grid, images, strict=True)):
+        wide, high = 1.25 * (len(heats) + 1) + 1.35 * said, 1.25 * len(images) + 1.05
+        figure = Figure((wide, high), layout="constrained")
+        # The layout forgets the second line of a title where there is a bar of colors: room at the top.
+        room = {"rect": (0, 0.05 / high, 1, 1 - 0.25 / high)}
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01, **room)
+        ratios = [1.05] * said + [1] * (len(heats) + 1)
+        grid = figure.subplots(len(images), len(ratios), squeeze=False, width_ratios=ratios)
+        for k, text in enumerate(texts):
+            panel = grid[k, 0]
+            panel.text(1, 0.5, text, ha="right", va="center", fontsize=7, transform=panel.transAxes)
+        for k, (panels, image) in enumerate(zip(grid[:, said:], images, strict=True)):
             image = np.broadcast_to(image, (*image.shape[:2], 3))
             panels[0].imshow(image)
-            _outline(panels[0], masks[k])
+            outline(panels[0], masks[k])
             for panel, name in zip(panels[1:], heats, strict=True):
                 _overlay(panel, image, heats[name][k], masks[k], hits[name][k])
-        for panel, title in zip(grid[0], ["image", *heats], strict=True):
+        for panel, title in zip(grid[0, said:], ["image", *heats], strict=True):
             panel.set_title(title.replace("_", "\n", 1), fontsize=8)
         for panel in grid.flat:
             panel.set_axis_off()
+        # Beside a part of the panels it would move that part alone.
+        if heats:
+            _bar(figure, grid)
     return figure
+
+
+def _bar(figure, panels):
+    """What the colors of heat maps mean."""
+    # The colors as they lie over a gray image, so that the bar's are those of the maps.
+    share = np.linspace(0, 1, 256)[None]
+    colors = _mixed(np.full((1, 256), 0.55 * 128.0)[..., None], share[..., None])[0] / 255
+    scale = matplotlib.cm.ScalarMappable(
+        matplotlib.colors.Normalize(0, 1), matplotlib.colors.ListedColormap(colors)
+    )
+    bar = figure.colorbar(
+        scale, ax=panels, location="bottom", shrink=0.5, aspect=40, pad=0.02, extend="max"
+    )
+    bar.set_ticks([0, 0.5, 1])
+    bar.set_label("positive attribution\n(1: the map's 99th percentile)", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    bar.outline.set_visible(False)
 
 
 def gallery(image: Photo, maps: Mapping[str, Heatmap], mask: Mask, *, columns: int = 7) -> Figure:
@@ -234,7 +291,7 @@ def gallery(image: Photo, maps: Mapping[str, Heatmap], mask: Mask, *, columns: i
         first, *panels = figure.subplots(rows, columns, squeeze=False).ravel()
         first.imshow(image)
         first.set_title("image", fontsize=8)
-        _outline(first, mask)
+        outline(first, mask)
         for panel, (name, heat) in zip(panels, maps.items(), strict=False):
             _overlay(panel, image, heat, mask, np.nan)
             panel.set_title(name.replace("_", "\n", 1), fontsize=8)
@@ -246,12 +303,15 @@ def gallery(image: Photo, maps: Mapping[str, Heatmap], mask: Mask, *, columns: i
 def _overlay(panel, image, heat, mask, hit):
     """The image under a heat map; `hit`, whether its largest value lies in the mask, is not marked where it is NaN."""
     # Nothing positive, nothing to scale by: said in place of a picture that would be black.
-    if not np.isfinite(heat).all() or heat.max() <= 0:
+    if empty := _empty(heat):
         panel.imshow(image // 3)
-        panel.text(0.5, 0.5, "nothing", color="white", ha="center", transform=panel.transAxes)
+        panel.text(
+            0.5, 0.5, empty, color="white", ha="center", va="center", fontsize=8,
+            transform=panel.transAxes,
+        )  # fmt: skip
         return
     panel.imshow(blend(image, heat))
-    _outline(panel, mask)
+    outline(panel, mask)
     # Black below white, so that the mark shows on any ground.
     row, col = np.unravel_index(heat.argmax(), heat.shape)
     if not np.isnan(hit):
@@ -263,19 +323,25 @@ def _overlay(panel, image, heat, mask, hit):
     panel.set_ylim(image.shape[0] - 0.5, -0.5)
 
 
+def _empty(heat) -> str:
+    """Why a map says nothing; "" where it does."""
+    if not np.isfinite(heat).all():
+        return "NaN or\ninfinite"
+    if not heat.any():
+        return "all zeros"
+    return "" if heat.max() > 0 else "nothing\npositive"
+
+
 def blend(
     image: UInt8[np.ndarray, "H W 3"], heat: Float[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "H W 3"]:
     """uint8 [H,W,3] and a finite map [H,W] -> uint8 [H,W,3]: the image in dim gray, the positive heat in color over it."""
     top = np.quantile(heat[heat > 0], 0.99)  # a few pixels would leave the others dark
     share = np.clip(heat / top, 0, 1)[..., None]
-    gray = 0.55 * image.mean(-1, keepdims=True)
+    return _mixed(0.55 * image.mean(-1, keepdims=True), share).astype(np.uint8)
+
+
+def _mixed(gray, share):
+    """Grays [H,W,1] of 0..255 under the colors of shares [H,W,1] in 0..1 -> [H,W,3]."""
     color = 255 * matplotlib.colormaps["inferno"](share[..., 0])[..., :3]
-    return ((1 - 0.8 * share) * gray + 0.8 * share * color).astype(np.uint8)
-
-
-def _outline(panel, mask):
-    """The region's border, white on black, which shows on any ground."""
-    if mask.any() and not mask.all():
-        for color, width in (("black", 2.0), ("white", 0.9)):
-            panel.contour(mask, levels=[0.5], colors=[color], linewidths=[width])
+    return (1 - 0.8 * share) * gray + 0.8 * share * color

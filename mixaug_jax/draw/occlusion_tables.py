@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mixaug_jax.core.types import Count
+from mixaug_jax.occlusion.grid import Grid
 from mixaug_jax.occlusion.outcomes import Outcome, Sweep
 
 HEADER = (
@@ -65,12 +66,13 @@ def summary(swept: Sweep, found: Outcome) -> str:
     ]
     if found.clean_accuracy == 1:
         lines.append("  every complete image is recognized, so accuracy cannot rise")
+    lines.append(f"  {same(swept, found)}")
     # How many rise, beside how many would by chance: of hundreds of intervals some always lie above 0.
     for k, label in enumerate(swept.labels):
         draws = found.by_chance[k]
         chance = f"by chance {draws.mean():.1f}, {draws.min():.0f} to {draws.max():.0f} in {len(draws)} draws"
         lines.append(
-            f"  ranked by the {_loss(label)}: accuracy rises in {found.rising[k]} of {found.removals} removals "
+            f"  {of_loss(label)}: accuracy rises in {counted(swept, found, k)} "
             f"(95 % interval above 0; without any effect, {chance}; "
             f"p of the strongest {found.grid_p[k]:.2g}), the loss falls in {found.falling[k]}"
         )
@@ -92,8 +94,42 @@ def summary(swept: Sweep, found: Outcome) -> str:
     return "\n".join(lines)
 
 
-def _loss(label):
-    return f"{label} label's loss" if label in ("true", "predicted") else f"loss of class {label}"
+def of_loss(label: str) -> str:
+    """Whose loss ranks what is removed."""
+    whose = f"the {label} label" if label in ("true", "predicted") else f"class {label}"
+    return f"ranked by the loss of {whose}"
+
+
+def parts(grid: Grid) -> str:
+    """What is removed, by its right name."""
+    name = "pixels" if grid.window == (1, 1) else f"windows of {grid.window[0]} x {grid.window[1]}"
+    return f"{name} in single channels" if grid.channels == "each" else name
+
+
+def ranked(grid: Grid, ranking: str) -> str:
+    """In which order what is removed."""
+    name = parts(grid)
+    return f"{name[:1].upper()}{name[1:]} in the order of {ranking.replace('_', ' ')}"
+
+
+def counted(swept: Sweep, found: Outcome, label: int) -> str:
+    """How many removals raise the accuracy when the label of that number ranks, of how many, in how many cells of the grid."""
+    cells = int(found.rises[label].sum())
+    return (
+        f"{found.rising[label]} of {found.removals} different removals "
+        f"({cells} of {swept.index.size} cells)"
+    )
+
+
+def same(swept: Sweep, found: Outcome) -> str:
+    """Why fewer removals are counted than the grid has cells."""
+    size, none = swept.index.size, int((swept.index == 0).sum())
+    if size == found.removals:
+        return f"All {size} cells of the grid are different removals."
+    text = f"The grid has {size} cells and {found.removals} different removals: some cells are one removal under several names"
+    # A share of less than half a pixel, or the negative ones of magnitudes.
+    text += f", and {none} remove nothing" if none else ""
+    return f"{text}. Each is counted once."
 
 
 def _sentence(swept, cell):

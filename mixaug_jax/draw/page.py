@@ -21,7 +21,10 @@ from mixaug_jax.draw import style, templates
 
 MISSING = "\N{EN DASH}"
 _HERE = pathlib.Path(__file__).parent
-_STYLES, _SCRIPTS = ("page.css",), ("page.js",)  # of every page, in this order
+_STYLES, _SCRIPTS = (
+    ("page.css", "units.css"),
+    ("page.js", "units.js"),
+)  # of every page, in this order
 _LARGEST_PNG = 200_000  # bytes; a larger sheet is embedded as WebP, its PNG stays beside the page
 
 

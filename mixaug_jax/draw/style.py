@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from mixaug_jax.core import files
-from mixaug_jax.core.types import Path, Scalar
+from mixaug_jax.core.types import Mask, Path, Scalar
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 INK, FAINT = "#222222", "#8a8a8a"
@@ -142,3 +142,10 @@ def add_legend(figure: Figure, panel: Axes) -> None:
     order = sorted(range(len(names)), key=lambda k: not isinstance(handles[k], BarContainer))
     entries = [handles[k] for k in order], [names[k] for k in order]
     figure.legend(*entries, loc="outside lower left", ncols=5, frameon=False, fontsize=8)
+
+
+def outline(panel: Axes, mask: Mask) -> None:
+    """A region's border on a picture, white on black, which shows on any ground; none where it has none."""
+    if mask.any() and not mask.all():
+        for color, width in (("black", 2.0), ("white", 0.9)):
+            panel.contour(mask, levels=[0.5], colors=[color], linewidths=[width])

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mixaug_jax.attribution.target import select
 from mixaug_jax.core import checks, say, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import checksum as checksum_of
@@ -33,6 +34,7 @@ class Examples:
       difficult: bool [N], see `is_difficult`.
       region: how masks were found, one of `regions.KINDS`, or "" where the data set tells no place of anything.
       unlabeled: how many images were left out, because nothing in them is a class of the network.
+      probabilities: float32 [N], of the predicted class.
     """
 
     images: np.ndarray
@@ -43,6 +45,7 @@ class Examples:
     difficult: np.ndarray
     region: str
     unlabeled: int
+    probabilities: np.ndarray
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -114,7 +117,7 @@ def load_examples(
         )
     # One row an image so far; from here on one array a column.
     columns = [np.array(column) for column in zip(*found, strict=True)]
-    pixels, indices, labels, predicted, masks, kinds = columns
+    pixels, indices, labels, predicted, masks, kinds, probabilities = columns
     return Examples(
         images=pixels,
         indices=indices.astype(np.int32),
@@ -124,11 +127,13 @@ def load_examples(
         difficult=is_difficult(masks.mean((1, 2)), kinds) & masks.any((1, 2)),
         region=find.kind,
         unlabeled=len(chosen) - len(found),
+        probabilities=probabilities.astype(np.float32),
     )
 
 
 def _explained(net, batch, find, label, rows, devices):
-    """[(image, index, label, predicted, mask, kinds of objects)] of those that have something to explain."""
+    """[(image, index, label, predicted, mask, kinds of objects, probability of the predicted class)] of those that have
+    something to explain."""
     stacked = walk.pad_rows(np.stack([image for _, image, _ in batch]), rows)
     logits = np.asarray(_forward(devices)(net, devices_lib.shard_batch(stacked, devices)))
     found = []
@@ -144,7 +149,8 @@ def _explained(net, batch, find, label, rows, devices):
             target = candidates[int(values[candidates].argmax())]
         mask, kinds = find(example, target)
         mask = _resized(mask, image.shape[:2])
-        found.append((image, index, target, predicted, mask, kinds))
+        probability = float(select(values[None], predicted, "prob")[0])
+        found.append((image, index, target, predicted, mask, kinds, probability))
     return found
 
 

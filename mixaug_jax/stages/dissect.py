@@ -13,7 +13,7 @@ from mixaug_jax.core.files import load_if
 from mixaug_jax.core.types import Config, Net, Path
 from mixaug_jax.dissection import activations, broden, colors, concepts, network, segmenter
 from mixaug_jax.dissection.result import Dissection, Options, Resources, load, save
-from mixaug_jax.draw import dissection_figures, dissection_tables, style
+from mixaug_jax.draw import dissection_figures, dissection_tables, style, unit_pictures
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.stages.checkpoints import each_checkpoint
 from mixaug_jax.training import checkpoint
@@ -28,8 +28,9 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
     """Dissects checkpoints of a run and writes tables and figures.
 
     Writes `dissection/` (`dissection/<step>/` for each step of which="all"): `<layer>.npz`,
-    units.csv, concepts.csv, counts.csv, and the figures `unique_<layer>` and `units_<layer>` as PNG
-    and SVG. A layer whose .npz is there with the same settings and weights is not computed again.
+    units.csv, concepts.csv, counts.csv, `pictures/<layer>.npz` for the page's unit browser, and the
+    figures `unique_<layer>` and `units_<layer>` as PNG and SVG. A layer whose .npz is there with the
+    same settings and weights is not computed again.
     In a job of several processes the first one does it, on its own devices; the others wait.
 
     Args:
@@ -88,8 +89,8 @@ def _dissect_step(config, net, dataset, folder, step, required):
     missing = [layer for layer, result in results.items() if result is None]
     if missing:
         results |= _compute(config, folder, net, dataset, missing, labels)
-    column = config.report.column_width
-    _write(results, dataset, net.preprocess, folder, column, again=bool(missing))
+    _keep_pictures(config, results, dataset, net.preprocess, labels, folder)
+    _write(config, results, dataset, net.preprocess, labels, folder, again=bool(missing))
 
 
 def options_of(config: Config) -> Options:
@@ -140,8 +141,19 @@ def _compute(config, folder, net, dataset, layers, labels) -> dict[str, Dissecti
     return results
 
 
-def _write(results, dataset, preprocess, folder, column, again):
+def _keep_pictures(config, results, dataset, preprocess, labels, folder):
+    """Makes the pictures of layers that have none of the same dissection."""
+    there = unit_pictures.load_for(results, folder)
+    missing = {layer: result for layer, result in results.items() if layer not in there}
+    # All together, so that an image that moves units of several layers is read once.
+    made = unit_pictures.make(missing, dataset, preprocess, labels, threads=config.data.threads)
+    for layer, pictures in made.items():
+        unit_pictures.save(pictures, folder / "pictures" / f"{layer}.npz")
+
+
+def _write(config, results, dataset, preprocess, labels, folder, *, again):
     """Tables, figures, and the summary on the console."""
+    column = config.report.column_width
     # One table of each kind for all layers.
     rows = {
         "units": dissection_tables.unit_rows,
@@ -159,14 +171,14 @@ def _write(results, dataset, preprocess, folder, column, again):
         if again or not all(style.is_saved(path, column=column) for path in drawn):
             figure = dissection_figures.unique_concepts({layer: result})
             style.save_figure(figure, drawn[0], column=column)
-            figure = dissection_figures.unit_sheet(result, dataset, preprocess)
+            figure = dissection_figures.unit_sheet(result, dataset, preprocess, labels=labels)
             style.save_figure(figure, drawn[1], column=column)
         say.line(dissection_tables.summary(result))
     files.seal(folder)
     done = "written to" if again else "already there:"
     say.line(
         f"{done} {folder}: {', '.join(f'{layer}.npz' for layer in results)}, units.csv, "
-        "concepts.csv, counts.csv, unique_* and units_* as PNG, SVG and PDF"
+        "concepts.csv, counts.csv, pictures, unique_* and units_* as PNG, SVG and PDF"
     )
 
 

@@ -179,7 +179,7 @@ def _explain_step(config, net, dataset, folder, step, required):
     if again or not all(
         is_saved(folder / name, column=config.report.column_width) for name in _FIGURES
     ):
-        _draw(config, results, examples, dataset, net.preprocess, folder)
+        _draw(config, results, examples, dataset, net, folder)
     seal(folder)
     done = "written to" if again else "already there:"
     say.line(
@@ -266,17 +266,25 @@ def _write(config, results, job, folder):
     for method, result in results.items():
         if result.empty:
             say.line(f"{method}: {result.empty} maps are empty or hold NaN, and count as misses")
-    write_json(folder / "entries.json", {n: result.entries for n, result in results.items()})
+    told = {
+        name: result.entries | {"images": len(result.indices), "empty": result.empty}
+        for name, result in results.items()
+    }
+    write_json(folder / "entries.json", told)
     rows = table(results, replicates=a.replicates, seed=a.seed, scores=job.scores)
     write_csv(folder / "scores.csv", HEADER, rows)
     say.line(summary(results))
 
 
-def _draw(config, results, examples, dataset, preprocess, folder):
+def _draw(config, results, examples, dataset, net, folder):
     a = config.explain
     figure = explanation_figures.faithfulness(results, replicates=a.replicates, seed=a.seed)
     save_figure(figure, folder / "curves", column=config.report.column_width)
-    figure = explanation_figures.overlays(results, examples, dataset, preprocess)
+    names = tuple(dataset.class_names)
+    names = names if num_classes(net, dataset) == len(names) else ()
+    figure = explanation_figures.overlays(
+        results, examples, dataset, net.preprocess, class_names=names
+    )
     save_figure(figure, folder / "overlays", column=config.report.column_width)
 
 

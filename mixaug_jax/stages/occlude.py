@@ -122,7 +122,7 @@ def _sweep_step(config, net, dataset, folder, step, required):
     again = swept is None
     if again:
         say.line(
-            f"occluding: step {step}: {' x '.join(map(str, options.grid.shape))} removals (rankings, selections, "
+            f"occluding: step {step}: a grid of {' x '.join(map(str, options.grid.shape))} cells (rankings, selections, "
             f"shares, values), {len(indices)} images, ranked by the loss of: {', '.join(map(str, options.labels))}"
         )
         swept = sweep(net, dataset, indices, options, extra=extra)

@@ -99,6 +99,14 @@ def test_example_units_prefer_new_concepts(found):
     assert len(set(labels[few, 0])) == len(few) == concepts
 
 
+def test_captions_of_the_sheet_of_units(found, empty):
+    text = dissection_figures.unit_sheet_caption(found)
+    assert text.startswith("3 of 3 units of pixels and their top 5 of 12 images. Bright is")
+    alt = dissection_figures.unit_sheet_alt(found, units=2)
+    assert alt.endswith("unit 0: cat, IoU 1.00; unit 1: dog, IoU 1.00")
+    assert dissection_figures.unit_sheet_alt(empty).endswith("no unit is above the IoU thresholds")
+
+
 def test_empty_results_are_drawn_and_tabled(empty, tmp_path):
     assert not empty.counts.any()
     figure = dissection_figures.unique_concepts({"run": empty})

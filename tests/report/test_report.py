@@ -99,6 +99,7 @@ def test_everything_is_inside_and_beside_it(run, built):
         assert base64.b64decode(content) == (folder / name).read_bytes()
     assert all(link.startswith(("#", "data:")) for link in links)
     targets = {attrs["id"] for _, attrs in found.elements if "id" in attrs}
+    targets |= {f"unit-pixels-{unit}" for unit in range(3)}  # which the script makes
     assert {link[1:] for link in links if link.startswith("#")} <= targets
     assert not re.search(r"""(src|href|action)=["']?(https?:)?//""", found.raw)
     assert "url(" not in found.raw
@@ -167,7 +168,8 @@ def test_names_of_users_are_text(tmp_path):
         config.data.dir = bad
     checkpoint.write_settings(run, config)
     found = reports.Page(writing.write_report(run))
-    assert len(found.every("script")) == 1
+    kinds = [script.get("type") for script in found.every("script")]
+    assert kinds == ["application/json", None]  # the units, and the page's own script
     assert not found.every("b")
     assert bad in found.text
     with (run / "report" / "concepts.csv").open(newline="") as file:

@@ -17,7 +17,7 @@ import toy
 from mixaug_jax import config as config_lib
 from mixaug_jax import dissection
 from mixaug_jax.dissection import activations, network
-from mixaug_jax.draw import dissection_figures
+from mixaug_jax.draw import dissection_figures, unit_pictures
 from mixaug_jax.stages import dissect
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -27,7 +27,7 @@ TABLES = {"units.csv", "concepts.csv", "counts.csv"}
 def files_of(*layers):
     kinds, endings = ("unique", "units"), ("png", "svg", "pdf")
     pictures = {f"{k}_{s}.{e}" for k in kinds for s in layers for e in endings}
-    return TABLES | pictures | {f"{s}.npz" for s in layers}
+    return TABLES | pictures | {"pictures"} | {f"{s}.npz" for s in layers}
 
 
 def settings(**options):
@@ -308,4 +308,29 @@ def test_figures_are_made_again_when_they_are_missing(workdir, monkeypatch):
     dissect.run(config, workdir)
     assert (workdir / "dissection" / "units_relu4.svg").exists()
     monkeypatch.setattr(dissection_figures, "unit_sheet", interrupted)
+    monkeypatch.setattr(unit_pictures, "save", interrupted)
     dissect.run(config, workdir)  # nothing is drawn where all is there
+
+
+def test_pictures_of_units_are_those_of_the_dissection(workdir):
+    config = settings(layers=("relu3", "relu4"), random_baseline=False, replicates=0)
+    dissect.run(config, workdir)
+    folder = workdir / "dissection"
+    first = {n: unit_pictures.load(folder / "pictures" / f"{n}.npz") for n in ("relu3", "relu4")}
+    for layer, made in first.items():
+        result = dissection.load(folder / f"{layer}.npz")
+        live = ~unit_pictures.dead_units(result)
+        assert made.settings == result.settings
+        assert set(made.images) == set(result.top_images[live].flat)
+        # The counts are of the same masks: where a unit is on in one of all images, it is on in its top image.
+        assert (made.on[live, 0].any((1, 2)) | (result.tally.unit[live] == 0)).all()
+    # One that is damaged or of other settings is made again; the other stays.
+    (folder / "pictures" / "relu3.npz").write_bytes(b"half a file")
+    before = (folder / "pictures" / "relu4.npz").stat().st_mtime_ns
+    dissect.run(config, workdir)
+    assert unit_pictures.load(folder / "pictures" / "relu3.npz").sheets
+    assert (folder / "pictures" / "relu4.npz").stat().st_mtime_ns == before
+    config.dissect.q = 0.05
+    dissect.run(config, workdir)
+    wider = unit_pictures.load(folder / "pictures" / "relu4.npz")
+    assert wider.on.sum() > first["relu4"].on.sum()

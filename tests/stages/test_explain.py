@@ -85,7 +85,10 @@ def test_what_it_writes(workdir, capsys):
     assert one.settings["scores"]["deletion"]["window"] == 8
     assert (one.settings["region"], one.settings["split"]) == ("class_boxes", "validation")
     told = json.loads((folder / "entries.json").read_text())
-    assert told == {method: result.entries for method, result in found.items()}
+    assert told == {
+        method: result.entries | {"images": 21, "empty": result.empty}
+        for method, result in found.items()
+    }
     assert [told[m]["kind"] for m in told] == ["method", *["control"] * 3]
     assert told["gradient"]["scores"]["deletion"]["better"] == -1
     with np.load(folder / "gradient.npz") as file:

@@ -70,8 +70,8 @@ def test_what_it_writes(workdir, capsys):
     assert float(row["leak_loss"]) == pytest.approx(found.leak_loss[place[1:]], rel=1e-5)
     assert {r["leak_loss"] for r in rows if r["label"] != "true"} == {""}
     said = capsys.readouterr().out
-    assert "1 x 3 x 2 x 2 removals (rankings, selections, shares, values), 10 images" in said
-    assert "ranked by the true label's loss: accuracy rises in" in said
+    assert "a grid of 1 x 3 x 2 x 2 cells (rankings, selections, shares, values), 10 images" in said
+    assert "ranked by the loss of the true label: accuracy rises in" in said
     assert "ranked by the loss of class 3: accuracy rises in" in said
     assert f"written to {folder}: sweep.npz, sweep.csv, rises, curves_gradient_x_input" in said
 
@@ -219,10 +219,13 @@ def test_figures_show_every_cell(workdir):
     )
     assert upper.collections[0].get_offsets().tolist() == [[2, 1]]
     assert not len(lower.collections[0].get_offsets())
+    title = f"accuracy rises in {found.rising[0]} of {found.removals} different removals (1 of 12 cells)"
+    assert title in upper.get_title(loc="left")
     assert [t.get_text() for t in upper.get_yticklabels()][1] == "gradient x input, lowest"
     curves = occlusion_figures.curves(result, found, "gradient_x_input", label=1)
     panel = curves.axes[1]
     assert panel.get_title() == "lowest"
+    assert curves.axes[0].get_ylabel().endswith("logarithmic beyond ±1")
     np.testing.assert_allclose(
         panel.lines[1].get_ydata(), 100 * found.accuracy[1, 0, 1, :, 1], atol=1e-9
     )

@@ -9,7 +9,15 @@ from mixaug_jax.core import files
 from mixaug_jax.core.stats import LEVEL
 from mixaug_jax.core.types import Scalar
 from mixaug_jax.dissection import result
-from mixaug_jax.draw import dissection_figures, page, style, training_figures
+from mixaug_jax.draw import (
+    dissection_figures,
+    explanation_captions,
+    page,
+    style,
+    training_figures,
+    unit_browser,
+    unit_pictures,
+)
 from mixaug_jax.draw.page import Interval, Table
 from mixaug_jax.explain import evaluation as explained
 from mixaug_jax.report import augmentations, provenance, references
@@ -210,13 +218,15 @@ def _concepts(source, folder, results, unread, notes, column):
     )
     header = ("layer", "IoU >", "category", *_COUNTED, "detectors")
     parts.append(page.table(folder, Table("unique", caption, header, rows)))
+    browser = unit_browser.write(folder, results, unit_pictures.load_for(results, source))
+    parts += [page.heading("Unit browser"), browser.html]
     # Both tables are as long as the network is wide; the page shows their heads.
     for name, key in (("concepts", "best_iou"), ("units", "iou_1")):
         rows = sorted(files.read_csv(source / f"{name}.csv"), key=lambda row: -float(row[key] or 0))
         header = (
             [column for column in rows[0] if not column.startswith("image_")] if rows else [name]
         )
-        rows = [[row[column] for column in header] for row in rows]
+        rows = [[browser.cell(row, column) for column in header] for row in rows]
         long = Table(
             name, f"All {name}, the best match first.", [h.replace("_", " ") for h in header], rows
         )
@@ -256,15 +266,11 @@ def _layer_figures(source, folder, layer, found, column):
     if not found_files.copy(source, folder, f"units_{layer}"):
         yield page.missing("The units' top images are not there; --stage=dissect makes them.")
         return
-    # For those who cannot see the sheet: which units it shows, and what they detect.
-    labels, _ = found.top_labels(1)
-    shown = dissection_figures.example_units(found, 8)
-    names = ", ".join(f"unit {u}: {found.names[labels[u, 0]][0]}" for u in shown) or "none"
-    caption = (
-        f"Units of {layer} and their top images. Bright is where the unit is on; of each concept the unit with the largest "
-        "IoU, then the next best."
+    caption, alt = (
+        dissection_figures.unit_sheet_caption(found),
+        dissection_figures.unit_sheet_alt(found),
     )
-    yield page.figure(folder, f"units_{layer}", caption, alt=f"rows of images; {names}", sheet=True)
+    yield page.figure(folder, f"units_{layer}", caption, alt=alt, sheet=True)
 
 
 _COUNTED = ("unique", "shuffled", "random weights")
@@ -316,22 +322,13 @@ def _explanations(source, folder, scores, entries, notes):
         )
     parts = [*notes]
     if found_files.copy(source, folder, "overlays"):
-        caption = (
-            "Explanations on images. The brighter, the larger the positive attribution. White: the outline of the "
-            "region to point at; the largest value is marked by a circle where it hits, by a cross where it misses."
-        )
-        parts.append(
-            page.figure(
-                folder, "overlays", caption, alt="images with heat maps of every method", sheet=True
-            )
-        )
+        caption = explanation_captions.overlays_caption(entries)
+        alt = explanation_captions.overlays_alt(entries)
+        parts.append(page.figure(folder, "overlays", caption, alt=alt, sheet=True))
     if found_files.copy(source, folder, "curves"):
-        caption = "Faithfulness. Probability of the class while pixels are removed, or added, in the order of each explanation."
-        parts.append(
-            page.figure(
-                folder, "curves", caption, alt="line charts; the areas are in the table of scores"
-            )
-        )
+        caption = explanation_captions.faithfulness_caption(entries)
+        alt = explanation_captions.faithfulness_alt(entries, scores)
+        parts.append(page.figure(folder, "curves", caption, alt=alt))
     facts = next(iter(entries.values()), {}).get("scores", {})
     # What is merely another view of a score waits below the table.
     chief = [row for row in scores if not facts.get(row["score"], {}).get("view")]
