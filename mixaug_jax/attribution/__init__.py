@@ -12,7 +12,8 @@ hold that many evaluations of the network in memory at once, for each image of t
 result does not depend on it but for rounding. Defects of other code that users may compare with are named
 where they matter.
 
-* What is explained is `output`: "logit" of the label, its softmax probability "prob", or the cross-entropy "loss".
+* What is explained is `output`: "logit" of the label, its probability "prob" (softmax, or sigmoid where the network was trained
+  by that), or the cross-entropy "loss".
 * `layer` is one of `net.layers` with a map; `baseline` is "zero" (the mean color), "mean", "blur" or an array.
 * A label known while tracing must be in 0..K-1 (ValueError). A traced one cannot be checked: outside, its output counts as 0.
 * Where the explained output is NaN, the whole map is NaN. An image equal to the baseline, a dead network, or a CAM with

@@ -11,7 +11,7 @@ from mixaug_jax.attribution import rules
 from mixaug_jax.attribution.target import nan_like, outputs, replacement
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import Attribution, Baseline, Given, Image, Label
-from mixaug_jax.models.net import Net
+from mixaug_jax.models.net import Net, count_logits
 
 ByLayer = tuple[tuple[str, Callable], ...]
 # name: (rule of the first layer, of other convolutions, of dense layers), each a key of the settings in `lrp`. The last five
@@ -139,6 +139,8 @@ def excitation_backprop(
 
 def propagate(net: Net, image: Image, label: Label, by_layer: ByLayer) -> Attribution:
     """Relevance of the label's logit at the image [h,w,C], under ((layer, rule), ...), one pair for each layer."""
+    if count_logits(net, image.shape) == 1:
+        net, label = _toward(net, by_layer[-1][0], label), 1
     ruled = net.with_rules(
         affine=rules.ByLayer(by_layer),
         act=rules.pass_act,
@@ -148,6 +150,18 @@ def propagate(net: Net, image: Image, label: Label, by_layer: ByLayer) -> Attrib
     # What flows back starts as the logit itself, and rules hand it on as shares.
     logit, vjp = jax.vjp(lambda x: outputs(ruled, x, label), image[None])
     return nan_like(logit, vjp(logit)[0][0])
+
+
+def _toward(net: Net, last: str, label: Label) -> Net:
+    """A network of one logit as that whose logit is the class's own: for class 0 the last layer's weights change their sign.
+
+    The sign cannot wait for the logit: rules that tell positive from negative weights need those that speak for the class.
+    """
+    checks.label(label, 2)
+    sign = jnp.where(label == 1, 1.0, jnp.where(label == 0, -1.0, 0.0))
+    params = net.variables["params"]
+    turned = jax.tree.map(lambda w: sign * w, params[last])
+    return dataclasses.replace(net, variables={**net.variables, "params": {**params, last: turned}})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -33,6 +33,7 @@ from mixaug_jax.core.types import (
     Tree,
     Value,
 )
+from mixaug_jax.models.probability import class_logits
 from mixaug_jax.models.wrapped import Wrapped
 from mixaug_jax.scores.agreement import similarity
 from mixaug_jax.scores.replacement import fill
@@ -174,7 +175,7 @@ def class_sensitivity(
       reduce: how channels become one map, see `attribution.heatmap`.
     """
     image = checks.image(image)
-    logits = net.logits(image[None])[0]
+    logits = class_logits(net.logits(image[None]))[0]
     checks.label(label, logits.size)
     # The label may itself be the least likely class, and is no other one.
     least = jnp.argmin(jnp.where(jnp.arange(logits.size) == label, jnp.inf, logits))

@@ -82,10 +82,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     dataset = _open_dataset(config)
     if config.weights:  # the network is known when the file has been read
         return
-    resolved = config_lib.resolve(config, train_size=0, class_names=dataset.class_names)
+    resolved = config_lib.resolve(
+        config, train_size=0, class_names=dataset.class_names, multi_label=dataset.multi_label
+    )
     model = build.build_model(resolved)
-    shapes = build.variable_shapes(model, resolved)
-    net = Net(model, shapes, build.build_preprocess(resolved))
+    net = build.as_net(resolved, model, build.variable_shapes(model, resolved))
     _, find, scores, _ = _possible(config, net, dataset)
     # What is not asked for, but told something, is looked at too.
     told = options_lib.changed(config.explain.options.to_dict())

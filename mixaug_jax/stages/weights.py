@@ -33,12 +33,14 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
     if not config.weights:
         raise ValueError("weights is empty: --stage=import needs --config.weights=FILE")
     found, net = weights.import_network(config.weights)
-    classes = tuple(map(str, range(found.num_classes)))
+    # One logit tells two classes apart.
+    classes = tuple(map(str, range(max(2, found.num_classes))))
     config = brought.noted(config_lib.resolve(config, train_size=0, class_names=classes))
     with config.unlocked():
         config.resolved.update(
             steps=0,
             weights_sha256=hashlib.sha256(pathlib.Path(config.weights).read_bytes()).hexdigest(),
+            logits=found.num_classes,
             model={"name": found.name, "width": found.width, "stem": found.stem},
             preprocess=dataclasses.asdict(net.preprocess),
         )
@@ -47,7 +49,7 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
         return
     checkpoint.write_network(workdir, config, net.variables)
     say.line(
-        f"{found.name}, {found.num_classes} classes, width {found.width:g}, sees {net.preprocess}\n"
+        f"{found.name}, {len(classes)} classes, width {found.width:g}, sees {net.preprocess}\n"
         f"checkpoint {checkpoint.folder(workdir) / '0'}"
     )
 

@@ -23,7 +23,7 @@ from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import say
 from mixaug_jax.core.types import Tree
 from mixaug_jax.models import build
-from mixaug_jax.training import checkpoint, resuming
+from mixaug_jax.training import checkpoint, losses, resuming
 from mixaug_jax.training import progress as progress_lib
 from mixaug_jax.training import step as steps
 from mixaug_jax.training.metric_log import MetricLog, finished, read
@@ -58,8 +58,13 @@ def train(config: ml_collections.ConfigDict, workdir: os.PathLike | str) -> dict
     config_lib.check(config)
     config_lib.check_layers(config)
     sources = data.open_splits(config)
+    train = sources["train"]
+    losses.check_loss(config, train)
     config = config_lib.resolve(
-        config, train_size=len(sources["train"]), class_names=sources["train"].class_names
+        config,
+        train_size=len(train),
+        class_names=train.class_names,
+        multi_label=train.multi_label,
     )
     config = brought.noted(config)
     _check_devices(config)

@@ -233,13 +233,21 @@ def test_equal_scores_are_taken_in_a_fixed_order():
         )
 
 
-def test_one_class():
-    """The loss is 0 whatever is removed, and every image is right."""
-    net, x, labels = linear(classes=1)
-    loss, correct, first_order = run(net, x, labels, small(selections=SELECTIONS))
-    assert not loss.any()
-    assert correct.all()
-    assert not first_order.any()
+def test_one_logit():
+    """As of the network with the two logits -z and z, of which each is a class by itself."""
+    one, x, _ = linear(classes=1)
+    labels = np.arange(len(x)) % 2
+    turned = jax.tree.map(lambda w: np.concatenate([-w, w], -1), one.variables)
+    two = dataclasses.replace(one, model=type(one.model)(2), variables=turned, loss="sigmoid")
+    grid = small(selections=SELECTIONS, shares=(0, 50))
+    found = run(one, x, labels, grid)
+    for ours, right in zip(found, run(two, x, labels, grid), strict=True):
+        np.testing.assert_allclose(ours, right, rtol=1e-5, atol=1e-6)
+    z = np.asarray(one.logits(x))[:, 0]
+    clean = np.log1p(np.exp(np.where(labels, -z, z)))
+    loss = found[0].reshape(len(x), -1)
+    np.testing.assert_allclose(loss[:, 0], clean, rtol=1e-5)
+    assert np.ptp(loss, axis=1).min() > 0.01
 
 
 def test_an_image_that_is_not_finite_harms_no_other():
