@@ -85,7 +85,8 @@ def lrp(
         makes of black and white.
 
     Raises:
-      ValueError: for an unknown rule or layer, or a network that normalizes before its convolutions.
+      ValueError: for an unknown rule or layer, or a network that normalizes before its convolutions, or has none and no
+        dense layer.
     """
     image = checks.image(image)
     affine = _affine_parts(net, image)
@@ -128,7 +129,7 @@ def excitation_backprop(
       use_bias: whether biases take part, so that the map sums to less than the logit.
 
     Raises:
-      ValueError: for a network that normalizes before its convolutions.
+      ValueError: for a network that normalizes before its convolutions, or has none and no dense layer.
     """
     image = checks.image(image)
     rule = rules.AlphaBeta(1.0, 0.0, use_bias)
@@ -187,6 +188,11 @@ def _affine_parts(net: Net, image):
         )
         known = {name for name, *_ in found}
         found += [(name, layer, rank) for name, rank in seen if name not in known]
+    if not found:
+        raise checks.UnsupportedError(
+            f"{net.name} has no convolution and no dense layer of its own, so there is nothing that relevance could be "
+            "propagated through"
+        )
     return found
 
 

@@ -98,13 +98,13 @@ def map_shapes(net: Any, image: Any) -> dict[str, tuple[int, int, int]]:
       image: preprocessed [h,w,C], an array or its shape.
 
     Raises:
-      ValueError: for a network without maps.
+      checks.UnsupportedError: for a network without maps.
     """
     found = jax.eval_shape(_maps, net, jax.ShapeDtypeStruct((1, *image.shape), jnp.float32))
     # In the network's order, which the dict from JAX does not have.
     shapes = {layer: found[layer].shape[1:] for layer in net.layers if found[layer].ndim == 4}
     if not shapes:
-        raise ValueError(
+        raise checks.UnsupportedError(
             f"no layer of the network gives a map [h,w,K]; it has {', '.join(net.layers)}"
         )
     return shapes

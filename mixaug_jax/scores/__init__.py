@@ -107,7 +107,12 @@ SCORES = {
     "completeness": Score(completeness, better=-1, value=magnitude, title="miss of completeness"),
     "complexity": Score(complexity, better=-1),
     "deletion": Score(
-        deletion, better=-1, title="area under the deletion curve", axis=_RISE, headline=True
+        deletion,
+        better=-1,
+        title="area under the deletion curve",
+        axis=_RISE,
+        headline=True,
+        ties=True,
     ),
     "effective_complexity": Score(effective_complexity, better=-1),
     "effective_heat_ratio": Score(effective_heat_ratio, better=1),
@@ -130,6 +135,7 @@ SCORES = {
         better=1,
         title="area under the insertion curve",
         axis="share of the pixels inserted",
+        ties=True,
     ),
     "lerf": Score(
         lerf,
@@ -140,9 +146,15 @@ SCORES = {
     ),
     "mass_accuracy": Score(mass_accuracy, better=1),
     "max_sensitivity": Score(max_sensitivity, better=-1),
-    "morf": Score(morf, better=-1, title="MoRF area", axis=f"{_DEGRADATION}, most relevant first"),
+    "morf": Score(
+        morf,
+        better=-1,
+        title="MoRF area",
+        axis=f"{_DEGRADATION}, most relevant first",
+        ties=True,
+    ),
     "parameter_randomization": Score(parameter_randomization, better=-1),
-    "pixel_flipping": Score(pixel_flipping, better=-1, axis=_RISE),
+    "pixel_flipping": Score(pixel_flipping, better=-1, axis=_RISE, ties=True),
     "pointing_game": Score(
         pointing_game,
         better=1,

@@ -133,13 +133,26 @@ def completeness(
       key: a random key or a seed, for the baseline "noise".
       output: the output that the explanation explains, "logit", "prob" or "loss".
     """
+    change = output_change(net, image, label, baseline=baseline, key=key, output=output)
+    return _finite_or_worst(explain(net, image, label).sum() - change)
+
+
+def output_change(
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    baseline: Baseline = "zero",
+    key: Seed = 0,
+    output: str = "logit",
+) -> Value:
+    """What complete explanations sum to: the output for the image less that for the baseline; arguments as `completeness`."""
     image = checks.image(image)
     # Two baselines are called blur; the one that methods of attribution have counts.
     elsewhere = isinstance(baseline, str) and baseline not in BASELINES
     start = fill(image, baseline, key) if elsewhere else replacement(image, baseline)
-    ends = jnp.stack([image, start])
-    there, absent = outputs(net, ends, label, output)
-    return _finite_or_worst(explain(net, image, label).sum() - (there - absent))
+    there, absent = outputs(net, jnp.stack([image, start]), label, output)
+    return there - absent
 
 
 def _alike(trained, other, measure):

@@ -18,8 +18,8 @@ from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import load_if, write_csv, write_json
 from mixaug_jax.draw import explanation_figures
 from mixaug_jax.draw.style import save_figure
+from mixaug_jax.explain import caveats, regions
 from mixaug_jax.explain import options as options_lib
-from mixaug_jax.explain import regions
 from mixaug_jax.explain import running as run_lib
 from mixaug_jax.explain.evaluation import HEADER, load, save, summary, table
 from mixaug_jax.explain.examples import Examples, finder, load_examples
@@ -260,7 +260,10 @@ def _write(config, results, job, folder):
     for method, result in results.items():
         if result.empty:
             say.line(f"{method}: {result.empty} maps are empty or hold NaN, and count as misses")
-    write_json(folder / "entries.json", {n: result.entries for n, result in results.items()})
+    said = {n: result.entries for n, result in results.items()}
+    write_json(folder / "entries.json", said)
+    if missed := caveats.sentences(said, "missing"):
+        say.line(missed)
     rows = table(results, replicates=a.replicates, seed=a.seed, scores=job.scores)
     write_csv(folder / "scores.csv", HEADER, rows)
     say.line(summary(results))

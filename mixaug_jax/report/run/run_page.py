@@ -11,6 +11,7 @@ from mixaug_jax.core.stats import LEVEL, PERCENTILES
 from mixaug_jax.dissection import result
 from mixaug_jax.draw import dissection_figures, page, style, training_figures
 from mixaug_jax.draw.page import Interval, Table
+from mixaug_jax.explain import caveats
 from mixaug_jax.explain import evaluation as explained
 from mixaug_jax.occlusion import outcomes
 from mixaug_jax.report import augmentations, provenance
@@ -297,6 +298,7 @@ def _explanations(source, folder, scores, entries):
         )
     if found_files.copy(source, folder, "curves"):
         caption = "Faithfulness. Probability of the class while pixels are removed, or added, in the order of each explanation."
+        caption = f"{caption} {caveats.sentences(entries, 'ties')}".rstrip()
         parts.append(
             page.figure(
                 folder, "curves", caption, alt="line charts; the areas are in the table of scores"
