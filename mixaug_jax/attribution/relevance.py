@@ -122,7 +122,8 @@ def excitation_backprop(
 
     Positive contributions in every layer. By default as zennit's composite: it starts from the logit, and positive biases take
     their share. The paper starts from 1 and has no biases: `use_bias=False`, divided by the logit, is its winning probability.
-    At the image, inputs have both signs, and negative ones count with negative weights.
+    At the image, inputs have both signs, and negative ones count with negative weights. zennit leaves the epsilon in a batch
+    norm that it has merged, which scales what goes through by 1 / sqrt(1 + epsilon) at each: its maps are smaller.
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.

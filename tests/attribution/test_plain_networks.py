@@ -104,3 +104,14 @@ def test_the_box_of_a_dense_layer_over_pixels():
     pairs = (("conv", rules.Epsilon()), ("fc", rules.ZBox(*bounds)))
     with pytest.raises(ValueError, match="bounds of 3 channels, and its layer has 4 inputs"):
         METHODS["lrp"](network(NoRelu), IMAGE, 1, rule=pairs)
+
+
+def test_scorecam_masks_go_from_0_to_1():
+    """Of activations of both signs: in NumPy, at the layer's own size."""
+    net = network(NoRelu)
+    a = np.asarray(net.features(IMAGE[None], "conv"))[0]
+    masks = (a - a.min((0, 1))) / (a.max((0, 1)) - a.min((0, 1)))
+    logits = np.asarray(net.logits(np.moveaxis(masks, -1, 0)[..., None] * IMAGE))[:, 1]
+    weights = np.exp(logits - logits.max())
+    expected = (a * weights / weights.sum()).sum(-1, keepdims=True).clip(0)
+    close(METHODS["scorecam"](net, IMAGE, 1, layer="conv"), expected, 1e-5)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from occlusion_cases import MEAN, keys_of, linear, logits64, loss64, run, small
 
+from mixaug_jax.occlusion import removal
 from mixaug_jax.occlusion.grid import FULL, RANKINGS, SELECTIONS, VALUES, Grid, plan
 from mixaug_jax.scores.replacement import rise_blur
 
@@ -259,3 +260,14 @@ def test_an_image_that_is_not_finite_harms_no_other():
     assert np.isnan(got[0][1, 0]).any()
     for a, b in zip(got, want, strict=True):
         np.testing.assert_array_equal(a[[0, 2]], b[[0, 2]])
+
+
+def test_thresholds_leave_exactly_the_count():
+    """Ties by the fixed permutation; of none the threshold lies above everything, the last place before everything."""
+    keys = np.int32([[[5, 5, 1, 5, 5, 0]]])
+    cuts = np.int32([[0, 0, 0], [0, 0, 2], [0, 0, 5], [0, 1, 3]])
+    least, last = removal._thresholds(jnp.asarray(keys), cuts)
+    places = np.random.RandomState(0).permutation(6)
+    np.testing.assert_array_equal(least, [[2**31 - 1, 5, 1, ~5]])
+    tied = sorted(places[[0, 1, 3, 4]])
+    np.testing.assert_array_equal(last[0], [-1, tied[1], places[2], tied[0]])
