@@ -228,7 +228,7 @@ class Kink:
 
 
 def test_a_place_at_a_kink_has_the_gradient_of_either_side():
-    """Half way from -x to x the ReLU switches: the next float32 place has another gradient, and a sample its share of the map."""
+    """Half way from -x to x the ReLU switches: the next float32 place has another gradient, and the map one sample more."""
     image = np.random.default_rng(0).uniform(0.5, 1, (4, 4, 3)).astype(np.float32)
     alpha = np.float32([0.25, 0.5, 0.75, 0.875])
     after = np.where(alpha == 0.5, np.nextafter(alpha, np.float32(1)), alpha)

@@ -39,7 +39,9 @@ def settings(root, **train):
     config.data.update(dir=str(root), size=16, batch_size=16, crop="none", jitter=0.0, resize=1.0)
     config.model.name = "tiny"
     config.train.update({"loss": "sigmoid", "epochs": 12, "lr": 0.1, "log_every": 100} | train)
-    config.explain.update(methods=("gradcam",), scores=("deletion",), replicates=5)
+    config.explain.update(
+        methods=("gradcam", "integrated_gradients"), scores=("deletion",), replicates=5
+    )
     config.occlude.update(
         rankings=("gradient",), selections=("top",), shares=(10.0, 50.0), values=("zero",)
     )
@@ -60,7 +62,9 @@ def test_from_the_pictures_to_the_page(pictures, tmp_path, capsys):
     assert p.shape == (16, 2)
     accuracy = (p.argmax(1) == labels).mean()
     assert accuracy > 0.9
-    assert f"test accuracy {accuracy:.4f}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"test accuracy {accuracy:.4f}" in said
+    assert "maps miss, median over images: integrated gradients " in said
     for name in ("gradcam", "random"):
         found = evaluation.load(tmp_path / "run" / "attribution" / f"{name}.npz")
         np.testing.assert_array_equal(found.labels, labels)
@@ -74,7 +78,8 @@ def test_from_the_pictures_to_the_page(pictures, tmp_path, capsys):
     true = sweep.job[list(sweep.settings["labels"]).index("true")]
     np.testing.assert_allclose(sweep.loss[true, 0], loss, atol=1e-4)
     np.testing.assert_array_equal(sweep.correct[true, 0], p.argmax(1) == labels)
-    assert (tmp_path / "run" / "report" / "report.html").is_file()
+    page = (tmp_path / "run" / "report" / "report.html").read_text()
+    assert "the opposite one moves the area by: Grad-CAM 0." in page
 
 
 def test_weights_with_one_logit(pictures, tmp_path):
