@@ -12,7 +12,8 @@ hold that many evaluations of the network in memory at once, for each image of t
 result does not depend on it but for rounding. Defects of other code that users may compare with are named
 where they matter.
 
-* What is explained is `output`: "logit" of the label, its softmax probability "prob", or the cross-entropy "loss".
+* What is explained is `output`: "logit" of the label, its probability "prob" (softmax, or sigmoid where the network was trained
+  by that), or the cross-entropy "loss".
 * `layer` is one of `net.layers` with a map; `baseline` is "zero" (the mean color), "mean", "blur" or an array.
 * A label known while tracing must be in 0..K-1 (ValueError). A traced one cannot be checked: outside, its output counts as 0.
 * Where the explained output is NaN, the whole map is NaN. An image equal to the baseline, a dead network, or a CAM with
@@ -55,29 +56,29 @@ __all__ = ["METHODS", "Method", "control_names", "heatmap", "iba_statistics"]
 
 METHODS = {
     "deconvnet": Method(deconvnet, signed=False),
-    "deeplift": Method(deeplift, title="DeepLIFT"),
+    "deeplift": Method(deeplift, title="DeepLIFT", complete=True),
     "excitation_backprop": Method(excitation_backprop),
     "expected_gradients": Method(expected_gradients),
     "feature_ablation": Method(feature_ablation),
-    "gradcam": Method(gradcam, title="Grad-CAM"),
-    "gradcam_plus_plus": Method(gradcam_plus_plus, title="Grad-CAM++"),
+    "gradcam": Method(gradcam, title="Grad-CAM", cam=True),
+    "gradcam_plus_plus": Method(gradcam_plus_plus, title="Grad-CAM++", cam=True),
     "gradient": Method(gradient, signed=False),
     "guided_backprop": Method(guided_backprop, signed=False, title="guided backpropagation"),
     "guided_gradcam": Method(guided_gradcam, signed=False, title="guided Grad-CAM"),
-    "hirescam": Method(hirescam, title="HiResCAM"),
+    "hirescam": Method(hirescam, title="HiResCAM", cam=True),
     "iba": Method(iba, title="information bottleneck"),
     "input_x_gradient": Method(input_x_gradient, title="input x gradient"),
-    "integrated_gradients": Method(integrated_gradients),
-    "layercam": Method(layercam, title="LayerCAM"),
+    "integrated_gradients": Method(integrated_gradients, complete=True),
+    "layercam": Method(layercam, title="LayerCAM", cam=True),
     "loss_gradient": Method(loss_gradient, signed=False, title="gradient of the loss"),
     "lrp": Method(lrp, title="LRP"),
     "occlusion": Method(occlusion),
     "rise": Method(rise, title="RISE"),
-    "scorecam": Method(scorecam, title="Score-CAM"),
+    "scorecam": Method(scorecam, title="Score-CAM", cam=True),
     "smoothgrad": Method(smoothgrad, signed=False, title="SmoothGrad"),
     "smoothgrad_squared": Method(smoothgrad_squared, title="SmoothGrad squared"),
     "vargrad": Method(vargrad, title="VarGrad"),
-    "xgradcam": Method(xgradcam, title="XGrad-CAM"),
+    "xgradcam": Method(xgradcam, title="XGrad-CAM", cam=True),
     # What knows nothing of the network.
     "random": Method(random, title="random", control=True),
     "center": Method(center, title="center", control=True),

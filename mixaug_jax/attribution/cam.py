@@ -95,7 +95,7 @@ def outputs_from(
     net: Net, x: Images, layer: str, value: Features, label: Label, output: str
 ) -> Outputs:
     """As `outputs` of images x [n,h,w,C], with the features `value` [n,h',w',K] in place of a layer's own."""
-    return select(net.logits(x, layer=layer, value=value), label, output)
+    return select(net, net.logits(x, layer=layer, value=value), label, output)
 
 
 def gradcam(

@@ -15,12 +15,17 @@ class Method:
         sensitive the output is to a pixel, with a sign that depends on the pixel's color, and magnitudes are summed.
       title: in words; "" is the name.
       control: whether it knows nothing of the network: every method has to beat these.
+      cam: whether its maps are a layer's, enlarged, in which many values are equal.
+      complete: whether a map sums to the change of the option `output` (without one: of the logit) from the option `baseline`
+        to the image, so that a run says how much of it is missing.
     """
 
     f: Callable
     signed: bool = True
     title: str = ""
     control: bool = False
+    cam: bool = False
+    complete: bool = False
 
     def __call__(self, net: Any, image: Any, label: Any, **options: Any) -> Any:
         return self.f(net, image, label, **options)

@@ -11,7 +11,7 @@ from mixaug_jax.attribution import rules
 from mixaug_jax.attribution.target import nan_like, outputs, replacement
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import Attribution, Baseline, Given, Image, Label
-from mixaug_jax.models.net import Net
+from mixaug_jax.models.net import Net, count_logits
 
 ByLayer = tuple[tuple[str, Callable], ...]
 # name: (rule of the first layer, of other convolutions, of dense layers), each a key of the settings in `lrp`. The last five
@@ -85,7 +85,8 @@ def lrp(
         makes of black and white.
 
     Raises:
-      ValueError: for an unknown rule or layer, or a network that normalizes before its convolutions.
+      ValueError: for an unknown rule or layer, or a network that normalizes before its convolutions, or has none and no
+        dense layer.
     """
     image = checks.image(image)
     affine = _affine_parts(net, image)
@@ -121,14 +122,15 @@ def excitation_backprop(
 
     Positive contributions in every layer. By default as zennit's composite: it starts from the logit, and positive biases take
     their share. The paper starts from 1 and has no biases: `use_bias=False`, divided by the logit, is its winning probability.
-    At the image, inputs have both signs, and negative ones count with negative weights.
+    At the image, inputs have both signs, and negative ones count with negative weights. zennit leaves the epsilon in a batch
+    norm that it has merged, which scales what goes through by 1 / sqrt(1 + epsilon) at each: its maps are smaller.
 
     Args:
       net, image, label: see `mixaug_jax.attribution`.
       use_bias: whether biases take part, so that the map sums to less than the logit.
 
     Raises:
-      ValueError: for a network that normalizes before its convolutions.
+      ValueError: for a network that normalizes before its convolutions, or has none and no dense layer.
     """
     image = checks.image(image)
     rule = rules.AlphaBeta(1.0, 0.0, use_bias)
@@ -139,6 +141,8 @@ def excitation_backprop(
 
 def propagate(net: Net, image: Image, label: Label, by_layer: ByLayer) -> Attribution:
     """Relevance of the label's logit at the image [h,w,C], under ((layer, rule), ...), one pair for each layer."""
+    if count_logits(net, image.shape) == 1:
+        net, label = _toward(net, by_layer[-1][0], label), 1
     ruled = net.with_rules(
         affine=rules.ByLayer(by_layer),
         act=rules.pass_act,
@@ -148,6 +152,18 @@ def propagate(net: Net, image: Image, label: Label, by_layer: ByLayer) -> Attrib
     # What flows back starts as the logit itself, and rules hand it on as shares.
     logit, vjp = jax.vjp(lambda x: outputs(ruled, x, label), image[None])
     return nan_like(logit, vjp(logit)[0][0])
+
+
+def _toward(net: Net, last: str, label: Label) -> Net:
+    """A network of one logit as that whose logit is the class's own: for class 0 the last layer's weights change their sign.
+
+    The sign cannot wait for the logit: rules that tell positive from negative weights need those that speak for the class.
+    """
+    checks.label(label, 2)
+    sign = jnp.where(label == 1, 1.0, jnp.where(label == 0, -1.0, 0.0))
+    params = net.variables["params"]
+    turned = jax.tree.map(lambda w: sign * w, params[last])
+    return dataclasses.replace(net, variables={**net.variables, "params": {**params, last: turned}})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -173,6 +189,11 @@ def _affine_parts(net: Net, image):
         )
         known = {name for name, *_ in found}
         found += [(name, layer, rank) for name, rank in seen if name not in known]
+    if not found:
+        raise checks.UnsupportedError(
+            f"{net.name} has no convolution and no dense layer of its own, so there is nothing that relevance could be "
+            "propagated through"
+        )
     return found
 
 

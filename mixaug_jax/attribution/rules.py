@@ -176,7 +176,10 @@ class Flat:
 
 @dataclasses.dataclass(frozen=True)
 class ZBox:
-    """The z^B rule, Montavon et al. 2017: for inputs between `low` and `high`, one number each or one a channel."""
+    """The z^B rule, Montavon et al. 2017: for inputs between `low` and `high`, one number each or one a channel.
+
+    A dense layer's inputs are taken for pixels one after the other, channel after channel in each.
+    """
 
     low: float | tuple[float, ...]
     high: float | tuple[float, ...]
@@ -184,9 +187,7 @@ class ZBox:
     def __call__(
         self, linear: Callable, x: AnyArray, kernel: AnyArray, bias: AnyArray, r: AnyArray
     ) -> Array:
-        low, high = (
-            jnp.broadcast_to(jnp.asarray(v, x.dtype), x.shape) for v in (self.low, self.high)
-        )
+        low, high = (_spread(v, x, kernel.ndim == 2) for v in (self.low, self.high))
         plus, minus = _signed(kernel)
         none = jnp.zeros_like(bias)  # the bias itself cancels between the three terms
 
@@ -194,6 +195,19 @@ class ZBox:
             return linear(x, kernel, none) - linear(low, plus, none) - linear(high, minus, none)
 
         return share(f, (x, low, high), r)
+
+
+def _spread(value, x, dense):
+    """One number, or one a channel, at every input."""
+    value = jnp.asarray(value, x.dtype)
+    inputs, channels = x.shape[-1], value.size
+    # Only a dense layer has several pixels' channels as its inputs.
+    if value.ndim and (inputs % channels if dense else inputs != channels):
+        raise ValueError(
+            f"the z_box rule has bounds of {channels} channels, and its layer has {inputs} inputs; it is for the first layer"
+        )
+    value = jnp.tile(value, inputs // channels) if value.ndim else value
+    return jnp.broadcast_to(value, x.shape)
 
 
 Rule = Epsilon | Gamma | AlphaBeta | ZPlus | WSquared | Flat | ZBox

@@ -18,6 +18,7 @@ from mixaug_jax.core.types import (
     Outputs,
     Scalar,
 )
+from mixaug_jax.models import probability
 
 OUTPUTS = ("logit", "prob", "loss")
 BASELINES = ("zero", "mean", "blur")
@@ -28,26 +29,30 @@ def outputs(net: Net, x: Images, label: Label, output: str = "logit") -> Outputs
     """The explained number of each of the preprocessed images x [n,h,w,C] -> [n] float32.
 
     Args:
-      output: "logit" of `label`, its softmax probability "prob", or "loss", the cross-entropy with `label`.
+      output: "logit" of `label`, its probability "prob" (by softmax, or by sigmoid where the network was trained so), or
+        "loss", the cross-entropy with `label`: minus the logarithm of its probability. Of a network with one logit z, class 1
+        has the logit z and class 0 has -z; see `models.probability`.
 
     Raises:
       ValueError: for another `output`, or a label outside 0..K-1. A traced label cannot be looked at: outside 0..K-1 it
         gives 0.
     """
-    return select(net.logits(x), label, output)
+    return select(net, net.logits(x), label, output)
 
 
-def select(logits: Logits, label: Label, output: str) -> Outputs:
-    """logits [n,K] -> [n], as `outputs`."""
+def select(net: Net, logits: Logits, label: Label, output: str) -> Outputs:
+    """The network's logits [n,K] -> [n], as `outputs`."""
     checks.choice("output", output, OUTPUTS)
-    classes = logits.shape[-1]
-    checks.label(label, classes)
     if output == "prob":
-        logits = jax.nn.softmax(logits)
+        values = probability.probabilities(net, logits)
     elif output == "loss":
-        logits = -jax.nn.log_softmax(logits)
+        values = -probability.log_probabilities(net, logits)
+    else:
+        values = probability.class_logits(logits)
+    classes = values.shape[-1]
+    checks.label(label, classes)
     # A comparison and no index, which out of range would take another class's output.
-    return jnp.where(jnp.arange(classes) == label, logits, 0).sum(-1)
+    return jnp.where(jnp.arange(classes) == label, values, 0).sum(-1)
 
 
 def input_gradient(net: Net, x: Images, label: Label, output: str = "logit") -> Images:
@@ -93,13 +98,13 @@ def map_shapes(net: Any, image: Any) -> dict[str, tuple[int, int, int]]:
       image: preprocessed [h,w,C], an array or its shape.
 
     Raises:
-      ValueError: for a network without maps.
+      checks.UnsupportedError: for a network without maps.
     """
     found = jax.eval_shape(_maps, net, jax.ShapeDtypeStruct((1, *image.shape), jnp.float32))
     # In the network's order, which the dict from JAX does not have.
     shapes = {layer: found[layer].shape[1:] for layer in net.layers if found[layer].ndim == 4}
     if not shapes:
-        raise ValueError(
+        raise checks.UnsupportedError(
             f"no layer of the network gives a map [h,w,K]; it has {', '.join(net.layers)}"
         )
     return shapes

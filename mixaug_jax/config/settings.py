@@ -17,6 +17,7 @@ import ml_collections
 from mixaug_jax.config import keys, recipes
 from mixaug_jax.config.keys import flatten
 from mixaug_jax.core import files
+from mixaug_jax.models.probability import logits_for
 
 __all__ = ["difference", "flatten", "from_json", "get_config", "overview", "read", "resolve"]
 __all__ += ["to_json"]
@@ -45,7 +46,11 @@ def get_config(method: str = "baseline", data: str = "scenes") -> ml_collections
 
 
 def resolve(
-    config: ml_collections.ConfigDict, *, train_size: int, class_names: Sequence[str]
+    config: ml_collections.ConfigDict,
+    *,
+    train_size: int,
+    class_names: Sequence[str],
+    multi_label: bool = False,
 ) -> ml_collections.ConfigDict:
     """A copy with `config.resolved`: what follows from the settings and from the data.
 
@@ -53,10 +58,12 @@ def resolve(
       config: a checked configuration.
       train_size: number of training examples.
       class_names: names of the classes, in the order of their numbers.
+      multi_label: whether an image may show several of them.
 
     Returns:
       A locked copy with resolved.{steps, steps_per_epoch, warmup_steps, boundaries, eval_steps, checkpoint_steps, keep_steps},
-      counted in steps; class_names; model, the arguments that make the network; preprocess, how it sees a picture.
+      counted in steps; class_names; logits, their number; loss, which decides what probabilities are; model, the arguments that
+      make the network; preprocess, how it sees a picture.
     """
     t, d, m = config.train, config.data, config.model
     # A saved network has no training set, and a small set may not fill one batch.
@@ -75,6 +82,8 @@ def resolve(
                 "checkpoint_steps": max(1, round(t.checkpoint_every * per_epoch)),
                 "keep_steps": round(t.keep_every * per_epoch),
                 "class_names": tuple(class_names),
+                "logits": logits_for(t.loss, len(class_names), multi_label=multi_label),
+                "loss": t.loss,
                 "model": {"name": m.name, "width": m.width, "stem": m.stem},
                 "preprocess": {
                     "size": d.size,

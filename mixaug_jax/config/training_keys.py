@@ -19,6 +19,7 @@ from mixaug_jax.config.allowed import (
     section,
 )
 from mixaug_jax.data import transforms
+from mixaug_jax.models.probability import LOSSES
 
 SEED = Int(0, 2**32 - 1)
 _SIDE = Int(1, 4096)
@@ -127,6 +128,8 @@ _MODEL = {
 
 _TRAIN = {
     "epochs": Key(90, "length of the training", Int(0, 10**6), LENGTH),
+    "loss": Key("softmax", "softmax: which one class; sigmoid: of each class whether it is there",
+                Choice(LOSSES)),
     "steps": Key(0, "length of the training; wins over epochs where not 0", Int(0, 10**9), LENGTH),
     "lr": Key(0.1, "the learning rate at its highest", Number(0, 1000), RATE),
     "schedule": Key("cosine", "how the rate falls", Choice(("cosine", "step", "constant")), RATE),

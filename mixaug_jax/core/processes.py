@@ -6,6 +6,7 @@ store of that runtime, which a thread of each looks at every second: an error of
 
 import atexit
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -32,6 +33,9 @@ _STORE = "mixaug_jax"  # what the keys begin with
 _ENDED, _ALIVE, _SEEN, _LEFT = (f"{_STORE}/{name}" for name in ("ended", "alive", "seen", "left"))
 _TOKEN = ".shared-"
 _LONG = 600_000  # milliseconds; a process that ends meanwhile ends this one, too
+_ROUNDS = (
+    itertools.count()
+)  # a key is written once; all processes come by the comparisons in the same order
 _SECONDS = 1.0  # between two looks at the store
 _PATIENCE = 5.0  # seconds that process 0, which holds the store, waits for the others to have read why all end
 
@@ -91,7 +95,7 @@ def compare(what: str, values: Mapping[str, Any]) -> None:
     """Makes sure that all processes have the same values, before anything is compiled.
 
     Args:
-      what: names the comparison, and is made once in a job.
+      what: names the comparison.
       values: {key: what JSON can hold}.
 
     Raises:
@@ -100,10 +104,11 @@ def compare(what: str, values: Mapping[str, Any]) -> None:
     if jax.process_count() == 1:
         return
     store, mine = _store(), jax.process_index()
-    store.key_value_set(f"{_STORE}/{what}/{mine}", json.dumps(values, default=str, sort_keys=True))
-    first = json.loads(store.blocking_key_value_get(f"{_STORE}/{what}/0", _LONG))
+    place = f"{_STORE}/{next(_ROUNDS)}"
+    store.key_value_set(f"{place}/{mine}", json.dumps(values, default=str, sort_keys=True))
+    first = json.loads(store.blocking_key_value_get(f"{place}/0", _LONG))
     for other in range(1, jax.process_count()):
-        found = json.loads(store.blocking_key_value_get(f"{_STORE}/{what}/{other}", _LONG))
+        found = json.loads(store.blocking_key_value_get(f"{place}/{other}", _LONG))
         keys = [k for k in {**first, **found} if first.get(k) != found.get(k)]
         if keys:
             differing = "; ".join(f"{k}: {first.get(k)} and {found.get(k)}" for k in keys[:4])
@@ -155,7 +160,7 @@ def check_shared(folder: pathlib.Path) -> None:
     """
     if jax.process_count() == 1:
         return
-    key = f"{_STORE}/shared"
+    key = f"{_STORE}/{next(_ROUNDS)}"
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob(f"{_TOKEN}*"):

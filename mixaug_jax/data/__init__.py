@@ -38,7 +38,8 @@ def batches(source: Source, config: Any, *, train: bool, start: int = 0) -> Iter
     Yields:
       image uint8 [B,size,size,C], label int32 [B], seed uint32 [B]: what the random photometrics of
       each example are drawn from on the device (0 in evaluation, which draws nothing); of
-      recordings also valid bool [B,size], which frames are not padding.
+      recordings also valid bool [B,size], which frames are not padding; of sets with several labels
+      an image targets float32 [B,K] and, where some are not known, weights [B,K].
 
     Raises:
       ValueError: an empty source, a batch that the processes do not divide, an unknown crop.
@@ -102,7 +103,7 @@ def _training_example(config):
 
     def transform(example: dict, rng: np.random.Generator) -> dict:
         view = geometry(rng, _input(example))
-        return _row(view, example["label"], rng.integers(2**32, dtype=np.uint32))
+        return _row(view, example, rng.integers(2**32, dtype=np.uint32))
 
     return transform
 
@@ -113,7 +114,7 @@ def _evaluation_example(config):
 
     def transform(example: dict) -> dict:
         view = transforms.evaluation(_input(example), config.data.size, config.data.resize)
-        return _row(view, example["label"], 0)
+        return _row(view, example, 0)
 
     return transform
 
@@ -123,8 +124,9 @@ def _input(example):
     return {name: example[name] for name in ("image", "valid") if name in example}
 
 
-def _row(view, label, seed):
-    return view | {"label": np.int32(label), "seed": np.uint32(seed)}
+def _row(view, example, seed):
+    several = {n: np.float32(example[n]) for n in ("targets", "weights") if n in example}
+    return view | several | {"label": np.int32(example["label"]), "seed": np.uint32(seed)}
 
 
 def _then_empty(iterator, number, example):

@@ -21,6 +21,9 @@ class Source:
       box_labels: int32 [n], indices of `box_names`: where the set has boxes;
       concepts: uint8 or uint16 [H,W,K], indices of `concept_names`, 0 = none: where the set
         has segmentations; K is how many concepts a pixel may have at once;
+      targets: float32 [K] in 0..1, of each class whether the image shows it, and
+      weights: float32 [K], 0 where that is not known: of a set with `multi_label`, whose `label` is
+        then the class to explain;
       valid: bool [W], the columns of a spectrogram that are not padding: where these are recordings.
 
     Attributes:
@@ -33,8 +36,9 @@ class Source:
       box_names: the names of the boxes' classes; empty where there are no boxes.
       file_name: the function from an index to the name of the image's file, "" where it has none.
       make: f(key, count, arrays) -> batch, a pure function that makes training data inside the jitted step: of `count` examples
-        image uint8 [count,H,W,C] and label int32 [count]. None: training reads examples.
+        image uint8 [count,H,W,C] and label int32 [count], or what else an example has. None: training reads examples.
       arrays: a pytree of arrays that `make` is given, the same on every device.
+      multi_label: whether an image may show several classes at once, and examples have `targets` (and maybe `weights`).
     """
 
     read: Callable[[int], dict]
@@ -45,6 +49,7 @@ class Source:
     file_name: Callable[[int], str] = _nameless
     make: Callable[[Any, int, Any], dict] | None = None
     arrays: Any = ()
+    multi_label: bool = False
 
     @property
     def num_classes(self) -> int:

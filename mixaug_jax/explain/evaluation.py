@@ -33,7 +33,7 @@ class Evaluation:
       curves: {name: float32 [N,T+1]}.
       pairs: {"sensitivity_n": float32 [N,2,sizes,samples]}, the sums and drops that it correlates; {} without that score.
       entries: {"kind": "method" or "control", "title", "scores": see `scores.score.facts`}, what pages and studies need to
-        know of the method and its scores.
+        know of the method and its scores; of some methods also "missing" and "ties", see `caveats`.
       settings: what made this, as JSON has it.
     """
 

@@ -16,6 +16,7 @@ from mixaug_jax.data import transforms
 from mixaug_jax.explain import regions
 from mixaug_jax.models import imagenet
 from mixaug_jax.models.net import count_classes
+from mixaug_jax.models.probability import class_logits
 from mixaug_jax.scores.alignment import is_difficult
 
 LABELS = ("true", "predicted", "mapped")
@@ -29,7 +30,7 @@ class Examples:
       images: float32 [N,h,w,C], preprocessed.
       indices: int32 [N], where they are in the data set.
       labels: int32 [N], the class to explain.
-      predicted: int32 [N], the class with the largest logit.
+      predicted: int32 [N], the class with the largest logit; of one logit class 1 where it is above 0.
       masks: bool [N,h,w], the region that should be pointed at; empty where there is none, or it was cropped away.
       difficult: bool [N], see `is_difficult`.
       region: how masks were found, one of `regions.KINDS`, or "" where the data set tells no place of anything.
@@ -163,7 +164,7 @@ def _resized(mask, size):
 @functools.cache
 def _forward(devices):
     def forward(net: Net, x: Any):
-        return net.logits(x)
+        return class_logits(net.logits(x))
 
     specs = (devices_lib.REPLICATED, devices_lib.SHARDED)
     return devices_lib.pmap_inference(forward, specs, devices_lib.SHARDED, devices=devices)

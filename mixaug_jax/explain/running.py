@@ -17,7 +17,7 @@ from mixaug_jax.attribution.target import map_layer
 from mixaug_jax.core import checks, entries, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.data.source import numbered_as
-from mixaug_jax.explain import memory, programs
+from mixaug_jax.explain import caveats, memory, programs
 from mixaug_jax.explain import options as options_lib
 from mixaug_jax.explain.evaluation import Evaluation
 from mixaug_jax.explain.examples import Examples, finder, load_examples, num_classes, on_devices
@@ -252,20 +252,25 @@ def evaluate_method(
     method = job.methods[name]
     settings = settings_of(net, examples, name, job, reference, extra)
     with devices_lib.precision(job.options.precision):
-        heat, found = _measured(net, examples, name, job, reference, walk.local(devices))
+        heat, found, said = _measured(net, examples, name, job, reference, walk.local(devices))
     return Evaluation(
         heat,
         examples.indices,
         examples.labels,
         examples.predicted,
         *_finished(found, examples, job),
-        entries={"kind": _kind(method), "title": entries.title_of(method), "scores": job.facts()},
+        entries={
+            "kind": _kind(method),
+            "title": entries.title_of(method),
+            "scores": job.facts(),
+            **said,
+        },
         settings=settings,
     )
 
 
 def _measured(net, examples, name, job, reference, devices):
-    """Heat maps [N,h,w] of a method, and {score: what it measures of each image}."""
+    """Heat maps [N,h,w] of a method, {score: what it measures of each image}, and what else is to be known of the maps."""
     net, method = on_devices(net, devices), job.methods[name]
     of_image = {"image": examples.images, "label": examples.labels, "index": examples.indices}
     # The maps first; every score looks at these or asks for more explanations.
@@ -273,14 +278,19 @@ def _measured(net, examples, name, job, reference, devices):
     raw = programs.method_task(method, given, job.at_once, devices).run(net, of_image, name)
     heat = np.asarray(heatmap(raw, reduction(method, job.options.reduce)))
     seen = {"heatmap": heat, "attribution": raw, "mask": examples.masks}
+    said = {}
+    if getattr(method, "complete", False):
+        said["missing"] = caveats.missing(net, name, job, raw, of_image, devices)
     found = _map_task(job, devices).run(net, seen, f"{name}, scores of its maps")
     for score in _of_net(job):
         rows = _asked({**seen, **of_image}, job.scores[score])
         found[score] = _net_task(score, job, devices).run(net, rows, f"{name}, {score}")
+    if getattr(method, "cam", False):
+        said["ties"] = caveats.tie_spreads(net, name, job, {**seen, **of_image}, found, devices)
     for score in _of_explanation(job):
         task = _explain_task(score, name, given, job, devices)
         found[score] = task.run(net, of_image, f"{name}, {score}")
-    return heat, found
+    return heat, found, said
 
 
 def _kind(method):

@@ -18,7 +18,8 @@ from mixaug_jax import models
 from mixaug_jax.core import checks, code, entries
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.types import Config, Tree
-from mixaug_jax.models.net import Net, count_classes, input_shape, is_chain, wrapped_model
+from mixaug_jax.models.net import Net, count_logits, input_shape, is_chain, wrapped_model
+from mixaug_jax.models.probability import LOSSES
 from mixaug_jax.models.wrapped import Wrapped
 
 
@@ -36,19 +37,22 @@ def build_model(
         number of logits than of classes.
     """
     r, classes = config.resolved, len(config.resolved.class_names)
+    # Runs from before there was another loss say nothing of it.
+    logits = r.get("logits", classes)
     settings = r.model.to_dict()
     if settings.get("module"):
         module = _class_of(settings, stored)(**_read(settings["fields"]))
     else:
         checks.choice("model.name", settings["name"], models.MODELS)
-        module = made(models.MODELS[settings["name"]], classes, settings)
+        module = made(models.MODELS[settings["name"]], logits, settings)
         module = module.clone(**settings["fields"]) if settings.get("fields") else module
     module = _with_body(module, config.model)
     model = as_model(module, input_shape(build_preprocess(config)), settings.get("layers", ()))
-    if getattr(model, "num_classes", classes) != classes:
+    if getattr(model, "num_classes", logits) != logits:
+        needs = "" if logits == classes else f", which train.loss='sigmoid' tells apart by {logits}"
         raise ValueError(
-            f"{settings['name']} gives {model.num_classes} logits, and the data has {classes} classes; give it an argument "
-            "num_classes"
+            f"{settings['name']} gives {model.num_classes} logits, and the data has {classes} classes{needs}; give it an "
+            "argument num_classes"
         )
     return model
 
@@ -141,6 +145,12 @@ def shapes_for(model: nn.Module | Wrapped, shape: tuple[int, ...]) -> Tree:
     return jax.eval_shape(model.init, jax.random.key(0), image)
 
 
+def as_net(config: Config, model: nn.Module | Wrapped, variables: Tree) -> Net:
+    """A run's network, from its resolved settings and its variables."""
+    loss = config.resolved.get("loss", LOSSES[0])
+    return Net(model, variables, build_preprocess(config), loss)
+
+
 def build_preprocess(config: Config) -> models.Preprocess:
     """How this run's network sees a photograph."""
     return models.Preprocess(**config.resolved.preprocess)
@@ -175,7 +185,7 @@ def described(net: Net, model: str = "") -> dict[str, Any]:
 def _by_name(net, name):
     checks.choice("model", name, models.MODELS)
     shape = input_shape(net.preprocess)
-    classes = count_classes(net, shape)
+    classes = count_logits(net, shape)
     settings = {"name": name, "width": 1.0, "stem": "imagenet"}
     made_again = made(models.MODELS[name], classes, settings)
     layers = net.layers if isinstance(net.model, Wrapped) else ()

@@ -13,6 +13,7 @@ from PIL import Image as Picture
 
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import AnyArray, Array, Float, Image, Images, Key, Tree
+from mixaug_jax.models.probability import LOSSES
 from mixaug_jax.models.wrapped import Wrapped, plain_variables, wrap_linen
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -125,11 +126,17 @@ class Net:
         layers form a chain; or what `Net.wrap` makes of any other module.
       variables: {"params": ..., "batch_stats": ...}; of an nnx module {"conv1.kernel": ...}.
       preprocess: hashable callable, uint8 image [H,W,3] -> float32 [h,w,3].
+      loss: what it was trained by, "softmax" (which one class) or "sigmoid" (of each class whether it is there); decides what
+        its probabilities are, see `models.probability`. With one logit it is "sigmoid" whatever is said.
     """
 
     model: Any = dataclasses.field(metadata={"static": True})
     variables: Any
     preprocess: Callable[[np.ndarray], np.ndarray] = dataclasses.field(metadata={"static": True})
+    loss: str = dataclasses.field(default="softmax", metadata={"static": True})
+
+    def __post_init__(self):
+        checks.choice("loss", self.loss, LOSSES)
 
     @classmethod
     def wrap(
@@ -139,6 +146,7 @@ class Net:
         preprocess: Callable[[np.ndarray], np.ndarray] | None = None,
         *,
         layers: Sequence[str] = (),
+        loss: str = "softmax",
     ) -> "Net":
         """Any flax.linen or flax.nnx module as a network whose layers are its submodules, in the order of their calls.
 
@@ -152,6 +160,7 @@ class Net:
             `nnx.state` of an equal module.
           preprocess: how the network sees a stored image, best a `Preprocess`. Another callable without a `size` is tried on an
             image of 224 x 224 pixels.
+          loss: what it was trained by, "softmax" or "sigmoid".
           layers: paths of the submodules to see and to replace, "Block_0.Conv_1"; () are the direct ones. What is not computed
             by a submodule, as a ReLU between two of them, has no layer of its own.
 
@@ -169,11 +178,12 @@ class Net:
                 raise ValueError(
                     f"{type(module).__name__} names its layers itself; leave layers out"
                 )
-            return cls(module, plain_variables(_linen_variables(module, variables)), preprocess)
+            variables = plain_variables(_linen_variables(module, variables))
+            return cls(module, variables, preprocess, loss)
         if isinstance(module, nn.Module):
             variables = plain_variables(_linen_variables(module, variables))
         model, variables = wrapped_model(module, variables, input_shape(preprocess), layers)
-        return cls(model, variables, preprocess)
+        return cls(model, variables, preprocess, loss)
 
     @property
     def name(self) -> str:
@@ -296,6 +306,11 @@ class Net:
 
 
 def count_classes(net: Any, shape: Sequence[int]) -> int:
+    """The number of classes that a network tells apart: that of its logits, but two where it has one; computes nothing."""
+    return max(2, count_logits(net, shape))
+
+
+def count_logits(net: Any, shape: Sequence[int]) -> int:
     """The number of logits that a network gives of an image of that shape, [h,w,C]; computes nothing."""
     return jax.eval_shape(_logits, net, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[-1]
 

@@ -13,6 +13,7 @@ import numpy as np
 from mixaug_jax.attribution.gradients import smoothgrad
 from mixaug_jax.attribution.path import integrated_gradients
 from mixaug_jax.core.types import AnyArray, Bool, Float, Images, Int, Integer, Net
+from mixaug_jax.models.probability import log_probabilities, predicted
 from mixaug_jax.occlusion.grid import Grid, plan
 from mixaug_jax.scores.replacement import fill
 
@@ -119,13 +120,13 @@ def evaluate(
         gone = _on_pixels(chosen, grid, images)
         logits = net.logits(jnp.where(gone, ranking.fills[:, value], images))
         change = -jnp.where(chosen, ranking.effects[:, value], 0).sum((1, 2, 3))
-        return _losses(logits, labels), logits.argmax(-1) == labels, change
+        return _losses(net, logits, labels), predicted(logits) == labels, change
 
     return jax.tree.map(jnp.transpose, jax.lax.map(one, jnp.asarray(cells)))
 
 
-def _losses(logits, labels):
-    return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)[:, 0]
+def _losses(net, logits, labels):
+    return -jnp.take_along_axis(log_probabilities(net, logits), labels[:, None], 1)[:, 0]
 
 
 def gradients(
@@ -138,7 +139,7 @@ def gradients(
     same = (ranked_by == labels).all()
 
     def add(k: jax.Array, found: jax.Array) -> jax.Array:
-        return found.at[k].set(jax.grad(lambda x: _losses(net.logits(x), by[k]).sum())(images))
+        return found.at[k].set(jax.grad(lambda x: _losses(net, net.logits(x), by[k]).sum())(images))
 
     found = jax.lax.fori_loop(0, jnp.where(same, 1, 2), add, jnp.zeros((2, *images.shape)))
     return found[0], jnp.where(same, found[0], found[1])

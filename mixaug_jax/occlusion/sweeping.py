@@ -29,6 +29,7 @@ from mixaug_jax.core.types import Count, Dataset, Devices, Int, Net
 from mixaug_jax.core.walk import local, pad_rows, read_ahead, spread
 from mixaug_jax.explain.examples import num_classes, on_devices
 from mixaug_jax.explain.job import NO_OPTIONS
+from mixaug_jax.models.probability import predicted
 from mixaug_jax.occlusion.grid import FULL, Grid, plan
 from mixaug_jax.occlusion.outcomes import Sweep, compare, load, outcome, save
 from mixaug_jax.occlusion.removal import Batch, evaluate, rank
@@ -265,7 +266,7 @@ def _clean(net, batches, devices):
 @functools.cache
 def _forward(devices):
     return devices_lib.pmap_inference(
-        lambda net, x: net.logits(x).argmax(-1),
+        lambda net, x: predicted(net.logits(x)),
         (devices_lib.REPLICATED, devices_lib.SHARDED),
         devices_lib.SHARDED,
         devices=devices,

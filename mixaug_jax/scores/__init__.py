@@ -115,6 +115,7 @@ SCORES = {
         axis=_RISE,
         headline=True,
         scale=_SHARE,
+        ties=True,
     ),
     "effective_complexity": Score(effective_complexity, better=-1),
     "effective_heat_ratio": Score(effective_heat_ratio, better=1, scale=_SHARE),
@@ -144,6 +145,7 @@ SCORES = {
         title="area under the insertion curve",
         axis="share of the pixels inserted",
         scale=_SHARE,
+        ties=True,
     ),
     "lerf": Score(
         lerf,
@@ -161,9 +163,10 @@ SCORES = {
         title="MoRF area",
         axis=f"{_DEGRADATION}, most relevant first",
         scale=_SHARE,
+        ties=True,
     ),
     "parameter_randomization": Score(parameter_randomization, better=-1, scale=_CORRELATION),
-    "pixel_flipping": Score(pixel_flipping, better=-1, axis=_RISE, scale=_SHARE),
+    "pixel_flipping": Score(pixel_flipping, better=-1, axis=_RISE, scale=_SHARE, ties=True),
     "pointing_game": Score(
         pointing_game,
         better=1,

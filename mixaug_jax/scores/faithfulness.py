@@ -82,6 +82,15 @@ def _ranked(heatmap, image, window, step):
     return on_pixels(ranks(means), window, size), counts
 
 
+def opposite_ties(heatmap: Heatmap, *, window: int = 1) -> Heatmap:
+    """A map [h,w] whose tiles of `window` pixels are ranked as this one's, but equal ones in the opposite order."""
+    size = jnp.shape(heatmap)
+    means = tile_means(checked(heatmap, size, "image"), window)
+    # Ranks are whole numbers, and so are their sums over a tile: exact in float32 up to 4096 x 4096 pixels.
+    order = -ranks(means, backward=True).astype(jnp.float32)
+    return on_pixels(order, window, size)
+
+
 def deletion(
     heatmap: Heatmap,
     net: Net,

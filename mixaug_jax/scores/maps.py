@@ -41,16 +41,18 @@ def to_one(heat: Float[AnyArray, "..."]) -> Float[Array, "..."]:
     return ratio(heat * near, top * near)
 
 
-def ranks(values: Num[AnyArray, "*n"]) -> Int[Array, "*n"]:
+def ranks(values: Num[AnyArray, "*n"], *, backward: bool = False) -> Int[Array, "*n"]:
     """The rank of each value, int32 of the same shape: 0 is the largest.
 
     Equal values are ranked in an arbitrary order that is always the same for one number of values. In reading order, a map
-    with many zeros would be removed from the top of the image downwards, which is no chance ranking.
+    with many zeros would be removed from the top of the image downwards, which is no chance ranking. `backward` ranks equal
+    values in the opposite order.
     """
     flat = values.ravel()
     shuffle = np.random.RandomState(0).permutation(
         flat.size
     )  # frozen by numpy's compatibility rules
+    shuffle = shuffle[::-1] if backward else shuffle
     order = jnp.asarray(shuffle)[jnp.argsort(-flat[shuffle], stable=True)]
     places = jnp.arange(flat.size, dtype=jnp.int32)
     return jnp.zeros_like(places).at[order].set(places).reshape(values.shape)

@@ -57,6 +57,8 @@ class Score:
       positions: of a curve's points: f(options, count) -> [count] rising; None: at equal distances from 0 to 1.
       axis: of a curve: what its positions are.
       also: {name: `Part`}, values that it gives beside itself.
+      ties: whether it takes the largest values of a map first, tiles of the option `window` pixels where it has one, and equal
+        ones in an arbitrary order, on which the curve then depends.
       summaries: {name: `Part`}, single numbers of many examples. Here a part's f(result), of the `scores`, `curves`, `pairs`
         and `labels` of all examples, gives those that count, bool [N], and a function of indices among them,
         g(places) -> float; or None where it has nothing to go by.
@@ -74,6 +76,7 @@ class Score:
     positions: Callable | None = None
     axis: str = ""
     also: Mapping[str, Part] = dataclasses.field(default_factory=dict)
+    ties: bool = False
     summaries: Mapping[str, Part] = dataclasses.field(default_factory=dict)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:

@@ -33,6 +33,7 @@ from mixaug_jax.core.types import (
     Tree,
     Value,
 )
+from mixaug_jax.models.probability import class_logits
 from mixaug_jax.models.wrapped import Wrapped
 from mixaug_jax.scores.agreement import similarity
 from mixaug_jax.scores.replacement import fill
@@ -132,13 +133,26 @@ def completeness(
       key: a random key or a seed, for the baseline "noise".
       output: the output that the explanation explains, "logit", "prob" or "loss".
     """
+    change = output_change(net, image, label, baseline=baseline, key=key, output=output)
+    return _finite_or_worst(explain(net, image, label).sum() - change)
+
+
+def output_change(
+    net: Net,
+    image: Image,
+    label: Label,
+    *,
+    baseline: Baseline = "zero",
+    key: Seed = 0,
+    output: str = "logit",
+) -> Value:
+    """What complete explanations sum to: the output for the image less that for the baseline; arguments as `completeness`."""
     image = checks.image(image)
     # Two baselines are called blur; the one that methods of attribution have counts.
     elsewhere = isinstance(baseline, str) and baseline not in BASELINES
     start = fill(image, baseline, key) if elsewhere else replacement(image, baseline)
-    ends = jnp.stack([image, start])
-    there, absent = outputs(net, ends, label, output)
-    return _finite_or_worst(explain(net, image, label).sum() - (there - absent))
+    there, absent = outputs(net, jnp.stack([image, start]), label, output)
+    return there - absent
 
 
 def _alike(trained, other, measure):
@@ -174,7 +188,7 @@ def class_sensitivity(
       reduce: how channels become one map, see `attribution.heatmap`.
     """
     image = checks.image(image)
-    logits = net.logits(image[None])[0]
+    logits = class_logits(net.logits(image[None]))[0]
     checks.label(label, logits.size)
     # The label may itself be the least likely class, and is no other one.
     least = jnp.argmin(jnp.where(jnp.arange(logits.size) == label, jnp.inf, logits))

@@ -19,8 +19,8 @@ from mixaug_jax.core.files import load_if, seal, write_csv, write_json
 from mixaug_jax.data.source import numbered_as
 from mixaug_jax.draw import explanation_figures
 from mixaug_jax.draw.style import is_saved, save_figure
+from mixaug_jax.explain import caveats, regions
 from mixaug_jax.explain import options as options_lib
-from mixaug_jax.explain import regions
 from mixaug_jax.explain import running as run_lib
 from mixaug_jax.explain.evaluation import HEADER, load, save, summary, table
 from mixaug_jax.explain.examples import Examples, finder, load_examples, num_classes
@@ -84,10 +84,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     dataset = _open_dataset(config)
     if config.weights:  # the network is known when the file has been read
         return
-    resolved = config_lib.resolve(config, train_size=0, class_names=dataset.class_names)
+    resolved = config_lib.resolve(
+        config, train_size=0, class_names=dataset.class_names, multi_label=dataset.multi_label
+    )
     model = build.build_model(resolved)
-    shapes = build.variable_shapes(model, resolved)
-    net = Net(model, shapes, build.build_preprocess(resolved))
+    net = build.as_net(resolved, model, build.variable_shapes(model, resolved))
     _, find, scores, _ = _possible(config, net, dataset)
     # What is not asked for, but told something, is looked at too.
     told = options_lib.changed(config.explain.options.to_dict())
@@ -271,6 +272,8 @@ def _write(config, results, job, folder):
         for name, result in results.items()
     }
     write_json(folder / "entries.json", told)
+    if missed := caveats.sentences(told, "missing"):
+        say.line(missed)
     rows = table(results, replicates=a.replicates, seed=a.seed, scores=job.scores)
     write_csv(folder / "scores.csv", HEADER, rows)
     say.line(summary(results))

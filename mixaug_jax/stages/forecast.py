@@ -14,7 +14,7 @@ from mixaug_jax import data
 from mixaug_jax.core import say
 from mixaug_jax.dissection import Counting
 from mixaug_jax.explain import memory
-from mixaug_jax.models import Net, build
+from mixaug_jax.models import build
 from mixaug_jax.training import step as steps
 
 _TRIPLE = 3  # a training step takes about three times the forward pass: forward, and two products backward
@@ -39,9 +39,14 @@ def forecast(config: ml_collections.ConfigDict, workdir: pathlib.Path | str) -> 
     sources = data.open_splits(config)
     sizes = [f"{len(s)} {name}" for name, s in sources.items() if s is not None]
     train = sources["train"]
-    config = config_lib.resolve(config, train_size=len(train), class_names=train.class_names)
+    config = config_lib.resolve(
+        config,
+        train_size=len(train),
+        class_names=train.class_names,
+        multi_label=train.multi_label,
+    )
     model = build.build_model(config)
-    net = Net(model, build.variable_shapes(model, config), build.build_preprocess(config))
+    net = build.as_net(config, model, build.variable_shapes(model, config))
     return [
         f"data: {config.data.name}, {', '.join(sizes)} images, {len(train.class_names)} classes",
         *_annotations(config),

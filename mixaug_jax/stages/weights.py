@@ -51,7 +51,8 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
     said = [weights.compare_logits(net, config.weights_check)] if config.weights_check else []
     # A network of 1000 classes is one for ImageNet, whose folders are called by WordNet numbers.
     classes = imagenet.wnids() if found.num_classes == imagenet.CLASSES else ()
-    classes = classes or tuple(map(str, range(found.num_classes)))
+    # One logit tells two classes apart.
+    classes = classes or tuple(map(str, range(max(2, found.num_classes))))
     settings = {"name": found.name, "width": found.width, "stem": found.stem}
     plain = build.made(models.MODELS[found.name], found.num_classes, settings)
     fields = build.unseen_fields(net.model, plain)
@@ -60,6 +61,7 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
         config.resolved.update(
             steps=0,
             weights_sha256=_checksum(weight_files.files_of(config.weights)),
+            logits=found.num_classes,
             model=settings | ({"fields": fields} if fields else {}),
             preprocess=dataclasses.asdict(net.preprocess),
         )
@@ -68,7 +70,7 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
         return
     checkpoint.write_network(workdir, config, net.variables)
     say.line(
-        f"{found.name}, {found.num_classes} classes, width {found.width:g}, sees {net.preprocess}\n"
+        f"{found.name}, {len(classes)} classes, width {found.width:g}, sees {net.preprocess}\n"
         f"checkpoint {checkpoint.folder(workdir) / '0'}"
     )
     for line in said:

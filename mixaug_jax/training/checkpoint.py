@@ -24,7 +24,7 @@ from mixaug_jax.core import files, processes, say
 from mixaug_jax.core.files import DamagedError
 from mixaug_jax.core.types import Config, Path, Tree
 from mixaug_jax.models import build
-from mixaug_jax.models.net import count_classes, input_shape
+from mixaug_jax.models.net import count_classes, count_logits, input_shape
 from mixaug_jax.training import damage, disk, weight_log
 
 METRIC = "validation_accuracy"  # what "best" means
@@ -157,15 +157,16 @@ def save(
         )
     _check_variables(net, build.shapes_for(net.model, input_shape(net.preprocess)))
     settings = build.described(net, model)
-    classes = tuple(
-        str(number) for number in range(count_classes(net, input_shape(net.preprocess)))
-    )
+    shape = input_shape(net.preprocess)
+    classes, logits = tuple(map(str, range(count_classes(net, shape)))), count_logits(net, shape)
     config = config_lib.resolve(config, train_size=0, class_names=classes)
     with config.unlocked():
         config.resolved.update(
             steps=0,
             weights_checksum=files.checksum(net.variables),
             model=settings,
+            logits=logits,
+            loss=net.loss,
             preprocess=dataclasses.asdict(net.preprocess),
             code=_code_of(config, settings),
         )
@@ -330,4 +331,4 @@ def _read(path, workdir, code) -> models.Net:
         like = devices_lib.replicated_like(shapes)
         variables = damage.read_arrays(lambda: reader.restore(path / "variables", like))
     damage.check_arrays(known, "variables", variables)
-    return models.Net(model, variables, build.build_preprocess(config))
+    return build.as_net(config, model, variables)

@@ -17,13 +17,13 @@ import ml_collections
 from clu import parameter_overview
 
 from mixaug_jax import config as config_lib
-from mixaug_jax import data, models
+from mixaug_jax import data
 from mixaug_jax.config import brought
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, processes, say
 from mixaug_jax.core.types import Tree
 from mixaug_jax.models import build
-from mixaug_jax.training import checkpoint, disk, predictions, resuming
+from mixaug_jax.training import checkpoint, disk, losses, predictions, resuming
 from mixaug_jax.training import progress as progress_lib
 from mixaug_jax.training import step as steps
 from mixaug_jax.training.metric_log import MetricLog, finished, read
@@ -59,8 +59,13 @@ def train(config: ml_collections.ConfigDict, workdir: os.PathLike | str) -> dict
     config_lib.check_layers(config)
     config = data.settled(config)
     sources = data.open_splits(config)
+    train = sources["train"]
+    losses.check_loss(config, train)
     config = config_lib.resolve(
-        config, train_size=len(sources["train"]), class_names=sources["train"].class_names
+        config,
+        train_size=len(train),
+        class_names=train.class_names,
+        multi_label=train.multi_label,
     )
     config = brought.noted(config)
     sizes = {name: len(source) for name, source in sources.items() if source is not None}
@@ -128,7 +133,7 @@ def _train(config, sources, workdir, manager) -> dict:
             with _stop_signal() as stop:
                 train_step = _train_step(model, optimizer, config, sources["train"])
                 state, scores = _loop(run, state, train_step, stop)
-        net = models.Net(model, state.evaluated, build.build_preprocess(config))
+        net = build.as_net(config, model, state.evaluated)
         found = predictions.keep(workdir, net, sources[run.held_out], config, run.held_out)
         if f"{run.held_out}_images" not in scores:
             scores = run.evaluate(state.evaluated, sources[run.held_out], run.held_out)

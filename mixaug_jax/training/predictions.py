@@ -16,6 +16,7 @@ from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import processes, say, walk
 from mixaug_jax.core.files import checksum, load_if, load_npz, save_npz
 from mixaug_jax.core.types import Config, Count, Dataset, Float, Int, Net, Path
+from mixaug_jax.models import probability
 from mixaug_jax.models.net import count_classes, input_shape
 from mixaug_jax.training import checkpoint
 
@@ -33,7 +34,7 @@ class Predictions:
       label: int32 [N], the true class.
       predicted: int32 [N], the class with the largest logit.
       probability: float32 [N] in 0..1, of the true class.
-      top: int32 [N,T], the classes with the two largest logits, largest first; T is 2, or 1 for a network of one logit.
+      top: int32 [N,T], the classes with the two largest logits, largest first; T is 2.
       top_probability: float32 [N,T], their probabilities.
       targets: float32 [N,K], what each image shows, where an image may show several classes; else [N,0].
       settings: what made this, as JSON has it: "split", the name of the "data", checksums of the "weights" and of some
@@ -137,15 +138,10 @@ def _settings(net, source, config, split) -> dict:
     return json.loads(json.dumps(settings))
 
 
-def _probabilities(logits):
-    """[B,K] float32: of each class whether it is the one."""
-    return jax.nn.softmax(logits)
-
-
 def _answers(net, batch) -> dict:
     """One device's share, gathered from all devices."""
-    logits = net.logits(batch["image"]).astype(jnp.float32)
-    probabilities = _probabilities(logits)
+    given = net.logits(batch["image"]).astype(jnp.float32)
+    logits, probabilities = probability.class_logits(given), probability.probabilities(net, given)
     _, top = jax.lax.top_k(logits, min(_TOP, logits.shape[-1]))
     # Of logits, since probabilities near 1 are equal where logits are not.
     chosen = jnp.concatenate([batch["label"][:, None], top], -1)

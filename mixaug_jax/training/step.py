@@ -26,6 +26,7 @@ from mixaug_jax.data import transforms
 from mixaug_jax.data.speech import spectrogram
 from mixaug_jax.models import build
 from mixaug_jax.models.wrapped import Wrapped, no_hidden_layers
+from mixaug_jax.training import losses
 
 _MADE = np.uint32(
     2**32 - 2
@@ -180,7 +181,7 @@ def loss_fn(
     shard: Any,
     fixed: Any = None,
 ):
-    """Cross-entropy of one micro-batch; returns (loss, (batch_stats, number of right answers)). `fixed`: other variables."""
+    """The mean loss of one micro-batch; returns (loss, (batch_stats, share of right answers)). `fixed`: other variables."""
     d = config.data
     images = transforms.device_transform(
         batch["image"], batch["seed"], jitter=d.jitter, lighting=d.lighting, mean=d.mean, std=d.std
@@ -195,11 +196,13 @@ def loss_fn(
             bands=d.audio.mask_bands,
             frames=d.audio.mask_frames,
         )
-    targets = jax.nn.one_hot(batch["label"], len(config.resolved.class_names))
-    targets = optax.smooth_labels(targets, config.train.label_smoothing)
+    targets, weights = losses.targets_of(batch, config)
+    targets = losses.smoothed(targets, config.train)
     # Mixing draws the same on every device where a batch shares its draws; dropout never does.
     mix_key, dropout_key = jax.random.split(key)
-    images, targets, hidden = mixed(mix_key, images, targets, config=config, shard=shard)
+    images, (targets, weights), hidden = _mixed_known(
+        mix_key, images, targets, weights, config=config, shard=shard
+    )
     logits, updated = model.apply(
         {**(fixed or {}), "params": params, "batch_stats": batch_stats},
         images,
@@ -208,9 +211,22 @@ def loss_fn(
         mutable=["batch_stats"],
         rngs={"dropout": jax.random.fold_in(dropout_key, shard)},
     )
-    loss = optax.softmax_cross_entropy(logits, targets).mean()
-    right = jnp.mean(logits.argmax(-1) == targets.argmax(-1))
+    loss = losses.example_losses(logits, targets, weights, config.train.loss).mean()
+    right = losses.right(logits, targets, weights, several="targets" in batch).mean()
     return loss, (updated.get("batch_stats", {}), right)
+
+
+def _mixed_known(key, images, targets, weights, *, config, shard):
+    """`mixed` with unknown classes: images, (targets, weights), and the model's `hidden`."""
+    if config.train.loss == "softmax":
+        images, targets, hidden = mixed(key, images, targets, config=config, shard=shard)
+        return images, (targets, weights), hidden
+    # Cross-entropy is linear in the target: an image of two gets each one's loss, as far as that is known, by its share. So
+    # weights are mixed as targets are, and a class of which one partner knows nothing has the other's target.
+    both = jnp.concatenate([targets * weights, weights], -1)
+    images, both, hidden = mixed(key, images, both, config=config, shard=shard)
+    targets, weights = jnp.split(both, 2, -1)
+    return images, (targets / jnp.where(weights > 0, weights, 1), weights), hidden
 
 
 def train_step(
@@ -220,14 +236,15 @@ def train_step(
 
     Args:
       state: replicated; its buffers may be donated.
-      batch: image uint8 [B,h,w,C], label int32 [B], seed uint32 [B]; of recordings also valid bool [B,w].
+      batch: image uint8 [B,h,w,C], label int32 [B], seed uint32 [B]; of recordings also valid bool [B,w]; of examples with
+        several classes targets [B,K] in 0..1 and maybe weights [B,K], see `losses.example_losses`.
       model: linen module.
       optimizer: optax transformation.
       config: resolved settings.
 
     Returns:
       The new state, and float32 scalars {"loss", "accuracy"}, averaged over devices. Accuracy counts the class with the largest
-      share of the mixed label.
+      share of the mixed label; of examples with several classes, the share of those that are right.
     """
     shard = jax.lax.axis_index(devices_lib.AXIS)
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
@@ -315,8 +332,9 @@ def eval_step(
         batch["image"], batch["seed"], jitter=0.0, lighting=0.0, mean=d.mean, std=d.std
     )
     logits = model.apply(variables, images, train=False)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
-    correct = (logits.argmax(-1) == batch["label"]).astype(jnp.float32)
+    targets, weights = losses.targets_of(batch, config)
+    loss = losses.example_losses(logits, targets, weights, config.train.loss)
+    correct = losses.right(logits, targets, weights, several="targets" in batch)
     return EvalMetrics.gather_from_model_output(
         axis_name=devices_lib.AXIS, loss=loss, correct=correct, mask=batch["mask"]
     )

@@ -28,9 +28,9 @@ def net(golden):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("ig50_gausslegendre", {}),
-        ("ig50_gausslegendre_meanbase", {"baseline": "mean"}),
-        ("ig50_riemann_right", {"rule": "right"}),
+        ("ig50_gausslegendre", {"steps": 50}),
+        ("ig50_gausslegendre_meanbase", {"steps": 50, "baseline": "mean"}),
+        ("ig50_riemann_right", {"steps": 50, "rule": "right"}),
         ("ig20_zennit_right", {"rule": "right", "steps": 20}),
     ],
 )
@@ -217,3 +217,22 @@ def test_bad_options(method, options, message):
     net, images = random_net()
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(lambda net, x: method(net, x, 0, **options), net, images[0])
+
+
+class Kink:
+    """One class's logit is the sum of the image where that is positive, the other's is 0."""
+
+    def logits(self, x):
+        total = jax.nn.relu(x.sum((1, 2, 3)))
+        return jnp.stack([total, 0 * total], -1)
+
+
+def test_a_place_at_a_kink_has_the_gradient_of_either_side():
+    """Half way from -x to x the ReLU switches: the next float32 place has another gradient, and the map one sample more."""
+    image = np.random.default_rng(0).uniform(0.5, 1, (4, 4, 3)).astype(np.float32)
+    alpha = np.float32([0.25, 0.5, 0.75, 0.875])
+    after = np.where(alpha == 0.5, np.nextafter(alpha, np.float32(1)), alpha)
+    index = np.zeros(4, np.int32)
+    for places, right in ((alpha, 2), (after, 3)):
+        found = expected_gradients(Kink(), image, 0, baselines=-image[None], draws=(index, places))
+        close(found, 2 * image * right / 4, 1e-6)

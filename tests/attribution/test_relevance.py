@@ -11,6 +11,7 @@ from attribution_cases import close, explain, golden_net, random_net, score
 from mixaug_jax import config
 from mixaug_jax.attribution import METHODS, rules
 from mixaug_jax.models import MODELS, Net, Preprocess
+from mixaug_jax.models.layers import EPSILON
 
 deeplift, lrp, excitation_backprop = (
     METHODS[n] for n in ("deeplift", "lrp", "excitation_backprop")
@@ -298,3 +299,35 @@ def test_networks_that_normalize_first_refuse(name):
     net = Net(model, variables, Preprocess(8))
     with pytest.raises(ValueError, match="refuses an affine rule"):
         jax.eval_shape(lambda net, x: METHODS[name](net, x, 0), net, image)
+
+
+def test_merged_norms_leave_no_epsilon():
+    """The maps of a network are those of one whose norms are in its weights.
+
+    zennit's are those of a third one, in which each norm still divides by the root of 1 + epsilon.
+    """
+    net, images = random_net()
+    labels = np.asarray([3, 1])
+    params, stats = net.variables["params"], net.variables["batch_stats"]
+
+    def folded(left_over):
+        new, still = dict(params), {}
+        for norm in [name for name in params if name.startswith("bn")]:
+            conv, scale = "conv" + norm[2:], params[norm]["scale"]
+            factor = scale / np.sqrt(stats[norm]["var"] + EPSILON)
+            bias = params[conv].get("bias", 0.0) - stats[norm]["mean"]
+            kernel = params[conv]["kernel"] * factor
+            offset = bias * factor + params[norm]["bias"]
+            # A norm with nothing to do, but for the epsilon, whose root is taken out of its scale or not.
+            rest = np.float32(1 if left_over else np.sqrt(1 + EPSILON))
+            new[conv] = params[conv] | {"kernel": kernel}
+            new[conv] |= {"bias": offset} if "bias" in params[conv] else {}
+            own = 0 * offset if "bias" in params[conv] else -offset
+            still[norm] = {"mean": own, "var": np.ones_like(offset)}
+            new[norm] = {"scale": rest * np.ones_like(offset), "bias": 0 * offset}
+        return dataclasses.replace(net, variables={"params": new, "batch_stats": still})
+
+    ours = explain(excitation_backprop, net, images, labels)
+    close(explain(excitation_backprop, folded(False), images, labels), ours, 1e-5)
+    shrunk = explain(excitation_backprop, folded(True), images, labels).sum() / ours.sum()
+    assert 1e-6 < 1 - shrunk < 1e-3

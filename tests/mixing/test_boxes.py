@@ -217,3 +217,24 @@ def test_switch_is_mixup_or_cutmix(per):
     # Within a batch the choice differs only where each example has its own.
     mixed_up = [c for c in cuts if 1 < c.sum() < 6]
     assert (len(mixed_up) > 0) == (per == "example")
+
+
+@pytest.mark.parametrize("per", ["batch", "example"])
+@pytest.mark.parametrize(("prob", "switch_prob"), [(1.0, 0.0), (1.0, 1.0), (0.0, 1.0), (0.0, 0.0)])
+def test_what_switch_leaves_off_does_nothing(prob, switch_prob, per):
+    """Pictures of one value each: mixup leaves them so, CutMix leaves both values as they are, and neither nothing."""
+    levels = np.float32([1, 2, 4, 8])
+    images, targets = (
+        np.tile(levels[:, None, None, None], (1, 8, 8, 1)),
+        np.eye(4, dtype=np.float32),
+    )
+    for seed in range(6):
+        options = {"prob": prob, "switch_prob": switch_prob, "per": per}
+        mixed, labels = MIXERS["switch"](jax.random.key(seed), images, targets, **options)
+        np.testing.assert_allclose(np.mean(mixed, (1, 2, 3)), labels @ levels, rtol=1e-5)
+        if not prob:
+            np.testing.assert_array_equal(mixed, images)
+        elif switch_prob:
+            assert np.isin(mixed, levels).all()
+        else:
+            np.testing.assert_allclose(mixed, np.broadcast_to(mixed[:, :1, :1], mixed.shape))

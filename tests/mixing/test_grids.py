@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mixaug_jax.mixing import grids
 from mixaug_jax.mixing.grids import grid_holes, grid_mask, gridmask, gridmix
 
 
@@ -77,3 +78,20 @@ def test_gridmix_labels_follow_the_pixels(per):
         moved = np.diag(mixed) < 1
         masks = np.isclose(out[..., 0], np.arange(6)[:, None, None])[moved]
         assert (len({m.tobytes() for m in masks}) == 1) == (per == "batch")
+
+
+def test_the_number_of_cells(monkeypatch):
+    """Drawn from fewest to most, both included; in a narrow grid no more than have two pixels each."""
+    seen = []
+
+    def none(region, count, lam, height, width):
+        seen.append((int(count), int(region[3] - region[1])))
+        return jnp.zeros((height, width), bool)
+
+    monkeypatch.setattr(grids, "grid_holes", none)
+    images, targets = np.zeros((2, 12, 12, 3), np.float32), np.eye(2, dtype=np.float32)
+    for seed in range(60):
+        gridmix(jax.random.key(seed), images, targets, cells=(2, 5), area=(0.3, 1.0))
+    assert {count for count, _ in seen} == {2, 3, 4, 5}
+    assert all(count <= wide // 2 for count, wide in seen)
+    assert any(count == wide // 2 < 5 for count, wide in seen)

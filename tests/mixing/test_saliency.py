@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mixaug_jax.mixing import fine_grained_saliency
+from mixaug_jax.mixing import fine_grained_saliency, saliency
 from mixaug_jax.mixing.boxes import peak
 from mixaug_jax.mixing.saliency import misread_saliency
 
@@ -120,3 +120,9 @@ def test_misread_noise_has_nothing_to_do_with_the_content():
 def test_wrong_input(batch, given, says):
     with pytest.raises(ValueError, match=says):
         fine_grained_saliency(batch, **given)
+
+
+def test_brighter_and_darker_are_added_modulo_256():
+    brighter, darker = np.float32([[255, 0, 128, 200]]), np.float32([[1, 255, 128, 100]])
+    found = saliency._combine(brighter + saliency._OFF * darker)
+    np.testing.assert_array_equal(found, [[0, 255, 0, 44]])

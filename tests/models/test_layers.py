@@ -302,3 +302,23 @@ def test_max_pool_vmaps_and_differentiates_twice():
     gradient, again = jax.jit(jax.vmap(gradient_twice))(x)
     assert np.abs(gradient).max() > 0
     np.testing.assert_allclose(gradient, again, rtol=1e-6)
+
+
+def test_running_statistics_move_a_tenth_towards_the_batch():
+    """PyTorch's rule in NumPy: the unbiased variance, from a mean and a variance that are not where they begin."""
+    x = 3 * normal(0, 2, 3, 1, 2) + 7
+    start = {"mean": np.float32([1, -2]), "var": np.float32([4, 0.5])}
+    module = layers.BatchNorm(2, "")
+    variables = {**module.init(jax.random.key(0), None, False), "batch_stats": start}
+    _, updated = module.apply(variables, jnp.asarray(x), True, mutable="batch_stats")
+    found, wide = updated["batch_stats"], np.float64(x)
+    mean, var = wide.mean((0, 1, 2)), wide.var((0, 1, 2), ddof=1)
+    np.testing.assert_allclose(found["mean"], 0.9 * start["mean"] + 0.1 * mean, rtol=1e-6)
+    np.testing.assert_allclose(found["var"], 0.9 * start["var"] + 0.1 * var, rtol=1e-5)
+
+
+def test_a_models_max_pool_has_no_border_unless_asked():
+    x = normal(0, 1, 6, 6, 2)
+    model = layers.StagedModel().bind({})
+    pooled = model.max_pool("maxpool", jnp.asarray(x), 2, 2)
+    np.testing.assert_array_equal(pooled, x.reshape(1, 3, 2, 3, 2, 2).max((2, 4)))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from occlusion_cases import MEAN, keys_of, linear, logits64, loss64, run, small
 
+from mixaug_jax.occlusion import removal
 from mixaug_jax.occlusion.grid import FULL, RANKINGS, SELECTIONS, VALUES, Grid, plan
 from mixaug_jax.scores.replacement import rise_blur
 
@@ -233,13 +234,21 @@ def test_equal_scores_are_taken_in_a_fixed_order():
         )
 
 
-def test_one_class():
-    """The loss is 0 whatever is removed, and every image is right."""
-    net, x, labels = linear(classes=1)
-    loss, correct, first_order = run(net, x, labels, small(selections=SELECTIONS))
-    assert not loss.any()
-    assert correct.all()
-    assert not first_order.any()
+def test_one_logit():
+    """As of the network with the two logits -z and z, of which each is a class by itself."""
+    one, x, _ = linear(classes=1)
+    labels = np.arange(len(x)) % 2
+    turned = jax.tree.map(lambda w: np.concatenate([-w, w], -1), one.variables)
+    two = dataclasses.replace(one, model=type(one.model)(2), variables=turned, loss="sigmoid")
+    grid = small(selections=SELECTIONS, shares=(0, 50))
+    found = run(one, x, labels, grid)
+    for ours, right in zip(found, run(two, x, labels, grid), strict=True):
+        np.testing.assert_allclose(ours, right, rtol=1e-5, atol=1e-6)
+    z = np.asarray(one.logits(x))[:, 0]
+    clean = np.log1p(np.exp(np.where(labels, -z, z)))
+    loss = found[0].reshape(len(x), -1)
+    np.testing.assert_allclose(loss[:, 0], clean, rtol=1e-5)
+    assert np.ptp(loss, axis=1).min() > 0.01
 
 
 def test_an_image_that_is_not_finite_harms_no_other():
@@ -251,3 +260,14 @@ def test_an_image_that_is_not_finite_harms_no_other():
     assert np.isnan(got[0][1, 0]).any()
     for a, b in zip(got, want, strict=True):
         np.testing.assert_array_equal(a[[0, 2]], b[[0, 2]])
+
+
+def test_thresholds_leave_exactly_the_count():
+    """Ties by the fixed permutation; of none the threshold lies above everything, the last place before everything."""
+    keys = np.int32([[[5, 5, 1, 5, 5, 0]]])
+    cuts = np.int32([[0, 0, 0], [0, 0, 2], [0, 0, 5], [0, 1, 3]])
+    least, last = removal._thresholds(jnp.asarray(keys), cuts)
+    places = np.random.RandomState(0).permutation(6)
+    np.testing.assert_array_equal(least, [[2**31 - 1, 5, 1, ~5]])
+    tied = sorted(places[[0, 1, 3, 4]])
+    np.testing.assert_array_equal(last[0], [-1, tied[1], places[2], tied[0]])

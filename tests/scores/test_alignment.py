@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 from score_cases import HEATS, near
 
-from mixaug_jax.scores import SCORES, is_difficult, pointing_accuracy
+from mixaug_jax.scores import SCORES, alignment, is_difficult, pointing_accuracy
 from mixaug_jax.scores.components import largest_component
 
 ALIGNMENT = (
@@ -342,3 +342,11 @@ def test_pointing_accuracy():
             pointing_accuracy(hits, **other)
     nothing = pointing_accuracy(hits, classes, difficult=np.zeros(5, bool))
     assert math.isnan(nothing["difficult"])
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 10, 11, 60])
+def test_deciles_are_numpys(count):
+    heat = np.random.default_rng(count).permutation(60).astype(np.float32).reshape(6, 10)
+    warm = heat >= 60 - count
+    expected = np.percentile(heat[warm], np.arange(0, 101, 10))
+    near(alignment._deciles(jnp.asarray(heat), jnp.asarray(warm)), expected, 1e-4)

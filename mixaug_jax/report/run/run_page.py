@@ -19,6 +19,7 @@ from mixaug_jax.draw import (
     unit_pictures,
 )
 from mixaug_jax.draw.page import Interval, Table
+from mixaug_jax.explain import caveats
 from mixaug_jax.explain import evaluation as explained
 from mixaug_jax.report import augmentations, provenance, references
 from mixaug_jax.report.run import age, answers, found_files, run_occlusion
@@ -327,6 +328,7 @@ def _explanations(source, folder, scores, entries, notes):
         parts.append(page.figure(folder, "overlays", caption, alt=alt, sheet=True))
     if found_files.copy(source, folder, "curves"):
         caption = explanation_captions.faithfulness_caption(entries)
+        caption = f"{caption} {caveats.sentences(entries, 'ties')}".rstrip()
         alt = explanation_captions.faithfulness_alt(entries, scores)
         parts.append(page.figure(folder, "curves", caption, alt=alt))
     facts = next(iter(entries.values()), {}).get("scores", {})
