@@ -46,8 +46,11 @@ def name_of(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def _mobile(shapes):
-    if "conv_stem.weight" not in shapes:
+    stem = next((n for n in shapes if re.search(r"(^|\.)conv_stem\.weight$", n)), "")
+    if not stem:
         return ""
+    prefix = stem.removesuffix("conv_stem.weight")
+    shapes = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
     stages = [len(_numbers(shapes, rf"blocks\.{i}\.(\d+)\.")) for i in range(7)]
     if any(".se." in name for name in shapes):
         return "EfficientNet" if "bn2.weight" in shapes else "MobileNet v3"

@@ -189,10 +189,10 @@ def _read(path) -> tuple[Any, dict[str, str]]:
         )
     if head[:4] == b"PK\x03\x04":
         return _read_zip(path), {}
+    if _is_index(head):
+        return read_shards(path), {}
     if head[8:9] == b"{":
         return read_safetensors(path)
-    if head.lstrip()[:1] == b"{":
-        return read_shards(path), {}
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
         raise ValueError(f"{path} is a web page, not weights: the download went wrong")
     if head[257:262] == b"ustar":
@@ -213,10 +213,17 @@ def _read_zip(path):
         raise ValueError(f"{path} is cut short or damaged ({error})") from None
 
 
+def _is_index(head: bytes) -> bool:
+    # JSON; the length that a safetensors file begins with has zeros in its eight bytes.
+    return head.lstrip()[:1] == b"{" and 0 not in head[:8]
+
+
 def files_of(path: str | pathlib.Path) -> tuple[pathlib.Path, ...]:
     """The files that weights are in: the one, or an index and its shards."""
     path = pathlib.Path(path)
-    shards = sorted(set(_weight_map(path).values())) if path.suffix == ".json" else ()
+    with open(path, "rb") as file:
+        index = _is_index(file.read(512))
+    shards = sorted(set(_weight_map(path).values())) if index else ()
     return path, *(path.with_name(shard) for shard in shards)
 
 

@@ -109,7 +109,11 @@ def import_network(
     name = pathlib.Path(path).name
     for remark in (*state.remarks, *located.remarks, *said):
         say.line(f"{name}: {remark}")
-    told = "as the file says" if NOTES in state.metadata else "assumed, as no file of weights tells"
+    told = (
+        "as the file says"
+        if NOTES in state.metadata
+        else "assumed, as no file of weights tells; assume says otherwise"
+    )
     say.line(f"{name}: {found.name} with {assuming.sentence(module)} ({told})")
     return found, net
 
