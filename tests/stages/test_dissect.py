@@ -21,7 +21,7 @@ from mixaug_jax.draw import dissection_figures, unit_pictures
 from mixaug_jax.stages import dissect
 
 ROOT = pathlib.Path(__file__).parents[2]
-TABLES = {"units.csv", "concepts.csv", "counts.csv"}
+TABLES = {"units.csv", "concepts.csv", "counts.csv", "checksums.json"}
 
 
 def files_of(*layers):

@@ -12,7 +12,7 @@ from mixaug_jax.draw import occlusion_figures, occlusion_tables
 from mixaug_jax.occlusion import grid, sweeping
 from mixaug_jax.stages import occlude
 
-TABLES = {"sweep.npz", "sweep.csv", "rises.png", "rises.svg", "rises.pdf"}
+TABLES = {"sweep.npz", "sweep.csv", "rises.png", "rises.svg", "rises.pdf", "checksums.json"}
 
 
 def settings(**options):
