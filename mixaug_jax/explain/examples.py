@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from mixaug_jax.attribution.target import select
 from mixaug_jax.core import checks, say, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import checksum as checksum_of
@@ -16,7 +15,7 @@ from mixaug_jax.data import transforms
 from mixaug_jax.explain import regions
 from mixaug_jax.models import imagenet
 from mixaug_jax.models.net import count_classes
-from mixaug_jax.models.probability import class_logits
+from mixaug_jax.models.probability import class_logits, probabilities
 from mixaug_jax.scores.alignment import is_difficult
 
 LABELS = ("true", "predicted", "mapped")
@@ -136,9 +135,10 @@ def _explained(net, batch, find, label, rows, devices):
     """[(image, index, label, predicted, mask, kinds of objects, probability of the predicted class)] of those that have
     something to explain."""
     stacked = walk.pad_rows(np.stack([image for _, image, _ in batch]), rows)
-    logits = np.asarray(_forward(devices)(net, devices_lib.shard_batch(stacked, devices)))
+    forward = _forward(devices)(net, devices_lib.shard_batch(stacked, devices))
+    logits, probabilities = (np.asarray(values)[: len(batch)] for values in forward)
     found = []
-    for (index, image, example), values in zip(batch, logits[: len(batch)], strict=True):
+    for (index, image, example), values, shares in zip(batch, logits, probabilities, strict=True):
         predicted = int(values.argmax())
         target = predicted
         if label == "true":
@@ -150,8 +150,7 @@ def _explained(net, batch, find, label, rows, devices):
             target = candidates[int(values[candidates].argmax())]
         mask, kinds = find(example, target)
         mask = _resized(mask, image.shape[:2])
-        probability = float(select(values[None], predicted, "prob")[0])
-        found.append((image, index, target, predicted, mask, kinds, probability))
+        found.append((image, index, target, predicted, mask, kinds, shares[predicted]))
     return found
 
 
@@ -164,7 +163,8 @@ def _resized(mask, size):
 @functools.cache
 def _forward(devices):
     def forward(net: Net, x: Any):
-        return class_logits(net.logits(x))
+        logits = net.logits(x)
+        return class_logits(logits), probabilities(net, logits)
 
     specs = (devices_lib.REPLICATED, devices_lib.SHARDED)
     return devices_lib.pmap_inference(forward, specs, devices_lib.SHARDED, devices=devices)

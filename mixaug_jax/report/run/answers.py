@@ -193,7 +193,7 @@ def words(rows: list[dict]) -> str:
         )
 
     selected, put = explained("selection", _SELECTED), explained("value", _PUT)
-    text = "Units are pixels, or windows of them, scored by a gradient of the loss."
+    text = "What is removed is ranked by a gradient of the loss."
     return f"{text} {selected.capitalize()}. In their place {put}."
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from mixaug_jax.core import files
-from mixaug_jax.draw import page
+from mixaug_jax.draw import occlusion_figures, page
 from mixaug_jax.draw.page import Table
 from mixaug_jax.occlusion import outcomes
 from mixaug_jax.report.run import answers, found_files
@@ -27,25 +27,22 @@ def section(
     rows = files.read_csv(source / "sweep.csv")
     if not rows:
         return page.section("occlusion", title, page.missing("occlude: not run (--stage=occlude)."))
-    said = (answers.rises(rows, _by_chance(source), class_names), answers.words(rows))
+    swept = _loaded(source)
+    found = outcomes.outcome(swept) if swept else None
+    said = (answers.rises(rows, _by_chance(swept, found), class_names), answers.words(rows))
     parts = [*notes, *(page.paragraph(text, kind="note") for text in said)]
-    if found_files.copy(source, folder, "rises"):
-        caption = (
-            "Where accuracy rises when parts of the images are removed. Dots: the interval lies above 0; rings: the loss falls "
-            "for sure."
+    if swept and found_files.copy(source, folder, "rises"):
+        caption, alt = (
+            occlusion_figures.rises_caption(swept, found),
+            occlusion_figures.rises_alt(swept, found),
         )
-        parts.append(
-            page.figure(folder, "rises", caption, alt="maps; the numbers are in the table")
-        )
+        parts.append(page.figure(folder, "rises", caption, alt=alt))
     # One ranking is enough to see the kind of curve; the others wait behind a line.
     drawn = []
     for ranking in dict.fromkeys(row["ranking"] for row in rows):
-        if found_files.copy(source, folder, f"curves_{ranking}"):
-            caption = (
-                f"Units removed in the order of {plain(ranking)}. Change of accuracy and loss; dotted, the loss as the "
-                "gradient predicts it."
-            )
-            alt = "line charts; the numbers are in the table"
+        if swept and found_files.copy(source, folder, f"curves_{ranking}"):
+            caption = occlusion_figures.curves_caption(swept, found, ranking)
+            alt = occlusion_figures.curves_alt(swept, found, ranking)
             drawn.append(page.figure(folder, f"curves_{ranking}", caption, alt=alt))
     parts += drawn[:1]
     if drawn[1:]:
@@ -59,11 +56,16 @@ def section(
     return page.section("occlusion", title, *parts)
 
 
-def _by_chance(source):
-    """How many removals raise the accuracy if none has an effect, by label; {} where the sweep cannot be read."""
+def _loaded(source):
+    """The sweep, or None where it cannot be read: its table is there without it."""
     try:
-        swept = outcomes.load(source / "sweep.npz")
+        return outcomes.load(source / "sweep.npz")
     except ValueError:
+        return None
+
+
+def _by_chance(swept, found):
+    """How many removals raise the accuracy if none has an effect, by label; {} without a sweep."""
+    if not swept:
         return {}
-    means = outcomes.outcome(swept).by_chance.mean(1)
-    return dict(zip(swept.labels, map(float, means), strict=True))
+    return dict(zip(swept.labels, map(float, found.by_chance.mean(1)), strict=True))
