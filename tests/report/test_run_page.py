@@ -140,13 +140,11 @@ def test_a_class_is_called_by_its_name():
     assert answers.whose(7, ("cat",)) == "class 7"
 
 
-def test_by_chance_is_that_of_the_sweep(tmp_path, monkeypatch):
-    assert run_occlusion._by_chance(tmp_path) == {}
+def test_by_chance_is_that_of_the_sweep():
+    assert run_occlusion._by_chance(None, None) == {}
     swept = types.SimpleNamespace(labels=("true", "predicted"))
     found = types.SimpleNamespace(by_chance=np.array([[1, 2], [0, 1]]))
-    monkeypatch.setattr(run_occlusion.outcomes, "load", lambda path: swept)
-    monkeypatch.setattr(run_occlusion.outcomes, "outcome", lambda given: found)
-    assert run_occlusion._by_chance(tmp_path) == {"true": 1.5, "predicted": 0.5}
+    assert run_occlusion._by_chance(swept, found) == {"true": 1.5, "predicted": 0.5}
 
 
 def test_scores_that_say_the_same_are_folded(tmp_path):
