@@ -29,21 +29,27 @@ def section(source: pathlib.Path, folder: pathlib.Path, notes: Sequence[Markup])
     parts = [*notes, *(page.paragraph(text, kind="note") for text in said)]
     if found_files.copy(source, folder, "rises"):
         caption = (
-            "Where accuracy rises when parts of the images are removed. Dots: the interval lies above 0; rings: the loss falls "
-            "for sure."
+            f"Change of accuracy for each way to occlude parts of the images, {rows[0]['images']} images. Dots: the interval "
+            "lies above 0. Rings: the interval of the change of loss lies below 0."
         )
         parts.append(
-            page.figure(folder, "rises", caption, alt="maps; the numbers are in the table")
+            page.figure(
+                folder,
+                "rises",
+                caption,
+                alt="a grid of colored cells for each label, rankings in rows; the numbers are in the table",
+            )
         )
     # One ranking is enough to see the kind of curve; the others wait behind a line.
     drawn = []
     for ranking in dict.fromkeys(row["ranking"] for row in rows):
         if found_files.copy(source, folder, f"curves_{ranking}"):
             caption = (
-                f"Units removed in the order of {plain(ranking)}. Change of accuracy and loss; dotted, the loss as the "
-                "gradient predicts it."
+                f"Occlusion in the order of {plain(ranking)}, {rows[0]['images']} images. Change of accuracy and of loss "
+                "against the share that is occluded; dotted: the change of loss to first order."
             )
-            alt = "line charts; the numbers are in the table"
+            alt = f"line charts of the change of accuracy and of loss against the share occluded by {plain(ranking)}; "
+            alt += "the numbers are in the table"
             drawn.append(page.figure(folder, f"curves_{ranking}", caption, alt=alt))
     parts += drawn[:1]
     if drawn[1:]:
@@ -51,9 +57,9 @@ def section(source: pathlib.Path, folder: pathlib.Path, notes: Sequence[Markup])
     rows = sorted(rows, key=lambda row: -row["accuracy_change"])
     columns = [column for column in rows[0] if column != "removal"]
     cells = [[row[column] for column in columns] for row in rows]
-    caption = "All removals, the largest rise first."
+    caption = "All occlusions, sorted by the change of accuracy."
     whole = page.table(folder, Table("sweep", caption, [*map(plain, columns)], cells), most=_MOST)
-    parts.append(page.folded("Table of removals", whole, long=True))
+    parts.append(page.folded("Table of occlusions", whole, long=True))
     return page.section("occlusion", title, *parts)
 
 

@@ -99,18 +99,16 @@ def _augmentation(config, shown, problem, folder):
     style.save_figure(
         augmentations.figure(shown), folder / "augmentation", column=config.report.column_width
     )
-    method = config.mix.name
-    caption = "Training images as they are. Nothing is mixed in this run."
+    method, count = config.mix.name, shown.images.shape[1]
+    caption = f"{count} training images. No images are mixed in this run."
     alt = f"a row of training images with their labels: {_flat(shown.labels[0])}"
     if method != "none" and len(shown.names) == 1:
-        caption = (
-            f"Training images as they are. {method} was brought to the run and is not known here."
-        )
+        caption = f"{count} training images. {method} was brought to the run, and a page runs no such code."
     elif method != "none":
         caption = (
-            f"Training images, and the same under {method}. Below each is the label it is trained with. "
-            "For the picture every image has draws of its own; of "
-            f"{augmentations.DRAWS} sets of draws this one mixes the most images."
+            f"{count} training images without and with {method}. The label used in training is given below each image. For "
+            f"this figure, parameters are drawn for each image separately; of {augmentations.DRAWS} draws, the one that mixes "
+            "the most images is shown."
         )
         alt = f"{alt}; below, the same under {method}: {_flat(shown.labels[1])}"
     return page.section(
@@ -139,8 +137,8 @@ def _training(config, lines, folder):
     caption = "Loss and accuracy during training. "
     if config.mix.name != "none":
         caption += (
-            "Training values are those of mixed images and labels, which are harder than the validation's: "
-            "a training accuracy below the validation's is usual."
+            "Training values are computed on mixed images with mixed labels, a harder task than validation: training accuracy "
+            "below validation accuracy is expected."
         )
     # The last value of each name: the test's own line has no training loss.
     ends = {k: v for line in lines for k, v in line.items() if v is not None}
@@ -149,7 +147,9 @@ def _training(config, lines, folder):
         for split in ("train", "validation", "test")
         if f"{split}_loss" in ends
     ]
-    table = Table("training", "At the end of training.", ("split", "loss", "accuracy"), rows)
+    table = Table(
+        "training", "Loss and accuracy at the end of training.", ("split", "loss", "accuracy"), rows
+    )
     return page.section(
         "training",
         title,
@@ -200,10 +200,10 @@ def _concepts(source, folder, results, unread, notes, column):
     counts = files.read_csv(source / "counts.csv")
     rows = [_count_row(row) for row in counts if row["per"] == "unit"]
     caption = (
-        "Unique concepts by IoU threshold and category; beside each the mean (and range) with label maps shuffled against "
-        "the images, and the count with random weights. Resampled images: the same with images drawn anew (percentiles "
-        f"{PERCENTILES[0]} and {PERCENTILES[1]}); a draw has fewer different images, by which more IoU pass the threshold by "
-        "chance: this tends to lie above the count and is no interval around it."
+        "Unique concepts by IoU threshold and category, with two controls: the mean (and range) with label maps shuffled "
+        "across images, and the count with random weights. Resampled images: bootstrap resamples of the images (percentiles "
+        f"{PERCENTILES[0]} and {PERCENTILES[1]}); a resample has fewer distinct images, so that more IoUs exceed the threshold "
+        "by chance: this tends to lie above the count and is no interval around it."
     )
     header = ("layer", "IoU >", "category", *_COUNTED, "detectors")
     parts.append(page.table(folder, Table("unique", caption, header, rows)))
@@ -215,7 +215,7 @@ def _concepts(source, folder, results, unread, notes, column):
         )
         rows = [[row[column] for column in header] for row in rows]
         long = Table(
-            name, f"All {name}, the best match first.", [h.replace("_", " ") for h in header], rows
+            name, f"All {name}, sorted by IoU.", [h.replace("_", " ") for h in header], rows
         )
         parts.append(
             page.folded(f"Table of {name}", page.table(folder, long, most=_MOST), long=True)
@@ -226,9 +226,9 @@ def _concepts(source, folder, results, unread, notes, column):
 def _how(found):
     options = found.options
     return (
-        f"Network dissection of {len(found.indices)} images and {len(found.names) - 1} concepts: a unit is on in the upper "
-        f"{options.q:.1%} of its activations ({options.over} maps), and detects the concept that it matches best where their "
-        "IoU is above a threshold. Unique concepts are the different ones that are detected."
+        f"Network Dissection on {len(found.indices)} images with {len(found.names) - 1} concepts. A unit is active where its "
+        f"activation is among its top {options.q:.1%} ({options.over} maps). It is a detector of the concept with the highest "
+        "IoU if that IoU exceeds the threshold; unique concepts are the distinct concepts that have a detector."
     )
 
 
@@ -240,8 +240,9 @@ def _layer_figures(source, folder, layer, found, column):
             column=column,
         )
     caption = (
-        f"Unique concepts of {layer} by category and IoU threshold. Circle and gray band: label maps shuffled against the "
-        "images (mean, range). Cross: random weights. Line: images drawn anew, which tends to lie above the count."
+        f"Unique concepts of {layer} by category and IoU threshold, {len(found.threshold)} units, {len(found.indices)} images. "
+        "Circle and gray band: control with label maps shuffled across images (mean, range). Cross: control with random "
+        "weights. Line: bootstrap resamples of the images, which tend to lie above the count."
     )
     totals = ", ".join(
         f"{total} at IoU > {threshold:g}"
@@ -258,10 +259,17 @@ def _layer_figures(source, folder, layer, found, column):
     shown = dissection_figures.example_units(found, 8)
     names = ", ".join(f"unit {u}: {found.names[labels[u, 0]][0]}" for u in shown) or "none"
     caption = (
-        f"Units of {layer} and their top images. Bright is where the unit is on; of each concept the unit with the largest "
-        "IoU, then the next best."
+        f"{len(shown)} of the {len(found.threshold)} units of {layer} with the {found.top_images.shape[1]} images that "
+        "activate them most. Bright: where the unit is active. First the "
+        "unit with the highest IoU of each concept, then the next best."
     )
-    yield page.figure(folder, f"units_{layer}", caption, alt=f"rows of images; {names}", sheet=True)
+    yield page.figure(
+        folder,
+        f"units_{layer}",
+        caption,
+        alt=f"a row of images for each unit, dark where the unit is not active; {names}",
+        sheet=True,
+    )
 
 
 _COUNTED = ("unique", "shuffled", "random weights", "resampled images")
@@ -312,22 +320,33 @@ def _explanations(source, folder, scores, entries, notes):
         return page.section(
             "explanations", title, page.missing("explain: not run (--stage=explain).")
         )
-    parts = [*notes]
+    parts, methods = [*notes], dict.fromkeys(row["method"] for row in scores)
     if found_files.copy(source, folder, "overlays"):
         caption = (
-            "Explanations on images. The brighter, the larger the positive attribution. White: the outline of the "
-            "region to point at; the largest value is marked by a circle where it hits, by a cross where it misses."
+            f"Explanations by {len(methods)} methods and controls. Brighter: larger positive attribution. White: outline of "
+            "the target region of the pointing game; the maximum is marked with a circle (hit) or a cross (miss)."
         )
         parts.append(
             page.figure(
-                folder, "overlays", caption, alt="images with heat maps of every method", sheet=True
+                folder,
+                "overlays",
+                caption,
+                alt=f"rows of images, one column of heat maps for each of {', '.join(methods)}",
+                sheet=True,
             )
         )
     if found_files.copy(source, folder, "curves"):
-        caption = "Faithfulness. Probability of the class while pixels are removed, or added, in the order of each explanation."
+        images = max(row["images"] for row in scores)
+        caption = (
+            f"Faithfulness, mean over {images:g} images. Probability of the explained class as pixels are deleted or "
+            "inserted in the order given by each explanation."
+        )
         parts.append(
             page.figure(
-                folder, "curves", caption, alt="line charts; the areas are in the table of scores"
+                folder,
+                "curves",
+                caption,
+                alt="line charts, one line for each method and control; the areas are in the table of scores",
             )
         )
     facts = next(iter(entries.values()), {}).get("scores", {})
@@ -358,7 +377,7 @@ def score_table(scores: list[dict], facts: dict[str, dict]) -> Table:
     # At most: scores of alignment leave out images without a region.
     caption = (
         f"Scores of every explanation, means over at most {max(row['images'] for row in scores)} images, with "
-        f"{100 * LEVEL:g} % intervals by bootstrap over images. Controls know nothing of the network."
+        f"{100 * LEVEL:g} % intervals by bootstrap over images. Controls do not depend on the network."
     )
     caption += f" Smaller is better for {', '.join(smaller)}." if smaller else ""
     return Table("scores", caption, ("method", "kind", *map(run_occlusion.plain, names)), rows)
