@@ -200,6 +200,8 @@ def make_label_maps(
     if found is None:
         with files.lock(place.with_name(f"{place.name}.lock")):
             if _stored(place, settings, vocabulary) is None:
+                if place.exists():
+                    say.line(f"the label maps in {place} are damaged; they are made again")
                 _build(dataset, preprocess, chosen, place, settings, threads)
         found = _stored(place, settings, vocabulary)
     return found
@@ -222,12 +224,11 @@ def _fingerprint(dataset, chosen) -> int:
 
 
 def _stored(place, settings, vocabulary) -> LabelMaps | None:
-    """The label maps in a folder, or None where they are not there, of other settings, or damaged, which is said."""
+    """The label maps in a folder, or None where they are not there, of other settings, or damaged."""
     path = place / "settings.json"
     if not path.is_file():
         return None
     if not all(files.is_intact(place / name, sealed=True) for name in _FILES):
-        say.line(f"the label maps in {place} are damaged; they are made again")
         return None
     stored = files.read_json(path)
     shape = tuple(stored.pop("shape"))

@@ -59,7 +59,7 @@ def test_page_shows_maps_and_curves_of_the_judged_method(made):
     built = reports.Page(folder / "report" / "report.html")
     assert study_explanations.method(found) == "gradcam"
     assert "explanations" in {attrs.get("id") for attrs in built.every("section")}
-    assert "What gradcam says under each augmentation. Networks of seed 0" in built.text
+    assert "Explanations by gradcam under each augmentation. " in built.text
     assert "Mean curves of 6 images" in built.text
     assert "6 explained, 6 dissected." in built.text
     alt = [image["alt"] for image in built.every("img")]

@@ -134,7 +134,7 @@ def test_runs_lead_to_their_own_pages(folder, built):
     assert all(
         link.startswith(("#", "data:")) or (folder / "report" / link).exists() for link in links
     )
-    assert "are on the runs' own pages: cutmix 1." in built.text
+    assert "are on the runs' own pages, beside this one: cutmix 1." in built.text
     assert [row["page"] for row in rows(folder, "runs")] == ["", "", "", "report", ""]
 
 
@@ -146,7 +146,7 @@ def test_figures_and_command(folder, built):
     for name in names:
         assert all((folder / "report" / f"{name}.{e}").exists() for e in ("png", "svg"))
     alt = [image["alt"] for image in built.every("img")]
-    assert "rows of images: images, cutmix, mixup" in alt
+    assert "a row of images for each of images, cutmix, mixup, with their labels" in alt
     files = ",".join(f"{folder}/configs/{name}.py" for name in ("baseline", "cutmix", "mixup"))
     assert f"python -m mixaug_jax.study \\ --configs={files} \\ --seeds=0,1" in built.text
     assert "--config.train.epochs=3" in built.text
@@ -196,7 +196,9 @@ def test_page_with_deletion_across_models(gathered, tmp_path):
     there = dataclasses.replace(gathered, cross_deletion={0: cross(gathered.augmentations)})
     text = study_page._cross_deletion(there, tmp_path, 0.0)
     assert "in the order of another model&#39;s gradcam" in text
-    assert "Only images that all models of the seed classify right are used: 1 (seed 0)." in text
+    assert (
+        "Only images that all models of the seed classify correctly are used: 1 (seed 0)." in text
+    )
     assert "Tiles of 1/16 of the side are set to the mean color." in text
     assert "figure-cross_deletion" in text
     assert (tmp_path / "cross_deletion.svg").exists()

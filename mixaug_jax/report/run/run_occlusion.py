@@ -50,9 +50,9 @@ def section(
     rows = sorted(rows, key=lambda row: -row["accuracy_change"])
     columns = [column for column in rows[0] if column != "removal"]
     cells = [[row[column] for column in columns] for row in rows]
-    caption = "All removals, the largest rise first."
+    caption = "All occlusions, sorted by the change of accuracy."
     whole = page.table(folder, Table("sweep", caption, [*map(plain, columns)], cells), most=_MOST)
-    parts.append(page.folded("Table of removals", whole, long=True))
+    parts.append(page.folded("Table of occlusions", whole, long=True))
     return page.section("occlusion", title, *parts)
 
 

@@ -112,18 +112,16 @@ def _augmentation(config, shown, problem, folder):
     style.save_figure(
         augmentations.figure(shown), folder / "augmentation", column=config.report.column_width
     )
-    method = config.mix.name
-    caption = "Training images as they are. Nothing is mixed in this run."
+    method, count = config.mix.name, shown.images.shape[1]
+    caption = f"{count} training images. No images are mixed in this run."
     alt = f"a row of training images with their labels: {_flat(shown.labels[0])}"
     if method != "none" and len(shown.names) == 1:
-        caption = (
-            f"Training images as they are. {method} was brought to the run and is not known here."
-        )
+        caption = f"{count} training images. {method} was brought to the run, and a page runs no such code."
     elif method != "none":
         caption = (
-            f"Training images, and the same under {method}. Below each is the label it is trained with. "
-            "For the picture every image has draws of its own; of "
-            f"{augmentations.DRAWS} sets of draws this one mixes the most images."
+            f"{count} training images without and with {method}. The label used in training is given below each image. For "
+            f"this figure, parameters are drawn for each image separately; of {augmentations.DRAWS} draws, the one that mixes "
+            "the most images is shown."
         )
         alt = f"{alt}; below, the same under {method}: {_flat(shown.labels[1])}"
     return page.section(
@@ -152,8 +150,8 @@ def _training(config, lines, folder):
     caption = "Loss and accuracy during training. "
     if config.mix.name != "none":
         caption += (
-            "Training values are those of mixed images and labels, which are harder than the validation's: "
-            "a training accuracy below the validation's is usual."
+            "Training values are computed on mixed images with mixed labels, a harder task than validation: training accuracy "
+            "below validation accuracy is expected."
         )
     # The last value of each name: the test's own line has no training loss.
     ends = {k: v for line in lines for k, v in line.items() if v is not None}
@@ -162,7 +160,9 @@ def _training(config, lines, folder):
         for split in ("train", "validation", "test")
         if f"{split}_loss" in ends
     ]
-    table = Table("training", "At the end of training.", ("split", "loss", "accuracy"), rows)
+    table = Table(
+        "training", "Loss and accuracy at the end of training.", ("split", "loss", "accuracy"), rows
+    )
     return page.section(
         "training",
         title,
@@ -229,7 +229,7 @@ def _concepts(source, folder, results, unread, notes, column):
         )
         rows = [[browser.cell(row, column) for column in header] for row in rows]
         long = Table(
-            name, f"All {name}, the best match first.", [h.replace("_", " ") for h in header], rows
+            name, f"All {name}, sorted by IoU.", [h.replace("_", " ") for h in header], rows
         )
         parts.append(
             page.folded(f"Table of {name}", page.table(folder, long, most=_MOST), long=True)
@@ -240,9 +240,9 @@ def _concepts(source, folder, results, unread, notes, column):
 def _how(found):
     options = found.options
     return (
-        f"Network dissection of {len(found.indices)} images and {len(found.names) - 1} concepts: a unit is on in the upper "
-        f"{options.q:.1%} of its activations ({options.over} maps), and detects the concept that it matches best where their "
-        "IoU is above a threshold. Unique concepts are the different ones that are detected."
+        f"Network Dissection on {len(found.indices)} images with {len(found.names) - 1} concepts. A unit is active where its "
+        f"activation is among its top {options.q:.1%} ({options.over} maps). It is a detector of the concept with the highest "
+        "IoU if that IoU exceeds the threshold; unique concepts are the distinct concepts that have a detector."
     )
 
 
@@ -254,8 +254,9 @@ def _layer_figures(source, folder, layer, found, column):
             column=column,
         )
     caption = (
-        f"Unique concepts of {layer} by category and IoU threshold. Circle and gray band: label maps shuffled against the "
-        "images (mean, range). Cross: random weights. Line: 95 % interval of what another set of equally many images gives."
+        f"Unique concepts of {layer} by category and IoU threshold, {len(found.threshold)} units, {len(found.indices)} images. "
+        "Circle and gray band: control with label maps shuffled across images (mean, range). Cross: control with random "
+        "weights. Line: 95 % interval of the count that another set of equally many images is expected to give."
     )
     totals = ", ".join(
         f"{total} at IoU > {threshold:g}"
@@ -359,7 +360,7 @@ def score_table(scores: list[dict], facts: dict[str, dict]) -> Table:
     # At most: scores of alignment leave out images without a region.
     caption = (
         f"Scores of every explanation, means over at most {max(row['images'] for row in scores)} images, with "
-        f"{100 * LEVEL:g} % intervals over bootstrap resamples of the images. Controls know nothing of the network."
+        f"{100 * LEVEL:g} % intervals over bootstrap resamples of the images. Controls do not depend on the network."
     )
     caption += f" Smaller is better for {', '.join(smaller)}." if smaller else ""
     return Table("scores", caption, ("method", "kind", *map(run_occlusion.plain, names)), rows)

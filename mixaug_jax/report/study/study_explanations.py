@@ -110,9 +110,9 @@ def _overlays(study, seed, found, folder, column):
         column=column,
     )
     caption = (
-        f"What {first.method} says under each augmentation. Networks of seed {seed}, the same images. The brighter, the larger "
-        "the positive attribution, each map scaled by its own 99th percentile. White: the outline of the region to point at; "
-        "the largest value is marked by a circle where it hits, by a cross where it misses."
+        f"Explanations by {first.method} under each augmentation. {len(rows)} images, networks of seed {seed}. Brighter: "
+        "larger positive attribution, each map scaled by its 99th percentile. White: outline of the target region of the "
+        "pointing game; the maximum is marked with a circle (hit) or a cross (miss)."
     )
     alt = f"rows of images, columns of heat maps: {', '.join(found)}"
     return page.figure(folder, "overlays", caption, alt=alt, sheet=True)
@@ -185,9 +185,9 @@ def _curves(study, seed, found, folder, column):
     )
     caption = (
         f"Faithfulness of {first.method} under each augmentation. Mean curves of {len(first.indices)} images, networks of seed "
-        f"{seed}, while pixels are removed, or added, in the order of each network's own explanations."
+        f"{seed}, as pixels are deleted or inserted in the order given by each network's own explanations."
     )
-    caption += " Thin and dashed: in random order." if random else ""
+    caption += " Thin and dashed: random order." if random else ""
     areas = [f"{n} {r.scores[k].mean():.3f} ({k})" for n, r in found.items() for k in r.curves]
     alt = f"line charts; areas: {', '.join(areas)}"
     return page.figure(folder, "curves", caption, alt=alt)

@@ -53,8 +53,8 @@ def comparison(study: Study, folder: pathlib.Path) -> str:
     beside = [m for k in chosen for m in _chance(study, k) if m not in chosen]
     if beside:
         caption = (
-            "To compare with: plain counts, counts with shuffled label maps and with random weights, and explanations that "
-            "know nothing of the network. No interval: the same in all seeds, or fewer than three seeds."
+            "Controls: counts with shuffled label maps and with random weights, and explanations that do not depend on the "
+            "network. No interval: identical in all seeds, or fewer than three seeds."
         )
         parts.append(page.table(folder, _by_measure(study, "chance", caption, beside)))
     every = _by_measure(
@@ -118,7 +118,7 @@ def differences(study: Study, folder: pathlib.Path, column: Scalar = 0.0) -> str
     style.save_figure(drawn.differences(study, chosen), folder / "differences", column=column)
     kinds = study.difference_of[:, list(chosen)]
     caption = (
-        "Differences, paired by seed. Line: the interval; small points: single seeds; filled: below 0.05 after Holm's "
+        "Differences, paired by seed. Line: interval; small points: individual seeds; filled: p < 0.05 after Holm "
         f"correction. {what_intervals_are(kinds)}"
     )
     rows = [
@@ -135,11 +135,11 @@ def differences(study: Study, folder: pathlib.Path, column: Scalar = 0.0) -> str
         if study.pairs[p, m]
     ]
     header = ("measure", "comparison", "difference", "seeds", "p", "p after Holm")
-    said = "What the figure shows."
+    said = "Paired differences, as in the figure."
     # Else an empty cell would look like a result that is missing.
     if ((study.pairs[:, list(chosen)] > 1) & np.isnan(study.p[:, list(chosen)])).any():
-        said += " A difference that is the same in all seeds has no interval and no p: there is no spread to test by."
-    alt = "dot plots; the numbers are in the table below"
+        said += " A difference that is identical in all seeds has no interval and no p-value."
+    alt = "dot plots, a panel for each measure and a row for each comparison; the numbers are in the table below"
     return page.section(
         "differences",
         "Differences",

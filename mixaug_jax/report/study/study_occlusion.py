@@ -34,10 +34,10 @@ def section(study: Study, folder: pathlib.Path, column: Scalar = 0.0) -> str:
     rows = next(iter(by_name.values()))[0]
     first = rows[0]
     caption = (
-        f"Accuracy when parts are removed. In the order of {first['ranking']} of the {first['label']} label's loss, "
-        f"replaced by {first['value']}; lines are means over seeds, bands reach over the seeds. {answers.words(rows)}"
+        f"Accuracy under occlusion, {first['images']} images. In the order of {first['ranking']} of the {first['label']} "
+        f"label's loss, replaced by {first['value']}; lines: mean over seeds, bands: range over seeds. {answers.words(rows)}"
     )
-    alt = "line charts, a line for each augmentation"
+    alt = f"line charts of the change of accuracy, a line for each of {', '.join(by_name)}"
     parts = [page.figure(folder, "occlusion", caption, alt=alt)]
     parts.append(page.table(folder, _table(study, sweeps)))
     if left:

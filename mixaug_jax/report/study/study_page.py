@@ -142,8 +142,8 @@ def _concepts(study, folder, column):
     for layer in layers:
         style.save_figure(drawn.concepts(study, layer), folder / f"concepts_{layer}", column=column)
         caption = (
-            f"Unique concepts of {layer} by category and IoU threshold. Bars: means over seeds; points: single seeds; circles: "
-            "label maps shuffled against the images; crosses: random weights."
+            f"Unique concepts of {layer} by category and IoU threshold. Bars: mean over seeds; points: individual seeds; "
+            "circles: control with label maps shuffled across images; crosses: control with random weights."
         )
         totals = study.find("concepts", "unique", subject=layer, setting="unit", category="total")
         # For those who cannot see the figure.
@@ -156,7 +156,7 @@ def _concepts(study, folder, column):
         parts.append(page.figure(folder, f"concepts_{layer}", caption, alt=alt))
     reports = _reports(study, folder)
     if reports:
-        text = "Unit sheets, with the images at which each unit is on most, are on the runs' own pages:"
+        text = "Units with the images that activate them most are on the runs' own pages, beside this one:"
         parts.append(page.links(text, reports.values()))
     return page.section("concepts", "Concepts", *parts)
 
@@ -182,14 +182,17 @@ def _cross_deletion(study, folder, column):
     one = next(iter(study.cross_deletion.values()))
     counts = [f"{len(c.indices)} (seed {seed})" for seed, c in study.cross_deletion.items()]
     caption = (
-        f"How fast each model's output falls when pixels are removed in the order of another model's {one.method}. Smaller is "
-        "faster; 1 is as slow as in random order, so that models that bear occlusion well have no advantage. Framed: a model's "
-        "own explanations. Only images that all models of the seed classify right are used: "
+        f"How fast each model's output falls when pixels are deleted in the order of another model's {one.method}. Smaller is "
+        "faster; 1 is as slow as in random order, which removes the advantage of models that are robust to occlusion. Framed: "
+        "a model's own explanations. Only images that all models of the seed classify correctly are used: "
         f"{', '.join(counts)}. Tiles of 1/{TILES} of the side are set to the mean color."
     )
     parts = [
         page.figure(
-            folder, "cross_deletion", caption, alt="heat maps; the readings are in the table below"
+            folder,
+            "cross_deletion",
+            caption,
+            alt="matrices of models against the sources of the ranking; the readings are in the table below",
         )
     ]
     # The readings are numbers of the study; the figure shows what they are made of.
@@ -235,10 +238,10 @@ def _augmentations(shown, problem, folder, column):
         return page.section("augmentations", name, page.missing(problem)) if problem else ""
     style.save_figure(augmentations.figure(shown), folder / "augmentations", column=column)
     caption = (
-        f"{_count(shown.images.shape[1], 'training image')} under each augmentation. Below each is the label it is trained "
-        "with. All rows share the images and the random key; for the picture every image has draws of its own."
+        f"{_count(shown.images.shape[1], 'training image')} under each augmentation. The label used in training is given below "
+        "each image. All rows share the images and the random key; parameters are drawn for each image separately."
     )
-    alt = f"rows of images: {', '.join(shown.names)}"
+    alt = f"a row of images for each of {', '.join(shown.names)}, with their labels"
     return page.section(
         "augmentations", name, page.figure(folder, "augmentations", caption, alt=alt, sheet=True)
     )
@@ -258,7 +261,7 @@ def _training(study, folder, column):
     if not runs:
         return page.section("training", "Training", page.missing("No run was trained here."))
     style.save_figure(training_figures.study_curves(runs), folder / "training", column=column)
-    caption = "Training. A line a run; the loss of training is that of mixed images and labels."
+    caption = "Training. One line for each run; the training loss is that of mixed images with mixed labels."
     alt = f"two line charts over steps, of {', '.join(runs)}"
     return page.section("training", "Training", page.figure(folder, "training", caption, alt=alt))
 
