@@ -20,6 +20,7 @@ from mixaug_jax import data, mixing
 from mixaug_jax.core import files
 from mixaug_jax.data import transforms
 from mixaug_jax.draw.style import STYLE
+from mixaug_jax.models import imagenet
 
 _COUNT = 6  # images in a row
 DRAWS = 16  # of which one is shown
@@ -83,9 +84,8 @@ def _make(configs, first) -> Pictures:
     # One draw for all rows, which share their keys; below 0.95 a label counts as visibly mixed.
     best = sum((t.max(-1) < 0.95).sum(-1) for _, t in mixed.values()).argmax() if mixed else 0
     rows = {"images": (images, targets)} | {n: (x[best], t[best]) for n, (x, t) in mixed.items()}
-    texts = [
-        tuple(_label_text(t, source.class_names) for t in targets) for _, targets in rows.values()
-    ]
+    names = imagenet.readable(source.class_names)
+    texts = [tuple(_label_text(t, names) for t in targets) for _, targets in rows.values()]
     return Pictures(tuple(rows), np.stack([x for x, _ in rows.values()]), tuple(texts), count)
 
 

@@ -25,7 +25,7 @@ from mixaug_jax.explain import running as run_lib
 from mixaug_jax.explain.evaluation import HEADER, load, save, summary, table
 from mixaug_jax.explain.examples import Examples, finder, load_examples, num_classes
 from mixaug_jax.explain.job import Options, make_job, needs_reference, settings_of
-from mixaug_jax.models import Net, build
+from mixaug_jax.models import Net, build, imagenet
 from mixaug_jax.scores import SCORES
 from mixaug_jax.scores.score import as_score, kind_of
 from mixaug_jax.stages.base import Stage
@@ -283,7 +283,7 @@ def _draw(config, results, examples, dataset, net, folder):
     a = config.explain
     figure = explanation_figures.faithfulness(results, replicates=a.replicates, seed=a.seed)
     save_figure(figure, folder / "curves", column=config.report.column_width)
-    names = tuple(dataset.class_names)
+    names = imagenet.readable(dataset.class_names)
     names = names if num_classes(net, dataset) == len(names) else ()
     figure = explanation_figures.overlays(
         results, examples, dataset, net.preprocess, class_names=names

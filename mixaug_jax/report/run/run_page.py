@@ -21,6 +21,7 @@ from mixaug_jax.draw import (
 from mixaug_jax.draw.page import Interval, Table
 from mixaug_jax.explain import caveats
 from mixaug_jax.explain import evaluation as explained
+from mixaug_jax.models import imagenet
 from mixaug_jax.report import augmentations, provenance, references
 from mixaug_jax.report.run import age, answers, found_files, run_occlusion
 from mixaug_jax.training import chance, metric_log
@@ -55,7 +56,7 @@ def make(workdir: pathlib.Path, folder: pathlib.Path, column: Scalar | None = No
         "explain": found_files.results_of(source, known, methods),
         "occlude": found_files.results_of(swept, known),
     }
-    judged = chance.read(workdir)
+    judged, names = chance.read(workdir), config.resolved.class_names
     said = [
         answers.accuracy(config, lines, judged),
         *filter(None, [problem]),
@@ -71,7 +72,7 @@ def make(workdir: pathlib.Path, folder: pathlib.Path, column: Scalar | None = No
         _concepts(dissected, folder, results, unread, age.notes(known, made, "dissect"), column),
         _explanations(source, folder, scores, entries, age.notes(known, made, "explain")),
         run_occlusion.section(
-            swept, folder, age.notes(known, made, "occlude"), config.resolved.class_names
+            swept, folder, age.notes(known, made, "occlude"), imagenet.readable(names)
         ),
         *page.read_sections(workdir),
         references.section(folder, [references.used_in(workdir, config.mix.name)]),
