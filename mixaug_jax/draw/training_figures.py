@@ -68,3 +68,27 @@ def _dress(panel, what):
     panel.set_axisbelow(True)
     panel.set_xlim(left=0)
     panel.margins(x=0.02)
+
+
+def over_steps(panels: Mapping[str, Mapping[str, Mapping[int, float]]]) -> Figure:
+    """Results of several checkpoints over the training steps, a panel for each number.
+
+    Args:
+      panels: {title: {line: {step: value}}}; NaN leaves a gap.
+    """
+    rows = -(-len(panels) // 2)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((9.4, 2.6 * rows + 0.3), layout="constrained")
+        places = figure.subplots(rows, min(2, len(panels)), squeeze=False).ravel()
+        for place, (title, drawn) in zip(places, panels.items(), strict=False):
+            for k, (name, values) in enumerate(drawn.items()):
+                # More lines than colors are told apart by their dashes.
+                dashes = ("-", "--", ":")[k // len(PALETTE) % 3]
+                style = {"color": PALETTE[k % len(PALETTE)], "linestyle": dashes, "marker": "o"}
+                steps = sorted(values)
+                place.plot(steps, [values[s] for s in steps], **style, markersize=3, label=name)
+            _dress(place, title)
+            place.legend(frameon=False, fontsize=7)
+        for place in places[len(panels) :]:
+            place.set_axis_off()
+    return figure

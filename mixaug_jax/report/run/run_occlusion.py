@@ -11,6 +11,10 @@ from mixaug_jax.draw.page import Table
 from mixaug_jax.occlusion import outcomes
 from mixaug_jax.report.run import answers, found_files
 
+# What is said of figures whose sweep.npz cannot be read any more.
+_RISES = "Change of accuracy when parts of the images are removed."
+_CURVES = "Change of accuracy and of loss by the share removed, in the order of {}."
+_ALT = "what the table of removals lists"
 _MOST = 100  # rows of a long table on the page; all are in its CSV file
 
 
@@ -31,18 +35,20 @@ def section(
     found = outcomes.outcome(swept) if swept else None
     said = (answers.rises(rows, _by_chance(swept, found), class_names), answers.words(rows))
     parts = [*notes, *(page.paragraph(text, kind="note") for text in said)]
-    if swept and found_files.copy(source, folder, "rises"):
-        caption, alt = (
-            occlusion_figures.rises_caption(swept, found),
-            occlusion_figures.rises_alt(swept, found),
-        )
+    if found_files.copy(source, folder, "rises"):
+        caption, alt = _RISES, _ALT
+        if swept:
+            caption = occlusion_figures.rises_caption(swept, found)
+            alt = occlusion_figures.rises_alt(swept, found)
         parts.append(page.figure(folder, "rises", caption, alt=alt))
     # One ranking is enough to see the kind of curve; the others wait behind a line.
     drawn = []
     for ranking in dict.fromkeys(row["ranking"] for row in rows):
-        if swept and found_files.copy(source, folder, f"curves_{ranking}"):
-            caption = occlusion_figures.curves_caption(swept, found, ranking)
-            alt = occlusion_figures.curves_alt(swept, found, ranking)
+        if found_files.copy(source, folder, f"curves_{ranking}"):
+            caption, alt = _CURVES.format(plain(ranking)), _ALT
+            if swept:
+                caption = occlusion_figures.curves_caption(swept, found, ranking)
+                alt = occlusion_figures.curves_alt(swept, found, ranking)
             drawn.append(page.figure(folder, f"curves_{ranking}", caption, alt=alt))
     parts += drawn[:1]
     if drawn[1:]:

@@ -23,7 +23,7 @@ from mixaug_jax.explain import caveats
 from mixaug_jax.explain import evaluation as explained
 from mixaug_jax.models import imagenet
 from mixaug_jax.report import augmentations, provenance, references
-from mixaug_jax.report.run import age, answers, found_files, run_occlusion
+from mixaug_jax.report.run import age, answers, found_files, over_steps, run_occlusion
 from mixaug_jax.training import chance, metric_log
 
 # The folders of results, and the table that says that a stage has ended there.
@@ -74,6 +74,7 @@ def make(workdir: pathlib.Path, folder: pathlib.Path, column: Scalar | None = No
         run_occlusion.section(
             swept, folder, age.notes(known, made, "occlude"), imagenet.readable(names)
         ),
+        over_steps.section(workdir, folder, column),
         *page.read_sections(workdir),
         references.section(folder, [references.used_in(workdir, config.mix.name)]),
         provenance.section(folder, workdir, config, _asked(config, results, source, scores)),
