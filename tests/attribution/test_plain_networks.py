@@ -108,10 +108,10 @@ def test_the_box_of_a_dense_layer_over_pixels():
 
 def test_scorecam_masks_go_from_0_to_1():
     """Of activations of both signs: in NumPy, at the layer's own size."""
-    net = network(NoRelu)
-    a = np.asarray(net.features(IMAGE[None], "conv"))[0]
+    net, image = network(NoRelu), IMAGE / 10  # so that spans lie below 1
+    a = np.asarray(net.features(image[None], "conv"))[0]
     masks = (a - a.min((0, 1))) / (a.max((0, 1)) - a.min((0, 1)))
-    logits = np.asarray(net.logits(np.moveaxis(masks, -1, 0)[..., None] * IMAGE))[:, 1]
+    logits = np.asarray(net.logits(np.moveaxis(masks, -1, 0)[..., None] * image))[:, 1]
     weights = np.exp(logits - logits.max())
     expected = (a * weights / weights.sum()).sum(-1, keepdims=True).clip(0)
-    close(METHODS["scorecam"](net, IMAGE, 1, layer="conv"), expected, 1e-5)
+    close(METHODS["scorecam"](net, image, 1, layer="conv"), expected, 1e-5)

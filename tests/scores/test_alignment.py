@@ -350,3 +350,14 @@ def test_deciles_are_numpys(count):
     warm = heat >= 60 - count
     expected = np.percentile(heat[warm], np.arange(0, 101, 10))
     near(alignment._deciles(jnp.asarray(heat), jnp.asarray(warm)), expected, 1e-4)
+
+
+def test_no_threshold_of_the_effective_heat_ratio_is_above_99_percent():
+    """Where the largest value lies beside the object and one within 1 % of it on it, the last threshold has both."""
+    heat, mask = np.full((2, 6), 0.5, np.float32), np.zeros((2, 6), bool)
+    heat[0, 0], heat[0, 1], mask[0, 1] = 1, 0.995, True
+    deciles = np.minimum(np.percentile(heat, np.arange(0, 101, 10)), 0.99)
+    ratios = [(heat * mask * (heat >= t)).sum() / (heat >= t).sum() for t in deciles]
+    assert ratios[-1] == pytest.approx(0.995 / 2)
+    ours = SCORES["effective_heat_ratio"](heat, mask)
+    assert float(ours) == pytest.approx(np.trapezoid(ratios, dx=0.1), abs=1e-5)

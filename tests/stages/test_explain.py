@@ -338,7 +338,7 @@ def test_a_split_that_is_not_there(workdir):
 
 def test_every_option_of_every_method_and_score_is_a_key():
     options = config_lib.get_config().explain.options
-    assert options.integrated_gradients.steps == 50
+    assert options.integrated_gradients.steps == 64
     assert options.occlusion.window == 16
     assert options.lerf.window == 8
     assert options.deletion.window == 2
