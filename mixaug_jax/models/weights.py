@@ -23,6 +23,7 @@ from mixaug_jax.models.assume import Assume
 from mixaug_jax.models.layers import STEMS, StagedModel
 from mixaug_jax.models.mapping import Architecture
 from mixaug_jax.models.net import Net, Preprocess, input_shape
+from mixaug_jax.models.probability import LOSSES
 
 NOTES = "mixaug_jax"  # where exported files keep what their names and shapes do not tell
 # Networks with blurred strides, whose blur has no weights: only their names tell them from ResNets.
@@ -85,7 +86,7 @@ def import_network(
             f"{path} is of {blurred[0]}, whose blur has no weights, and which is no network here"
         )
     try:
-        stem, fields, noted = _notes(state.metadata)
+        stem, fields, loss, noted = _notes(state.metadata)
         known = (*state.containers, *locating.prefixes(state.tensors))
         checks.choice("key", key, dict.fromkeys(("", *known)))
         located = locating.locate(state.tensors, "" if key in state.containers else key)
@@ -103,7 +104,7 @@ def import_network(
     shapes = jax.eval_shape(module.init, jax.random.key(0), image)
     try:
         view = views.checked(view, found)
-        net = Net(module, mapping.to_variables(tensors, shapes), view)
+        net = Net(module, mapping.to_variables(tensors, shapes), view, loss)
     except ValueError as error:
         raise ValueError(f"{path} does not fit {found.name}: {error}") from None
     name = pathlib.Path(path).name
@@ -142,16 +143,18 @@ def _module(found, assume, noted):
     return plain.clone(**noted) if noted else module
 
 
-def _notes(metadata) -> tuple[str, dict[str, Any], Preprocess | None]:
-    """The stem ("": unknown), other fields and the preprocessing that `export_weights` wrote down."""
+def _notes(metadata) -> tuple[str, dict[str, Any], str, Preprocess | None]:
+    """The stem ("": unknown), other fields, the loss and the preprocessing that `export_weights` wrote down."""
     if NOTES not in metadata:
-        return "", {}, None
+        return "", {}, LOSSES[0], None
     try:
         notes = json.loads(metadata[NOTES])
         fields = notes.get("preprocess")
         if fields is not None:
             fields = Preprocess(**fields | {name: tuple(fields[name]) for name in ("mean", "std")})
-        return notes["stem"], dict(notes.get("fields", {})), fields
+        loss = notes.get("loss", LOSSES[0])
+        checks.choice("loss", loss, LOSSES)
+        return notes["stem"], dict(notes.get("fields", {})), loss, fields
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"its notes are damaged ({error})") from None
 
@@ -207,7 +210,7 @@ def export_weights(net: Net, path: str | pathlib.Path) -> None:
         raise ValueError(f"{net.name} has no PyTorch names; networks in MODELS can be exported")
     if pathlib.Path(path).suffix != ".safetensors":
         raise ValueError(f"{path} must end in .safetensors, the format that it is written in")
-    notes = {"stem": getattr(net.model, "stem", "")}
+    notes = {"stem": getattr(net.model, "stem", ""), "loss": net.loss}
     notes["fields"] = {name: getattr(net.model, name) for name in net.model.unseen}
     if isinstance(net.preprocess, Preprocess):
         notes["preprocess"] = dataclasses.asdict(net.preprocess)

@@ -62,6 +62,8 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
             steps=0,
             weights_sha256=_checksum(weight_files.files_of(config.weights)),
             logits=found.num_classes,
+            # A file that this package wrote knows; of any other the settings say it.
+            loss=net.loss if net.loss == "sigmoid" else config.train.loss,
             model=settings | ({"fields": fields} if fields else {}),
             preprocess=dataclasses.asdict(net.preprocess),
         )
