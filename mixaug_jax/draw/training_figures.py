@@ -62,6 +62,10 @@ def study_curves(runs: Mapping[str, Sequence[Sequence[dict]]]) -> Figure:
 
 
 def _dress(panel, what):
+    for line in panel.lines:
+        if np.isfinite(line.get_ydata()).sum() == 1:  # a point alone draws no line
+            line.set_marker("o")
+            line.set_markersize(4)
     panel.set_xlabel("step")
     panel.set_ylabel(what)
     panel.grid(**GRID)

@@ -362,6 +362,11 @@ def test_metrics_that_were_not_finite_are_gaps():
     steps, values = training_figures.series(lines, "a")
     np.testing.assert_array_equal(steps, [1, 3])
     np.testing.assert_array_equal(values, [1, np.nan])
+    # A short run has one point, which would not show as a line.
+    short = training_figures.training_curves([{"step": 1, "train_loss": 0.1}]).axes[0].lines
+    longer = training_figures.training_curves([{"step": s, "train_loss": 0.1} for s in (1, 2)])
+    assert short[0].get_marker() == "o"
+    assert longer.axes[0].lines[0].get_marker() == "None"
     panels = training_figures.training_curves([{"step": 1, "learning_rate": 0.1}]).axes
     assert [len(panel.lines) for panel in panels] == [0, 0]
 
