@@ -29,10 +29,7 @@ def training_curves(lines: Sequence[dict]) -> Figure:
             for k, kind in enumerate(("train", "validation")):
                 steps, values = series(lines, f"{kind}_{what}")
                 if len(steps):
-                    dot = "o" if len(steps) == 1 else ""  # one point has no line
-                    panel.plot(
-                        steps, values, color=PALETTE[k], linewidth=1.6, marker=dot, label=kind
-                    )
+                    panel.plot(steps, values, color=PALETTE[k], linewidth=1.6, label=kind)
             _dress(panel, what)
         if panels[0].lines:
             panels[0].legend(frameon=False)
