@@ -8,6 +8,8 @@ import numpy as np
 from mixaug_jax import data
 from mixaug_jax.core import say, stats, walk
 from mixaug_jax.core.types import Config, Net
+from mixaug_jax.data.source import numbered_as
+from mixaug_jax.models.probability import predicted
 
 IMAGES, ROWS = 300, 50  # images that are looked at, and those of one forward pass
 
@@ -24,7 +26,7 @@ def say_accuracy(net: Net, config: Config) -> None:
     split = config.data.validation_split or config.data.test_split or config.data.train_split
     classes = len(config.resolved.class_names)
     try:
-        source = data.open_source(split, config, annotations=False)
+        source = numbered_as(data.open_source(split, config, annotations=False), classes)
         if source.num_classes != classes:
             say.line(
                 f"accuracy not measured: the data have {source.num_classes} classes, the network has {classes}"
@@ -73,4 +75,4 @@ def hits(net: Net, source: Any, threads: int) -> np.ndarray:
 
 @jax.jit
 def _predicted(net, images):
-    return net.logits(images).argmax(-1)
+    return predicted(net.logits(images))

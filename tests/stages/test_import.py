@@ -1,17 +1,21 @@
 """Released weights in a working directory: later stages read them as if they had been trained here."""
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
 from recipe import weight
 
 import mixaug_jax
+from mixaug_jax import config as config_lib
 from mixaug_jax import data, models
 from mixaug_jax.config import keys
 from mixaug_jax.data.source import Source
-from mixaug_jax.models import mapping, weights
+from mixaug_jax.models import imagenet, mapping, weights
 from mixaug_jax.papers.released import table
+from mixaug_jax.stages import imported_accuracy
 from mixaug_jax.stages import weights as stage
 from mixaug_jax.training import checkpoint
 
@@ -153,6 +157,47 @@ def test_accuracy_is_measured_where_the_data_have_the_classes(bare, tmp_path, mo
     monkeypatch.setattr(data, "open_source", lambda *_, **__: source_of(net, labels))
     stage.import_run(config(bare), tmp_path / "chance")
     assert "warning: the imported network is no better than chance here" in capsys.readouterr().err
+
+
+def measured(logits, labels, names, monkeypatch, capsys):
+    """What is said of a network with these logits for images of one pixel, which is the image's number."""
+    images = np.arange(len(labels), dtype=np.uint8)[:, None, None, None]
+    source = Source(lambda i: {"image": images[i], "label": labels[i]}, len(labels), names)
+    monkeypatch.setattr(data, "open_source", lambda *_, **__: source)
+    module = nn.Dense(np.shape(logits)[1], use_bias=False)
+    net = models.Net.wrap(
+        OneHot(module, len(labels)),
+        {"params": {"last": {"kernel": jnp.asarray(logits, jnp.float32)}}},
+        lambda image: np.float32(image),
+    )
+    classes = imagenet.wnids() if np.shape(logits)[1] == 1000 else ("0", "1")
+    settings = config_lib.resolve(mixaug_jax.get_config(), train_size=0, class_names=classes)
+    imported_accuracy.say_accuracy(net, settings)
+    return capsys.readouterr().out
+
+
+class OneHot(nn.Module):
+    """The row of a table whose number an image is."""
+
+    last: nn.Module
+    rows: int
+
+    def __call__(self, x):
+        return self.last(jax.nn.one_hot(x[:, 0, 0, 0].astype(int), self.rows))
+
+
+def test_one_logit_tells_two_classes_apart(monkeypatch, capsys):
+    said = measured([[-1], [2], [3], [-4]], [0, 1, 1, 1], ("a", "b"), monkeypatch, capsys)
+    assert "accuracy 75.0% of 4 images" in said
+    assert "chance is 50.0%" in said
+
+
+def test_a_part_of_imagenet_is_measured_by_its_own_labels(monkeypatch, capsys):
+    wnids = imagenet.wnids()
+    logits = np.zeros((2, 1000))
+    logits[0, 7], logits[1, 3] = 1, 1
+    said = measured(logits, [1, 0], (wnids[3], wnids[7]), monkeypatch, capsys)
+    assert "accuracy 100.0% of 2 images" in said
 
 
 def test_accuracy_is_not_measured_on_other_data(bare, tmp_path, monkeypatch, capsys):
