@@ -96,7 +96,7 @@ def _already_there(workdir, config) -> bool:
     checkpoint.check_settings(workdir, config)
     if config_lib.read(workdir).resolved.get("weights_sha256") != config.resolved.weights_sha256:
         raise ValueError(f"{workdir} holds a run of other weights; use another --workdir")
-    return True
+    return bool(checkpoint.steps_there(workdir))  # a damaged one is set aside
 
 
 def export_run(workdir: os.PathLike | str, which: str = "latest") -> pathlib.Path:

@@ -56,6 +56,10 @@ def test_import_load_and_export_again(released, tmp_path, capsys):
     stage.import_run(config(path), tmp_path / "run")
     assert "imported already" in capsys.readouterr().out
     assert checkpoint.steps(tmp_path / "run") == [0]
+    # As a damaged checkpoint is set aside.
+    (tmp_path / "run/checkpoints/0").rename(tmp_path / "aside")
+    stage.import_run(config(path), tmp_path / "run")
+    assert checkpoint.steps(tmp_path / "run") == [0]
 
 
 def test_other_weights_and_training_are_refused_where_weights_were_imported(
