@@ -177,7 +177,7 @@ def figures(outputs):
 def test_run(devices, tmp_path):
     first, second, third = (run(name, tmp_path, devices) for name in NAMES)
     assert text(first["devices"]).startswith(f"{devices} x cpu")
-    assert re.search(r"test accuracy 0\.\d+ \(32 images, test split\)", text(first["train"]))
+    assert re.search(r"test accuracy 0\.\d+ \(32 images\)", text(first["train"]))
     assert "there is nothing to train" in text(second["load"])
     studied = (tmp_path / "runs" / "notebooks" / "cutmix" / "0" / "log.txt").read_text()
     assert "there is nothing to train" in studied

@@ -13,7 +13,7 @@ from mixaug_jax.dissection.measuring import top_images
 from mixaug_jax.dissection.result import Dissection, Options
 from mixaug_jax.draw import unit_pictures
 
-SMALL = Options(random_baseline=False, shuffles=0, replicates=0)
+SMALL = Options(random_baseline=False, shuffles=0)
 
 
 def dissected(units, images=40, *, layer="layer4", names=planted.NAMES, side=16):
@@ -33,7 +33,7 @@ def dissected(units, images=40, *, layer="layer4", names=planted.NAMES, side=16)
     shape = {"shape": [side, side]}
     result = Dissection(
         layer=layer, names=tuple(names), threshold=np.full(units, 1.5, np.float32), tally=tally,
-        counts=counts, null=counts[None][:0], random=counts - 1, replicates=counts[None][:0],
+        counts=counts, null=counts[None][:0], random=counts - 1, halves=counts[None][:0],
         indices=indices, settings={"options": dataclasses.asdict(SMALL), "labels": shape},
         **top_images(maps, maps.max((1, 2)), indices),
     )  # fmt: skip

@@ -245,14 +245,14 @@ def differences(old: dict, new: dict) -> str:
 
 def read_asked(workdir: os.PathLike | str) -> dict:
     """`study.json` of a study's folder: {"configs": {name: settings}, "seeds": [...], "overrides": [...], "commands":
-    {"name/seed": command}}; {} where there is none.
+    {"name/seed": command}}, and {"swept": {name: {key: value, "of": config}}} where there is a sweep; {} without the file.
 
     Raises:
       DamagedError: it is not as it was written.
     """
     path = pathlib.Path(workdir) / "study.json"
     found = files.read_json(path) if path.exists() else {}
-    if found and set(found) != {"configs", "seeds", "overrides", "commands"}:
+    if found and set(found) - {"swept"} != {"configs", "seeds", "overrides", "commands"}:
         raise files.DamagedError(
             f"{path} is damaged: it is no list of runs; the study's own command writes it again"
         )

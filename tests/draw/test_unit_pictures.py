@@ -13,7 +13,7 @@ from mixaug_jax import dissection
 from mixaug_jax.dissection import concepts
 from mixaug_jax.draw import dissection_figures, unit_pictures
 
-SMALL = dissection.Options(size=16, random_baseline=False, shuffles=0, replicates=0)
+SMALL = dissection.Options(size=16, random_baseline=False, shuffles=0)
 HIGH = 0.5
 
 

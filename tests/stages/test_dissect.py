@@ -313,7 +313,7 @@ def test_figures_are_made_again_when_they_are_missing(workdir, monkeypatch):
 
 
 def test_pictures_of_units_are_those_of_the_dissection(workdir):
-    config = settings(layers=("relu3", "relu4"), random_baseline=False, replicates=0)
+    config = settings(layers=("relu3", "relu4"), random_baseline=False)
     dissect.run(config, workdir)
     folder = workdir / "dissection"
     first = {n: unit_pictures.load(folder / "pictures" / f"{n}.npz") for n in ("relu3", "relu4")}

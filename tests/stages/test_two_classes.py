@@ -63,7 +63,7 @@ def test_from_the_pictures_to_the_page(pictures, tmp_path, capsys):
     accuracy = (p.argmax(1) == labels).mean()
     assert accuracy > 0.9
     said = capsys.readouterr().out
-    assert f"test accuracy {accuracy:.4f}" in said
+    assert f"validation accuracy {accuracy:.4f}" in said
     assert "maps miss, median over images: integrated gradients " in said
     for name in ("gradcam", "random"):
         found = evaluation.load(tmp_path / "run" / "attribution" / f"{name}.npz")

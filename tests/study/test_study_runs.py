@@ -256,7 +256,9 @@ def test_killed_and_begun_again(tmp_path):
     again = command(*flags)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "1 of 2 runs are finished already" in again.stdout
-    assert "Accuracy: One seed supports no statement" in again.stdout
+    # Networks of so few steps are near chance, on one side or the other.
+    said = next(line for line in again.stdout.splitlines() if line.startswith("Accuracy: "))
+    assert "One seed supports no statement" in said or "at chance" in said
     assert (folder / "report" / "report.html").exists()
     study = gather(folder)
     there = ~np.isnan(study.values[0])

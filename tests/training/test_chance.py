@@ -7,7 +7,7 @@ import pytest
 import reports
 
 from mixaug_jax import config as config_lib
-from mixaug_jax.training import chance
+from mixaug_jax.training import chance, checkpoint
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_network_that_was_trained_elsewhere_has_its_predictions(tmp_path):
     config = config_lib.read(run)
     with config.unlocked():
         config.resolved.steps = 0
-    (run / "config.json").write_text(config_lib.to_json(config))
+    checkpoint.write_settings(run, config)
     (run / "metrics.jsonl").unlink()
     assert chance.read(run) is None
     label = np.arange(40) % 4
