@@ -151,12 +151,10 @@
     const what = unit.dead ? "dead" : name ? `${name} (${category})` : "no concept";
     const thumb = element("canvas", { "aria-hidden": "true", "data-side": THUMB });
     const text = element("span", {},
-      element("strong", {}, `${unit.layer.layer} · ${unit.unit}`), element("span", {}, what));
-    const made = element("div", { role: "option", id: anchor(unit), tabindex: -1, "aria-selected": "false" },
-      thumb, text, element("span", { class: "number" }, unit.dead ? "" : iou(unit).toFixed(3)));
-    made.setAttribute("aria-label", `unit ${unit.unit} of ${unit.layer.layer}, ${what}` +
-      (unit.dead ? "" : `, IoU ${iou(unit).toFixed(3)}`));
-    return made;
+      element("strong", {}, `${unit.layer.layer} · ${unit.unit}`), " ", element("span", {}, what));
+    // Called by what is seen, the spaces between its parts included.
+    return element("div", { role: "option", id: anchor(unit), tabindex: -1, "aria-selected": "false" },
+      thumb, text, " ", element("span", { class: "number" }, unit.dead ? "" : iou(unit).toFixed(3)));
   }
 
   // Ties stand in the order of the layers and of the numbers.
