@@ -12,7 +12,6 @@ from mixaug_jax.config import brought, keys, opening
 from mixaug_jax.core import checks, entries, files, say
 
 EXIT = {FloatingPointError: 3, MemoryError: 4, OSError: 4, ValueError: 2}
-STOPPED = 143  # by SIGTERM, with everything saved
 _ENTRIES = {"mixers": "MIXERS", "methods": "METHODS", "scores": "SCORES", "models": "MODELS", "data": "SOURCES"}  # fmt: skip
 _CACHES = ("compiled", "dissection/cache", "dissection/*/cache")  # made again when needed
 
@@ -94,8 +93,9 @@ def exit_code(error: BaseException) -> int:
             return code
     # Imported only here: whoever asks for help, or mistypes a flag, does not wait for it.
     from mixaug_jax import training
+    from mixaug_jax.core import processes
 
-    return STOPPED if isinstance(error, training.Interrupted) else 1
+    return processes.STOPPED if isinstance(error, training.Interrupted) else 1
 
 
 def run(asked: argparse.Namespace) -> int:

@@ -27,15 +27,14 @@ from jax.experimental import multihost_utils
 
 from mixaug_jax.core import files, say
 
-STOPPED = 143  # exit code after SIGTERM
+STOPPED = 143  # exit code after SIGTERM, with everything saved
 GONE = 5  # exit code where another process of the job is gone without a word
 _STORE = "mixaug_jax"  # what the keys begin with
 _ENDED, _ALIVE, _SEEN, _LEFT = (f"{_STORE}/{name}" for name in ("ended", "alive", "seen", "left"))
 _TOKEN = ".shared-"
 _LONG = 600_000  # milliseconds; a process that ends meanwhile ends this one, too
-_ROUNDS = (
-    itertools.count()
-)  # a key is written once; all processes come by the comparisons in the same order
+# A key is written once; all processes come by the comparisons in the same order.
+_ROUNDS = itertools.count()
 _SECONDS = 1.0  # between two looks at the store
 _PATIENCE = 5.0  # seconds that process 0, which holds the store, waits for the others to have read why all end
 

@@ -16,6 +16,7 @@ from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import processes, say, walk
 from mixaug_jax.core.files import checksum, load_if, load_npz, save_npz
 from mixaug_jax.core.types import Config, Count, Dataset, Float, Int, Net, Path
+from mixaug_jax.data.source import numbered_as
 from mixaug_jax.models import probability
 from mixaug_jax.models.net import count_classes, input_shape
 from mixaug_jax.training import checkpoint
@@ -105,9 +106,9 @@ def keep_given(workdir: Path, config: Config) -> None:
     try:
         if not name:
             raise ValueError("data.test_split and data.validation_split are both empty")
-        source = data.open_source(name, config, annotations=False)
         net = checkpoint.load(workdir)
         classes = count_classes(net, input_shape(net.preprocess))
+        source = numbered_as(data.open_source(name, config, annotations=False), classes)
         if classes != source.num_classes:
             raise ValueError(
                 f"the network has {classes} classes and the data set {source.num_classes}"

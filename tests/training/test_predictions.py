@@ -14,7 +14,7 @@ import toy
 import mixaug_jax
 from mixaug_jax import data
 from mixaug_jax.core import files
-from mixaug_jax.models import weights
+from mixaug_jax.models import MODELS, Net, Preprocess, imagenet, weights
 from mixaug_jax.stages import train as stage
 from mixaug_jax.training import metric_log, predictions
 
@@ -135,3 +135,18 @@ def test_imported_weights_have_them_where_the_classes_fit(
         found = predictions.load(tmp_path / "run")
         np.testing.assert_array_equal(found.top, predictions.load(trained).top)
         assert f"test accuracy {found.accuracy:.4f} (37 images)" in said
+
+
+def test_a_part_of_imagenet_is_predicted_with_its_own_labels(tmp_path, monkeypatch):
+    """A network of all 1000 classes, and a folder of two of them called by their WordNet numbers."""
+    model = MODELS["tiny"](1000)
+    image = np.zeros((1, 16, 16, 3), np.float32)
+    net = Net(model, jax.jit(model.init)(jax.random.key(0), image), Preprocess(16))
+    mixaug_jax.save(net, tmp_path)
+    wnids, own = imagenet.wnids(), toy.source(6, classes=2)
+    part = dataclasses.replace(own, class_names=(wnids[3], wnids[7]))
+    monkeypatch.setattr(data, "open_source", lambda *_, **__: part)
+    predictions.keep_given(tmp_path, mixaug_jax.get_config())
+    found = predictions.load(tmp_path)
+    expected = [(3, 7)[own[i]["label"]] for i in range(6)]
+    np.testing.assert_array_equal(found.label, expected)
