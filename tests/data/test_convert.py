@@ -15,7 +15,6 @@ from own_folder import config, picture
 from mixaug_jax import data
 from mixaug_jax.core import say
 from mixaug_jax.data.convert import __main__ as command
-from mixaug_jax.data.convert import outlines
 
 
 @pytest.fixture(autouse=True)
@@ -63,52 +62,6 @@ def text_of(counts):
             more = value != (-1 if bits & 16 else 0)
             text += chr((bits | 32 * more) + 48)
     return text
-
-
-def test_run_lengths():
-    assert text_of(runs(PIXELS)) == TEXT
-    np.testing.assert_array_equal(outlines.fill_runs(TEXT, 9, 7), PIXELS)
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        height, width = map(int, rng.integers(1, 90, 2))
-        mask = rng.random((height, width)) < rng.choice([0.0, 0.01, 0.5, 1.0])
-        np.testing.assert_array_equal(outlines.fill_runs(runs(mask), height, width), mask)
-        np.testing.assert_array_equal(outlines.fill_runs(text_of(runs(mask)), height, width), mask)
-
-
-@pytest.mark.parametrize(
-    "counts", [[3], [64], [-1, 64], [60.5, 2.5], TEXT[:-1], TEXT + "o", "\x01", "o" * 40]
-)
-@pytest.mark.usefixtures("unchecked")
-def test_run_lengths_that_are_none(counts):
-    with pytest.raises(ValueError, match="run lengths"):
-        outlines.fill_runs(counts, 9, 7)
-
-
-def test_polygons():
-    rng = np.random.default_rng(0)
-    for _ in range(30):  # half planes say the same of a triangle
-        points = rng.uniform(-3, 20, (3, 2))
-        row, col = np.mgrid[:15, :17] + 0.5
-        sides = [
-            (b[0] - a[0]) * (row - a[1]) - (b[1] - a[1]) * (col - a[0]) > 0
-            for a, b in zip(points, np.roll(points, -1, 0), strict=True)
-        ]
-        inside = np.all(sides, 0) | ~np.any(sides, 0)
-        np.testing.assert_array_equal(
-            outlines.fill_polygon(points.ravel().tolist(), 15, 17), inside
-        )
-    box = outlines.fill_polygon([2, 1, 5, 1, 5, 4, 2, 4], 6, 7)
-    assert (box.sum(), box[1:4, 2:5].all()) == (9, True)
-
-
-BAD_POLYGONS = [[1, 2, 3, 4], [1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 4, float("nan"), 6]]
-
-
-@pytest.mark.parametrize("corners", BAD_POLYGONS)
-def test_polygons_that_are_none(corners):
-    with pytest.raises(ValueError, match="a polygon must be"):
-        outlines.fill_polygon(corners, 9, 7)
 
 
 def coco(**change):
