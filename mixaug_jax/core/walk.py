@@ -3,12 +3,15 @@
 import concurrent.futures
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core.types import Tree
 
 LIMIT = 2**31 - 1  # of the integers on a device
 
@@ -30,16 +33,71 @@ def read_ahead(function: Callable, items: Iterable, threads: int) -> Iterator:
             waiting += [pool.submit(function, item) for item in itertools.islice(items, 1)]
 
 
-def local(devices: Iterable | None) -> tuple:
-    """The devices to use, by default all of this process; a tuple, so that programs can be kept."""
-    return tuple(jax.local_devices() if devices is None else devices)
+def chosen(devices: Iterable | None) -> tuple:
+    """The devices to use, by default all of all processes; a tuple, so that programs can be kept."""
+    return tuple(jax.devices() if devices is None else devices)
+
+
+def share(images: int, devices: tuple) -> range:
+    """Which of `images` images this process reads and keeps: one run of them, each process's as long as the others' or by one
+    shorter."""
+    return _shares(images, devices)[_owners(devices).index(jax.process_index())]
 
 
 def spans(images: int, batch_size: int, devices: tuple) -> Iterator[tuple[int, int, int]]:
-    """(start, stop, rows): images start..stop-1 go in one step, padded to `rows`, a multiple of the number of devices."""
-    rows = len(devices) * max(1, min(batch_size, -(-images // len(devices))))
-    for start in range(0, images, rows):
-        yield start, min(start + rows, images), rows
+    """Steps over this process's share of the images, as many in every process.
+
+    Args:
+      images: of all processes together.
+      batch_size: images that a device takes at once, at most.
+      devices: of all processes.
+
+    Yields:
+      (start, stop, rows): images start..stop-1 of the share go in one step, padded to `rows`, a multiple of the number of this
+      process's devices. A process with fewer images than another may have none in its last step.
+    """
+    shares = _shares(images, devices)
+    most, own = max(map(len, shares)), len(share(images, devices))
+    local = len(devices) // len(shares)
+    rows = local * max(1, min(batch_size, -(-most // local)))
+    for start in range(0, most, rows):
+        yield min(start, own), min(start + rows, own), rows
+
+
+def gather(rows: Tree, images: int, devices: tuple) -> Tree:
+    """Joins arrays that have a row for each image of this process's share, to the bit: every process gets the rows of all.
+
+    Args:
+      rows: tree of NumPy arrays [n, ...].
+      images: of all processes together.
+      devices: of all processes.
+
+    Returns:
+      The same tree with [images, ...], in the order of the images.
+    """
+    shares = _shares(images, devices)
+    if len(shares) == 1:
+        return rows
+    most = max(map(len, shares))
+
+    def joined(array: np.ndarray) -> np.ndarray:
+        # As bytes, since devices would make float32 of float64.
+        each = array.dtype.itemsize * math.prod(array.shape[1:])
+        flat = np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint8)
+        all_rows = multihost_utils.process_allgather(pad_rows(flat.reshape(-1, each), most))
+        parts = [part[: len(own)] for part, own in zip(all_rows, shares, strict=True)]
+        return np.concatenate(parts).view(array.dtype).reshape(images, *array.shape[1:])
+
+    return jax.tree.map(joined, rows)
+
+
+def _owners(devices) -> list[int]:
+    return sorted({device.process_index for device in devices})
+
+
+def _shares(images, devices) -> list[range]:
+    count = len(_owners(devices))
+    return [range(images * k // count, images * (k + 1) // count) for k in range(count)]
 
 
 def pad_rows(array: np.ndarray, rows: int) -> np.ndarray:
@@ -69,11 +127,12 @@ def total(programs: Programs, state: dict, batches: Iterable, images: int, devic
       programs: what runs.
       state: name -> int32 array, what one device starts from.
       batches: (number of images, tree of arrays with a leading batch axis).
-      images: how many images the int32 counts can take before they go to the host.
+      images: how many images of a process the int32 counts can take before they go to the host, divided by the processes.
     """
 
     def fresh() -> dict:
-        tiled = {k: np.broadcast_to(v, (len(devices), *v.shape)) for k, v in state.items()}
+        local = len(devices) // len(_owners(devices))
+        tiled = {k: np.broadcast_to(v, (local, *v.shape)) for k, v in state.items()}
         return devices_lib.shard_batch(tiled, devices)
 
     def flush(running: dict) -> dict:

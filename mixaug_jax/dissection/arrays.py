@@ -68,7 +68,7 @@ def dissect_arrays(
     options = dataclasses.replace(options, random_baseline=False, precision=Options.precision)
     indices = np.arange(images)
     labels = concepts.LabelMaps(segmentation, indices, vocabulary, _labels(segmentation, names))
-    found = measure(Layer(activations, labels, options, layer, walk.local(devices)), thresholds)
+    found = measure(Layer(activations, labels, options, layer, walk.chosen(devices)), thresholds)
     found |= top_images(activations, _maxima(activations, layer), indices)
     # What `compare` and the tables read of a result, with the arrays in place of a network.
     settings = {

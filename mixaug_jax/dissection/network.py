@@ -64,7 +64,7 @@ def dissect(
     layers = tuple(dict.fromkeys(layers))
     sizes = activations_lib.shapes(net, dataset, layers)
     _check_thresholds(thresholds or {}, sizes)
-    devices, folder = walk.local(devices), resources.folder
+    devices, folder = walk.chosen(devices), resources.folder
     with (
         tempfile.TemporaryDirectory(dir=folder or None, prefix="dissection-") as scratch,
         devices_lib.precision(options.precision),

@@ -100,7 +100,7 @@ def count(
     slots = np.arange(len(orders))[:, None] if slots is None else np.asarray(slots)
     slots = np.broadcast_to(slots, orders.shape).astype(np.int32)
     # The program depends on shapes and numbers alone, so that a second layer of the same size compiles nothing.
-    devices = walk.local(counting.devices)
+    devices = walk.chosen(counting.devices)
     on_cpu = devices_lib.platform(devices) == "cpu"
     backend = counting.backend or ("bits" if on_cpu else "dense")
     step, reduce = _programs(grid, backend, concepts, tuple(categories.tolist()), devices)

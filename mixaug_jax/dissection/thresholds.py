@@ -78,7 +78,7 @@ def quantile(
     rank, fraction = _rank(samples, q, rule)
     interval = _pilot(activations, q, grid)
     exact, next_up = _search(
-        activations, samples - 1 - rank, interval, grid, batch_size, walk.local(devices)
+        activations, samples - 1 - rank, interval, grid, batch_size, walk.chosen(devices)
     )
     if fraction:
         exact += fraction * (next_up - exact)

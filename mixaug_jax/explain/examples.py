@@ -84,7 +84,7 @@ def load_examples(
       ValueError: a label that the network cannot have, or nothing to explain in any image.
     """
     chosen = walk.spread(len(dataset), max_images)
-    devices = walk.local(devices)
+    devices = walk.chosen(devices)
     rows = len(devices) * min(batch_size, -(-len(chosen) // len(devices)))
     net, classes = on_devices(net, devices), num_classes(net, dataset)
 

@@ -83,7 +83,7 @@ def attribute(
         )
     checks.count("chunk", chunk, 0)
     chunk = chunk or memory.at_once(net, images.shape[1:], memory_gb, 2 * images.nbytes)
-    devices = walk.local(devices)
+    devices = walk.chosen(devices)
     rows = {"image": images, "label": labels.astype(np.int32), "index": indices.astype(np.int32)}
     task = programs.method_task(entry, options, chunk, devices)
     with multiplied:
@@ -134,7 +134,7 @@ def evaluate(
         where the data set tells no place of anything.
     """
     job = make_job(net, dataset, methods, scores, options)
-    devices = walk.local(devices)
+    devices = walk.chosen(devices)
     dataset = numbered_as(dataset, num_classes(net, dataset))
     find = finder(net, dataset, options.label, options.region)
     others: Any = ()
@@ -185,7 +185,7 @@ def check(
                     "concepts of the category object"
                 )
     total = len(walk.spread(len(dataset), job.options.max_images))
-    devices, row = walk.local(devices), _row_shapes(net.preprocess(dataset[0]["image"]).shape)
+    devices, row = walk.chosen(devices), _row_shapes(net.preprocess(dataset[0]["image"]).shape)
     with devices_lib.precision(job.options.precision):
         _map_task(job, devices).check(net, {name: row[name] for name in _SEEN}, total)
         for name in _of_net(job):
@@ -204,7 +204,7 @@ def check_method(
       ValueError: options that do not fit.
     """
     method, total = job.methods[name], len(walk.spread(len(dataset), job.options.max_images))
-    devices, row = walk.local(devices), _row_shapes(net.preprocess(dataset[0]["image"]).shape)
+    devices, row = walk.chosen(devices), _row_shapes(net.preprocess(dataset[0]["image"]).shape)
     of_image = {k: row[k] for k in ("image", "label", "index")}
     # iba draws its noise from the spread of features, and one image has none.
     if "stats" in entries.keywords(method) and len(reference) < 2:
@@ -252,7 +252,7 @@ def evaluate_method(
     method = job.methods[name]
     settings = settings_of(net, examples, name, job, reference, extra)
     with devices_lib.precision(job.options.precision):
-        heat, found, said = _measured(net, examples, name, job, reference, walk.local(devices))
+        heat, found, said = _measured(net, examples, name, job, reference, walk.chosen(devices))
     return Evaluation(
         heat,
         examples.indices,

@@ -81,8 +81,8 @@ def test_spans_hold_every_image_once(images, batch_size, count):
 
 
 def test_the_local_devices_are_the_default():
-    assert walk.local(None) == tuple(jax.local_devices())
-    assert walk.local(jax.devices()[1:3]) == tuple(jax.devices()[1:3])
+    assert walk.chosen(None) == tuple(jax.local_devices())
+    assert walk.chosen(jax.devices()[1:3]) == tuple(jax.devices()[1:3])
 
 
 @pytest.fixture
