@@ -83,8 +83,10 @@ def gather(rows: Tree, images: int, devices: tuple) -> Tree:
     def joined(array: np.ndarray) -> np.ndarray:
         # As bytes, since devices would make float32 of float64.
         each = array.dtype.itemsize * math.prod(array.shape[1:])
-        flat = np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint8)
-        all_rows = multihost_utils.process_allgather(pad_rows(flat.reshape(-1, each), most))
+        flat = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8).reshape(
+            len(array), each
+        )
+        all_rows = multihost_utils.process_allgather(pad_rows(flat, most))
         parts = [part[: len(own)] for part, own in zip(all_rows, shares, strict=True)]
         return np.concatenate(parts).view(array.dtype).reshape(images, *array.shape[1:])
 
