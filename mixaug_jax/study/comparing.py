@@ -3,7 +3,6 @@
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -19,20 +18,16 @@ def compare(
     parts: dict,
     method: str,
     *,
-    workdirs: Mapping,
-    problems: Any,
-    crossed: Any,
-    asked: Any,
     at_chance: Mapping,
 ) -> Study:
-    """The numbers of runs as a `Study`.
+    """The numbers of runs as a `Study`, without what is known of the runs besides.
 
     Args:
       names: of the augmentations; the first is what the others are compared with.
       seeds: of the trainings.
       parts: {(name, seed): list of `collect.Part`}.
       method: the attribution method that the sentences judge.
-      workdirs, problems, crossed, asked, at_chance: see `Study`.
+      at_chance: see `Study`.
     """
     names, seeds = tuple(names), tuple(seeds)
     values, replicates = _merge(parts)
@@ -60,10 +55,6 @@ def compare(
         p_holm=p_holm,
         rank=_ranks(measures, compared, p_holm),
         sentences={},
-        problems=tuple(problems),
-        workdirs=workdirs,
-        cross_deletion=crossed,
-        asked=asked,
         at_chance=dict(at_chance),
     )
     # Sentences are read off the finished comparison, so that they cannot say anything else.
