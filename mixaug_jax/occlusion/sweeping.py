@@ -22,11 +22,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from mixaug_jax.core import checks, say
+from mixaug_jax.core import checks, say, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import checksum
 from mixaug_jax.core.types import Count, Dataset, Devices, Int, Net
-from mixaug_jax.core.walk import chosen, pad_rows, read_ahead, spread
+from mixaug_jax.core.walk import pad_rows, read_ahead, spread
 from mixaug_jax.explain.examples import num_classes, on_devices
 from mixaug_jax.explain.job import NO_OPTIONS
 from mixaug_jax.models.probability import predicted
@@ -105,7 +105,7 @@ def sweep(
     # What cannot work is said before anything is compiled.
     indices = _checked(indices, dataset)
     _check(net, dataset, options)
-    devices = chosen(devices)
+    devices = walk.chosen(devices)
     settings = settings_of(net, dataset, indices, options, extra)
     truth = np.array([dataset[int(i)]["label"] for i in indices], np.int64)
     for label in truth:
