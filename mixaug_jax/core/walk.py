@@ -11,6 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import files, say
 from mixaug_jax.core.types import Tree
 
 LIMIT = 2**31 - 1  # of the integers on a device
@@ -111,6 +112,32 @@ def join(rows: Tree, devices: tuple) -> Tree:
         return rows
     count = np.array(len(jax.tree.leaves(rows)[0]))
     return _joined(rows, multihost_utils.process_allgather(count).tolist())
+
+
+def is_first(devices: tuple) -> bool:
+    """Whether this is the first process, or the only one, that the devices are of: the one that writes for all."""
+    return jax.process_index() == _owners(devices)[0]
+
+
+def told(given: Tree, devices: tuple) -> Tree:
+    """What the first process gives, in all of them; the others give arrays of the same shapes."""
+    mine = jax.tree.map(lambda x: np.asarray(x)[None], given)
+    return jax.tree.map(lambda x: x[0], join(mine, devices))
+
+
+def fingerprint(read: Callable[[int], Tree], images: int, devices: tuple) -> int:
+    """A checksum of what `read` gives for up to eight images, 0..images-1; each is read by the process whose share it is in."""
+    mine = share(images, devices)
+    found = [read(index) for index in spread(images, 8).tolist() if index in mine]
+    parts = [(files.checksum(one), files.byte_count(one)) for one in found]
+    parts = join(np.array(parts, np.int64).reshape(-1, 2), devices)
+    return files.joined_checksum(parts.tolist())
+
+
+def progress(title: str, images: int, devices: tuple) -> Callable[[int], None]:
+    """`say.progress` of all images; `report(done)` is told how many of its share this process has done."""
+    report, mine = say.progress(title, images), len(share(images, devices))
+    return lambda done: report(images if done >= mine else done * images // mine)
 
 
 def _joined(rows, counts):
