@@ -32,6 +32,22 @@ class Ended:
 def start(body, processes=2, devices=1):
     """The processes of a job that runs Python code, in which `me` is the process's number; 1 process is no job."""
     code = BEGIN.format(tests=str(TESTS), devices=devices, body=body)
+    return _started(["-c", code], [{}] * processes)
+
+
+def command(flags, places, devices=1):
+    """The processes of a job that runs the command, each with a folder of its own for temporary files."""
+    own = {
+        "PYTHONPATH": str(TESTS.parent),
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as in the tests' own process
+    }
+    words = ["-m", "mixaug_jax.main", "--multihost", "--heartbeat_s=4", *flags]
+    return _started(words, [own | {"TMPDIR": str(place)} for place in places])
+
+
+def _started(words, given):
+    processes = len(given)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         job = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}"}
@@ -39,11 +55,11 @@ def start(body, processes=2, devices=1):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return [
         subprocess.Popen(
-            [sys.executable, "-c", code],
-            env=os.environ | (job | {"JAX_PROCESS_ID": str(k)} if processes > 1 else {}),
+            [sys.executable, *words],
+            env=os.environ | (job | {"JAX_PROCESS_ID": str(k)} if processes > 1 else {}) | own,
             **pipes,
         )
-        for k in range(processes)
+        for k, own in enumerate(given)
     ]
 
 
