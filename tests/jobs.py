@@ -14,8 +14,8 @@ import jax, conftest; jax.config.update("jax_num_cpu_devices", {devices})
 from mixaug_jax import command
 from mixaug_jax.core import processes
 me = int(os.environ.get("JAX_PROCESS_ID", 0))
-if "JAX_PROCESS_ID" in os.environ: processes.join(heartbeat=5, wait=60)
-with processes.one_fate(command.exit_code, 5):
+if "JAX_PROCESS_ID" in os.environ: processes.join(heartbeat=90)
+with processes.one_fate(command.exit_code, 90):
     exec(compile({body!r}, "the job", "exec"))
 """
 
@@ -42,7 +42,7 @@ def command(flags, places, devices=1):
         "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as in the tests' own process
     }
-    words = ["-m", "mixaug_jax.main", "--multihost", "--heartbeat_s=4", *flags]
+    words = ["-m", "mixaug_jax.main", "--multihost", *flags]
     return _started(words, [own | {"TMPDIR": str(place)} for place in places])
 
 
@@ -63,7 +63,7 @@ def _started(words, given):
     ]
 
 
-def ends(started, seconds=240):
+def ends(started, seconds=600):
     """How each process of a job ended."""
     try:
         said = [process.communicate(timeout=seconds) for process in started]

@@ -26,7 +26,7 @@ SETTINGS = {
 
 def until_it_dissects(place, pair):
     """Waits until a process keeps activations in its own folder."""
-    end = time.monotonic() + 200
+    end = time.monotonic() + 400
     while not list(place.glob("mixaug_jax-*/*/*")):
         assert time.monotonic() < end
         assert all(process.poll() is None for process in pair)
@@ -46,12 +46,12 @@ def test_stopped_killed_and_run_to_its_end(tmp_path):
 
     for signal_number, codes, sentence in (
         (signal.SIGTERM, [143, 143], "process 1 of the job ended with: stopped by a signal"),
-        (signal.SIGKILL, [5, -9], "process 1 of the job has given no sign of life for 4 s"),
+        (signal.SIGKILL, [5, -9], "process 1 of the job has given no sign of life for 10 s"),
     ):
         places = [tmp_path / f"{signal_number.name}{k}" for k in range(2)]
         for place in places:
             place.mkdir()
-        pair = jobs.command(flags, places, devices=2)
+        pair = jobs.command([*flags, "--heartbeat_s=10"], places, devices=2)
         until_it_dissects(places[1], pair)
         began = time.monotonic()
         pair[1].send_signal(signal_number)
@@ -65,7 +65,8 @@ def test_stopped_killed_and_run_to_its_end(tmp_path):
     # is there already, which both must know.
     mixaug_jax.run(config, alone, "dissect")
     (job / "dissection").mkdir(exist_ok=True)
-    there = shutil.copy(alone / "dissection" / "relu3.npz", job / "dissection")
+    there = job / "dissection" / "relu3.npz"
+    shutil.copy(alone / "dissection" / "relu3.npz", there)
     before = there.stat()
     ended = jobs.ends(jobs.command(flags, places, devices=2))
     assert [process.code for process in ended] == [0, 0], ended[0].errors + ended[1].errors
