@@ -15,6 +15,8 @@ or, from a network and images with label maps to all of that and its chance leve
 or, from activations that any network gave, in whatever framework,
 
     result = dissect_arrays(activations, segmentation, names)
+
+What units are needed for, `remove` and `insert` say (`interventions`).
 """
 
 from mixaug_jax.dissection.arrays import dissect_arrays
@@ -37,6 +39,8 @@ from mixaug_jax.dissection.counting import (
     tally_orders,
     top_labels,
 )
+from mixaug_jax.dissection.intervening import Asked, Seen, intervene
+from mixaug_jax.dissection.interventions import Removing, insert, remove
 from mixaug_jax.dissection.network import dissect
 from mixaug_jax.dissection.pairs import Comparison, compare
 from mixaug_jax.dissection.result import Dissection, Options, Resources, load, save
@@ -44,12 +48,15 @@ from mixaug_jax.dissection.tables import Counting
 from mixaug_jax.dissection.thresholds import quantile
 
 __all__ = [
+    "Asked",
     "Comparison",
     "Counting",
     "Dissection",
     "LabelMaps",
     "Options",
+    "Removing",
     "Resources",
+    "Seen",
     "Tally",
     "Vocabulary",
     "add_colors",
@@ -61,10 +68,13 @@ __all__ = [
     "derangements",
     "dissect",
     "dissect_arrays",
+    "insert",
+    "intervene",
     "load",
     "make_label_maps",
     "open_broden",
     "quantile",
+    "remove",
     "save",
     "tally",
     "tally_halves",
