@@ -1,10 +1,13 @@
 """Networks whose units decide what they are made to decide, images for them, and removals as a plain loop in NumPy."""
 
+import dataclasses
 from typing import ClassVar
 
 import numpy as np
 
 from mixaug_jax.data.source import Source
+from mixaug_jax.dissection import unit_sets
+from mixaug_jax.dissection.removal_result import Detected, Intervention
 from mixaug_jax.models import Net
 from mixaug_jax.models.layers import StagedModel
 
@@ -120,3 +123,30 @@ def convolution(x, params):
         patch = padded[2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
         out[i, j] = np.einsum("abc,abcd->d", patch, kernel) + params["bias"]
     return np.maximum(out, 0)
+
+
+def intervention(images=40, kept=0.0, **changed):
+    """Four units, two classes, two concepts: unit 0 decides class 0, unit 1 nothing; answers are made up from that.
+
+    kept: the share of the images, the first ones, that stay right without unit 0. changed: fields.
+    """
+    labels = np.arange(images) % 2
+    label, iou = np.array([1, 2, 2, 1]), np.array([0.5, 0.3, 0.01, 0.0])
+    sets = unit_sets.join(
+        [unit_sets.single(4), unit_sets.detectors(label, iou, 0.04), unit_sets.ranked(4, iou)]
+    )
+    # Right with all units; without unit 0 class 0 is taken for class 1.
+    wrong = sets.units[:, 0] & (np.arange(images) >= kept * images)[:, None]
+    predicted = np.where(wrong, 1, labels[:, None]).astype(np.int32)
+    shown = np.array([[0, 1.0, 0.2], [0, 0.0, 0.9]])
+    zeros = np.zeros(4)
+    found = Intervention(
+        layer="layer4", class_names=("a", "b"), sets=sets, indices=np.arange(images),
+        labels=labels.astype(np.int32), predicted=predicted,
+        loss=np.zeros(predicted.shape, np.float32), clean_predicted=labels.astype(np.int32),
+        clean_loss=np.zeros(images, np.float32),
+        mean=np.random.default_rng(0).random((images, 4), np.float32),
+        importance=np.zeros((4, 2)), importance_loss=np.zeros((4, 2)),
+        detected=Detected(("none", "x", "y"), label, iou, zeros, zeros, shown), settings={"value": "zero"},
+    )  # fmt: skip
+    return dataclasses.replace(found, **changed)

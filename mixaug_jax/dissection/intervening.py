@@ -108,8 +108,8 @@ def intervene(
 ) -> Intervention:
     """Removes units of a layer, in sets that images of the training name, and measures on images that it has not seen.
 
-    After Bau et al., PNAS 2020: the importance of a unit for a class is the drop of the class's accuracy without it, on
-    training images; what the most and the least important units are worth is measured on others.
+    After Bau et al., PNAS 2020 (arXiv 2009.05041): the importance of a unit for a class is the drop of the class's accuracy
+    without it, on training images; what the most and the least important units are worth is measured on others.
 
     Args:
       net: `models.Net`.

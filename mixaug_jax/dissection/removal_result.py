@@ -83,16 +83,16 @@ class Intervention:
         return self.mean.shape[1]
 
     @functools.cached_property
-    def answers(self) -> Int[np.ndarray, "N S+1"]:
+    def answers(self) -> Int[np.ndarray, "N sets"]:
         """The predicted class with all units, then without each set."""
         return np.concatenate([self.clean_predicted[:, None], self.predicted], 1)
 
-    def accuracy(self, weights: Num[AnyArray, "R N"] | None = None) -> Float[np.ndarray, "R S+1"]:
+    def accuracy(self, weights: Num[AnyArray, "R N"] | None = None) -> Float[np.ndarray, "R sets"]:
         """The balanced accuracy with all units, then without each set; `weights` as of `removal_rates.one_class`."""
         return rates.balanced_accuracy(self.labels, self.answers, weights)
 
     @functools.cached_property
-    def class_accuracy(self) -> Float[np.ndarray, "S+1 K"]:
+    def class_accuracy(self) -> Float[np.ndarray, "sets K"]:
         """The accuracy of each class with all units, then without each set."""
         return rates.class_accuracy(self.labels, self.answers, len(self.class_names))
 

@@ -58,7 +58,7 @@ def join(parts: Sequence[UnitSets]) -> UnitSets:
     return UnitSets(*(np.concatenate([getattr(p, name) for p in parts]) for name in columns))
 
 
-def _sets(units: Sequence, kind: str, subject: Sequence | Count, draw: Sequence | Count = 0):
+def _sets(units, kind, subject, draw=0) -> UnitSets:
     count = len(units)
     subject, draw = (np.broadcast_to(np.asarray(v, np.int64), count) for v in (subject, draw))
     return UnitSets(np.asarray(units, bool), np.full(count, kind), subject.copy(), draw.copy())
@@ -69,7 +69,7 @@ def single(units: Count) -> UnitSets:
     return _sets(np.eye(units, dtype=bool), SINGLE, np.arange(units))
 
 
-def _first(order: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+def _first(order, counts) -> np.ndarray:
     """bool [len(counts),U]: the first so many of an order."""
     place = np.empty_like(order)
     place[order] = np.arange(len(order))

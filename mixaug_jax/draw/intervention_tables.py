@@ -73,6 +73,8 @@ def class_rows(result: Intervention) -> Rows:
     """Header and a row for each class, and number of its most or least important units that are removed."""
     header = ["layer", "class", "removed", "units", "accuracy", "drop", "low", "high", "loss"]
     places = np.concatenate([result.sets.find(kind) for kind in (unit_sets.MOST, unit_sets.LEAST)])
+    if not len(places):  # which was not asked for
+        return header, []
     classes = result.sets.subject[places]
     drop, whole = result.drops(places, classes)[0], result.class_accuracy[0, classes]
     low, high = _interval(drop, result.drops(places, classes, rates.draws(len(result.labels))))

@@ -33,8 +33,8 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
     """Removes units of checkpoints of a run and writes what becomes of each class.
 
     Writes `interventions/` (`interventions/<step>/` for each step of which="all"): `<layer>.npz`, units.csv, classes.csv,
-    concepts.csv, orders.csv, and the figure `<layer>` as PNG, SVG and PDF. A layer whose .npz is there with the same settings,
-    images, weights and dissection is not computed again.
+    concepts.csv, orders.csv, and the figures `removals_<layer>` as PNG, SVG and PDF. A layer whose .npz is there with the same
+    settings, images, weights and dissection is not computed again.
 
     Args:
       config: from `get_config`; its settings are those of the run, but for `intervene`.
@@ -212,7 +212,7 @@ def _write(config, results: dict[str, Intervention], folder, *, again):
             folder / f"{name}.csv", made[0][0], [row for _, part in made for row in part]
         )
     for layer, result in results.items():
-        path = folder / layer
+        path = folder / f"removals_{layer}"
         if again or not style.is_saved(path, column=column):
             style.save_figure(intervention_figures.curves(result), path, column=column)
         say.line(intervention_tables.summary(result))
@@ -220,7 +220,7 @@ def _write(config, results: dict[str, Intervention], folder, *, again):
     done = "written to" if again else "already there:"
     say.line(
         f"{done} {folder}: {', '.join(f'{layer}.npz' for layer in results)}, "
-        f"{', '.join(f'{name}.csv' for name in intervention_tables.TABLES)}, and a figure of each layer as PNG, SVG and PDF"
+        f"{', '.join(f'{name}.csv' for name in intervention_tables.TABLES)}, and removals_* as PNG, SVG and PDF"
     )
 
 
