@@ -191,3 +191,18 @@ def test_activations(tmp_path, monkeypatch):
     # At the lowest threshold one concept of each category, and fewer by chance.
     assert names["unique"][0].tolist() == [1, 1]
     assert names["chance"][0].sum() < 2
+
+
+def test_interventions(tmp_path, monkeypatch):
+    """On a trained toy in the place of the scenes."""
+    toy.train_run(tmp_path / "runs" / "cutmix-scenes")
+    monkeypatch.chdir(tmp_path)
+    toy.use(monkeypatch, lambda split: toy.splits()[split])
+    names = {}
+    exec(compile(blocks("interventions.md")[0], "interventions.md", "exec"), names)
+    found, predicted = names["found"], names["found"].clean_predicted
+    np.testing.assert_array_equal(found.predicted[:, 1], predicted)
+    assert names["accuracy"][1] == (predicted == found.labels).mean()
+    assert names["loss"].shape == (2,)
+    assert names["change"].shape == (3, 4)
+    assert np.abs(names["change"]).max() > 0
