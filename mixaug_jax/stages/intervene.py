@@ -15,7 +15,7 @@ from mixaug_jax.data.source import numbered_as
 from mixaug_jax.dissection import activations, concepts, intervening, removal_result
 from mixaug_jax.dissection import result as dissections
 from mixaug_jax.dissection.intervening import Asked, Seen
-from mixaug_jax.dissection.interventions import Removing
+from mixaug_jax.dissection.interventions import VALUES, Removing
 from mixaug_jax.dissection.removal_result import Detected, Intervention
 from mixaug_jax.draw import intervention_figures, intervention_tables, style
 from mixaug_jax.explain.examples import num_classes
@@ -68,13 +68,9 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
 
 
 def check(config: Config) -> None:
-    """Opens the data, so that what cannot work is said before a training and not after it.
-
-    Raises:
-      ValueError: settings or data that cannot work.
-    """
+    """Raises ValueError for settings that cannot work; what the data do not allow is no error here, as for `run` with `required`
+    False."""
     config_lib.check(config)
-    _open_splits(config)
 
 
 def _open_splits(config) -> tuple:
@@ -134,8 +130,9 @@ def _intervene_step(config, net, sources, folders, step, required):
 def _asked(config, found) -> Asked:
     a = config.intervene
     iou = (found.options if found else dissections.Options()).iou
+    value = a.value if a.value in VALUES else float(a.value)
     removing = Removing(
-        a.value, config.precision, min(_BATCH, config.eval.batch_size), config.data.threads
+        value, config.precision, min(_BATCH, config.eval.batch_size), config.data.threads
     )
     return Asked(tuple(a.sets), float(iou[len(iou) // 2]), a.seed, removing)
 

@@ -124,7 +124,7 @@ def test_the_same_again_computes_nothing_and_other_settings_do(
     monkeypatch.setattr(intervene, "_write", lambda *arguments, again: None)  # it takes its time
     for changed in (
         {"value": "mean"},
-        {"value": 0.5},
+        {"value": "0.5"},
         {"seed": 1},
         {"max_images": 12},
         {"sets": ("units",)},
@@ -173,5 +173,6 @@ def test_what_the_data_do_not_allow(workdir, monkeypatch, capsys):
     intervene.run(config, workdir, required=False)
     assert "an image may show several classes" in capsys.readouterr().out
     with pytest.raises(ValueError, match="an image may show several classes"):
-        intervene.check(config)
+        intervene.run(config, workdir)
+    intervene.check(config)
     assert not (workdir / "interventions").exists()
