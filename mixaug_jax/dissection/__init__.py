@@ -41,6 +41,7 @@ from mixaug_jax.dissection.counting import (
 )
 from mixaug_jax.dissection.intervening import Asked, Seen, intervene
 from mixaug_jax.dissection.interventions import Removing, insert, remove
+from mixaug_jax.dissection.matching import Matched, match
 from mixaug_jax.dissection.network import dissect
 from mixaug_jax.dissection.pairs import Comparison, compare
 from mixaug_jax.dissection.result import Dissection, Options, Resources, load, save
@@ -53,6 +54,7 @@ __all__ = [
     "Counting",
     "Dissection",
     "LabelMaps",
+    "Matched",
     "Options",
     "Removing",
     "Resources",
@@ -72,6 +74,7 @@ __all__ = [
     "intervene",
     "load",
     "make_label_maps",
+    "match",
     "open_broden",
     "quantile",
     "remove",

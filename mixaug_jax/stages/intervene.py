@@ -68,8 +68,7 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
 
 
 def check(config: Config) -> None:
-    """Raises ValueError for settings that cannot work; what the data do not allow is no error here, as for `run` with `required`
-    False."""
+    """Raises ValueError for settings that cannot work; what the data do not allow is left out by `run`, and no error here."""
     config_lib.check(config)
 
 
