@@ -52,6 +52,12 @@ def test_headlines_are_a_family_of_their_own(tmp_path):
     assert said.startswith("Interventions: Supported differences to baseline")
     assert "area under the accuracy while units go in random order" in said
     assert "better" in said
+    # Apart from the comparisons: whether each augmentation's networks need their detectors at all.
+    assert (
+        "need the detectors of what they show more than equally many other units is supported"
+        in said
+    )
+    assert "(2 tested), for baseline +0.167 (95 % interval +0.138 to +0.195) and cutmix" in said
     others = [m for m in found.headlines if m not in columns]
     without = studies.asked(tmp_path / "other")
     for run in without:
@@ -59,6 +65,13 @@ def test_headlines_are_a_family_of_their_own(tmp_path):
     plain = study.gather(tmp_path / "other")
     np.testing.assert_array_equal(plain.p_holm[0, list(plain.headlines)], found.p_holm[0, others])
     assert "interventions" not in plain.sentences, "nobody asked"
+
+
+def test_detectors_that_nobody_needs(tmp_path):
+    """The answers of two seeds hang on a unit that detects, those of the third do not: no support."""
+    found = made(tmp_path, lambda name, seed: float(seed < 2) * 0.999)
+    said = found.sentences["interventions"]
+    assert "is supported under no augmentation" in said
 
 
 def test_one_seed_has_intervals_over_images(tmp_path):
