@@ -169,7 +169,7 @@ def summary(result: Intervention) -> str:
 
 def _interval(value, draws) -> np.ndarray:
     """Low and high [2,...] of values [...] from their draws [R,...]."""
-    ends = np.nanpercentile(draws, stats.PERCENTILES, axis=0)
+    ends = np.apply_along_axis(stats.percentiles, 0, np.asarray(draws))
     # An interval contains its estimate.
     return np.stack([np.minimum(ends[0], value), np.maximum(ends[1], value)])
 
