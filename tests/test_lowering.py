@@ -12,7 +12,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import scores, training
 from mixaug_jax.attribution import METHODS
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.dissection import activations, resample, tables, thresholds
+from mixaug_jax.dissection import activations, interventions, resample, tables, thresholds
 from mixaug_jax.explain import examples, job, programs, running
 from mixaug_jax.mixing import MIXERS
 from mixaug_jax.models import MODELS, Net, Preprocess, build, upernet
@@ -148,6 +148,22 @@ GRID = resample.Grid((4, 4), (16, 16), "zero")
 
 def stacked(devices, **state):
     return {name: integers(len(devices), *shape) for name, shape in state.items()}
+
+
+def test_interventions(devices):
+    """What goes once through the network, then the rest of it under sets of units, and the sums in its place."""
+    begin, run, add = interventions._programs("relu3", devices)
+    batch = {"image": array(ROWS, SIDE, SIDE, 3), "label": integers(ROWS)}
+    lower(begin, network(), batch)
+    known = {"h": array(ROWS, 16, 16, 8), "mean": array(ROWS, 8), "labels": integers(ROWS)}
+    known["image"] = batch["image"]
+    sets, value = array(16, 8, dtype=bool), array(8)
+    lower(run, network(), known, sets, value)
+    lower(add, network(), known, sets, value, array(8, CLASSES), array(CLASSES))
+    image, mask = array(SIDE, SIDE, 3), array(16, 16, dtype=bool)
+    inserted = functools.partial(interventions._inserted.trace, layer="relu3")
+    traced = inserted(network(), image, integers(2), mask, array())
+    traced.lower(lowering_platforms=ELSEWHERE)
 
 
 def test_thresholds(devices):

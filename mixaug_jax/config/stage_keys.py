@@ -15,6 +15,7 @@ from mixaug_jax.config.allowed import (
     section,
 )
 from mixaug_jax.config.training_keys import SEED
+from mixaug_jax.dissection import unit_sets
 from mixaug_jax.explain import examples, options, regions
 from mixaug_jax.occlusion import grid
 
@@ -108,6 +109,17 @@ _OCCLUDE = {
     "batch": Key(50, "images in memory at once, over all devices", Int(1, 2**20)),
 }
 
+_INTERVENE = {
+    "layers": Key((), "whose units are removed; (): the last two that give maps",
+                  Many(Text(1), distinct=True)),
+    "max_images": Key(500, "of the training split, and of the test split, at most; 0: all", _COUNT),
+    "value": Key("zero", "in the place of a unit's activations; mean: its own on training images",
+                 Text(pattern=r"zero|mean|-?\d{1,9}(\.\d{1,9})?", what="zero, mean or a number")),
+    "sets": Key(unit_sets.FAMILIES, "what is removed, see dissection.Asked",
+                Many(Choice(unit_sets.FAMILIES), 1, distinct=True)),
+    "seed": Key(0, "of random sets and orders", SEED),
+}
+
 _REPORT = {
     "column_width": Key(3.25, "of the paper, inches: figures as PDF take one column or two; 0: as drawn",
                         Number(0, 40)),
@@ -118,5 +130,6 @@ KEYS: dict[str, Key] = {
     **section("dissect", _DISSECT, "dissect"),
     **section("explain", _EXPLAIN, "explain"),
     **section("occlude", _OCCLUDE, "occlude"),
+    **section("intervene", _INTERVENE, "intervene"),
     **section("report", _REPORT, "report"),
 }

@@ -45,7 +45,7 @@ def test_every_line_of_the_table_is_whole():
         assert known.comment
         assert not known.comment.endswith(".")
         assert known.allowed.words
-        assert known.decides in words | {"dissect", "explain", "occlude", "report"}
+        assert known.decides in words | {"dissect", "intervene", "explain", "occlude", "report"}
         assert isinstance(known.allowed, allowed.Allowed)
 
 
@@ -66,7 +66,7 @@ def test_what_a_setting_decides():
         "data.prefetch", "dissect.cache_gb", "weights_check"}  # fmt: skip
     assert all_of(keys.LENGTH) == {"train.epochs", "train.steps"}
     assert all_of(keys.PLACE) == {"data.dir"}
-    for stage in ("dissect", "explain", "occlude"):
+    for stage in ("dissect", "intervene", "explain", "occlude"):
         section = {key for key in keys.KEYS if key.startswith(f"{stage}.")}
         assert all_of(stage) == section - {"dissect.cache_gb"}
     assert keys.decides("explain.options.iba.beta") == "explain"
