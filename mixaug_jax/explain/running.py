@@ -17,7 +17,7 @@ from mixaug_jax.attribution.target import map_layer
 from mixaug_jax.core import checks, entries, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.data.source import numbered_as
-from mixaug_jax.explain import caveats, memory, programs
+from mixaug_jax.explain import caveats, memory, programs, readouts
 from mixaug_jax.explain import options as options_lib
 from mixaug_jax.explain.evaluation import Evaluation
 from mixaug_jax.explain.examples import Examples, finder, load_examples, num_classes, on_devices
@@ -68,12 +68,13 @@ def attribute(
       float32 [N,h,w,C] or [N,h,w,1], signed; see the method.
 
     Raises:
-      ValueError: an unknown method or option, labels out of range, images that are not preprocessed, indices that are not one
-        for each image, a negative chunk or memory_gb, an unknown precision.
+      ValueError: an unknown method or option, a readout of other weights, labels out of range, images that are not
+        preprocessed, indices that are not one for each image, a negative chunk or memory_gb, an unknown precision.
     """
     multiplied = devices_lib.precision(precision)
     ((name, entry),) = entries.chosen("method", (method,), METHODS).items()
     options_lib.check_options({name: options}, {name: entry})
+    readouts.check(net, {name: options})
     images, labels = np.asarray(images), np.asarray(labels)
     _check_images(net, images, labels)
     indices = np.asarray(indices) if np.size(indices) else np.arange(len(images))
@@ -121,9 +122,9 @@ def evaluate(
       dataset: examples with image uint8 [H,W,3], label and, for scores of alignment, boxes or concepts, as `data.Source`.
       methods: names in METHODS, or methods of your own; the controls are added.
       scores: names in SCORES, or scores of your own, a function or a `Score`.
-      options: see `Options`.
+      options: see `Options`. A readout bottleneck of your own is `entries={"iba_readout": {"readout": train_readout(...)}}`.
       reference: images that expected_gradients starts from and that iba's statistics are of, such as the training set; () is
-        the data set itself.
+        the data set itself. A readout bottleneck that is not given is trained on them, for the predicted class.
       devices: default all of this process.
 
     Returns:
@@ -134,6 +135,7 @@ def evaluate(
         where the data set tells no place of anything.
     """
     job = make_job(net, dataset, methods, scores, options)
+    readouts.check(net, options.entries)
     devices = walk.chosen(devices)
     dataset = numbered_as(dataset, num_classes(net, dataset))
     find = finder(net, dataset, options.label, options.region)
@@ -336,6 +338,8 @@ def _of_reference(net, name, job, reference, compute):
     keywords = entries.keywords(job.methods[name])
     if "baselines" in keywords:
         return {"baselines": np.asarray(reference)}
+    if "readout" in keywords:
+        return readouts.filled_in(net, job.of_method(name), reference, compute)
     if "stats" not in keywords:
         return {}
     given = {k: v for k, v in job.of_method(name).items() if k in ("layer", "variant")}

@@ -11,7 +11,7 @@ import numpy as np
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
-from mixaug_jax.attribution import METHODS
+from mixaug_jax.attribution import METHODS, readout_training
 from mixaug_jax.attribution.target import map_layers
 from mixaug_jax.core import checks, entries, say
 from mixaug_jax.core import devices as devices_lib
@@ -19,12 +19,12 @@ from mixaug_jax.core.files import load_if, seal, write_csv, write_json
 from mixaug_jax.data.source import numbered_as
 from mixaug_jax.draw import explanation_figures
 from mixaug_jax.draw.style import is_saved, save_figure
-from mixaug_jax.explain import caveats, regions
+from mixaug_jax.explain import caveats, readouts, regions
 from mixaug_jax.explain import options as options_lib
 from mixaug_jax.explain import running as run_lib
 from mixaug_jax.explain.evaluation import HEADER, load, save, summary, table
 from mixaug_jax.explain.examples import Examples, finder, load_examples, num_classes
-from mixaug_jax.explain.job import Options, make_job, needs_reference, settings_of
+from mixaug_jax.explain.job import Job, Options, make_job, needs_reference, settings_of
 from mixaug_jax.models import Net, build, imagenet
 from mixaug_jax.scores import SCORES
 from mixaug_jax.scores.score import as_score, kind_of
@@ -142,6 +142,7 @@ def _explain_step(config, net, dataset, folder, step, required):
     # The true class may have been given up for the predicted one above.
     options = dataclasses.replace(options_of(config), label=label)
     job = make_job(net, dataset, config.explain.methods, scores, options)
+    job = with_readout(config, net, job, folder)
     reference = _reference(config, net, job)
 
     def left_out(name: str, error: Any):
@@ -187,6 +188,38 @@ def _explain_step(config, net, dataset, folder, step, required):
         f"{done} {folder}: {', '.join(f'{m}.npz' for m in results)}, scores.csv, curves and overlays as "
         "PNG, SVG and PDF"
     )
+
+
+def with_readout(
+    config: ml_collections.ConfigDict, net: Net, job: Job, folder: os.PathLike | str
+) -> Job:
+    """The job with a readout for the methods that want one: that of `<folder>/readout.npz`, trained where it is not there.
+
+    Args:
+      config: of the run; its section `readout` says how, its training images are those.
+      net: the network.
+      job: what is explained.
+      folder: of the results.
+    """
+    names = [name for name, method in job.methods.items() if readouts.asked(method)]
+    if not names:
+        return job
+    training = readout_training.Training(**config.readout.to_dict())
+    if job.options.label != "true":  # the data's labels are not the network's classes
+        training = dataclasses.replace(training, target="predicted")
+    split = config.data.train_split
+    dataset = data.open_source(split, config, annotations=False)
+    found = readout_training.train_readout(
+        net,
+        dataset,
+        training,
+        path=pathlib.Path(folder) / "readout.npz",
+        extra={"data": config.data.name, "split": split},
+        threads=config.data.threads,
+    )
+    given = {name: {**job.options.entries.get(name, {}), "readout": found} for name in names}
+    options = dataclasses.replace(job.options, entries={**job.options.entries, **given})
+    return dataclasses.replace(job, options=options)
 
 
 def _able(net, dataset, find, job, reference, left_out):
@@ -291,4 +324,6 @@ def _draw(config, results, examples, dataset, net, folder):
     save_figure(figure, folder / "overlays", column=config.report.column_width)
 
 
-STAGE = Stage(run, check, "explains images and scores the explanations", keys=("explain.",))
+STAGE = Stage(
+    run, check, "explains images and scores the explanations", keys=("explain.", "readout.")
+)
