@@ -118,7 +118,7 @@ def resized(maps: Features, size: Sequence[int]) -> Features:
     return jax.vmap(lambda m: resampling.enlarge(m, size, "aligned"))(maps)
 
 
-def readout_layers(net: Net, image: Image, layers: Sequence[str] = ()) -> tuple[str, ...]:
+def readout_layers(net: Net, image: Any, layers: Sequence[str] = ()) -> tuple[str, ...]:
     """The layers that are read: the deepest of each of the four smallest sizes of map, and the logits.
 
     So they are layer1 to layer4 and fc of a ResNet, as in the paper.
@@ -144,7 +144,7 @@ def readout_layers(net: Net, image: Image, layers: Sequence[str] = ()) -> tuple[
     return tuple(layers)
 
 
-def init(key: Key[Array, ""], net: Net, image: Image, layers: Sequence[str], hidden: str) -> Any:
+def init(key: Key[Array, ""], net: Net, image: Any, layers: Sequence[str], hidden: str) -> Any:
     """The published start of `ReadoutNet`'s parameters, with which about half of all alphas exceed the bound.
 
     Args:
@@ -162,7 +162,7 @@ def init(key: Key[Array, ""], net: Net, image: Image, layers: Sequence[str], hid
     return model.init(key, maps)["params"]
 
 
-def blank(net: Net, image: Image, layers: Sequence[str] = (), hidden: str = "quarter") -> Readout:
+def blank(net: Net, image: Any, layers: Sequence[str] = (), hidden: str = "quarter") -> Readout:
     """A readout of zeros, as large as one that is trained: for traces, which need shapes alone."""
     layers = readout_layers(net, image, layers)
     shapes = jax.eval_shape(lambda key: init(key, net, image, layers, hidden), jax.random.key(0))

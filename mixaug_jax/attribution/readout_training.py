@@ -304,7 +304,7 @@ def _step_program(training, layers, devices):
 def train_step(
     net: Net, readout: Readout, opt_state: Any, number: Any, batch: dict, training: Training
 ) -> Tree:
-    """One step on a device's rows; see `losses`.
+    """One step on a device's rows.
 
     Args:
       net, readout, opt_state: as they are before it; of Adam.
@@ -322,7 +322,7 @@ def train_step(
         return jax.random.normal(jax.random.fold_in(key, index), mean.shape)
 
     noise = jax.vmap(draw)(batch["index"])
-    grads, measured = gradients(net, readout, batch, noise, training)
+    grads, measured = slopes(net, readout, batch, noise, training)
     grads, measured = jax.lax.psum((grads, measured), devices_lib.AXIS)
     count = jnp.maximum(measured[-1], 1)
     grads = jax.tree.map(lambda g: g / count, grads)
@@ -331,7 +331,7 @@ def train_step(
     return (readout, opt_state), measured[:-1] / count
 
 
-def gradients(
+def slopes(
     net: Net, readout: Readout, batch: dict, noise: Features, training: Training
 ) -> tuple[Tree, Features]:
     """The gradient of the loss, summed over the real images of a batch, and sums of `MEASURES` and of the images, [5]."""

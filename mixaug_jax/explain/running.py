@@ -211,7 +211,7 @@ def check_method(
     # iba draws its noise from the spread of features, and one image has none.
     if "stats" in entries.keywords(method) and len(reference) < 2:
         raise ValueError(f"{name} needs at least 2 reference images; got {len(reference)}")
-    given = job.of_method(name) | _of_reference(net, name, job, reference, False)
+    given = job.of_method(name) | of_reference(net, name, job, reference, False)
     with devices_lib.precision(job.options.precision):
         programs.method_task(method, given, job.at_once, devices).check(net, of_image, total)
         for score in _of_explanation(job):
@@ -276,7 +276,7 @@ def _measured(net, examples, name, job, reference, devices):
     net, method = on_devices(net, devices), job.methods[name]
     of_image = {"image": examples.images, "label": examples.labels, "index": examples.indices}
     # The maps first; every score looks at these or asks for more explanations.
-    given = job.of_method(name) | _of_reference(net, name, job, reference, True)
+    given = job.of_method(name) | of_reference(net, name, job, reference, True)
     raw = programs.method_task(method, given, job.at_once, devices).run(net, of_image, name)
     heat = np.asarray(heatmap(raw, reduction(method, job.options.reduce)))
     seen = {"heatmap": heat, "attribution": raw, "mask": examples.masks}
@@ -333,14 +333,14 @@ def _explain_task(score, name, given, job, devices):
     return programs.explain_task(record, told, job.methods[name], given, job.at_once, devices)
 
 
-def _of_reference(net, name, job, reference, compute):
-    """The options of a method that come from other images; their shapes alone unless `compute`."""
+def of_reference(net: Any, name: str, job: Job, reference: Any, compute: bool) -> dict[str, Any]:
+    """The options of a job's method that come from the reference images; their shapes alone unless `compute`."""
     keywords = entries.keywords(job.methods[name])
     if "baselines" in keywords:
         return {"baselines": np.asarray(reference)}
     if "readout" in keywords:
         return readouts.filled_in(net, job.of_method(name), reference, compute)
-    if "stats" not in keywords:
+    if "stats" not in keywords or "stats" in job.of_method(name):
         return {}
     given = {k: v for k, v in job.of_method(name).items() if k in ("layer", "variant")}
     if compute:

@@ -16,6 +16,7 @@ from mixaug_jax.attribution.target import map_layers
 from mixaug_jax.core import checks, entries, say
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import load_if, seal, write_csv, write_json
+from mixaug_jax.core.types import Dataset
 from mixaug_jax.data.source import numbered_as
 from mixaug_jax.draw import explanation_figures
 from mixaug_jax.draw.style import is_saved, save_figure
@@ -65,7 +66,7 @@ def run(
     workdir = pathlib.Path(workdir).absolute()
     checkpoint.check_settings(workdir, config)
     checkpoint.steps(workdir, which)  # what is not there is said before the data is opened
-    dataset = _open_dataset(config)
+    dataset = open_dataset(config)
 
     def work(net: Net, folder: os.PathLike | str, step: int):
         _explain_step(config, net, dataset, folder, step, required)
@@ -81,7 +82,7 @@ def check(config: ml_collections.ConfigDict) -> None:
       ValueError: settings or data that cannot work; missing boxes and masks are no error, nor is what a network cannot do.
     """
     config_lib.check(config)
-    dataset = _open_dataset(config)
+    dataset = open_dataset(config)
     if config.weights:  # the network is known when the file has been read
         return
     resolved = config_lib.resolve(
@@ -89,7 +90,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     )
     model = build.build_model(resolved)
     net = build.as_net(resolved, model, build.variable_shapes(model, resolved))
-    _, find, scores, _ = _possible(config, net, dataset)
+    _, find, scores, _ = possible(config, net, dataset)
     # What is not asked for, but told something, is looked at too.
     told = options_lib.changed(config.explain.options.to_dict())
     methods = [*config.explain.methods, *sorted(told & METHODS.keys())]
@@ -120,7 +121,12 @@ def options_of(config: ml_collections.ConfigDict) -> Options:
     )
 
 
-def _open_dataset(config):
+def open_dataset(config: ml_collections.ConfigDict) -> Dataset:
+    """The images that `config.explain` asks for, with boxes from its file where it names one.
+
+    Raises:
+      ValueError: a split that the data does not have, or data that cannot be read.
+    """
     a = config.explain
     split = config.data[f"{a.split}_split"]
     if not split:
@@ -134,7 +140,7 @@ def _open_dataset(config):
 def _explain_step(config, net, dataset, folder, step, required):
     """One checkpoint: what is there already is read, the rest computed, tables and figures written."""
     dataset = numbered_as(dataset, num_classes(net, dataset))
-    label, find, scores, notes = _possible(config, net, dataset)
+    label, find, scores, notes = possible(config, net, dataset)
     for wrong, done in notes:
         if required:
             raise ValueError(f"explain.{wrong}")
@@ -143,7 +149,7 @@ def _explain_step(config, net, dataset, folder, step, required):
     options = dataclasses.replace(options_of(config), label=label)
     job = make_job(net, dataset, config.explain.methods, scores, options)
     job = with_readout(config, net, job, folder)
-    reference = _reference(config, net, job)
+    reference = reference_images(config, net, job)
 
     def left_out(name: str, error: Any):
         if required:
@@ -247,7 +253,7 @@ def _able(net, dataset, find, job, reference, left_out):
     return dataclasses.replace(job, scores=scores)
 
 
-def _possible(config, net, dataset):
+def possible(config: ml_collections.ConfigDict, net: Net, dataset: Dataset) -> tuple:
     """The label to explain, how regions are found, the scores that the data set allows, and a sentence for each thing that had
     to be given up, with what is done instead."""
     a, notes = config.explain, []
@@ -276,7 +282,7 @@ def _possible(config, net, dataset):
     return label, find, scores, notes
 
 
-def _reference(config, net, job):
+def reference_images(config: ml_collections.ConfigDict, net: Net, job: Job) -> Any:
     """Training images for the methods that look at other images."""
     if not any(map(needs_reference, job.methods.values())):
         return ()
