@@ -12,8 +12,10 @@ from mixaug_jax.attribution import METHODS
 from mixaug_jax.config import keys
 from mixaug_jax.core import checks, files, say, walk
 from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core.entries import name_of
 from mixaug_jax.core.types import Config, Dataset, Net, Path
 from mixaug_jax.data.source import numbered_as
+from mixaug_jax.explain import readouts
 from mixaug_jax.explain.examples import Examples, load_examples, num_classes
 from mixaug_jax.explain.job import make_job
 from mixaug_jax.models.net import Preprocess
@@ -129,7 +131,9 @@ def _shared(config, asked, net, dataset, folder):
     label, find, _, found = explain.possible(config, net, dataset)
     notes = [f"{wrong}{done}" for wrong, done in found if not wrong.startswith("scores")]
     options = dataclasses.replace(explain.options_of(config), label=label, entries={})
-    job = make_job(net, dataset, (METHODS["iba_readout"],), (), options)
+    wanting = [method for method in METHODS.values() if readouts.asked(method)]
+    job = make_job(net, dataset, wanting, (), options)
+    job = dataclasses.replace(job, methods={n: job.methods[n] for n in map(name_of, wanting)})
     examples = load_examples(
         net, dataset, find, max_images=options.max_images, label=label,
         batch_size=job.at_once, threads=options.threads,
@@ -159,9 +163,8 @@ def _shared(config, asked, net, dataset, folder):
 
 
 def _given(config, asked, net, job, folder):
-    """The trained readout, for the methods that want one."""
-    names = asked.rows or ("iba_readout",)
-    if not {"iba_readout", published_rows.ALL} & set(names):
+    """The trained readout, for the methods that want one, where a row is made by one of them."""
+    if asked.rows and not {*job.methods, published_rows.ALL} & set(asked.rows):
         return {}
     if _VGG_READ[0] in net.layers and not config.readout.layers:
         config = config.copy_and_resolve_references()
