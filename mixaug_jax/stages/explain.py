@@ -47,8 +47,8 @@ def run(
     """Explains images by checkpoints of a run, scores the explanations, and writes tables and figures.
 
     Writes `attribution/` (`attribution/<step>/` for each step of which="all"): `<method>.npz`, for the controls too,
-    scores.csv, and the figures `curves` and `overlays` as PNG, SVG and PDF; for methods that want a trained readout, readout.npz,
-    which goes on where a killed training was. A method whose .npz is there with the same
+    scores.csv, and the figures `curves` and `overlays` as PNG, SVG and PDF; for methods that want a readout, readout.npz,
+    from which a killed training goes on. A method whose .npz is there with the same
     settings, images and weights is not computed again. In a job of several processes the first one does it, on its own
     devices; the others wait.
 

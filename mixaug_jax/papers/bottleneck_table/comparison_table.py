@@ -84,8 +84,10 @@ def table(
         cells: dict[str, Cell] = {}
         for column, (statistic, images) in _statistics(result, drops, top).items():
             whole = statistic(np.ones((images, 1)))
-            again = statistic(stats.image_weights(images, replicates, seed)) if replicates else []
-            cells[column] = _cell(float(whole[0]), np.asarray(again), images)
+            weights = stats.image_weights(images, replicates, seed)
+            # A replicate may hold none of the images, and then says nothing.
+            again = np.where(weights.any(0), statistic(weights), np.nan)
+            cells[column] = _cell(float(whole[0]), again, images)
         found[name] = cells
     _rank(found)
     _compare(found, rows)
@@ -94,6 +96,7 @@ def table(
 
 def _cell(value, again, images):
     low, high = stats.percentiles(again)
+    # The estimate lies within its interval, whatever the draws.
     return Cell(value, min(low, value), max(high, value), again, images=images)
 
 
@@ -135,7 +138,6 @@ def _degradations(side, curves, top, positions):
 
 def _weighted(values):
     def mean(weights: np.ndarray):
-        # A replicate may hold none of the images that count.
         return values @ weights / np.maximum(weights.sum(0), protocol.TINY)
 
     return mean
@@ -161,7 +163,8 @@ def _compare(found, rows):
                 continue
             for control in controls:
                 other = found[control][column]
-                spread = np.std(cell.again - other.again) if len(cell.again) else np.nan
+                replicated = np.isfinite(cell.again - other.again).any()
+                spread = np.nanstd(cell.again - other.again) if replicated else np.nan
                 z = (cell.value - other.value) / spread if spread > 0 else 0.0
                 pairs.append((name, column, control))
                 p.append(2 * scipy_stats.norm.sf(z))

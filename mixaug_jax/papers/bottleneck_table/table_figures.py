@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from mixaug_jax.draw.style import FAINT, GRID, PALETTE, STYLE
 from mixaug_jax.papers.bottleneck_table import protocol
@@ -72,6 +73,9 @@ def correlations(
                 r = protocol.pooled(sums, dropped, np.ones((sums.shape[1], 1)))[:, 0]
                 panel.plot(sizes[side], r, label=name, **look[name])
             panel.set_xscale("log")
+            # Plain numbers: the style takes no mathematics.
+            panel.xaxis.set_major_formatter(ScalarFormatter())
+            panel.xaxis.set_minor_formatter(NullFormatter())
             panel.set_title(f"units of {side} x {side} pixels", fontsize=10)
             panel.set_xlabel("units removed")
             panel.grid(**GRID)
