@@ -33,6 +33,7 @@ from mixaug_jax.stages.base import Stage
 from mixaug_jax.stages.checkpoints import each_checkpoint
 from mixaug_jax.training import checkpoint
 
+READOUTS = "readout"  # the folder of trained ones, in the working directory: <step>.npz
 _FIGURES = ("curves", "overlays")
 _MEMORY_ADVICE = "memory ran out; lower explain.memory_gb or explain.max_images"
 
@@ -47,7 +48,7 @@ def run(
     """Explains images by checkpoints of a run, scores the explanations, and writes tables and figures.
 
     Writes `attribution/` (`attribution/<step>/` for each step of which="all"): `<method>.npz`, for the controls too,
-    scores.csv, and the figures `curves` and `overlays` as PNG, SVG and PDF; for methods that want a readout, readout.npz,
+    scores.csv, and the figures `curves` and `overlays` as PNG, SVG and PDF; for methods that want a readout, readout/<step>.npz,
     from which a killed training goes on. A method whose .npz is there with the same
     settings, images and weights is not computed again. In a job of several processes the first one does it, on its own
     devices; the others wait.
@@ -70,7 +71,8 @@ def run(
     dataset = open_dataset(config)
 
     def work(net: Net, folder: os.PathLike | str, step: int):
-        _explain_step(config, net, dataset, folder, step, required)
+        readout = workdir / READOUTS / f"{step}.npz"
+        _explain_step(config, net, dataset, folder, readout, step, required)
 
     with devices_lib.applied(config):
         each_checkpoint(workdir, which, "attribution", _MEMORY_ADVICE, work)
@@ -138,7 +140,7 @@ def open_dataset(config: ml_collections.ConfigDict) -> Dataset:
     return regions.add_boxes(dataset, a.boxes) if a.boxes else dataset
 
 
-def _explain_step(config, net, dataset, folder, step, required):
+def _explain_step(config, net, dataset, folder, readout, step, required):
     """One checkpoint: what is there already is read, the rest computed, tables and figures written."""
     dataset = numbered_as(dataset, num_classes(net, dataset))
     label, find, scores, notes = possible(config, net, dataset)
@@ -149,7 +151,7 @@ def _explain_step(config, net, dataset, folder, step, required):
     # The true class may have been given up for the predicted one above.
     options = dataclasses.replace(options_of(config), label=label)
     job = make_job(net, dataset, config.explain.methods, scores, options)
-    job = with_readout(config, net, job, folder)
+    job = with_readout(config, net, job, readout)
     reference = reference_images(config, net, job)
 
     def left_out(name: str, error: Any):
@@ -198,15 +200,15 @@ def _explain_step(config, net, dataset, folder, step, required):
 
 
 def with_readout(
-    config: ml_collections.ConfigDict, net: Net, job: Job, folder: os.PathLike | str
+    config: ml_collections.ConfigDict, net: Net, job: Job, path: os.PathLike | str
 ) -> Job:
-    """The job with a readout for the methods that want one: that of `<folder>/readout.npz`, trained where it is not there.
+    """The job with a readout for the methods that want one, which is trained where it is not there.
 
     Args:
       config: of the run; its section `readout` says how, its training images are those.
       net: the network.
       job: what is explained.
-      folder: of the results.
+      path: of the readout's .npz.
     """
     names = [name for name, method in job.methods.items() if readouts.asked(method)]
     if not names:
@@ -220,7 +222,7 @@ def with_readout(
         net,
         dataset,
         training,
-        path=pathlib.Path(folder) / "readout.npz",
+        path=path,
         extra={"data": config.data.name, "split": split},
         threads=config.data.threads,
     )

@@ -102,8 +102,8 @@ def _how(shared, tiles):
     return (
         f"The comparison of Schulz et al. 2020 on {len(shared.examples)} images, with maps and measures as in the paper's code "
         f"but for its slips. Degradation: tiles of {sides} pixels are replaced by the image's mean color, most or least "
-        "relevant first; the score is the mean distance between both curves, divided by what the probability loses in all. Boxes: "
-        "the share of the n highest pixels inside, n as many as the boxes have, where they cover at most "
+        "relevant first; the score is the mean distance between both curves, divided by what the probability loses in all. "
+        "Boxes: the share of the n highest pixels inside, n as many as the boxes have, where they cover at most "
         f"{protocol.SHARE:.0%}. Sensitivity-n: one correlation for each size of subset, over all images; the mean over sizes. "
         "Larger is better everywhere. The readout bottleneck knows no class: its map is the same whatever is asked."
     )

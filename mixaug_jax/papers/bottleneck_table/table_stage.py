@@ -10,7 +10,7 @@ import numpy as np
 from mixaug_jax import config as config_lib
 from mixaug_jax.attribution import METHODS
 from mixaug_jax.config import keys
-from mixaug_jax.core import checks, files, say, walk
+from mixaug_jax.core import checks, files, processes, say, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.entries import name_of
 from mixaug_jax.core.types import Config, Dataset, Net, Path
@@ -46,7 +46,7 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
 
     Writes `bottleneck_table/` (`bottleneck_table/<step>/` for which="all"): a .npz for each row, table.csv, and the figures
     `degradation_curves` and `sensitivity_n`. A row that is there for the same settings, images and weights is not computed
-    again, so a run that was stopped goes on; the readout bottleneck is that of `attribution/readout.npz`.
+    again, so a run that was stopped goes on; the readout bottleneck is that of the explanations, `readout/<step>.npz`.
 
     Args:
       config: of the run, with the section `table`; which images and classes are asked is said by `explain`.
@@ -65,7 +65,8 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
     dataset = explain.open_dataset(config)
 
     def work(net: Net, folder: pathlib.Path, step: int) -> None:
-        _step(config, net, dataset, folder, workdir, which)
+        readout = workdir / explain.READOUTS / f"{step}.npz"
+        _step(config, net, dataset, folder, workdir, readout)
 
     with devices_lib.applied(config):
         each_checkpoint(workdir, which, FOLDER, _ADVICE, work)
@@ -91,12 +92,10 @@ def single_layers(net: Net) -> Net:
     return net
 
 
-def _step(config, net, dataset, folder, workdir, which):
+def _step(config, net, dataset, folder, workdir, readout):
     net = single_layers(net)
     asked = table_keys.of_config(config)
-    # The readout of a run's explanations, which this one shares.
-    explained = workdir / "attribution" / (folder.name if which == "all" else "")
-    shared, notes = _shared(config, asked, net, dataset, explained)
+    shared, notes = _shared(config, asked, net, dataset, readout)
     rows = _rows(config, asked, shared, dataset)
     say.line(_forecast(rows, shared))
     drops = {side: _drops(shared, side, folder) for side in shared.subsets}
@@ -106,8 +105,10 @@ def _step(config, net, dataset, folder, workdir, which):
         results[name] = files.load_if(row_results.load, path, wanted)
         if results[name] is None:
             results[name] = row_results.measure(row, shared)
-            row_results.save(results[name], path)
-    table_section.write(config, workdir, folder, rows, results, drops, shared, notes)
+            if processes.is_main():
+                row_results.save(results[name], path)
+    if processes.is_main():
+        table_section.write(config, workdir, folder, rows, results, drops, shared, notes)
 
 
 def _rows(config, asked, shared, dataset) -> dict[str, Row]:
@@ -125,7 +126,7 @@ def _rows(config, asked, shared, dataset) -> dict[str, Row]:
     return found
 
 
-def _shared(config, asked, net, dataset, folder):
+def _shared(config, asked, net, dataset, readout):
     """What all rows are measured on, and sentences about what had to be left out."""
     dataset = numbered_as(dataset, num_classes(net, dataset))
     label, find, _, found = explain.possible(config, net, dataset)
@@ -150,7 +151,7 @@ def _shared(config, asked, net, dataset, folder):
         examples=examples,
         masks=masks,
         reference=explain.reference_images(config, net, job),
-        given=_given(config, asked, net, job, folder),
+        given=_given(config, asked, net, job, readout),
         options=options,
         at_once=job.at_once,
         curves={side: _points(size, side, asked.snapshots) for side in asked.tiles},
@@ -162,14 +163,14 @@ def _shared(config, asked, net, dataset, folder):
     return shared, notes
 
 
-def _given(config, asked, net, job, folder):
+def _given(config, asked, net, job, readout):
     """The trained readout, for the methods that want one, where a row is made by one of them."""
     if asked.rows and not {*job.methods, published_rows.ALL} & set(asked.rows):
         return {}
     if _VGG_READ[0] in net.layers and not config.readout.layers:
         config = config.copy_and_resolve_references()
         config.readout.layers = (*_VGG_READ, net.layers[-1])
-    own = explain.with_readout(config, net, job, folder)
+    own = explain.with_readout(config, net, job, readout)
     return {name: dict(given) for name, given in own.options.entries.items()}
 
 
@@ -214,7 +215,8 @@ def _drops(shared, side, folder):
     found = files.load_if(load, path, settings)
     if found is None:
         found = Result({"drops": row_results.drops(shared, side)}, settings)
-        files.save_npz(path, found.arrays, found.settings)
+        if processes.is_main():
+            files.save_npz(path, found.arrays, found.settings)
     return found.arrays["drops"]
 
 
