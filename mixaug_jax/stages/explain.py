@@ -48,7 +48,7 @@ def run(
     """Explains images by checkpoints of a run, scores the explanations, and writes tables and figures.
 
     Writes `attribution/` (`attribution/<step>/` for each step of which="all"): `<method>.npz`, for the controls too,
-    scores.csv, and the figures `curves` and `overlays` as PNG, SVG and PDF; for methods that want a readout, readout/<step>.npz,
+    scores.csv, and the figures `curves` and `overlays` as PNG, SVG and PDF; for methods that want one, readout/<step>.npz,
     from which a killed training goes on. A method whose .npz is there with the same
     settings, images and weights is not computed again. In a job of several processes the first one does it, on its own
     devices; the others wait.
