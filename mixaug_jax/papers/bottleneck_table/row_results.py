@@ -41,6 +41,7 @@ class Shared:
       curves: {side of tiles: numbers of tiles that are gone at each point, all of them at the last}.
       subsets: {side of units: bool [sizes,samples,rows,cols]}.
       sens: places among the examples that sensitivity-n looks at.
+      few: these images.
     """
 
     net: Net
@@ -53,6 +54,7 @@ class Shared:
     curves: Mapping[int, tuple[int, ...]]
     subsets: Mapping[int, np.ndarray]
     sens: np.ndarray
+    few: Examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,39 +114,35 @@ def check(row: Row, shared: Shared, dataset: Any) -> None:
         running.check_method(shared.net, dataset, name, job, shared.reference)
 
 
-def maps(row: Row, shared: Shared, places: np.ndarray, *, removed: bool = False) -> np.ndarray:
-    """A row's maps [n,h,w] of those images."""
-    examples, raws = shared.examples, []
-    devices = walk.chosen(None)
+def maps(row: Row, shared: Shared, examples: Examples, *, removed: bool = False) -> np.ndarray:
+    """A row's maps [N,h,w] of images; with `removed`, by the options for subsets that are set to 0."""
+    raws, devices = [], walk.chosen(None)
     for place, part in enumerate(row.parts):
         name, job = job_of(row, shared, place, removed=removed)
         given = job.of_method(name)
         if part.method is pattern_attribution:
-            batches = np.array_split(shared.reference, -(-len(shared.reference) // shared.at_once))
-            given["stats"] = patterns(shared.net, batches)
-        given = given | running.of_reference(
-            shared.net,
-            name,
-            dataclasses.replace(
-                job, options=dataclasses.replace(job.options, entries={name: given})
-            ),
-            shared.reference,
-            True,
-        )
+            count = -(-len(shared.reference) // shared.at_once)
+            given["stats"] = patterns(shared.net, np.array_split(shared.reference, count))
+        else:
+            given |= running.of_reference(shared.net, name, job, shared.reference, True)
         labels = examples.predicted if part.predicted else examples.labels
-        rows = {"image": examples.images, "label": labels, "index": examples.indices}
-        rows = {key: values[places] for key, values in rows.items()}
+        rows = {"label": labels, "index": examples.indices}
         task = programs.method_task(job.methods[name], given, job.at_once, devices)
-        raws.append(task.run(on_devices(shared.net, devices), rows, row.name))
+        raws.append(_computed(task, shared, examples, rows, row.name))
     return np.asarray(row.post(*raws), np.float32)
+
+
+def _computed(task, shared, examples, rows, title):
+    """A task's results for all images, each with its rows."""
+    net = on_devices(shared.net, task.devices)
+    return task.run(net, {"image": examples.images, **rows}, title)
 
 
 def measure(row: Row, shared: Shared) -> Result:
     """All of a row."""
-    everything = np.arange(len(shared.examples))
     began = time.monotonic()
-    heat = maps(row, shared, everything)
-    arrays = {"seconds": np.array((time.monotonic() - began) / len(everything))}
+    heat = maps(row, shared, shared.examples)
+    arrays = {"seconds": np.array((time.monotonic() - began) / len(heat))}
     for side, gone in shared.curves.items():
         arrays[f"curves.{side}"] = curves(heat, shared, side, gone, row.name)
     if len(shared.masks):
@@ -154,11 +152,11 @@ def measure(row: Row, shared: Shared) -> Result:
         ours = jax.lax.map(lambda pair: SCORES["box_ratio"](*pair), (heat, shared.examples.masks))
         arrays["box_ours"] = np.where(counted, np.asarray(ours), np.nan)
     if shared.subsets:
-        chosen = (
-            heat[shared.sens] if not row.removed else maps(row, shared, shared.sens, removed=True)
+        of_removed = (
+            maps(row, shared, shared.few, removed=True) if row.removed else heat[shared.sens]
         )
         for side, masks in shared.subsets.items():
-            sums = protocol.subset_sums(chosen, masks, side)
+            sums = protocol.subset_sums(of_removed, masks, side)
             arrays[f"sums.{side}"] = sums.astype(np.float32)
     return Result(arrays, settings(row, shared))
 
@@ -167,28 +165,23 @@ def curves(
     heat: np.ndarray, shared: Shared, side: int, gone: tuple[int, ...], title: str
 ) -> np.ndarray:
     """`protocol.degraded` of every image, [N,2,T,2]."""
-    devices, examples = walk.chosen(None), shared.examples
-    rows = {
-        "ranking": protocol.rankings(heat, side),
-        "image": examples.images,
-        "label": examples.labels,
-    }
-    rows["predicted"] = examples.predicted.astype(np.int32)
+    examples = shared.examples
+    rows = {"label": examples.labels, "predicted": examples.predicted.astype(np.int32)}
+    rows["ranking"] = protocol.rankings(heat, side)
     options = {"window": side, "gone": gone}
-    task = programs.net_task(DEGRADED, options, shared.at_once, devices)
-    return np.asarray(task.run(on_devices(shared.net, devices), rows, f"{title}, tiles of {side}"))
+    task = programs.net_task(DEGRADED, options, shared.at_once, walk.chosen(None))
+    return _computed(task, shared, examples, rows, f"{title}, tiles of {side}")
 
 
 def drops(shared: Shared, side: int) -> np.ndarray:
     """The drop of the label's logit for each subset, float32 [sizes,n,samples]: the same for all rows."""
-    devices, examples = walk.chosen(None), shared.examples
-    rows = {"image": examples.images, "label": examples.labels}
-    rows = {key: values[shared.sens] for key, values in rows.items()}
-    rows["attribution"] = np.zeros(rows["image"].shape, np.float32)
+    examples = shared.few
+    blank = np.zeros((len(examples), *shared.examples.images.shape[1:]), np.float32)
+    rows = {"label": examples.labels, "attribution": blank}
     options = {"masks": shared.subsets[side], "window": side, "baseline": "zero"}
-    task = programs.net_task(SCORES["sensitivity_n"], options, shared.at_once, devices)
-    found = task.run(on_devices(shared.net, devices), rows, f"drops of {side} x {side} units")
-    return np.asarray(found[1]).transpose(1, 0, 2)
+    task = programs.net_task(SCORES["sensitivity_n"], options, shared.at_once, walk.chosen(None))
+    _, found = _computed(task, shared, examples, rows, f"drops of {side} x {side} units")
+    return np.asarray(found).transpose(1, 0, 2)
 
 
 def save(result: Result, path: os.PathLike | str) -> None:

@@ -135,17 +135,16 @@ def _shared(config, asked, net, dataset, readout):
     wanting = [method for method in METHODS.values() if readouts.asked(method)]
     job = make_job(net, dataset, wanting, (), options)
     job = dataclasses.replace(job, methods={n: job.methods[n] for n in map(name_of, wanting)})
-    examples = load_examples(
-        net, dataset, find, max_images=options.max_images, label=label,
-        batch_size=job.at_once, threads=options.threads,
-    )  # fmt: skip
+    reading = {"label": label, "batch_size": job.at_once, "threads": options.threads}
+    examples = load_examples(net, dataset, find, max_images=options.max_images, **reading)
+    sens = walk.spread(len(examples), asked.sens_images)
+    few = load_examples(net, _part(dataset, examples.indices[sens]), find, **reading)
     masks = _masks(net, dataset, find, examples)
     if not len(masks):
         notes.append("no boxes and no masks in this data: their column is left out")
     for note in notes:
         say.line(f"bottleneck_table: {note}")
     size = examples.images.shape[1:3]
-    sens = walk.spread(len(examples), asked.sens_images)
     shared = Shared(
         net=net,
         examples=examples,
@@ -159,8 +158,14 @@ def _shared(config, asked, net, dataset, readout):
             side: _subsets(size, side, asked, config.explain.seed) for side in asked.sens_tiles
         },
         sens=sens,
+        few=few,
     )
     return shared, notes
+
+
+def _part(dataset, indices):
+    """The data set of some of its examples alone."""
+    return dataclasses.replace(dataset, read=lambda i: dataset[int(indices[i])], size=len(indices))
 
 
 def _given(config, asked, net, job, readout):
