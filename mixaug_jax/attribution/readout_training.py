@@ -333,7 +333,7 @@ def train_step(
 
 def slopes(
     net: Net, readout: Readout, batch: dict, noise: Features, training: Training
-) -> tuple[Tree, Features]:
+) -> tuple[Tree, Any]:
     """The gradient of the loss, summed over the real images of a batch, and sums of `MEASURES` and of the images, [5]."""
     features = net.capture(batch["image"], (*readout.layers, net.layers[-1]))
     maps = readout_lib.standardized(features, readout)
