@@ -190,7 +190,8 @@ def test_the_published_start_passes_nearly_everything():
         return readout.alphas(dataclasses.replace(r, params=drawn), maps)
 
     alpha = jax.jit(jax.vmap(start))(jax.random.split(jax.random.key(0), 40))
-    assert 0.2 < (alpha > 5).mean() < 0.8, "half of them have no gradient"
+    moved = alpha[alpha != 5]  # those whose hidden units are not all off
+    assert 0.2 < (moved > 5).mean() < 0.8, "half of them have no gradient"
     assert np.abs(alpha - 5).max() < 0.02
     assert readout.capacities(r, features, alpha[0])["lam"].mean() > 0.99
 

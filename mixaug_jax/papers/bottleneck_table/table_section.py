@@ -190,9 +190,9 @@ def _figures(folder, tiles, correlated):
 
 def _text(found, columns):
     wide = max(map(len, found))
-    lines = [" " * wide + "".join(f"{name[:18]:>20}" for name in columns)]
+    lines = [" " * wide + "".join(f"{name[:20]:>22}" for name in columns)]
     for name, cells in found.items():
         shown = [cells.get(column) for column in columns]
         texts = ["-" if c is None else f"{c.value:.3f} ({c.low:.2f},{c.high:.2f})" for c in shown]
-        lines.append(f"{name:{wide}}" + "".join(f"{text:>20}" for text in texts))
+        lines.append(f"{name:{wide}}" + "".join(f"{text:>22}" for text in texts))
     return "\n".join(lines)
