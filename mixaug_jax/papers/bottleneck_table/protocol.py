@@ -19,6 +19,7 @@ from mixaug_jax.core.types import (
     Bool,
     Count,
     Float,
+    Given,
     Image,
     Indices,
     Int,
@@ -182,7 +183,7 @@ def sizes(units: int, count: int = 16) -> np.ndarray:
     return np.geomspace(1, max(0.8 * units, 1), count).round().astype(np.int32)
 
 
-def subsets(units: Sequence[int], numbers: Sequence[int], samples: int, seed: int) -> np.ndarray:
+def subsets(units: Sequence[int], numbers: Given, samples: int, seed: int) -> np.ndarray:
     """Random subsets of tiles, without replacement, bool [sizes,samples,rows,cols]; the same for all images.
 
     Args:

@@ -1,19 +1,11 @@
 """The settings of the table: the section `table` of a config. Which images, boxes and classes are asked stands in `explain`."""
 
-from mixaug_jax import attribution
 from mixaug_jax.config import keys
-from mixaug_jax.config.allowed import Choice, Entry, Int, Key, Many, Number, Text, section
+from mixaug_jax.config.allowed import Choice, Int, Key, Many, Number, Text, section
 from mixaug_jax.core.types import Config
-from mixaug_jax.papers.bottleneck_table import published_rows
 
 _COUNT = Int(0, 10**9)
-# Rows that are no method of the package; occlusion_<side> and iba_<beta> follow from tiles and betas.
-_OWN = ("saliency", "pattern_attribution", "lrp_alpha1_beta0", "lrp_epsilon5")
 SECTION = "table"
-
-
-def _names():
-    return (*attribution.METHODS, *_OWN, published_rows.ALL)
 
 
 # fmt: off
@@ -21,7 +13,7 @@ KEYS = section(
     SECTION,
     {
         "rows": Key((), "by name; (): those of the paper, all: every method besides",
-                    Many(Entry(_names), distinct=True)),
+                    Many(Text(1), distinct=True)),
         "tiles": Key((8, 4), "sides of the tiles that are replaced, pixels; published: 8,14",
                      Many(Int(1, 4096), 1, 8, distinct=True)),
         "snapshots": Key(20, "points of a curve; published: 100; 0: every number of tiles", _COUNT),
