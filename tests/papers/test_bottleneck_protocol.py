@@ -13,7 +13,12 @@ from attribution_cases import golden_net, random_net
 from mixaug_jax.attribution import METHODS
 from mixaug_jax.core.checks import UnsupportedError
 from mixaug_jax.models import MODELS, Net, Preprocess
-from mixaug_jax.papers.bottleneck_table import comparison_table, patterns, protocol, published_rows
+from mixaug_jax.papers.bottleneck_table import (
+    comparison_table,
+    protocol,
+    published_rows,
+    signal_patterns,
+)
 from mixaug_jax.scores import subset_drops
 
 # Rows by the names of the golden file, with the tolerance of their maps, a share of the largest value.
@@ -206,7 +211,7 @@ def test_patterns():
     """Against plain NumPy, over the places where an output is positive."""
     net, _ = random_net(width=0.25)
     x = np.asarray(jax.random.normal(jax.random.key(4), (6, 12, 12, 3)))
-    found = patterns.patterns(net, np.split(x, 2))
+    found = signal_patterns.patterns(net, np.split(x, 2))
     kernel = np.float64(net.variables["params"]["conv1"]["kernel"])
     assert found["conv1"].shape == kernel.shape
     dense = net.variables["params"]["fc"]
@@ -222,7 +227,7 @@ def test_patterns():
         size = dense["kernel"][:, j] @ covariance
         if abs(size) > 1e-6:
             np.testing.assert_allclose(found["fc"][:, j], covariance / size, rtol=2e-2, atol=1e-3)
-    one = jax.jit(lambda x: patterns.pattern_attribution(net, x, 1, stats=found))(x[0])
+    one = jax.jit(lambda x: signal_patterns.pattern_attribution(net, x, 1, stats=found))(x[0])
     assert one.shape == (12, 12, 3)
     assert np.isfinite(one).all()
     assert one.any()
@@ -232,12 +237,12 @@ def test_patterns():
 def test_patterns_are_refused():
     net, x = random_net()
     with pytest.raises(ValueError, match="pattern_attribution needs stats="):
-        patterns.pattern_attribution(net, x[0], 1)
+        signal_patterns.pattern_attribution(net, x[0], 1)
     model = MODELS["resnet18"](3, width=1 / 64)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     residual = Net(model, variables, Preprocess(32))
     with pytest.raises(UnsupportedError, match="networks without residual sums, as VGG"):
-        jax.eval_shape(patterns.sums_of, residual, jnp.zeros((1, 32, 32, 3)))
+        jax.eval_shape(signal_patterns.sums_of, residual, jnp.zeros((1, 32, 32, 3)))
 
 
 def test_every_recalled_number_has_a_row():

@@ -183,20 +183,20 @@ def sizes(units: int, count: int = 16) -> np.ndarray:
     return np.geomspace(1, max(0.8 * units, 1), count).round().astype(np.int32)
 
 
-def subsets(units: Sequence[int], numbers: Given, samples: int, seed: int) -> np.ndarray:
+def subsets(units: Sequence[int], removed: Given, samples: int, seed: int) -> np.ndarray:
     """Random subsets of tiles, without replacement, bool [sizes,samples,rows,cols]; the same for all images.
 
     Args:
       units: (rows, cols) of tiles.
-      numbers: how many of them each size has.
+      removed: how many of them each size has.
       samples: subsets of each size.
       seed: of the draws. The published code draws from a generator without a seed, anew for every method.
     """
     draw = np.random.Generator(np.random.Philox(key=[seed, 7]))
-    order = np.tile(np.arange(units[0] * units[1]), (len(numbers), samples, 1))
+    order = np.tile(np.arange(units[0] * units[1]), (len(removed), samples, 1))
     order = draw.permuted(order, axis=-1)
-    removed = order < np.asarray(numbers)[:, None, None]
-    return removed.reshape(len(numbers), samples, *units)
+    gone = order < np.asarray(removed)[:, None, None]
+    return gone.reshape(len(removed), samples, *units)
 
 
 def tile_sums(maps: np.ndarray, window: int) -> np.ndarray:

@@ -27,7 +27,7 @@ from mixaug_jax.core.types import (
     Net,
     Seed,
 )
-from mixaug_jax.papers.bottleneck_table.patterns import pattern_attribution
+from mixaug_jax.papers.bottleneck_table.signal_patterns import pattern_attribution
 
 ALL = "all"  # as a row: every one
 CLIP = (0.5, 99.5)  # percentiles

@@ -18,8 +18,12 @@ from mixaug_jax.explain import programs, running
 from mixaug_jax.explain.examples import Examples, on_devices
 from mixaug_jax.explain.job import Job, Options, settings_of
 from mixaug_jax.papers.bottleneck_table import protocol
-from mixaug_jax.papers.bottleneck_table.patterns import pattern_attribution, patterns, sums_of
 from mixaug_jax.papers.bottleneck_table.published_rows import Row
+from mixaug_jax.papers.bottleneck_table.signal_patterns import (
+    pattern_attribution,
+    patterns,
+    sums_of,
+)
 from mixaug_jax.scores import SCORES
 from mixaug_jax.scores.score import Score
 
