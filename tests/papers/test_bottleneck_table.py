@@ -169,7 +169,7 @@ def test_rows_by_name():
         ("table", "tiles", (17,), r"must be at most data\.size=16 pixels; got 17"),
         ("table", "maps", "mine", r"table\.maps must be one of published, ours"),
         ("table", "snapshots", -1, r"table\.snapshots must be an integer of at least 0"),
-        ("table", "rows", ("iba_9",), r"table\.rows must be one of .*did you mean 'iba_10'"),
+        ("table", "rows", ("iba_9",), r"table\.rows must be one of .*got 'iba_9'"),
         ("explain", "split", "validation", ""),
     ],
 )

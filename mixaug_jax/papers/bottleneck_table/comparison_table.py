@@ -7,6 +7,7 @@ import numpy as np
 from scipy import stats as scipy_stats
 
 from mixaug_jax.core import stats
+from mixaug_jax.core.types import Given
 from mixaug_jax.papers.bottleneck_table import protocol
 from mixaug_jax.papers.bottleneck_table.published_rows import BOTTLENECKS, CONTROLS, RECALLED, Row
 from mixaug_jax.papers.bottleneck_table.row_results import Result
@@ -126,7 +127,7 @@ def _statistics(result, drops, top) -> dict:
 def _degradations(side, curves, top, positions):
     asked, predicted = curves[..., 0], curves[..., 1]
 
-    def score(curves: np.ndarray, at: Sequence[float] = ()):
+    def score(curves: np.ndarray, at: Given = ()):
         return lambda weights: protocol.degradation(curves, top, weights, at)
 
     return {

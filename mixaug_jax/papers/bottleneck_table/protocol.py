@@ -107,7 +107,7 @@ def degraded(
 
 
 def degradation(
-    curves: np.ndarray, top: np.ndarray, weights: np.ndarray, positions: Sequence[float] = ()
+    curves: np.ndarray, top: np.ndarray, weights: np.ndarray, positions: Given = ()
 ) -> np.ndarray:
     """The score of many images, [R]: larger is better, and 0 where removal does not lower the mean.
 

@@ -77,13 +77,13 @@ def check(config: Config) -> None:
     config_lib.check(config)
     asked = table_keys.of_config(config)
     keys.check_values(config_lib.flatten({table_keys.SECTION: asked.to_dict()}), table_keys.KEYS)
-    known = published_rows.published(asked.tiles, asked.betas)
-    published_rows.chosen(asked.rows, asked.maps, known)  # says an unknown row
     for side in (*asked.tiles, *asked.sens_tiles):
         if not config.weights and side > config.data.size:
             raise ValueError(
                 f"table.tiles and table.sens_tiles must be at most data.size={config.data.size} pixels; got {side}"
             )
+    known = published_rows.published(asked.tiles, asked.betas)
+    published_rows.chosen(asked.rows, asked.maps, known)  # says an unknown row
     explain.open_dataset(config)
 
 
