@@ -169,6 +169,9 @@ def test_intervals_are_those_of_repeated_images():
         found = protocol.degradation(curves[..., 0], top, weights, at)
         right = protocol.degradation(curves[again][..., 0], top[again], ones, at)
         np.testing.assert_allclose(found, right, rtol=1e-5)
+    twice = np.concatenate([curves, curves[:, :, -1:]], 2)[..., 0]
+    area = protocol.degradation(twice, top, weights, np.append(np.linspace(0, 1, 6), 1.0))
+    np.testing.assert_allclose(area, found, rtol=1e-5)
     sums, drops = draw.random((2, 3, 5, 7))
     found = protocol.pooled(sums, drops, weights)[:, 0]
     for k in range(3):
