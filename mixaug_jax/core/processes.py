@@ -156,7 +156,8 @@ def one_fate(exit_code: Callable[[BaseException], int], heartbeat: int = 100) ->
         # After SIGTERM in training every process has saved, and comes here by itself.
         if jax.process_count() == 1 or code == STOPPED:
             raise
-        if isinstance(error, jax.errors.JaxRuntimeError):
+        # On CPUs it may come as a ValueError.
+        if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo " in str(error):
             # A collective breaks where another process is gone, which is what a user has to know: `_watch` will see it.
             time.sleep(heartbeat + 5 * _SECONDS)
         if code == 1:
