@@ -151,6 +151,13 @@ def one_fate(exit_code: Callable[[BaseException], int], heartbeat: int = 100) ->
         fail(code, " ".join(str(error).split()))
 
 
+def agreed(value: bool) -> bool:
+    """What process 0 says, in all processes: so that all go the same way where it alone knows, such as what is on the disk."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
 def check_shared(folder: pathlib.Path) -> None:
     """Makes sure that every process of the job sees the same folder, which is made where missing.
 
@@ -191,9 +198,7 @@ def claimed(path: os.PathLike | str) -> Iterator[None]:
                 held.enter_context(files.claim(path))
             except files.BusyError as error:
                 busy = error
-        if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(
-            np.int32(busy is not None)
-        ):
+        if agreed(busy is not None):
             busy = busy or files.BusyError(f"{pathlib.Path(path).parent} is in use by another job")
         if busy is not None:
             raise busy
