@@ -158,8 +158,12 @@ def agreed(value: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
-def check_shared(folder: pathlib.Path) -> None:
+def check_shared(folder: pathlib.Path, what: str = "--workdir") -> None:
     """Makes sure that every process of the job sees the same folder, which is made where missing.
+
+    Args:
+      folder: which.
+      what: says what names it.
 
     Raises:
       ValueError: in a process that does not see it.
@@ -177,7 +181,7 @@ def check_shared(folder: pathlib.Path) -> None:
     token = _store().blocking_key_value_get(key, _LONG)
     if not (folder / token).exists():
         raise ValueError(
-            f"{folder} is not the folder that process 0 sees there; --workdir must be on a disk that all processes share"
+            f"{folder} is not the folder that process 0 sees there; {what} must be on a disk that all processes share"
         )
     _store().wait_at_barrier(key, _LONG)
     if is_main():

@@ -1,0 +1,45 @@
+"""A dissection by one process of four devices, by two of two, and by four of one: the same integers and tables."""
+
+import dissection_jobs
+import jobs
+import numpy as np
+import pytest
+
+from mixaug_jax.core import walk
+
+WORK = """
+import pathlib, dissection_jobs
+dissection_jobs.keep(pathlib.Path("."))
+"""
+
+
+def arrays(path):
+    with np.load(path) as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What this process finds on its four devices."""
+    folder = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(walk, "LIMIT", walk.LIMIT)  # put back in the end
+        dissection_jobs.keep(folder)
+    return arrays(folder / "all-0.npz")
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_same_bits_in_every_process(alone, processes, tmp_path):
+    ended = jobs.run(tmp_path, WORK, processes, devices=4 // processes)
+    assert [one.code for one in ended] == [0] * processes, "".join(one.errors for one in ended)
+    found = [arrays(tmp_path / f"all-{k}.npz") for k in range(processes)]
+    for one in found:
+        assert one.keys() == alone.keys()
+        for name in alone.keys() - {"seconds", "segmented"}:
+            assert one[name].dtype == alone[name].dtype, name
+            np.testing.assert_array_equal(one[name], alone[name], err_msg=name)
+    # The segmenter is asked for the images of a process's share, and again for those whose checksum is taken.
+    assert sum(int(one["segmented"]) for one in found) == int(alone["segmented"]) == 21 + 6
+    seconds = [float(one["seconds"]) for one in found]
+    print(f"{processes} processes, CPU seconds: {', '.join(f'{s:.2f}' for s in seconds)}")
+    assert max(seconds) < 2 * min(seconds)
