@@ -61,11 +61,6 @@ def together(devices: tuple) -> bool:
     return len(_owners(devices)) > 1
 
 
-def own(devices: tuple) -> tuple:
-    """Those of the devices that are of this process, on which its share is computed."""
-    return tuple(device for device in devices if device.process_index == jax.process_index())
-
-
 def share(images: int, devices: tuple) -> range:
     """Which of `images` images this process reads and keeps: one run of them, each process's as long as the others' or by one
     shorter."""

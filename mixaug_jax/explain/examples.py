@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mixaug_jax.core import checks, say, walk
+from mixaug_jax.core import checks, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import checksum as checksum_of
 from mixaug_jax.core.types import Devices, Net
@@ -113,8 +113,8 @@ def load_examples(
     own = walk.share(len(chosen), devices)
     ready = walk.read_ahead(read, chosen[own.start : own.stop], threads)
     # A forward pass takes a full batch, whatever the number of images that are left.
-    held, rows, report = {}, [], say.progress("reading", len(chosen))
-    for step, (start, stop, padded) in enumerate(walk.spans(len(chosen), batch_size, devices), 1):
+    held, rows, report = {}, [], walk.progress("reading", len(chosen), devices)
+    for start, stop, padded in walk.spans(len(chosen), batch_size, devices):
         batch = list(itertools.islice(ready, stop - start))
         stacked = np.stack([image for image, _ in batch] or [blank])
         said = _said(net, walk.pad_rows(stacked, padded), devices)
@@ -122,7 +122,7 @@ def load_examples(
             rows.append(_row(image, example, *values, find, label))
             if rows[-1]["kept"]:
                 held[own[len(rows) - 1]] = image
-        report(min(step * batch_size * len(devices), len(chosen)))
+        report(stop)
     columns = walk.gather(_columns(rows, blank.shape), len(chosen), devices)
     places = np.flatnonzero(columns.pop("kept"))
     if not len(places):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import entries, say, walk
+from mixaug_jax.core import entries, walk
 from mixaug_jax.core.types import Net, Seed
 from mixaug_jax.scores.score import Score
 
@@ -51,16 +51,16 @@ class Task:
         Returns:
           NumPy [n, ...], or a tree of such.
         """
-        each, report, found = self._each(total), say.progress(title, total), []
-        own = walk.own(self.devices)
+        own, found = walk.own(self.devices), []
+        report = walk.progress(title, total, self.devices)
         arrays = devices_lib.replicate(self.arrays, own)  # once, not with every step
-        for step, (start, stop, padded) in enumerate(walk.spans(total, each, self.devices), 1):
+        for start, stop, padded in walk.spans(total, self._each(total), self.devices):
             # Padded, since a shorter last batch would compile the program again.
             batch = {k: walk.pad_rows(v[start:stop], padded) for k, v in rows.items()}
             batch = devices_lib.shard_batch(batch, own)
             done = jax.device_get(self.program(net, np.uint32(self.seed), arrays, batch))
             found.append(jax.tree.map(lambda x, n=stop - start: x[:n], done))
-            report(min(step * each * len(self.devices), total))
+            report(stop)
         return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
     def check(self, net: Net, rows: Mapping, total: int) -> None:
