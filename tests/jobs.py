@@ -14,8 +14,8 @@ import jax, conftest; jax.config.update("jax_num_cpu_devices", {devices})
 from mixaug_jax import command
 from mixaug_jax.core import processes
 me = int(os.environ.get("JAX_PROCESS_ID", 0))
-if "JAX_PROCESS_ID" in os.environ: processes.join(heartbeat=5, wait=60)
-with processes.one_fate(command.exit_code, 5):
+if "JAX_PROCESS_ID" in os.environ: processes.join(heartbeat={heartbeat}, wait=120)
+with processes.one_fate(command.exit_code, {heartbeat}):
     exec(compile({body!r}, "the job", "exec"))
 """
 
@@ -29,9 +29,12 @@ class Ended:
     errors: str
 
 
-def start(body, processes=2, devices=1):
-    """The processes of a job that runs Python code, in which `me` is the process's number; 1 process is no job."""
-    code = BEGIN.format(tests=str(TESTS), devices=devices, body=body)
+def start(body, processes=2, devices=1, heartbeat=60):
+    """The processes of a job that runs Python code, in which `me` is the process's number; 1 process is no job.
+
+    On a busy machine a process that compiles is silent for seconds.
+    """
+    code = BEGIN.format(tests=str(TESTS), devices=devices, body=body, heartbeat=heartbeat)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         job = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}"}
