@@ -41,7 +41,7 @@ def missing(
     asked = {k: v for k, v in examples.own(devices).items() if k in ("image", "label")}
     # Two evaluations of the network for each image.
     task = programs.net_task(_CHANGE, told, max(1, job.at_once // 2), devices)
-    change = task.run(net, asked, len(examples), f"{name}, completeness").astype(np.float64)
+    change = task.run(net, asked, f"{name}, completeness", len(examples)).astype(np.float64)
     change, told = walk.gather(
         (change, maps.sum((1, 2, 3), dtype=np.float64)), len(examples), devices
     )
@@ -73,7 +73,7 @@ def tie_spreads(
         asked = {k: v for k, v in rows.items() if k in entries.arguments(record)}
         asked["heatmap"] = np.asarray(_opposite(window)(heat))
         task = programs.net_task(record, job.of_score(score), job.at_once, devices)
-        again = task.run(net, asked, len(examples), f"{score}, ties")
+        again = task.run(net, asked, f"{score}, ties", len(examples))
         again, curves = walk.gather((again, found[score]), len(examples), devices)
         moved = np.asarray(auc(again) - auc(curves), np.float64)
         spreads[score] = float(abs(moved.mean()))

@@ -95,21 +95,9 @@ def load_examples(
     """
     chosen = walk.spread(len(dataset), max_images)
     devices = walk.chosen(devices)
-    net, classes = on_devices(net, devices), num_classes(net, dataset)
-
-    def read(index: Any):
-        example = dataset[int(index)]
-        if label == "true" and not 0 <= example["label"] < classes:
-            raise ValueError(
-                f"image {index} has the label {example['label']}; the network's classes go from 0 to "
-                f"{classes - 1}"
-            )
-        return net.preprocess(example["image"]), transforms.seen_part(example, net.preprocess)
-
+    net, read = on_devices(net, devices), _reader(net, dataset, label)
+    blank = np.asarray(net.preprocess(dataset[0]["image"]))  # of the shape of what a process lacks
     # Read by threads, looked at here: regions need the class, which may depend on a whole batch's logits.
-    blank = np.asarray(
-        net.preprocess(dataset[0]["image"])
-    )  # the shape of rows that a process lacks
     own = walk.share(len(chosen), devices)
     ready = walk.read_ahead(read, chosen[own.start : own.stop], threads)
     # A forward pass takes a full batch, whatever the number of images that are left.
@@ -147,6 +135,22 @@ def load_examples(
         region=find.kind,
         unlabeled=len(chosen) - len(places),
     )
+
+
+def _reader(net, dataset, label):
+    """A function of an index: the preprocessed image, and the part of the example that the network sees."""
+    classes = num_classes(net, dataset)
+
+    def read(index: Any):
+        example = dataset[int(index)]
+        if label == "true" and not 0 <= example["label"] < classes:
+            raise ValueError(
+                f"image {index} has the label {example['label']}; the network's classes go from 0 to "
+                f"{classes - 1}"
+            )
+        return net.preprocess(example["image"]), transforms.seen_part(example, net.preprocess)
+
+    return read
 
 
 def _said(net, images, devices):

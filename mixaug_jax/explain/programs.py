@@ -39,22 +39,26 @@ class Task:
     arrays: dict
     rows: int
 
-    def run(self, net: Net, rows: Mapping, total: int, title: str):
-        """The results for this process's rows; says how far all processes are.
+    def run(self, net: Net, rows: Mapping, title: str, total: int = 0):
+        """The results for rows; says how far it is.
 
         Args:
           net: on the process's own devices.
-          rows: {name: [n, ...]}, of the images of this process's share, see `walk.share`.
-          total: images of all processes.
+          rows: {name: [n, ...]}.
           title: of the work.
+          total: images of all processes, of which the rows are this process's share, see `walk.share`; 0: the rows are all, and
+            each process that calls this computes all of them.
 
         Returns:
           NumPy [n, ...], or a tree of such.
         """
         own, found = walk.own(self.devices), []
-        report = walk.progress(title, total, self.devices)
+        devices = self.devices if total else own
+        total = total or len(next(iter(rows.values())))
+        report = walk.progress(title, total, devices)
         arrays = devices_lib.replicate(self.arrays, own)  # once, not with every step
-        for start, stop, padded in walk.spans(total, self._each(total), self.devices):
+        each = self._step(total) // len(self.devices)
+        for start, stop, padded in walk.spans(total, each, devices):
             # Padded, since a shorter last batch would compile the program again.
             batch = {k: walk.pad_rows(v[start:stop], padded) for k, v in rows.items()}
             batch = devices_lib.shard_batch(batch, own)
@@ -71,16 +75,16 @@ class Task:
           rows: {name: shape and dtype of one row}.
           total: how many there will be, so that what is traced here is what is run.
         """
-        step = self._each(total) * len(walk.own(self.devices))
+        step = self._step(total) // len(self.devices) * len(walk.own(self.devices))
         specs = {k: jax.ShapeDtypeStruct((step, *v.shape), v.dtype) for k, v in rows.items()}
         jax.eval_shape(self.program, net, np.uint32(0), self.arrays, specs)
 
-    def _each(self, total):
-        """Rows of a device in a step, steps of about equal length; the same however many processes have the devices."""
+    def _step(self, total):
+        """Rows of a step over all devices, steps of about equal length: as many on each device however many processes."""
         count = len(self.devices)
         # Full steps and a short rest would compute more padding than equal ones.
         steps = -(-total // (self.rows * count))
-        return -(-total // (steps * count))
+        return count * -(-total // (steps * count))
 
 
 def method_task(method: Callable, options: Mapping, at_once: int, devices: tuple) -> Task:

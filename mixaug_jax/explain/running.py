@@ -93,7 +93,7 @@ def attribute(
     task = programs.method_task(entry, options, chunk, devices)
     with multiplied:
         rows["image"] = images[part]
-        found = task.run(on_devices(net, devices), rows, len(images), name)
+        found = task.run(on_devices(net, devices), rows, name, len(images))
         return walk.gather(found, len(images), devices)
 
 
@@ -289,21 +289,21 @@ def _measured(net, examples, name, job, reference, devices):
     mask = of_image.pop("mask")
     # The maps first; every score looks at these or asks for more explanations.
     given = job.of_method(name) | _of_reference(net, name, job, reference, True)
-    raw = programs.method_task(method, given, job.at_once, devices).run(net, of_image, total, name)
+    raw = programs.method_task(method, given, job.at_once, devices).run(net, of_image, name, total)
     heat = np.asarray(heatmap(raw, reduction(method, job.options.reduce)))
     seen = {"heatmap": heat, "attribution": raw, "mask": mask}
     said = {}
     if getattr(method, "complete", False):
         said["missing"] = caveats.missing(net, name, job, examples, raw, devices)
-    found = _map_task(job, devices).run(net, seen, total, f"{name}, scores of its maps")
+    found = _map_task(job, devices).run(net, seen, f"{name}, scores of its maps", total)
     for score in _of_net(job):
         rows = _asked({**seen, **of_image}, job.scores[score])
-        found[score] = _net_task(score, job, devices).run(net, rows, total, f"{name}, {score}")
+        found[score] = _net_task(score, job, devices).run(net, rows, f"{name}, {score}", total)
     if getattr(method, "cam", False):
         said["ties"] = caveats.tie_spreads(net, job, examples, heat, found, devices)
     for score in _of_explanation(job):
         task = _explain_task(score, name, given, job, devices)
-        found[score] = task.run(net, of_image, total, f"{name}, {score}")
+        found[score] = task.run(net, of_image, f"{name}, {score}", total)
     return *walk.gather((heat, found), total, devices), said
 
 

@@ -2,6 +2,7 @@
 
 import pickle
 
+import explain_cases
 import jobs
 import numpy as np
 import pytest
@@ -39,7 +40,9 @@ def test_the_same_in_every_process_of_every_job(alone, tmp_path, processes, devi
     for everything, _ in found:
         assert_same(alone, everything)
     held = [mine for _, mine in found]
-    print({k: round(mine["seconds"], 1) for k, mine in enumerate(held)})
+    seconds = [mine["seconds"] for mine in held]
+    print(f"CPU seconds of {processes} processes: {np.round(seconds, 1)}")
+    assert max(seconds) < 1.5 * min(seconds)
     # Each process holds those that it explains, also where others were left out.
     shown = np.concatenate([mine["images"][:, 0, 0, 0] for mine in held])
     assert len(shown) == shared_work.IMAGES - shared_work.LEFT_OUT
@@ -48,3 +51,25 @@ def test_the_same_in_every_process_of_every_job(alone, tmp_path, processes, devi
     # And reads hardly any others: a first one for its shape.
     share = -(-shared_work.IMAGES // processes)
     assert all(len(mine["reads"]) <= share + 1 for mine in held)
+
+
+BROKEN = """
+import dataclasses, explain_cases
+plain, last = explain_cases.source(), explain_cases.IMAGES - 1
+def read(index):
+    if index == last and me == 1:
+        raise ValueError(f"image {index} cannot be read")
+    return plain.read(index)
+explain_cases.evaluate(
+    explain_cases.small_net(), dataclasses.replace(plain, read=read), methods=(), devices=None
+)
+"""
+
+
+def test_an_image_that_one_process_cannot_read_ends_all(tmp_path):
+    """The other one waits for its rows meanwhile."""
+    first, second = jobs.run(tmp_path, BROKEN)
+    assert (first.code, second.code) == (2, 2)
+    sentence = f"image {explain_cases.IMAGES - 1} cannot be read"
+    assert f"error: process 1 of the job ended with: {sentence}" in first.errors
+    assert f"error: {sentence}" in second.errors
