@@ -66,8 +66,8 @@ def explanations(net):
 
 
 def occlusion():
-    """A sweep's fields, and which images this process has read."""
-    reads, rng = [], np.random.default_rng(1)
+    """A sweep's fields."""
+    rng = np.random.default_rng(1)
     pixels = rng.integers(0, 256, (IMAGES, 6, 6, 1)).astype(np.uint8)
     net, _, labels = occlusion_cases.linear((6, 6, 1), images=IMAGES)
     net = dataclasses.replace(net, preprocess=Preprocess(6, mean=(0.5,), std=(0.25,)))
@@ -76,8 +76,7 @@ def occlusion():
         rankings=("gradient_x_input", "smoothgrad"), values=("data_mean", "noise"), samples=2
     )
     options = sweeping.Options(grid, labels=("true", "predicted", 2), batch_size=8)
-    found = sweeping.sweep(net, counted(data, reads), range(IMAGES), options)
-    return dataclasses.asdict(found), reads
+    return dataclasses.asdict(sweeping.sweep(net, data, range(IMAGES), options))
 
 
 def everything(folder):
@@ -86,7 +85,7 @@ def everything(folder):
     net = explain_cases.small_net()
     net = dataclasses.replace(net, variables=jax.device_get(net.variables))
     results, mapped, held = explanations(net)
-    swept, held["swept"] = occlusion()
+    swept = occlusion()
     images, labels = explain_cases.inputs(net)
     maps = mixaug_jax.attribute(net, images, labels, "gradient")
     right = imported_accuracy.hits(net, numbered(), 2)
