@@ -83,7 +83,7 @@ class Job:
 
 
 def results(workdir):
-    """What is in the stages' files; of figures their names: the last bits of a layout depend on what else a process has drawn."""
+    """What is in the stages' files; of figures their names: a layout's last bits depend on what else a process has drawn."""
     found = {}
     for name in RESULTS[:3]:
         for path in sorted((workdir / name).rglob("*")):
