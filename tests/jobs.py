@@ -50,7 +50,7 @@ def start(body, processes=2, devices=1, heartbeat=60):
     ]
 
 
-def ends(started, seconds=240):
+def ends(started, seconds=900):
     """How each process of a job ended."""
     try:
         said = [process.communicate(timeout=seconds) for process in started]

@@ -66,7 +66,7 @@ class Job:
 
     def wait_for(self, text):
         """Until process 0 has said something."""
-        end = time.monotonic() + 300
+        end = time.monotonic() + 900
         while text not in self.said[0].read_text():
             assert self.pair[0].poll() is None, self.said[0].read_text()
             assert time.monotonic() < end
@@ -75,7 +75,7 @@ class Job:
     def ends(self):
         """Exit codes, and what each has said."""
         try:
-            codes = [process.wait(timeout=300) for process in self.pair]
+            codes = [process.wait(timeout=900) for process in self.pair]
         finally:
             for process in self.pair:
                 process.kill()
