@@ -14,8 +14,8 @@ import jax, conftest; jax.config.update("jax_num_cpu_devices", {devices})
 from mixaug_jax import command
 from mixaug_jax.core import processes
 me = int(os.environ.get("JAX_PROCESS_ID", 0))
-if "JAX_PROCESS_ID" in os.environ: processes.join(heartbeat={heartbeat}, wait=120)
-with processes.one_fate(command.exit_code, {heartbeat}):
+if "JAX_PROCESS_ID" in os.environ: processes.join(heartbeat=90)
+with processes.one_fate(command.exit_code, 90):
     exec(compile({body!r}, "the job", "exec"))
 """
 
@@ -29,12 +29,25 @@ class Ended:
     errors: str
 
 
-def start(body, processes=2, devices=1, heartbeat=60):
-    """The processes of a job that runs Python code, in which `me` is the process's number; 1 process is no job.
+def start(body, processes=2, devices=1):
+    """The processes of a job that runs Python code, in which `me` is the process's number; 1 process is no job."""
+    code = BEGIN.format(tests=str(TESTS), devices=devices, body=body)
+    return _started(["-c", code], [{}] * processes)
 
-    On a busy machine a process that compiles is silent for seconds.
-    """
-    code = BEGIN.format(tests=str(TESTS), devices=devices, body=body, heartbeat=heartbeat)
+
+def command(flags, places, devices=1):
+    """The processes of a job that runs the command, each with a folder of its own for temporary files."""
+    own = {
+        "PYTHONPATH": str(TESTS.parent),
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as in the tests' own process
+    }
+    words = ["-m", "mixaug_jax.main", "--multihost", *flags]
+    return _started(words, [own | {"TMPDIR": str(place)} for place in places])
+
+
+def _started(words, given):
+    processes = len(given)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         job = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}"}
@@ -42,15 +55,15 @@ def start(body, processes=2, devices=1, heartbeat=60):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return [
         subprocess.Popen(
-            [sys.executable, "-c", code],
-            env=os.environ | (job | {"JAX_PROCESS_ID": str(k)} if processes > 1 else {}),
+            [sys.executable, *words],
+            env=os.environ | (job | {"JAX_PROCESS_ID": str(k)} if processes > 1 else {}) | own,
             **pipes,
         )
-        for k in range(processes)
+        for k, own in enumerate(given)
     ]
 
 
-def ends(started, seconds=900):
+def ends(started, seconds=600):
     """How each process of a job ended."""
     try:
         said = [process.communicate(timeout=seconds) for process in started]

@@ -26,6 +26,7 @@ import numpy as np
 from jax._src import distributed  # the store of the runtime has no public name
 from jax.experimental import multihost_utils
 
+from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, say
 
 STOPPED = 143  # exit code after SIGTERM, with everything saved
@@ -81,6 +82,18 @@ def join(*, heartbeat: int = 100, wait: int = 300) -> None:
         wake = _signals()
         threading.Thread(target=_watch, args=(heartbeat, wake), daemon=True).start()
         atexit.register(_leave)  # before JAX's own, which then waits for the others
+        _connect()
+
+
+def _connect():
+    """Makes the connections that collectives need, between the processes and between all devices, while all are here: on CPUs
+    the first one over some devices is given up after 30 s of waiting for the last of its processes."""
+    devices_lib.barrier("all processes are here")
+    summed = devices_lib.pmap(
+        lambda x: jax.lax.psum(x, devices_lib.AXIS), (devices_lib.SHARDED,), devices_lib.REPLICATED
+    )
+    ones = np.ones(jax.local_device_count(), np.int32)
+    summed(devices_lib.shard_batch(ones)).block_until_ready()
 
 
 def _too_late(number, wait):

@@ -200,6 +200,8 @@ def make_label_maps(
         "examples": _fingerprint(dataset, chosen, devices),
         **json.loads(json.dumps(settings or {})),
     }
+    if walk.together(devices):
+        processes.compare("images and label maps", settings)
     text = json.dumps(settings, sort_keys=True)
     place = pathlib.Path(folder) / f"labels-{size}px-{zlib.crc32(text.encode()):08x}"
     making = _Making(dataset, preprocess, chosen, size, len(vocabulary.names), threads, devices)

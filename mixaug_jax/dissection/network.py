@@ -164,6 +164,8 @@ def random_net(net: Net, dataset: Dataset, seed: int) -> Net:
     statistics are mean 0 and variance 1."""
     image = jnp.asarray(net.preprocess(dataset[0]["image"]))
     key = jax.random.key(seed)
+    # On the host: arrays that lie on the devices of all processes are none that this one alone can compute with.
+    net = dataclasses.replace(net, variables=jax.device_get(net.variables))
     lowered = jax.jit(lambda key, image: net.reinitialized(key, image).variables).lower(key, image)
     compiled = lowered.compile(devices_lib.quick_options())
     return dataclasses.replace(net, variables=compiled(key, image))

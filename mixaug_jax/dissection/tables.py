@@ -212,7 +212,8 @@ def _read_labels(segmentation, chosen: np.ndarray, num_concepts: int) -> np.ndar
             f"{low[i] if low[i] < 0 else high[i]}; with num_concepts={num_concepts} labels go from "
             f"0 to {num_concepts - 1}"
         )
-    return maps.reshape(*chosen.shape, -1, maps.shape[3]).astype(np.int32)
+    _, height, width, slots = maps.shape
+    return maps.reshape(*chosen.shape, height * width, slots).astype(np.int32)
 
 
 def _plain_labels(labels: np.ndarray, slots: np.ndarray, num_concepts, categories) -> dict:

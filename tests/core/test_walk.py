@@ -138,3 +138,15 @@ def test_a_batch_larger_than_the_limit_is_a_step_of_its_own(added):
     found, flushed = added([[1, 2, 3, 4]] * 3, images=2, count=1)
     assert found["sum"] == 30
     assert [int(part["sum"]) for part in flushed] == [10, 10]
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_progress_is_that_of_all_images(process, monkeypatch):
+    """A process that has done half of its share reports half of all images."""
+    reported = []
+    monkeypatch.setattr(walk.say, "progress", lambda title, total: reported.append)
+    monkeypatch.setattr(walk, "share", lambda images, devices: range(4 * process, 4 + 5 * process))
+    report = walk.progress("reading", 9, ())
+    for done in (0, 2, len(walk.share(9, ()))):
+        report(done)
+    assert reported == [0, (4, 3)[process], 9]
