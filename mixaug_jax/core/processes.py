@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import sys
@@ -36,6 +37,8 @@ _TOKEN = ".shared-"
 _LONG = 600_000  # milliseconds; a process that ends meanwhile ends this one, too
 # A key is written once; all processes come by the comparisons in the same order.
 _ROUNDS = itertools.count()
+# What errors of the runtime begin with; where arrays are read they come as ValueError.
+_BROKEN = re.compile("(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ")
 _SECONDS = 1.0  # between two looks at the store
 _PATIENCE = 5.0  # seconds that process 0, which holds the store, waits for the others to have read why all end
 
@@ -156,10 +159,10 @@ def one_fate(exit_code: Callable[[BaseException], int], heartbeat: int = 100) ->
         # After SIGTERM in training every process has saved, and comes here by itself.
         if jax.process_count() == 1 or code == STOPPED:
             raise
-        # On CPUs it may come as a ValueError.
-        if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo " in str(error):
+        if isinstance(error, jax.errors.JaxRuntimeError) or _BROKEN.match(str(error)):
             # A collective breaks where another process is gone, which is what a user has to know: `_watch` will see it.
             time.sleep(heartbeat + 5 * _SECONDS)
+            code = 1
         if code == 1:
             traceback.print_exc()
         fail(code, " ".join(str(error).split()))

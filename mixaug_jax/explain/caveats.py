@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from mixaug_jax.core import entries
+from mixaug_jax.core import entries, walk
 from mixaug_jax.explain import programs
+from mixaug_jax.explain.examples import Examples
 from mixaug_jax.explain.job import Job
 from mixaug_jax.scores.faithfulness import auc, opposite_ties
 from mixaug_jax.scores.score import Score
@@ -23,7 +24,7 @@ _CHANGE = Score(output_change)
 
 
 def missing(
-    net: Any, name: str, job: Job, maps: np.ndarray, rows: Mapping[str, Any], devices: tuple
+    net: Any, name: str, job: Job, examples: Examples, maps: np.ndarray, devices: tuple
 ) -> float:
     """The share of the output's change that maps leave out or add, the median over images; NaN where no output changes.
 
@@ -31,47 +32,50 @@ def missing(
       net: on the devices.
       name: of a method in the job, with `Method.complete`.
       job: how it is run.
-      maps: its attributions [N,h,w,C].
-      rows: image, label and index of each.
+      examples: the N images.
+      maps: attributions [n,h,w,C] of this process's share of them.
       devices: that compute.
     """
     told = {**entries.options(job.methods[name]), **job.of_method(name)}
     told = {k: v for k, v in told.items() if k in ("baseline", "output")}
-    asked = {k: rows[k] for k in ("image", "label")}
+    asked = {k: v for k, v in examples.own(devices).items() if k in ("image", "label")}
     # Two evaluations of the network for each image.
     task = programs.net_task(_CHANGE, told, max(1, job.at_once // 2), devices)
-    change = task.run(net, asked, f"{name}, completeness").astype(np.float64)
+    change = task.run(net, asked, f"{name}, completeness", len(examples)).astype(np.float64)
+    change, told = walk.gather(
+        (change, maps.sum((1, 2, 3), dtype=np.float64)), len(examples), devices
+    )
     some = np.isfinite(change) & (change != 0)
-    left = np.abs(maps.sum((1, 2, 3), dtype=np.float64) - change)[some] / np.abs(change[some])
+    left = np.abs(told - change)[some] / np.abs(change[some])
     return float(np.median(left)) if some.any() else float("nan")
 
 
 def tie_spreads(
     net: Any,
-    name: str,
     job: Job,
-    rows: Mapping[str, Any],
+    examples: Examples,
+    heat: np.ndarray,
     found: Mapping[str, Any],
     devices: tuple,
 ) -> dict[str, float]:
     """{score: how far the mean area moves when equal values go in the opposite order}, of scores with `Score.ties`.
 
     Args:
-      net, job, devices: as `missing`.
-      name: of a method in the job, with `Method.cam`.
-      rows: heatmap, image and label of each.
-      found: {score: curves [N,T+1]}, in the order that equal values have.
+      net, job, examples, devices: as `missing`.
+      heat: maps [n,h,w] of a method with `Method.cam`, of this process's share of the images.
+      found: {score: curves [n,T+1]} of these, in the order that equal values have.
     """
-    spreads = {}
+    rows, spreads = examples.own(devices), {}
     for score, record in job.scores.items():
         if not record.ties:
             continue
         window = job.told(score).get("window", 1)
-        heat = _opposite(window)(rows["heatmap"])
         asked = {k: v for k, v in rows.items() if k in entries.arguments(record)}
+        asked["heatmap"] = np.asarray(_opposite(window)(heat))
         task = programs.net_task(record, job.of_score(score), job.at_once, devices)
-        again = task.run(net, asked | {"heatmap": np.asarray(heat)}, f"{name}, {score}, ties")
-        moved = np.asarray(auc(again) - auc(found[score]), np.float64)
+        again = task.run(net, asked, f"{score}, ties", len(examples))
+        again, curves = walk.gather((again, found[score]), len(examples), devices)
+        moved = np.asarray(auc(again) - auc(curves), np.float64)
         spreads[score] = float(abs(moved.mean()))
     return spreads
 

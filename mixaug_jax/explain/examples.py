@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import jax
 import numpy as np
 
-from mixaug_jax.core import checks, say, walk
+from mixaug_jax.core import checks, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import checksum as checksum_of
 from mixaug_jax.core.types import Devices, Net
@@ -23,10 +24,10 @@ LABELS = ("true", "predicted", "mapped")
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """N images as a network sees them.
+    """N images as a network sees them; the pixels are in the processes that explain them.
 
     Attributes:
-      images: float32 [N,h,w,C], preprocessed.
+      images: float32 [n,h,w,C], preprocessed, of this process's share of the N, see `walk.share`; all of them in one process.
       indices: int32 [N], where they are in the data set.
       labels: int32 [N], the class to explain.
       predicted: int32 [N], the class with the largest logit; of one logit class 1 where it is above 0.
@@ -35,6 +36,7 @@ class Examples:
       region: how masks were found, one of `regions.KINDS`, or "" where the data set tells no place of anything.
       unlabeled: how many images were left out, because nothing in them is a class of the network.
       probabilities: float32 [N], of the predicted class.
+      pixels: uint32 [N], checksums of the preprocessed images.
     """
 
     images: np.ndarray
@@ -46,6 +48,7 @@ class Examples:
     region: str
     unlabeled: int
     probabilities: np.ndarray
+    pixels: np.ndarray
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -53,7 +56,14 @@ class Examples:
     @functools.cached_property
     def checksum(self) -> int:
         """Of everything that decides a result."""
-        return checksum_of((self.images, self.indices, self.labels, self.masks, self.difficult))
+        return checksum_of((self.pixels, self.indices, self.labels, self.masks, self.difficult))
+
+    def own(self, devices: tuple) -> dict[str, np.ndarray]:
+        """What methods and scores look at of this process's share: image, label, index and mask."""
+        share = walk.share(len(self), devices)
+        part = slice(share.start, share.stop)
+        named = {"label": self.labels, "index": self.indices, "mask": self.masks}
+        return {"image": self.images} | {name: column[part] for name, column in named.items()}
 
 
 def load_examples(
@@ -67,7 +77,7 @@ def load_examples(
     threads: int = 4,
     devices: Devices = None,
 ) -> Examples:
-    """Reads images and finds what to explain and where it is.
+    """Reads images and finds what to explain and where it is; each process of a job reads its share.
 
     Args:
       net: the network.
@@ -78,17 +88,59 @@ def load_examples(
         boxes or concepts are named as in COCO, the class with the largest logit among those that the image's objects are.
       batch_size: images of a forward pass, on each device.
       threads: that read.
-      devices: default all of this process.
+      devices: default all of all processes.
 
     Raises:
       ValueError: a label that the network cannot have, or nothing to explain in any image.
     """
     chosen = walk.spread(len(dataset), max_images)
     devices = walk.chosen(devices)
-    rows = len(devices) * min(batch_size, -(-len(chosen) // len(devices)))
-    net, classes = on_devices(net, devices), num_classes(net, dataset)
-
+    net, read = on_devices(net, devices), _reader(net, dataset, label)
+    blank = np.asarray(net.preprocess(dataset[0]["image"]))  # of the shape of what a process lacks
     # Read by threads, looked at here: regions need the class, which may depend on a whole batch's logits.
+    own = walk.share(len(chosen), devices)
+    ready = walk.read_ahead(read, chosen[own.start : own.stop], threads)
+    # A forward pass takes a full batch, whatever the number of images that are left.
+    held, rows, report = {}, [], walk.progress("reading", len(chosen), devices)
+    for start, stop, padded in walk.spans(len(chosen), batch_size, devices):
+        batch = list(itertools.islice(ready, stop - start))
+        stacked = np.stack([image for image, _ in batch] or [blank])
+        said = _said(net, walk.pad_rows(stacked, padded), devices)
+        for (image, example), *values in zip(batch, *said, strict=False):
+            rows.append(_row(image, example, *values, find, label))
+            if rows[-1]["kept"]:
+                held[own[len(rows) - 1]] = image
+        report(stop)
+    columns = walk.gather(_columns(rows, blank.shape), len(chosen), devices)
+    places = np.flatnonzero(columns.pop("kept"))
+    if not len(places):
+        raise ValueError(
+            "label='mapped', but none of the images has an object that is one of ImageNet's classes"
+        )
+
+    # Where others were left out this process's share has moved: what it does not hold is read again.
+    def pixels(place: Any):
+        return held[place] if place in held else read(chosen[place])[0]
+
+    own = walk.share(len(places), devices)
+    images = list(walk.read_ahead(pixels, places[own.start : own.stop].tolist(), threads))
+    columns = {name: column[places] for name, column in columns.items()}
+    kinds = columns.pop("kinds")
+    masks = columns["masks"]
+    return Examples(
+        images=np.stack(images) if images else np.zeros((0, *blank.shape), blank.dtype),
+        indices=chosen[places].astype(np.int32),
+        **columns,
+        difficult=is_difficult(masks.mean((1, 2)), kinds) & masks.any((1, 2)),
+        region=find.kind,
+        unlabeled=len(chosen) - len(places),
+    )
+
+
+def _reader(net, dataset, label):
+    """A function of an index: the preprocessed image, and the part of the example that the network sees."""
+    classes = num_classes(net, dataset)
+
     def read(index: Any):
         example = dataset[int(index)]
         if label == "true" and not 0 <= example["label"] < classes:
@@ -96,62 +148,52 @@ def load_examples(
                 f"image {index} has the label {example['label']}; the network's classes go from 0 to "
                 f"{classes - 1}"
             )
-        return (
-            index,
-            net.preprocess(example["image"]),
-            transforms.seen_part(example, net.preprocess),
+        return net.preprocess(example["image"]), transforms.seen_part(example, net.preprocess)
+
+    return read
+
+
+def _said(net, images, devices):
+    """Logits [n,K] and probabilities [n,K] of this process's images [n,h,w,C]."""
+    own = walk.own(devices)
+    return jax.device_get(_forward(own)(net, devices_lib.shard_batch(images, own)))
+
+
+_COLUMNS = {
+    "labels": np.int32,
+    "predicted": np.int32,
+    "masks": bool,
+    "kinds": np.int64,
+    "probabilities": np.float32,
+    "pixels": np.uint32,
+    "kept": bool,
+}
+
+
+def _row(image, example, logits, probabilities, find, label) -> dict:
+    """What is known of an image: `_COLUMNS`, `kinds` how many kinds of objects it shows, `kept` whether it is explained."""
+    predicted = target = int(logits.argmax())
+    kept = True
+    if label == "true":
+        target = int(example["label"])
+    elif label == "mapped":
+        candidates = find.candidates(example)
+        kept = bool(candidates)
+        target = candidates[int(logits[candidates].argmax())] if kept else predicted
+    mask, kinds = find(example, target)
+    mask = _resized(mask, image.shape[:2])
+    values = (target, predicted, mask, kinds, probabilities[predicted], checksum_of(image), kept)
+    return dict(zip(_COLUMNS, values, strict=True))
+
+
+def _columns(rows, shape) -> dict[str, np.ndarray]:
+    """One array a column, [n,...]; of images of a shape [h,w,C]."""
+    return {
+        name: np.array([row[name] for row in rows], dtype).reshape(
+            len(rows), *(shape[:2] if name == "masks" else ())
         )
-
-    # A forward pass takes a full batch, whatever the number of images that are left.
-    found, pending = [], []
-    report = say.progress("reading", len(chosen))
-    for count, one in enumerate(walk.read_ahead(read, chosen, threads), 1):
-        pending.append(one)
-        if len(pending) == rows or count == len(chosen):
-            found += _explained(net, pending, find, label, rows, devices)
-            pending = []
-            report(count)
-    if not found:
-        raise ValueError(
-            "label='mapped', but none of the images has an object that is one of ImageNet's classes"
-        )
-    # One row an image so far; from here on one array a column.
-    columns = [np.array(column) for column in zip(*found, strict=True)]
-    pixels, indices, labels, predicted, masks, kinds, probabilities = columns
-    return Examples(
-        images=pixels,
-        indices=indices.astype(np.int32),
-        labels=labels.astype(np.int32),
-        predicted=predicted.astype(np.int32),
-        masks=masks,
-        difficult=is_difficult(masks.mean((1, 2)), kinds) & masks.any((1, 2)),
-        region=find.kind,
-        unlabeled=len(chosen) - len(found),
-        probabilities=probabilities.astype(np.float32),
-    )
-
-
-def _explained(net, batch, find, label, rows, devices):
-    """[(image, index, label, predicted, mask, kinds of objects, probability of the predicted class)] of those that have
-    something to explain."""
-    stacked = walk.pad_rows(np.stack([image for _, image, _ in batch]), rows)
-    forward = _forward(devices)(net, devices_lib.shard_batch(stacked, devices))
-    logits, probabilities = (np.asarray(values)[: len(batch)] for values in forward)
-    found = []
-    for (index, image, example), values, shares in zip(batch, logits, probabilities, strict=True):
-        predicted = int(values.argmax())
-        target = predicted
-        if label == "true":
-            target = int(example["label"])
-        elif label == "mapped":
-            candidates = find.candidates(example)
-            if not candidates:
-                continue
-            target = candidates[int(values[candidates].argmax())]
-        mask, kinds = find(example, target)
-        mask = _resized(mask, image.shape[:2])
-        found.append((image, index, target, predicted, mask, kinds, shares[predicted]))
-    return found
+        for name, dtype in _COLUMNS.items()
+    }
 
 
 def _resized(mask, size):
@@ -171,8 +213,8 @@ def _forward(devices):
 
 
 def on_devices(net: Net, devices: Devices):
-    """The network with a copy of its variables on each of the devices."""
-    variables = devices_lib.replicate(jax.device_get(net.variables), devices)
+    """The network with a copy of its variables on each of those devices that are of this process."""
+    variables = devices_lib.replicate(jax.device_get(net.variables), walk.own(devices))
     return dataclasses.replace(net, variables=variables)
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import entries, say, walk
+from mixaug_jax.core import entries, walk
 from mixaug_jax.core.types import Net, Seed
 from mixaug_jax.scores.score import Score
 
@@ -26,8 +26,8 @@ class Task:
     """A program f(net, seed, arrays, rows) and what it takes besides the network and the rows.
 
     Attributes:
-      program: mapped over the devices; its results have a row for each row.
-      devices: those.
+      program: mapped over this process's own devices; its results have a row for each row.
+      devices: of all processes. They do not wait for each other, as no image looks at another.
       seed: of what it draws.
       arrays: options that are arrays.
       rows: how many a device takes at once.
@@ -39,19 +39,32 @@ class Task:
     arrays: dict
     rows: int
 
-    def run(self, net: Net, rows: Mapping, title: str):
-        """The results for all rows {name: [N, ...]}, numpy [N, ...] or a dict of such; says how far it is."""
-        total = len(next(iter(rows.values())))
-        step = self._step(total)
-        report, found = say.progress(title, total), []
-        arrays = devices_lib.replicate(self.arrays, self.devices)  # once, not with every step
-        for start in range(0, total, step):
+    def run(self, net: Net, rows: Mapping, title: str, total: int = 0):
+        """The results for rows; says how far it is.
+
+        Args:
+          net: on the process's own devices.
+          rows: {name: [n, ...]}.
+          title: of the work.
+          total: images of all processes, of which the rows are this process's share, see `walk.share`; 0: the rows are all, and
+            each process that calls this computes all of them.
+
+        Returns:
+          NumPy [n, ...], or a tree of such.
+        """
+        own, found = walk.own(self.devices), []
+        devices = self.devices if total else own
+        total = total or len(next(iter(rows.values())))
+        report = walk.progress(title, total, devices)
+        arrays = devices_lib.replicate(self.arrays, own)  # once, not with every step
+        each = self._step(total) // len(self.devices)
+        for start, stop, padded in walk.spans(total, each, devices):
             # Padded, since a shorter last batch would compile the program again.
-            batch = {k: walk.pad_rows(v[start : start + step], step) for k, v in rows.items()}
-            batch = devices_lib.shard_batch(batch, self.devices)
+            batch = {k: walk.pad_rows(v[start:stop], padded) for k, v in rows.items()}
+            batch = devices_lib.shard_batch(batch, own)
             done = jax.device_get(self.program(net, np.uint32(self.seed), arrays, batch))
-            found.append(jax.tree.map(lambda x, n=total - start: x[:n], done))
-            report(min(start + step, total))
+            found.append(jax.tree.map(lambda x, n=stop - start: x[:n], done))
+            report(stop)
         return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
     def check(self, net: Net, rows: Mapping, total: int) -> None:
@@ -62,12 +75,12 @@ class Task:
           rows: {name: shape and dtype of one row}.
           total: how many there will be, so that what is traced here is what is run.
         """
-        step = self._step(total)
+        step = self._step(total) // len(self.devices) * len(walk.own(self.devices))
         specs = {k: jax.ShapeDtypeStruct((step, *v.shape), v.dtype) for k, v in rows.items()}
         jax.eval_shape(self.program, net, np.uint32(0), self.arrays, specs)
 
     def _step(self, total):
-        """Rows of a step over all devices: steps of about equal length."""
+        """Rows of a step over all devices, steps of about equal length: as many on each device however many processes."""
         count = len(self.devices)
         # Full steps and a short rest would compute more padding than equal ones.
         steps = -(-total // (self.rows * count))
@@ -191,7 +204,9 @@ def _called(score, net, row, given):
 
 
 def _mapped(one, devices):
-    """one(net, seed, arrays, row) over the rows of all devices."""
+    """one(net, seed, arrays, row) over the rows of this process's devices."""
+
+    devices = walk.own(devices)
 
     def every(net: Net, seed: Seed, arrays: Any, rows: Any):
         return jax.vmap(one, (None, None, None, 0))(net, seed, arrays, rows)

@@ -5,6 +5,7 @@ results = evaluate(net, dataset, methods=("gradcam",), scores=("pointing_game", 
 results["gradcam"].scores["deletion"].mean(), results["random"].scores["deletion"].mean()
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -49,7 +50,9 @@ def attribute(
     precision: str = "highest",
     devices: Iterable | None = None,
 ) -> np.ndarray:
-    """Attributions of many images by one method.
+    """Attributions of many images by one method, each process of a job computing its share.
+
+    In a job of several processes all of them call it alike, with the same arrays, and all get the attributions of all images.
 
     Args:
       net: `models.Net`, or anything with its methods.
@@ -62,7 +65,7 @@ def attribute(
       memory_gb: a bound in GiB, see `memory.at_once`.
       indices: int [N], of the images in their data set; () is 0..N-1.
       precision: of the network's matrix products, see `devices.precision`.
-      devices: default all of this process.
+      devices: default all of all processes.
 
     Returns:
       float32 [N,h,w,C] or [N,h,w,1], signed; see the method.
@@ -85,10 +88,14 @@ def attribute(
     checks.count("chunk", chunk, 0)
     chunk = chunk or memory.at_once(net, images.shape[1:], memory_gb, 2 * images.nbytes)
     devices = walk.chosen(devices)
-    rows = {"image": images, "label": labels.astype(np.int32), "index": indices.astype(np.int32)}
+    own = walk.share(len(images), devices)
+    part = slice(own.start, own.stop)
+    rows = {"label": labels.astype(np.int32)[part], "index": indices.astype(np.int32)[part]}
     task = programs.method_task(entry, options, chunk, devices)
     with multiplied:
-        return task.run(on_devices(net, devices), rows, name)
+        rows["image"] = images[part]
+        found = task.run(on_devices(net, devices), rows, name, len(images))
+        return walk.gather(found, len(images), devices)
 
 
 def _check_images(net, images, labels):
@@ -115,7 +122,8 @@ def evaluate(
 ) -> dict[str, Evaluation]:
     """Methods, and the controls beside them, on the images of a data set, each by all scores.
 
-    Runs on devices of this process; in a job of several processes, call it in one of them.
+    In a job of several processes all of them call it alike; each reads and explains its share of the images, and all get the
+    same results.
 
     Args:
       net: `models.Net`, or anything with its methods, `model`, `variables` and `preprocess`.
@@ -125,7 +133,7 @@ def evaluate(
       options: see `Options`. A readout bottleneck of your own is `entries={"iba_readout": {"readout": train_readout(...)}}`.
       reference: images that expected_gradients starts from and that iba's statistics are of, such as the training set; () is
         the data set itself. A readout bottleneck that is not given is trained on them, for the predicted class.
-      devices: default all of this process.
+      devices: default all of all processes.
 
     Returns:
       {name: Evaluation}, the controls last.
@@ -141,7 +149,7 @@ def evaluate(
     find = finder(net, dataset, options.label, options.region)
     others: Any = ()
     if any(map(needs_reference, job.methods.values())):
-        others = load_reference(net, reference or dataset, options)
+        others = load_reference(net, reference or dataset, options, devices)
     check(net, dataset, find, job, others, devices=devices)
     with devices_lib.precision(options.precision):
         examples = load_examples(
@@ -157,14 +165,19 @@ def evaluate(
     return {n: evaluate_method(net, examples, n, job, others, devices=devices) for n in job.methods}
 
 
-def load_reference(net: Any, dataset: Any, options: Options) -> np.ndarray:
-    """Preprocessed images [n,h,w,C], spread evenly over a data set."""
+def load_reference(
+    net: Any, dataset: Any, options: Options, devices: Iterable | None = None
+) -> np.ndarray:
+    """Preprocessed images [n,h,w,C], spread evenly over a data set; each process of a job reads its share."""
 
     def read(index: Any):
-        return net.preprocess(dataset[int(index)]["image"])
+        return np.asarray(net.preprocess(dataset[int(index)]["image"]))
 
-    chosen = walk.spread(len(dataset), options.reference_images)
-    return np.stack(list(walk.read_ahead(read, chosen, options.threads)))
+    chosen, devices = walk.spread(len(dataset), options.reference_images), walk.chosen(devices)
+    own = walk.share(len(chosen), devices)
+    images = list(walk.read_ahead(read, chosen[own.start : own.stop], options.threads))
+    images = np.stack(images) if images else read(chosen[0])[None][:0]
+    return walk.gather(images, len(chosen), devices)
 
 
 def check(
@@ -240,16 +253,16 @@ def evaluate_method(
     extra: Mapping = NO_OPTIONS,
     devices: Iterable | None = None,
 ) -> Evaluation:
-    """One method on images, by all scores.
+    """One method on images, by all scores; each process of a job computes its share, and gets the rows of all.
 
     Args:
       net: the network.
-      examples: the images.
+      examples: the images, read for the same devices.
       name: of the method in the job.
       job: how.
       reference: see `evaluate`; needed where `needs_reference`.
       extra: what else belongs to the settings.
-      devices: default all of this process.
+      devices: default all of all processes.
     """
     method = job.methods[name]
     settings = settings_of(net, examples, name, job, reference, extra)
@@ -273,26 +286,27 @@ def evaluate_method(
 
 def _measured(net, examples, name, job, reference, devices):
     """Heat maps [N,h,w] of a method, {score: what it measures of each image}, and what else is to be known of the maps."""
-    net, method = on_devices(net, devices), job.methods[name]
-    of_image = {"image": examples.images, "label": examples.labels, "index": examples.indices}
+    net, method, total = on_devices(net, devices), job.methods[name], len(examples)
+    of_image = examples.own(devices)
+    mask = of_image.pop("mask")
     # The maps first; every score looks at these or asks for more explanations.
     given = job.of_method(name) | of_reference(net, name, job, reference, True)
-    raw = programs.method_task(method, given, job.at_once, devices).run(net, of_image, name)
+    raw = programs.method_task(method, given, job.at_once, devices).run(net, of_image, name, total)
     heat = np.asarray(heatmap(raw, reduction(method, job.options.reduce)))
-    seen = {"heatmap": heat, "attribution": raw, "mask": examples.masks}
+    seen = {"heatmap": heat, "attribution": raw, "mask": mask}
     said = {}
     if getattr(method, "complete", False):
-        said["missing"] = caveats.missing(net, name, job, raw, of_image, devices)
-    found = _map_task(job, devices).run(net, seen, f"{name}, scores of its maps")
+        said["missing"] = caveats.missing(net, name, job, examples, raw, devices)
+    found = _map_task(job, devices).run(net, seen, f"{name}, scores of its maps", total)
     for score in _of_net(job):
         rows = _asked({**seen, **of_image}, job.scores[score])
-        found[score] = _net_task(score, job, devices).run(net, rows, f"{name}, {score}")
+        found[score] = _net_task(score, job, devices).run(net, rows, f"{name}, {score}", total)
     if getattr(method, "cam", False):
-        said["ties"] = caveats.tie_spreads(net, name, job, {**seen, **of_image}, found, devices)
+        said["ties"] = caveats.tie_spreads(net, job, examples, heat, found, devices)
     for score in _of_explanation(job):
         task = _explain_task(score, name, given, job, devices)
-        found[score] = task.run(net, of_image, f"{name}, {score}")
-    return heat, found, said
+        found[score] = task.run(net, of_image, f"{name}, {score}", total)
+    return *walk.gather((heat, found), total, devices), said
 
 
 def _kind(method):
@@ -346,7 +360,9 @@ def of_reference(net: Any, name: str, job: Job, reference: Any, compute: bool) -
     if compute:
         size = job.at_once
         batches = (reference[k : k + size] for k in range(0, len(reference), size))
-        return {"stats": iba_statistics(net, batches, **given)}
+        # On one device of each process: a pass over the references is little beside iba's own, and alike to the bit.
+        alone = dataclasses.replace(net, variables=jax.device_get(net.variables))
+        return {"stats": iba_statistics(alone, batches, **given)}
     layer = map_layer(net, reference[0], given.get("layer", ""), DEPTH)
     shape = features_shape(net, reference[:1], layer)
     # A trace needs shapes alone; the values would cost a pass over all references.

@@ -26,7 +26,6 @@ from mixaug_jax.core import checks, say, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import checksum
 from mixaug_jax.core.types import Count, Dataset, Devices, Int, Net
-from mixaug_jax.core.walk import pad_rows, read_ahead, spread
 from mixaug_jax.explain.examples import num_classes, on_devices
 from mixaug_jax.explain.job import NO_OPTIONS
 from mixaug_jax.models.probability import predicted
@@ -50,7 +49,7 @@ class Options:
         The loss that is measured is always that of the true label.
       seed: of random removals, noise and SmoothGrad, 0..2**32 - 1.
       precision: of float32 matrix products, "default", "high" or "highest".
-      batch_size: at least 1, images in memory at once, over all devices.
+      batch_size: at least 1, images in memory at once, over all devices of all processes.
       threads: that read images.
     """
 
@@ -86,7 +85,8 @@ def sweep(
 ) -> Sweep:
     """Removes parts of images in every way of a grid, and says what becomes of the loss.
 
-    Runs on devices of this process; in a job of several processes, call it in one of them.
+    In a job of several processes all of them call it alike; each reads and changes its share of the
+    images, and all get the same sweep.
 
     Args:
       net: `models.Net`.
@@ -96,7 +96,7 @@ def sweep(
         index, so it depends neither on the other images nor on batches or devices.
       options: what is removed, and whose loss ranks it.
       extra: what else belongs to the settings, such as the names of the data set and its split.
-      devices: default all of this process.
+      devices: default all of all processes.
 
     Raises:
       ValueError: no images, one that the data set does not have, a label that the network has not,
@@ -107,32 +107,33 @@ def sweep(
     _check(net, dataset, options)
     devices = walk.chosen(devices)
     settings = settings_of(net, dataset, indices, options, extra)
-    truth = np.array([dataset[int(i)]["label"] for i in indices], np.int64)
-    for label in truth:
-        checks.label(int(label), num_classes(net, dataset))
-    net = on_devices(net, devices)
+    net, classes, own = on_devices(net, devices), num_classes(net, dataset), walk.own(devices)
+    every = np.arange(len(indices))
 
     def batches(chosen: np.ndarray) -> Iterator[tuple]:
         return _batches(net.preprocess, dataset, indices[chosen], options, devices)
 
     with devices_lib.precision(options.precision):
         # Complete images first: their predictions rank units, their mean takes the place of what is removed.
-        predicted, mean = _clean(net, batches(np.arange(len(indices))), devices)
+        truth, predicted, mean = _clean(net, batches(every), len(every), classes, devices)
         ranked_by = np.stack([_ranked_by(label, truth, predicted) for label in options.labels])
         chosen, by, job = _jobs(ranked_by, truth)
+        share = walk.share(len(chosen), devices)
         columns = {"index": indices[chosen], "label": truth[chosen], "by": by}
+        columns = {k: v[share.start : share.stop].astype(np.int32) for k, v in columns.items()}
         made = plan(options.grid, tuple(settings["shape"]))
-        rank_batch, evaluate_cells = _programs(options.grid, devices)
+        rank_batch, evaluate_cells = _programs(options.grid, own)
 
         # What is drawn at random is drawn from an image's index, wherever its batch lies.
         def ranked(batch: np.ndarray, rows: slice) -> Any:
-            given = {k: pad_rows(v[rows].astype(np.int32), len(batch)) for k, v in columns.items()}
-            given = devices_lib.shard_batch({"image": batch, **given}, devices)
+            given = {k: walk.pad_rows(v[rows], len(batch)) for k, v in columns.items()}
+            given = devices_lib.shard_batch({"image": batch, **given}, own)
             return rank_batch(net, given, mean, np.uint32(options.seed))
 
         evaluated = functools.partial(evaluate_cells, net)
-        report = say.progress("occlusion", len(chosen), "rankings")
+        report = say.progress("occlusion", len(share), "rankings")
         found = _removed(batches(chosen), ranked, evaluated, made.cells, report)
+    found = walk.gather(found, len(chosen), devices)
     names = tuple(map(str, options.labels))
     return Sweep(names, *found, job, made.index, indices, truth, predicted, settings)
 
@@ -140,16 +141,16 @@ def sweep(
 def _removed(
     batches: Iterable, ranked: Callable, evaluated: Callable, cells: np.ndarray, report: Callable
 ) -> list[np.ndarray]:
-    """Loss, correct and first_order [J,D] of all cells, batch after batch."""
+    """Loss, correct and first_order [j,D] of all cells, for the rankings of this process's share, batch after batch."""
     found = []
-    for start, count, batch in batches:
+    for rows, batch, _ in batches:
         # A batch is ranked once; then its cells go, `_CELLS` in one call.
-        ranking, parts = ranked(batch, slice(start, start + count)), []
+        ranking, parts, count = ranked(batch, rows), [], rows.stop - rows.start
         for chunk in _chunks(cells):
             parts.append([np.asarray(a)[:count] for a in evaluated(ranking, chunk)])
-            report(start + count * len(parts) * _CELLS // (len(cells) + _CELLS))
+            report(rows.start + count * len(parts) * _CELLS // (len(cells) + _CELLS))
         found.append([np.concatenate(part, 1) for part in zip(*parts, strict=True)])
-        report(start + count)
+        report(rows.stop)
     return [np.concatenate(part)[:, : len(cells)] for part in zip(*found, strict=True)]
 
 
@@ -171,7 +172,7 @@ def settings_of(
     last one of eight of the images. `extra` is added."""
     indices = _checked(indices, dataset)
     # Eight images tell another data set, or another view of it, without reading all of them.
-    probed = [dataset[int(i)] for i in indices[spread(len(indices), 8)]]
+    probed = [dataset[int(i)] for i in indices[walk.spread(len(indices), 8)]]
     seen = [(net.preprocess(example["image"]), np.int64(example["label"])) for example in probed]
     settings = {
         "model": net.name,
@@ -234,33 +235,41 @@ def _jobs(ranked_by, truth):
 
 
 def _batches(preprocess, dataset, indices, options, devices) -> Iterator[tuple]:
-    """Yields (start, count, float32 [rows,h,w,C]) of about equal counts; the rest is padding."""
+    """Yields (which of this process's share, float32 [rows,h,w,C], their labels), about equally many; the rest is padding."""
 
-    def read(index: Count) -> np.ndarray:
-        return preprocess(dataset[int(index)]["image"])
+    def read(index: Count) -> tuple[np.ndarray, int]:
+        example = dataset[int(index)]
+        return np.asarray(preprocess(example["image"])), int(example["label"])
 
     # Equal batches, rather than full ones and a rest, waste the least on padding.
     steps = math.ceil(len(indices) / options.batch_size)
-    rows = math.ceil(len(indices) / steps / len(devices)) * len(devices)
-    ready = read_ahead(read, indices, options.threads)
-    for start in range(0, len(indices), rows):
-        batch = np.stack(list(itertools.islice(ready, rows)))
-        yield start, len(batch), pad_rows(batch, rows)
+    each = math.ceil(len(indices) / steps / len(devices))
+    share = walk.share(len(indices), devices)
+    ready = walk.read_ahead(read, indices[share.start : share.stop], options.threads)
+    for start, stop, rows in walk.spans(len(indices), each, devices):
+        batch = list(itertools.islice(ready, stop - start))
+        # Of the first image the shape alone, where a process has none.
+        images = [image for image, _ in batch] or [read(indices[0])[0]]
+        images = walk.pad_rows(np.stack(images)[: len(batch)], rows)
+        yield slice(start, stop), images, [label for _, label in batch]
 
 
-def _clean(net, batches, devices):
-    """The predictions [N] for complete images, and the mean [C] of the finite ones."""
-    program = _forward(devices)
-    predicted, total, pixels = [], 0.0, 0
-    for _, count, batch in batches:
-        found = program(net, devices_lib.shard_batch(batch, devices))
-        predicted.append(np.asarray(found)[:count])
-        sums = batch[:count].mean((1, 2), dtype=np.float64)
-        # One broken image would make the mean, and with it every removal, NaN.
-        sums = sums[np.isfinite(sums).all(1)]
-        total, pixels = total + sums.sum(0), pixels + len(sums)
-    mean = total / max(1, pixels) + np.zeros(batch.shape[-1])
-    return np.concatenate(predicted).astype(np.int64), mean.astype(np.float32)
+def _clean(net, batches, total, classes, devices):
+    """Labels and predictions [N] for complete images, and the mean [C] of the finite ones; `total` is N."""
+    own, found = walk.own(devices), []
+    for rows, batch, labels in batches:
+        for label in labels:
+            checks.label(label, classes)
+        count = rows.stop - rows.start
+        predicted = np.asarray(_forward(own)(net, devices_lib.shard_batch(batch, own)))[:count]
+        colors = batch[:count].mean((1, 2), dtype=np.float64)
+        found.append((np.array(labels, np.int64), predicted.astype(np.int64), colors))
+    found = tuple(map(np.concatenate, zip(*found, strict=True)))
+    labels, predicted, colors = walk.gather(found, total, devices)
+    # One broken image would make the mean, and with it every removal, NaN.
+    colors = colors[np.isfinite(colors).all(1)]
+    mean = colors.sum(0) / max(1, len(colors))
+    return labels, predicted, mean.astype(np.float32)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.attribution import METHODS, readout_training
 from mixaug_jax.attribution.target import map_layers
-from mixaug_jax.core import checks, entries, say
+from mixaug_jax.core import checks, entries, processes, say
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import load_if, seal, write_csv, write_json
 from mixaug_jax.core.types import Dataset
@@ -49,9 +49,8 @@ def run(
 
     Writes `attribution/` (`attribution/<step>/` for each step of which="all"): `<method>.npz`, for the controls too,
     scores.csv, and the figures `curves` and `overlays` as PNG, SVG and PDF; for methods that want one, readout/<step>.npz,
-    from which a killed training goes on. A method whose .npz is there with the same
-    settings, images and weights is not computed again. In a job of several processes the first one does it, on its own
-    devices; the others wait.
+    from which a killed training goes on. A method whose .npz is there with the same settings, images and weights is not
+    computed again. In a job of several processes each explains its share of the images; the first one writes.
 
     Args:
       config: from `get_config`; its settings are those of the run, but for `explain`.
@@ -179,13 +178,16 @@ def _explain_step(config, net, dataset, folder, readout, step, required):
     for name in job.methods:
         path = folder / f"{name}.npz"
         settings = settings_of(net, examples, name, job, reference, extra)
-        results[name] = load_if(load, path, settings)
-        if results[name] is None:
+        results[name] = load_if(load, path, settings) if processes.is_main() else None
+        if not processes.agreed(results[name] is not None):
             again = True
             results[name] = run_lib.evaluate_method(
                 net, examples, name, job, reference, extra=extra
             )
-            save(results[name], path)
+            if processes.is_main():
+                save(results[name], path)
+    if not processes.is_main():
+        return
     _write(config, results, job, folder)
     if again or not all(
         is_saved(folder / name, column=config.report.column_width) for name in _FIGURES

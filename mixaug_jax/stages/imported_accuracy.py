@@ -1,17 +1,22 @@
 """Whether an imported network is what it was taken for: its accuracy on the run's labeled images."""
 
+import contextlib
+import functools
+import itertools
 from typing import Any
 
-import jax
 import numpy as np
 
 from mixaug_jax import data
+from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import say, stats, walk
 from mixaug_jax.core.types import Config, Net
 from mixaug_jax.data.source import numbered_as
+from mixaug_jax.explain.examples import on_devices
 from mixaug_jax.models.probability import predicted
 
 IMAGES, ROWS = 300, 50  # images that are looked at, and those of one forward pass
+_UNREAD = -1
 
 
 def say_accuracy(net: Net, config: Config) -> None:
@@ -52,27 +57,50 @@ def say_accuracy(net: Net, config: Config) -> None:
 def hits(net: Net, source: Any, threads: int) -> np.ndarray:
     """Whether the largest logit is the label's, bool [n], of at most IMAGES images, spread evenly.
 
+    Each process of a job looks at its share of them, and all get the same.
+
     Args:
       net: the network.
       source: as `data.Source`.
       threads: that read.
+
+    Raises:
+      ValueError: an image that cannot be read; in all processes.
     """
 
     def read(index: Any):
         example = source[int(index)]
         return net.preprocess(example["image"]), example["label"]
 
-    chosen = walk.spread(len(source), IMAGES)
-    images, labels = zip(*walk.read_ahead(read, chosen, threads), strict=True)
-    # Padded to one shape, so that one program serves.
-    rows = min(ROWS, len(chosen))
-    found = []
-    for start in range(0, len(chosen), rows):
-        part = walk.pad_rows(np.stack(images[start : start + rows]), rows)
-        found.append(np.asarray(_predicted(net, part)))
-    return np.concatenate(found)[: len(chosen)] == np.asarray(labels)
+    chosen, devices = walk.spread(len(source), IMAGES), walk.chosen(None)
+    own, net = walk.own(devices), on_devices(net, devices)
+    share = walk.share(len(chosen), devices)
+    ready = walk.read_ahead(read, chosen[share.start : share.stop], threads)
+    found = np.full(len(share), _UNREAD, np.int8)
+    # The caller goes on after such an error, so the other processes must not be left waiting: all raise it below.
+    with contextlib.suppress(ValueError):
+        for start, stop, rows in walk.spans(len(chosen), -(-ROWS // len(devices)), devices):
+            batch = list(itertools.islice(ready, stop - start))
+            if not batch:  # other processes have one image more
+                break
+            images, labels = zip(*batch, strict=True)
+            # Padded to one shape, so that one program serves.
+            images = devices_lib.shard_batch(walk.pad_rows(np.stack(images), rows), own)
+            found[start:stop] = np.asarray(_forward(own)(net, images))[: len(batch)] == labels
+    found = walk.gather(found, len(chosen), devices)
+    unread = chosen[found == _UNREAD]
+    for index in unread:
+        read(index)  # raises what its own process met
+    if len(unread):
+        raise ValueError(f"{len(unread)} images could not be read, such as number {unread[0]}")
+    return found == 1
 
 
-@jax.jit
-def _predicted(net, images):
-    return predicted(net.logits(images))
+@functools.cache
+def _forward(devices):
+    return devices_lib.pmap_inference(
+        lambda net, x: predicted(net.logits(x)),
+        (devices_lib.REPLICATED, devices_lib.SHARDED),
+        devices_lib.SHARDED,
+        devices=devices,
+    )

@@ -5,7 +5,7 @@ import pathlib
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import say
+from mixaug_jax.core import processes, say
 from mixaug_jax.core.files import seal, write_csv
 from mixaug_jax.core.types import Config, Net, Path
 from mixaug_jax.core.walk import spread
@@ -29,8 +29,8 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
 
     Writes `occlusion/` (`occlusion/<step>/` for each step of which="all"): sweep.npz, sweep.csv, and the
     figures `rises` and `curves_<ranking>` as PNG, SVG and PDF. A sweep that is there with the same settings,
-    images and weights is not computed again. In a job of several processes the first one does it, on
-    its own devices; the others wait.
+    images and weights is not computed again. In a job of several processes each removes parts of its
+    share of the images; the first one writes.
 
     Args:
       config: from `get_config`; its settings are those of the run, but for `occlude`.
@@ -118,17 +118,21 @@ def _sweep_step(config, net, dataset, folder, step, required):
     extra = {"dataset": config.data.name, "split": _split(config)}
     # A sweep is computed where its file is not there, or was made by other settings or weights.
     settings = settings_of(net, dataset, indices, options, extra)
-    swept = _stored(folder / "sweep.npz", settings, len(indices), exact=required)
-    again = swept is None
+    main = processes.is_main()
+    path = folder / "sweep.npz"
+    swept = _stored(path, settings, len(indices), exact=required) if main else None
+    again = not processes.agreed(swept is not None)
     if again:
         say.line(
             f"occluding: step {step}: a grid of {' x '.join(map(str, options.grid.shape))} cells (rankings, selections, "
             f"shares, values), {len(indices)} images, ranked by the loss of: {', '.join(map(str, options.labels))}"
         )
         swept = sweep(net, dataset, indices, options, extra=extra)
-        folder.mkdir(parents=True, exist_ok=True)
-        save(swept, folder / "sweep.npz")
-    _write(config, swept, folder, again)
+    if main:
+        if again:
+            folder.mkdir(parents=True, exist_ok=True)
+            save(swept, path)
+        _write(config, swept, folder, again)
 
 
 def options_of(config: Config) -> Options:

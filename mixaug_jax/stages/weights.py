@@ -12,7 +12,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import models
 from mixaug_jax.config import brought
 from mixaug_jax.config.weight_keys import UNSET
-from mixaug_jax.core import say
+from mixaug_jax.core import processes, say
 from mixaug_jax.models import Assume, build, imagenet, views, weight_files, weights
 from mixaug_jax.stages import imported_accuracy
 from mixaug_jax.stages.base import Stage
@@ -67,7 +67,8 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
             model=settings | ({"fields": fields} if fields else {}),
             preprocess=dataclasses.asdict(net.preprocess),
         )
-    if _already_there(workdir, config):
+    # One process looks, since it may be writing before another has looked.
+    if processes.agreed(processes.is_main() and _already_there(workdir, config)):
         say.line(f"{config.weights} is imported already")
         return
     checkpoint.write_network(workdir, config, net.variables)
@@ -112,7 +113,9 @@ def export_run(workdir: os.PathLike | str, which: str = "latest") -> pathlib.Pat
     step = checkpoint.step_of(workdir, which)
     path = pathlib.Path(workdir).absolute() / "weights" / f"{step}.safetensors"
     path.parent.mkdir(exist_ok=True)
-    weights.export_weights(checkpoint.load(workdir, step), path)
+    net = checkpoint.load(workdir, step)
+    if processes.is_main():
+        weights.export_weights(net, path)
     say.line(f"weights {path}")
     return path
 

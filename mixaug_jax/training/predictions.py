@@ -83,14 +83,16 @@ def keep(workdir: Path, net: Net, source: Dataset, config: Config, split: str) -
     """
     path = pathlib.Path(workdir) / FILE
     settings = _settings(net, source, config, split)
-    found = load_if(load, path, settings)
-    if found is None:
-        found = _predicted(net, source, config, settings)
-        if processes.is_main():
-            arrays = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
-            del arrays["settings"]
-            save_npz(path, arrays, settings)
-        devices_lib.barrier("predictions written")
+    # One process looks, and all go its way: making them takes all.
+    found = load_if(load, path, settings) if processes.is_main() else None
+    if processes.agreed(found is not None):
+        return load(path) if found is None else found
+    found = _predicted(net, source, config, settings)
+    if processes.is_main():
+        arrays = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
+        del arrays["settings"]
+        save_npz(path, arrays, settings)
+    devices_lib.barrier("predictions written")
     return found
 
 

@@ -8,7 +8,10 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
+
+from mixaug_jax.core import processes
 
 JOB = """
 import os, pathlib, sys, time; sys.path.insert(0, {tests!r})
@@ -168,10 +171,22 @@ def test_a_folder_that_is_shared(tmp_path):
 
 
 def test_one_process_alone_compares_nothing(tmp_path):
-    from mixaug_jax.core import processes
-
     processes.compare("settings", {"a": 1})
     processes.check_shared(tmp_path / "none")
     assert not (tmp_path / "none").exists()
     with pytest.raises(ValueError, match="planted"), processes.one_fate(lambda error: 2):
         raise ValueError("planted")
+
+
+@pytest.mark.parametrize("kind", [ValueError, jax.errors.JaxRuntimeError])
+def test_a_collective_that_breaks_waits_for_the_reason(kind, monkeypatch):
+    """Another process is gone, which is found out meanwhile; where arrays are read the error is a ValueError."""
+    ended, slept = [], []
+    monkeypatch.setattr(processes.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes.time, "sleep", slept.append)
+    monkeypatch.setattr(processes, "fail", lambda *given: ended.append(given))
+    sentence = "UNKNOWN: Gloo all-reduce failed: Connection closed by peer"
+    with processes.one_fate(lambda error: 2, heartbeat=4):
+        raise kind(sentence)
+    assert slept == [9]
+    assert ended == [(1, sentence)]

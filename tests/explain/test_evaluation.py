@@ -199,7 +199,8 @@ def test_settings_tell_rules_apart_by_their_text_and_arrays_by_their_checksum():
     """What a later process compares with, so nothing that changes from one to the next, such as an address."""
     net, image, _ = score_cases.linear_net()
     one = np.zeros(1, np.int32)
-    examples = Examples(image[None], one, one, one, np.ones((1, 6, 7), bool), one, "boxes", 0, one)
+    mask = np.ones((1, 6, 7), bool)
+    examples = Examples(image[None], one, one, one, mask, one, "boxes", 0, one, one)
 
     def settings(option, value):
         chosen = job.Options(entries={"lrp": {option: value}})
