@@ -168,7 +168,7 @@ def unknown(key: str, table: Iterable[str]) -> str:
     head, _, name = key.rpartition(".")
     beside = {k.rpartition(".")[2]: k for k in table if head and k.rpartition(".")[0] == head}
     near = [beside[n] for n in difflib.get_close_matches(name, list(beside), 2)]
-    near = near or [k for k in table if k.rpartition(".")[2] == name][:3]
+    near = near or sorted(k for k in table if k.rpartition(".")[2] == name)[:3]
     near = near or difflib.get_close_matches(key, list(table), 1, 0.75)
     if near:
         return f"unknown key {key} (did you mean {' or '.join(near)}?)"

@@ -139,7 +139,7 @@ def test_texts_of_a_command_line(key, text, value):
         ("explain.options.iba.beta", "inf",
          "explain.options.iba.beta must be a number at least -1000000000 and at most 1000000000; got inf"),
         ("train.lrr", "1", "unknown key train.lrr (did you mean train.lr?)"),
-        ("lr", "1", "unknown key lr (did you mean train.lr or readout.lr?)"),
+        ("lr", "1", "unknown key lr (did you mean readout.lr or train.lr?)"),
         ("explain.options.iba.bta", "1", "unknown key explain.options.iba.bta (did you mean explain.options.iba.beta?)"),
         ("eval.zzz", "1", "unknown key eval.zzz; there are eval.batch_size, eval.every"),
         ("eval", "1", "eval is a section of settings, and no key; its keys are eval.batch_size, eval.every"),

@@ -164,7 +164,9 @@ def _compare(found, rows):
                 continue
             for control in controls:
                 other = found[control][column]
-                replicated = np.isfinite(cell.again - other.again).any()
+                # Resamples of a few images vary too little to claim anything.
+                enough = cell.images >= stats.FEWEST
+                replicated = enough and np.isfinite(cell.again - other.again).any()
                 spread = np.nanstd(cell.again - other.again) if replicated else np.nan
                 z = (cell.value - other.value) / spread if spread > 0 else 0.0
                 pairs.append((name, column, control))

@@ -36,7 +36,8 @@ def curves(
     """Mean probability of the class as tiles go, MoRF in the upper and LeRF in the lower panels, one column for each size."""
     look = styles(rows)
     with matplotlib.rc_context(STYLE):
-        figure = Figure((4.2 * len(tiles) + 2.2, 5.6), layout="constrained")
+        beside = -(-len(results) // 28)  # columns of the legend
+        figure = Figure((4.2 * len(tiles) + 2.2 * beside, 5.6), layout="constrained")
         panels = figure.subplots(2, len(tiles), squeeze=False, sharex=True, sharey=True)
         for column, side in enumerate(tiles):
             for k, kind in enumerate(("most relevant first", "least relevant first")):
@@ -52,7 +53,7 @@ def curves(
         for panel in panels[:, 0]:
             panel.set_ylabel("probability of the class")
         handles, names = panels[0, 0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=8)
+        _legend(figure, handles, names, beside)
     return figure
 
 
@@ -65,7 +66,8 @@ def correlations(
     """Pooled Pearson r over the number of units that are removed, one panel for each size of unit."""
     look = styles(rows)
     with matplotlib.rc_context(STYLE):
-        figure = Figure((4.2 * len(drops) + 2.2, 3.4), layout="constrained")
+        beside = -(-len(results) // 16)  # columns of the legend
+        figure = Figure((4.2 * len(drops) + 2.2 * beside, 3.4), layout="constrained")
         panels = figure.subplots(1, len(drops), squeeze=False, sharey=True)[0]
         for panel, (side, dropped) in zip(panels, drops.items(), strict=True):
             for name, result in results.items():
@@ -81,5 +83,11 @@ def correlations(
             panel.grid(**GRID)
         panels[0].set_ylabel("Pearson r over images and subsets")
         handles, names = panels[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside right center", frameon=False, fontsize=8)
+        _legend(figure, handles, names, beside)
     return figure
+
+
+def _legend(figure, handles, names, columns):
+    figure.legend(
+        handles, names, loc="outside right center", ncols=columns, frameon=False, fontsize=8
+    )
