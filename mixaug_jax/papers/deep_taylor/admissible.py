@@ -169,7 +169,9 @@ def chains(
     def chain(key: Array) -> Array:
         def step(state: tuple, i: Array):
             at, scale, accepted = state
-            dim_key, move_key = (jax.random.fold_in(jax.random.fold_in(key, n), m) for n, m in ((i // 20, 0), (i, 1)))
+            dim_key, move_key = (
+                jax.random.fold_in(jax.random.fold_in(key, n), m) for n, m in ((i // 20, 0), (i, 1))
+            )
             entry = jax.random.randint(dim_key, (), 0, len(h))
             moved = at.at[entry].add(scale * jax.random.normal(move_key, (), at.dtype))
             good = (moved[entry] >= 0) & (pattern(stack, moved) == on).all()

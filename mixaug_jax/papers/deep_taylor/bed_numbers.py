@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.core.types import AnyArray, Array, Float
+from mixaug_jax.core.types import Array, Float
 from mixaug_jax.papers.deep_taylor import admissible, drawing, recursion, relu_stack
 from mixaug_jax.papers.deep_taylor import roots as roots_lib
 from mixaug_jax.papers.deep_taylor.recursion import Recursion
@@ -45,11 +45,13 @@ def measure(stack: Stack, x: Float[np.ndarray, "N in"], bed: Bed) -> dict[str, n
     Returns:
       By rule "roots/RULE/READING/NAME" [N,layers], READING "activation" or "relevance": of the neurons that are active, and
       have a root, the share whose root is in_region (every ReLU as at the input), same_gradient, segment, not_negative; the
-      share without_root of those that are active; the mean distance |h - root| / |h| and the mean of what the first output is
+      share without_root of those that are active; the number of exceptions, roots in the region without the gradient; the mean
+      distance |h - root| / |h| and the mean of what the first output is
       at the root, as a share of what it is.
       "maps/RULE", "maps/RULE/other" [N,in], and of "gradient": train-free maps of outputs 0 and 1.
       "full/RULE/published|exact" [N,in]. "recursive/RULE/left" [N], the mean output at the leaves of the tree, as a share.
-      Of the first `FEW` inputs: "sampled/map" [n,in] and "sampled/kept" [n]; "regions/widths|lowest" [n,layers], the mean width
+      Of the first `FEW` inputs: "sampled/map" [n,in] and "sampled/kept" [n]; "constant/error" [n], between the
+      recursion with one constant root a layer and gradient times (x - root); "regions/widths|lowest" [n,layers], the mean width
       of the region and the lowest output in it as a share; "drawing/error|slope|same|apart" [n], of a ramp as an explanation.
     """
     with jax.enable_x64(True):
@@ -61,8 +63,12 @@ def measure(stack: Stack, x: Float[np.ndarray, "N in"], bed: Bed) -> dict[str, n
         found |= {k: np.asarray(v) for k, v in _gradients(stack, jnp.asarray(x)).items()}
         keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(bed.seed)))
         few = jnp.asarray(x[:FEW])
-        found |= {k: np.asarray(v) for k, v in _of_regions(stack, few, keys(jnp.arange(len(few)))).items()}
-        found |= {k: np.asarray(v) for k, v in _drawings(stack, few, keys(jnp.arange(len(few)))).items()}
+        found |= {
+            k: np.asarray(v) for k, v in _of_regions(stack, few, keys(jnp.arange(len(few)))).items()
+        }
+        found |= {
+            k: np.asarray(v) for k, v in _drawings(stack, few, keys(jnp.arange(len(few)))).items()
+        }
     return found
 
 
@@ -72,7 +78,9 @@ def _of_rule(stack, x, rule, bed):
         found = {f"maps/{rule}": recursion.train_free(stack, x, rule, bed.gamma)[0][0]}
         left = recursion.recursive(stack, x, rule, bed.gamma)
         found[f"recursive/{rule}/left"] = (left / relu_stack.forward(stack, x)[0]).mean()
-        found[f"maps/{rule}/other"] = recursion.train_free(stack, x, rule, bed.gamma, output=1)[0][0]
+        found[f"maps/{rule}/other"] = recursion.train_free(stack, x, rule, bed.gamma, output=1)[0][
+            0
+        ]
         for kind in ("published", "exact") if rule != "zero" else ():
             how = Recursion(rule, bed.gamma, bed.delta, kind == "exact")
             found[f"full/{rule}/{kind}"] = recursion.full_backward(stack, x, how)
@@ -96,7 +104,9 @@ def _judged(stack, x, rule, gamma, reading):
             points, has = received[1][k], received[2][k]
             active = (received[0][k + 1] if k + 1 < len(stack) else hidden[-1]) > 0
         verdict = admissible.judge(stack[k:], h, points)
-        left = jax.vmap(lambda at, k=k: relu_stack.forward(stack[k:], at)[0])(points) / hidden[-1][0]
+        left = (
+            jax.vmap(lambda at, k=k: relu_stack.forward(stack[k:], at)[0])(points) / hidden[-1][0]
+        )
         values = {
             "in_region": verdict.same_pattern,
             "same_gradient": verdict.same_gradient,
@@ -107,14 +117,18 @@ def _judged(stack, x, rule, gamma, reading):
         }
         counts = active & has
         column = {name: _mean(value, counts) for name, value in values.items()}
-        columns.append(column | {"without_root": _mean(~has, active)})
+        # A root in the region must have the gradient, and so must the way to it.
+        wrong = verdict.same_pattern & ~(verdict.same_gradient & verdict.segment) & counts
+        columns.append(column | {"without_root": _mean(~has, active), "exceptions": wrong.sum()})
     return {name: jnp.stack([column[name] for column in columns]) for name in columns[0]}
 
 
 def _mean(values, counts):
     """Over those that count; NaN where none does."""
     number = counts.sum()
-    return jnp.where(number > 0, jnp.where(counts, values, 0).sum() / jnp.maximum(number, 1), jnp.nan)
+    return jnp.where(
+        number > 0, jnp.where(counts, values, 0).sum() / jnp.maximum(number, 1), jnp.nan
+    )
 
 
 @jax.jit
@@ -142,8 +156,12 @@ def _of_regions(stack, x, keys):
             outputs = relu_stack.forward(stack[k:], candidates[-1])[:, 0]
             lowest.append(outputs.min() / hidden[-1][0])
         relevance, _ = recursion.sampled(whole, x, candidates)
+        ones = [points[0] for points in candidates]
+        constant = recursion.locally_constant(whole, x, ones)
+        expected = recursion.gradient_times(whole, x, ones[0])
         return {
             "sampled/map": relevance,
+            "constant/error": jnp.abs(constant - expected).max() / jnp.abs(expected).max(),
             "sampled/kept": relevance.sum() / hidden[-1][0],
             "regions/widths": jnp.stack(widths),
             "regions/lowest": jnp.stack(lowest),

@@ -1,17 +1,19 @@
 """Cosine similarity convergence: does what flows back still know where it came from?
 
 Sixt et al. 2020, "When Explanations Lie", arXiv 1912.09818, whose code this follows: several random relevances are drawn at a
-layer and go down to the layers below it. Where a method multiplies by matrices without negative entries, their products converge
-to rank 1: the cosine of any two goes to 1, and what the map shows of the layer above is its sum.
+layer and go down to the layers below it. Where a method multiplies by matrices without negative entries, their products
+converge to rank 1: the cosine of any two goes to 1, and what the map shows of the layer above is its sum.
 """
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import AnyArray, Array, Bool, Count, Float, Seed
@@ -23,7 +25,7 @@ VGG_WIDTHS = (512, 512, 512, 512, 512, 512, 256, 256, 256, 128, 128, 64, 64, 3) 
 
 def similarities(
     relevance: Float[AnyArray, "draws *positions C"], *, single: bool = True
-) -> tuple[Float[Array, "pairs *positions"], Bool[Array, "pairs *positions"]]:
+) -> tuple[Float[Array, " pairs *positions"], Bool[Array, " pairs *positions"]]:
     """|cosine| of the channel vectors of every two draws at the same position, and whether it counts.
 
     Args:
@@ -36,7 +38,9 @@ def similarities(
     """
     first, second = map(list, zip(*itertools.combinations(range(len(relevance)), 2), strict=True))
     largest = jnp.abs(relevance).max(-1, keepdims=True)
-    unit = relevance / jnp.where(largest > 0, largest, 1)  # squares of small numbers are flushed to 0
+    unit = relevance / jnp.where(
+        largest > 0, largest, 1
+    )  # squares of small numbers are flushed to 0
     length = jnp.linalg.norm(unit, axis=-1)
     cosine = jnp.abs((unit[jnp.array(first)] * unit[jnp.array(second)]).sum(-1))
     product = length[jnp.array(first)] * length[jnp.array(second)]
@@ -46,10 +50,21 @@ def similarities(
     return jnp.where(counts, cosine / jnp.where(product > 0, product, 1), 0), counts
 
 
-def summary(cosines: Float[np.ndarray, "..."], counts: Bool[np.ndarray, "..."]) -> Float[np.ndarray, " percentiles"]:
+def summary(
+    cosines: Float[np.ndarray, "..."], counts: Bool[np.ndarray, "..."]
+) -> Float[np.ndarray, " percentiles"]:
     """`PERCENTILES` of the cosines that count; NaN where none does."""
     found = np.asarray(cosines)[np.asarray(counts)]
     return np.percentile(found, PERCENTILES) if found.size else np.full(len(PERCENTILES), np.nan)
+
+
+def percentiles(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of "WAY/cosine/START/LAYER" and "WAY/counts/START/LAYER": "WAY/START/LAYER", the `summary` over all images."""
+    return {
+        name.replace("/cosine/", "/"): summary(values, found[name.replace("/cosine/", "/counts/")])
+        for name, values in found.items()
+        if "/cosine/" in name
+    }
 
 
 def chance(channels: Count) -> float:
@@ -60,14 +75,13 @@ def chance(channels: Count) -> float:
     checks.count("channels", channels, 1)
     if channels == 1:
         return 1.0
-    # Imported here: the distributions of scipy take a second, which most of the package's users never need.
-    from scipy import special
-
     return math.sqrt(special.betaincinv(0.5, (channels - 1) / 2, 0.5))
 
 
 def through_matrices(
-    relevance: Float[AnyArray, "draws *positions C"], matrices: Sequence[Float[AnyArray, "in out"]], signs: str
+    relevance: Float[AnyArray, "draws *positions C"],
+    matrices: Sequence[AnyArray],
+    signs: str,
 ) -> list[Float[Array, "..."]]:
     """Relevances at the start and after each matrix.
 
@@ -97,9 +111,14 @@ def matrix_products(
     rng = np.random.default_rng(seed)
     matrices = [rng.normal(size=pair) / math.sqrt(pair[0]) for pair in itertools.pairwise(widths)]
     start = rng.normal(size=(draws, positions, widths[0]))
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def every(start: Array, matrices: list, signs: str) -> list:
+        return [similarities(r) for r in through_matrices(start, matrices, signs)]
+
     return {
         signs: np.array(
-            [float(summary(*similarities(r))[2]) for r in through_matrices(start, matrices, signs)]
+            [summary(*map(np.asarray, pair))[2] for pair in every(start, matrices, signs)]
         )
         for signs in SIGNS
     }

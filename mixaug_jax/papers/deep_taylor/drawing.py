@@ -1,7 +1,7 @@
 """Any picture as an explanation: what roots that depend on the input allow.
 
 A network f = outer(inner(x)) of two parts is explained by a root h~(x) for the outer part and a root x~ for the inner one:
-R(x) = d/dx sum_k g_k (h_k(x) - h~_k(x)) at x~, times x - x~, with g the outer gradient (Sixt and Landgraf 2022, arXiv 2211.08425).
+R(x) = d/dx sum_k g_k (h_k(x) - h~_k(x)) at x~, times x - x~, with g the outer gradient (Sixt and Landgraf 2022).
 That h~ is a root, in the region of h, is a condition on values; its slope dh~/dx is constrained by nothing, and decides R.
 """
 
@@ -81,7 +81,9 @@ def draw(
     target = target * (whole * away).sum() / target.sum()
     h, base = parts.inner(x), parts.inner(root)
     g = jax.grad(parts.outer)(h)
-    j = jnp.argmax(jnp.abs(g) * (h != 0))  # a neuron that is on, or it would have no slope of its own
+    j = jnp.argmax(
+        jnp.abs(g) * (h != 0)
+    )  # a neuron that is on, or it would have no slope of its own
     turned = (whole - target / away) / g.ravel()[j]
 
     def roots(at: Array) -> Array:
@@ -144,13 +146,13 @@ def draw_mildly(
     first, *keys = jax.random.split(key, STEPS + 2)
     channels = h.shape[-1]
     start = {
-        "in": jax.random.normal(first, (channels, HIDDEN)) / channels**0.5 / jnp.std(h),
+        "into": jax.random.normal(first, (channels, HIDDEN)) / channels**0.5 / jnp.std(h),
         "bias": jnp.zeros(HIDDEN),
         "out": jnp.zeros((HIDDEN, channels)),
     }
 
     def move(weights: dict, h: Array) -> Array:
-        return jnp.tanh(h @ weights[" in"] + weights["bias"]) @ weights["out"] * h
+        return jnp.tanh(h @ weights["into"] + weights["bias"]) @ weights["out"] * h
 
     # The scale is free: in units in which a move as large as h gives a picture of norm 1.
     unit = jnp.linalg.norm(pull(g)[0] * away)

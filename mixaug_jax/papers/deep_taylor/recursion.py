@@ -132,7 +132,7 @@ def sampled(
       output: the explained neuron.
 
     Returns:
-      The relevance [in]; and, for each layer, the number of each neuron's root: the candidate that leaves it the least relevance.
+      The relevance [in]; and, for each layer, the number of each neuron's root: the candidate that leaves it the least.
     """
     stack = explained(stack, output)
     points: dict[int, Array] = {}
@@ -151,7 +151,10 @@ def sampled(
 
 
 def locally_constant(
-    stack: Stack, x: Float[AnyArray, " in"], points: Sequence[Float[AnyArray, " in"]], output: int = 0
+    stack: Stack,
+    x: Float[AnyArray, " in"],
+    points: Sequence[Float[AnyArray, " in"]],
+    output: int = 0,
 ) -> Float[Array, " in"]:
     """The relevance at the network's input with one constant root for each layer, the same for all of its neurons."""
     stack = explained(stack, output)

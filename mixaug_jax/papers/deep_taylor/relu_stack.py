@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixaug_jax.core import checks
-from mixaug_jax.core.types import AnyArray, Array, Count, Float, Numbers, Seed
+from mixaug_jax.core.types import AnyArray, Array, Float, Numbers, Seed
 
 PUBLISHED_SEED, PUBLISHED_DEPTH, PUBLISHED_WIDTH = 1, 3, 10
 OUTPUTS = 2
@@ -53,7 +53,9 @@ def scaled(stack: Stack) -> Stack:
     )
 
 
-def test_bed(seed: int = PUBLISHED_SEED, depth: int = PUBLISHED_DEPTH, width: int = PUBLISHED_WIDTH) -> Stack:
+def bed_stack(
+    seed: int = PUBLISHED_SEED, depth: int = PUBLISHED_DEPTH, width: int = PUBLISHED_WIDTH
+) -> Stack:
     """The test bed of the study (Sixt and Landgraf 2022, arXiv 2211.08425): `depth` layers, `width` wide, two outputs.
 
     Seed 1 at depth 3 and width 10 is the published one, drawn by PyTorch, whose weights come with the package. Any other is
@@ -72,7 +74,9 @@ def test_bed(seed: int = PUBLISHED_SEED, depth: int = PUBLISHED_DEPTH, width: in
     draw, stack = np.random.default_rng(seed), []
     for k in range(depth):
         out, limit = OUTPUTS if k == depth - 1 else width, width**-0.5
-        stack.append(Layer(draw.uniform(-limit, limit, (width, out)), draw.uniform(-limit, limit, out)))
+        stack.append(
+            Layer(draw.uniform(-limit, limit, (width, out)), draw.uniform(-limit, limit, out))
+        )
     return scaled(tuple(stack))
 
 
@@ -85,7 +89,9 @@ def _published() -> Stack:
         )
 
 
-def points(stack: Stack, count: int, seed: Seed = 0, *, least: float = 0.0) -> Float[np.ndarray, "n in"]:
+def points(
+    stack: Stack, count: int, seed: Seed = 0, *, least: float = 0.0
+) -> Float[np.ndarray, "n in"]:
     """Inputs |N(0,1)| whose first output is above `least`: [count,in] float64.
 
     Raises:

@@ -1,10 +1,9 @@
 """Roots of single neurons: the point at which deep Taylor decomposition says that a neuron's relevance is gone.
 
-A neuron is z = w.h + b. Its root is h~ = h - (r / w.v) v: from the layer's input h along a direction v that the rule chooses, as
-far as removes r, which is z itself or the relevance that the neuron received.
+A neuron is z = w.h + b. Its root is h~ = h - (r / w.v) v: from the layer's input h along a direction v that the rule chooses,
+as far as removes r, which is z itself or the relevance that the neuron received.
 """
 
-import jax
 import jax.numpy as jnp
 
 from mixaug_jax.core import checks
@@ -21,8 +20,8 @@ def direction(
     """The direction v of each neuron's root, along which a share of the relevance goes back.
 
     Args:
-      rule: "z_plus", h where the weight is not negative; "w_squared", the weights; "gamma", h (1 + gamma where the weight is not
-        negative); "input" or "zero", h.
+      rule: "z_plus", h where the weight is not negative; "w_squared", the weights; "gamma", h (1 + gamma where the weight is
+        not negative); "input" or "zero", h.
       h: the layer's input.
       kernel: the layer's weights.
       gamma: of that rule; the larger it is, the nearer to z_plus.
