@@ -156,7 +156,7 @@ def _of_regions(stack, x, keys):
             outputs = relu_stack.forward(stack[k:], candidates[-1])[:, 0]
             lowest.append(outputs.min() / hidden[-1][0])
         relevance, _ = recursion.sampled(whole, x, candidates)
-        ones = [points[0] for points in candidates]
+        ones = [(h + points[0]) / 2 for h, points in zip(hidden, candidates, strict=False)]
         constant = recursion.locally_constant(whole, x, ones)
         expected = recursion.gradient_times(whole, x, ones[0])
         return {

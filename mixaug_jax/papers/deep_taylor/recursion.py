@@ -90,14 +90,17 @@ def full_backward(
         points, has = roots_lib.root(how.rule, h, stack[k], received, how.gamma)
         return roots_lib.off_the_hinge(h, points, how.delta), has
 
-    return _expanded(stack, layer, roots_of, how.exact)(inputs_of(stack, x)[layer])
+    return _expanded(stack, layer, roots_of, exact=how.exact)(inputs_of(stack, x)[layer])
 
 
-def _expanded(stack, k, roots_of, exact):
-    """The relevance function at the input of layer k: h [in] -> [in]; above the last layer it is the output itself."""
+def _expanded(stack, k, roots_of, *, exact=False, cut=True):
+    """The relevance function at the input of layer k: h [in] -> [in]; above the last layer it is the output itself.
+
+    cut: leave out neurons whose relevance is not above 0, as published, at every evaluation.
+    """
     if k == len(stack):
         return lambda h: h
-    over = _expanded(stack, k + 1, roots_of, exact)
+    over = _expanded(stack, k + 1, roots_of, exact=exact, cut=cut)
 
     def received(h: Array) -> Array:
         return over(forward((stack[k],), h))
@@ -111,7 +114,7 @@ def _expanded(stack, k, roots_of, exact):
 
         slopes = jax.vmap(slope)(jnp.arange(len(r)), points)
         slopes = slopes if exact else jax.lax.stop_gradient(slopes)
-        used = (r > 0) & has
+        used = (r > 0) & has if cut else has
         return jnp.where(used[:, None], slopes * (h - points), 0).sum(0)
 
     return relevance
@@ -142,11 +145,11 @@ def sampled(
         return points[k], jnp.ones(len(received), bool)
 
     for k in reversed(range(len(stack))):
-        over = _expanded(stack, k + 1, roots_of, False)
+        over = _expanded(stack, k + 1, roots_of)
         left = jax.vmap(lambda at, k=k, over=over: over(forward((stack[k],), at)))(candidates[k])
         chosen.append(left.argmin(0))
         points[k] = jnp.asarray(candidates[k])[chosen[-1]]
-    relevance = _expanded(stack, 0, roots_of, False)(jnp.asarray(x))
+    relevance = _expanded(stack, 0, roots_of)(jnp.asarray(x))
     return relevance, chosen[::-1]
 
 
@@ -156,14 +159,17 @@ def locally_constant(
     points: Sequence[Float[AnyArray, " in"]],
     output: int = 0,
 ) -> Float[Array, " in"]:
-    """The relevance at the network's input with one constant root for each layer, the same for all of its neurons."""
+    """The relevance at the network's input with one constant root for each layer, the same for all of its neurons.
+
+    All neurons are expanded, those whose relevance is not above 0, too.
+    """
     stack = explained(stack, output)
 
     def roots_of(k: int, h: Array, received: Array) -> tuple[Array, Bool[Array, " J"]]:
         shape = (len(received), *jnp.shape(points[k]))
         return jnp.broadcast_to(points[k], shape), jnp.ones(len(received), bool)
 
-    return _expanded(stack, 0, roots_of, False)(jnp.asarray(x))
+    return _expanded(stack, 0, roots_of, cut=False)(jnp.asarray(x))
 
 
 def gradient_times(

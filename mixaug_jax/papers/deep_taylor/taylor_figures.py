@@ -149,8 +149,7 @@ def curves(csc: Mapping[str, np.ndarray], layers: Sequence[str]) -> Figure:
         below = list(layers[: layers.index(start) + 1])[::-1]
         for way, color in _colors(ways).items():
             found = [csc[f"{way}/{start}/{layer}"] for layer in below]
-            middle, low, high = (np.array([f[k] for f in found]) for k in (2, 1, 3))
-            panel.fill_between(range(len(below)), low, high, color=color, alpha=0.08, linewidth=0)
+            middle = [f[convergence.PERCENTILES.index(50)] for f in found]
             panel.plot(range(len(below)), middle, "o-", color=color, markersize=3, label=way)
         panel.set_xticks(range(len(below)), below, rotation=45)
         panel.set_title(f"from {start} down")

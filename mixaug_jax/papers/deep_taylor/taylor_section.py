@@ -32,11 +32,9 @@ _CAPTIONS = {
         "an image, a target picture, and explanations that show it",
     ),
     "taylor_convergence": (
-        "Cosine similarity convergence. Random relevances start at a layer and go down; lines are medians of |cosine| "
-        "at a position, "
-        "bands the percentiles 5 to 95. At 1 nothing is left of where they came from. Vectors with fewer than two "
-        "channels that are "
-        "not zero are left out.",
+        "Cosine similarity convergence. Random relevances start at a layer and go down; lines are medians of |cosine| at a "
+        "position. At 1 nothing is left of where they came from. Vectors with fewer than two channels that are not zero are "
+        "left out. On the right, products of random matrices with the widths of VGG's layers.",
         "lines of the median cosine over layers, by way",
     ),
     "taylor_classes": (
