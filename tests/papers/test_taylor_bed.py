@@ -167,12 +167,16 @@ def test_the_published_sampler_stops_at_ninths_and_ours_does_not(published, doub
     steps = np.linalg.norm(theirs - h, axis=1) * 9
     np.testing.assert_allclose(steps, steps.round(), atol=1e-9)
     ours = np.linalg.norm(admissible.reach(stack, h, ways) - h, axis=1)
-    assert (ours >= steps / 9 - 1e-5).all()
-    assert ((ours - steps / 9)[ours < 1] > 1e-3).any()
-    on = admissible.pattern(stack, h)
-    for way, far in zip(ways, ours, strict=True):
-        assert (admissible.pattern(stack, h + far * way) == on).all()
-        assert far == 1 or (admissible.pattern(stack, h + (far + 1e-4) * way) != on).any()
+    within = ours < 1 - 1e-6
+    assert (np.abs(ours * 9 - (ours * 9).round())[within] > 1e-3).any()
+    patterns = jax.jit(jax.vmap(functools.partial(admissible.pattern, stack)))
+    same = [
+        (patterns(h + (ours + d)[:, None] * ways) == admissible.pattern(stack, h)).all(1)
+        for d in (-1e-9, 1e-4)
+    ]
+    assert same[0].all()
+    assert within.any()
+    assert not same[1][within].any()
 
 
 def test_chains_stay_in_the_region(published, double):
@@ -196,7 +200,7 @@ def random_stack(depth, width, seed=0, bias=0.0):
     )
 
 
-@pytest.mark.parametrize(("depth", "width"), [(1, 3), (2, 8), (3, 5), (4, 7), (5, 4)])
+@pytest.mark.parametrize(("depth", "width"), [(1, 3), (2, 8), (3, 5), (4, 7), (5, 8)])
 def test_constant_roots_of_zero_are_gradient_times_input(depth, width):
     stack = random_stack(depth, width)
     x = np.abs(np.random.default_rng(1).normal(size=width))
@@ -381,7 +385,7 @@ def test_other_beds_draw_their_own_weights():
 def test_chance_level():
     for channels in (16, 64, 512):
         assert abs(convergence.chance(channels) / (0.6745 / channels**0.5) - 1) < 0.05
-        draw = np.random.default_rng(0).normal(size=(5, 400, channels)).astype(np.float32)
+        draw = np.random.default_rng(0).normal(size=(5, 4000, channels)).astype(np.float32)
         found = convergence.summary(*map(np.asarray, convergence.similarities(draw)))
         assert abs(found[2] / convergence.chance(channels) - 1) < 0.05
     assert convergence.chance(1) == 1

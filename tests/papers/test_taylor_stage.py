@@ -37,7 +37,7 @@ def quickly(figure, path, *, column=0):
     """A figure as small pixels: what is tested is that it can be drawn."""
     figure.savefig(f"{path}.png", dpi=30)
     for ending in (".svg", ".pdf"):
-        pathlib.Path(f"{path}{ending}").touch()
+        pathlib.Path(f"{path}{ending}").write_text('<svg width="100pt">')
 
 
 def test_keys_are_those_of_the_config(config):

@@ -37,6 +37,7 @@ def similarities(
       Pairs in the order (0,1), (0,2), ..., (1,2), ...; a pair with a vector of zeros does not count, and is 0.
     """
     first, second = map(list, zip(*itertools.combinations(range(len(relevance)), 2), strict=True))
+    relevance = jnp.asarray(relevance)
     largest = jnp.abs(relevance).max(-1, keepdims=True)
     unit = relevance / jnp.where(
         largest > 0, largest, 1

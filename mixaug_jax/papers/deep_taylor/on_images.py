@@ -197,7 +197,7 @@ class Convergence:
 
     def _down(self, net, h, lower, upper, relevance):
         down = jax.vjp(lambda h: net.between(h, lower, upper)[0], h)[1]
-        below = jax.vmap(lambda r: down(r)[0][0])(relevance)
+        below = jax.lax.map(lambda r: down(r)[0][0], relevance)
         # Each scaled, since sums over many paths leave float32; cosines have no scale.
         axes = tuple(range(1, below.ndim))
         return below / jnp.maximum(jnp.abs(below).max(axes, keepdims=True), 1e-30)
@@ -214,10 +214,12 @@ class Classes:
         image, key = row["image"], jax.random.fold_in(jax.random.key(self.seed), row["index"])
         label = predicted(net, image)
         labels = jnp.stack([label, other_class(net, image, label, key)])
-        maps = jnp.stack([
-            jax.vmap(lambda k, way=way: explanation(net, image, k, way).sum(-1))(labels)
+        # One label after the other: depthwise convolutions cannot be transposed for several at one image.
+        maps = [
+            jax.lax.map(lambda k, way=way: explanation(net, image, k, way).sum(-1), labels)
             for way in self.ways
-        ])  # fmt: skip
+        ]
+        maps = jnp.stack(maps)
         return {"maps": maps, "labels": labels} | jax.vmap(_alike)(maps)
 
 

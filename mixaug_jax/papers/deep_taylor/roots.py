@@ -93,5 +93,5 @@ def own_roots(
     rule: str, h: Float[AnyArray, " in"], layer: Layer, gamma: Scalar = 1.0
 ) -> tuple[Float[Array, "J in"], Bool[Array, " J"], Bool[Array, " J"]]:
     """Roots for each neuron's own pre-activation, whether it has one, and whether the neuron is active."""
-    z = h @ layer.kernel + layer.bias
+    z = jnp.asarray(h) @ layer.kernel + layer.bias
     return *root(rule, h, layer, z, gamma), z > 0
