@@ -38,7 +38,7 @@ _TOP = {
                      Choice(("default", "high", "highest"))),
     "deterministic": Key(False, "ask the GPU compiler for deterministic kernels", Flag()),
     "compile_cache": Key("", "a folder that keeps compiled programs between runs", Text(), MACHINE),
-    "stages": Key((), "what --stage=all does; (): train, dissect, explain, occlude, report",
+    "stages": Key((), "what --stage=all does; (): train, dissect, intervene, explain, occlude, report",
                   Many(_NAME, most=50), NOTHING),
     "weights": Key("", "released weights to start every later stage from", Text()),
 }
@@ -121,6 +121,7 @@ _MODEL = {
     "width": Key(1.0, "factor on the number of filters", Number(0, 64, above=True)),
     "stem": Key("imagenet", "imagenet: stride 4; cifar: stride 1",
                 Choice(("imagenet", "cifar"))),
+    "last_stride": Key(2, "of a ResNet's layer4; 1: its maps have four times the nodes", Int(1, 2)),
     "dtype": Key("float32", "of the body", Choice(("float32", "bfloat16"))),
     "sync_bn": Key(False, "batch statistics over all devices, not of each device's share", Flag()),
     "remat": Key(False, "recompute activations in the backward pass to save memory", Flag()),

@@ -28,34 +28,46 @@ def _filters(width: float, base: int) -> int:
     return max(1, round(base * width))
 
 
-def _resnet(num_classes, width, stem, blocks, bottleneck) -> ResNet:
+def _resnet(num_classes, width, stem, last_stride, blocks, bottleneck) -> ResNet:
     checks.choice("model.stem", stem, STEMS)
-    return ResNet(num_classes, blocks, bottleneck, _filters(width, 64), stem)
+    checks.choice("model.last_stride", last_stride, (1, 2))
+    filters = _filters(width, 64)
+    return ResNet(num_classes, blocks, bottleneck, filters, stem, last_stride=last_stride)
 
 
-def resnet18(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
-    """ResNet-18, 64 * width filters in the first layer; stem "imagenet" or "cifar"."""
-    return _resnet(num_classes, width, stem, (2, 2, 2, 2), False)
+def resnet18(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", last_stride: int = 2
+) -> ResNet:
+    """ResNet-18, 64 * width filters in the first layer; stem "imagenet" or "cifar"; layer4 halves the side, or not (1)."""
+    return _resnet(num_classes, width, stem, last_stride, (2, 2, 2, 2), False)
 
 
-def resnet34(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
+def resnet34(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", last_stride: int = 2
+) -> ResNet:
     """ResNet-34, as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 4, 6, 3), False)
+    return _resnet(num_classes, width, stem, last_stride, (3, 4, 6, 3), False)
 
 
-def resnet50(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
+def resnet50(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", last_stride: int = 2
+) -> ResNet:
     """ResNet-50 (v1.5), as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 4, 6, 3), True)
+    return _resnet(num_classes, width, stem, last_stride, (3, 4, 6, 3), True)
 
 
-def resnet101(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
+def resnet101(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", last_stride: int = 2
+) -> ResNet:
     """ResNet-101 (v1.5), as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 4, 23, 3), True)
+    return _resnet(num_classes, width, stem, last_stride, (3, 4, 23, 3), True)
 
 
-def resnet152(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
+def resnet152(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", last_stride: int = 2
+) -> ResNet:
     """ResNet-152 (v1.5), as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 8, 36, 3), True)
+    return _resnet(num_classes, width, stem, last_stride, (3, 8, 36, 3), True)
 
 
 def preact_resnet18(
@@ -72,16 +84,23 @@ def wide_resnet28_10(num_classes: int, *, width: float = 1.0, stem: str = "image
     return WideResNet(num_classes, 4, _filters(width, 160), _filters(width, 16), 0.3, stem)
 
 
-def vgg16(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> VGG:
-    """VGG-16 without batch norm, 64 * width filters in the first block; stem "imagenet" or "cifar" chooses the head."""
+def vgg16(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", single_layers: bool = False
+) -> VGG:
+    """VGG-16 without batch norm, 64 * width filters in the first block; stem "imagenet" or "cifar" chooses the head.
+
+    `single_layers` names every convolution and ReLU (conv4_1, relu4_1) in place of the blocks.
+    """
     _check_stem(stem)
-    return VGG(num_classes, _filters(width, 64), False, stem)
+    return VGG(num_classes, _filters(width, 64), False, stem, single_layers)
 
 
-def vgg16_bn(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> VGG:
+def vgg16_bn(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", single_layers: bool = False
+) -> VGG:
     """VGG-16 with batch norm, as `vgg16`."""
     _check_stem(stem)
-    return VGG(num_classes, _filters(width, 64), True, stem)
+    return VGG(num_classes, _filters(width, 64), True, stem, single_layers)
 
 
 def _efficientnet_lite(num_classes, width, stem, variant) -> EfficientNetLite:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from mixaug_jax.core.types import AnyArray
 from mixaug_jax.models.convolution import conv
-from mixaug_jax.models.layers import StagedModel
+from mixaug_jax.models.layers import StagedModel, Weights
 
 STEM, HEAD = 32, 1280
 # Of the seven groups: filters and blocks of Lite0, size and stride of the first block's depthwise convolution.
@@ -105,16 +105,17 @@ class EfficientNetLite(StagedModel):
             y = conv(same_pad(x, 3, stride), kernel, stride, 0)
             return y if bias is None else y + bias
 
-        shape = (3, 3, x.shape[-1], self.stem_filters)
-        return self._affine("_conv_stem", linear, x, shape, "_bn0", False, train, self.dtype)
+        weights = Weights((3, 3, x.shape[-1], self.stem_filters), False, name="_conv_stem")
+        x = x.astype(self.dtype)
+        return self._affine("_conv_stem", linear, x, weights, "_bn0", train)
 
     def _depthwise(self, name, x, size, stride, norm, train):
         def linear(x: AnyArray, kernel: AnyArray, bias: Any):
             y = depthwise(same_pad(x, size, stride), kernel, stride)
             return y if bias is None else y + bias
 
-        shape = (size, size, 1, x.shape[-1])
-        return self._affine(name, linear, x, shape, norm, False, train, self.dtype)
+        weights = Weights((size, size, 1, x.shape[-1]), False, name=name)
+        return self._affine(name, linear, x.astype(self.dtype), weights, norm, train)
 
 
 def same_pad(x: AnyArray, size: int, stride: int) -> jax.Array:

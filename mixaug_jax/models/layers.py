@@ -197,17 +197,35 @@ class StagedModel(nn.Module, kw_only=True):
         norm: str = "",
         bias: bool = False,
         train: bool = False,
-        dilation: int = 1,
     ):
-        """Convolution with PyTorch's padding, `dilation * (size // 2)`, then the batch norm `norm` where it is not ""."""
+        """Convolution with PyTorch's padding, `size // 2`, then the batch norm `norm` where it is not ""."""
         shape = (size, size, x.shape[-1], filters)
 
         def linear(x: Any, kernel: Any, bias: Any):
-            plain = dilation == 1
-            y = conv(x, kernel, stride, size // 2) if plain else dilated_conv(x, kernel, dilation)
+            y = conv(x, kernel, stride, size // 2)
             return y if bias is None else y + bias
 
-        return self._affine(name, linear, x, shape, norm, bias, train, self.dtype)
+        weights = Weights(shape, bias, name=name)
+        return self._affine(name, linear, x.astype(self.dtype), weights, norm, train)
+
+    def dilated(
+        self,
+        name: str,
+        x: jax.Array,
+        filters: int,
+        dilation: int,
+        *,
+        norm: str,
+        train: bool = False,
+    ):
+        """3x3 convolution of stride 1 whose taps are `dilation` apart, padded by as much, then the batch norm `norm`."""
+
+        def linear(x: Any, kernel: Any, bias: Any):
+            y = dilated_conv(x, kernel, dilation)
+            return y if bias is None else y + bias
+
+        weights = Weights((3, 3, x.shape[-1], filters), False, name=name)
+        return self._affine(name, linear, x.astype(self.dtype), weights, norm, train)
 
     def dense(self, name: str, x: jax.Array, features: int, dtype: Any = None):
         """x [B,C] -> [B,features], with bias, in `dtype` (default: the body's)."""
@@ -215,12 +233,13 @@ class StagedModel(nn.Module, kw_only=True):
         def linear(x: Any, kernel: Any, bias: Any):
             return x @ kernel + bias
 
-        shape = (x.shape[-1], features)
-        return self._affine(name, linear, x, shape, "", True, False, dtype or self.dtype)
+        weights = Weights((x.shape[-1], features), True, name=name)
+        return self._affine(name, linear, x.astype(dtype or self.dtype), weights)
 
-    def _affine(self, name, linear, x, shape, norm, use_bias, train, dtype):
-        kernel, bias = Weights(shape, use_bias, name=name)()
-        x = x.astype(dtype)
+    def _affine(self, name, linear, x, weights, norm="", train=False):
+        """A layer in the dtype of `x`, and the batch norm `norm` after it where it is not ""."""
+        kernel, bias = weights()
+        shape, dtype = kernel.shape, x.dtype
         if self.affine is None:
             y = linear(x, kernel.astype(dtype), None if bias is None else bias.astype(dtype))
             return self.norm(norm, y, train) if norm else y

@@ -81,24 +81,28 @@ class ResNet(StagedModel):
         stride, first, dilation = steps
         norms = (f"{name}.bn1", f"{name}.bn2")
         shortcut = self._shortcut(name, x, filters, stride, train)
-        x = self.conv(
-            f"{name}.conv1", x, filters, 3, stride, norm=norms[0], train=train, dilation=first
-        )
+        x = self._wide(f"{name}.conv1", x, filters, (stride, first), norms[0], train)
         x = self.relu(f"{name}.relu1", x)
-        x = self.conv(f"{name}.conv2", x, filters, 3, norm=norms[1], train=train, dilation=dilation)
+        x = self._wide(f"{name}.conv2", x, filters, (1, dilation), norms[1], train)
         return self.relu(f"{name}.relu2", self.residual(f"{name}.add", x, shortcut))
 
     def _bottleneck(self, name, x, filters, steps, train):
         stride, first, _ = steps
         early, late = (stride, 1) if self.stride_in == "conv1" else (1, stride)
-        norm = f"{name}.bn2"
         shortcut = self._shortcut(name, x, 4 * filters, stride, train)
         x = self.conv(f"{name}.conv1", x, filters, 1, early, norm=f"{name}.bn1", train=train)
         x = self.relu(f"{name}.relu1", x)
-        x = self.conv(f"{name}.conv2", x, filters, 3, late, norm=norm, train=train, dilation=first)
+        x = self._wide(f"{name}.conv2", x, filters, (late, first), f"{name}.bn2", train)
         x = self.relu(f"{name}.relu2", x)
         x = self.conv(f"{name}.conv3", x, 4 * filters, 1, norm=f"{name}.bn3", train=train)
         return self.relu(f"{name}.relu3", self.residual(f"{name}.add", x, shortcut))
+
+    def _wide(self, name, x, filters, steps, norm, train):
+        """A 3x3 convolution of (stride, dilation), of which one is 1: a layer that is dilated has given up its stride."""
+        stride, dilation = steps
+        if dilation > 1:
+            return self.dilated(name, x, filters, dilation, norm=norm, train=train)
+        return self.conv(name, x, filters, 3, stride, norm=norm, train=train)
 
     def _shortcut(self, name, x, filters, stride, train):
         if stride == 1 and x.shape[-1] == filters:

@@ -3,7 +3,6 @@
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -19,20 +18,16 @@ def compare(
     parts: dict,
     method: str,
     *,
-    workdirs: Mapping,
-    problems: Any,
-    crossed: Any,
-    asked: Any,
     at_chance: Mapping,
 ) -> Study:
-    """The numbers of runs as a `Study`.
+    """The numbers of runs as a `Study`, without what is known of the runs besides.
 
     Args:
       names: of the augmentations; the first is what the others are compared with.
       seeds: of the trainings.
       parts: {(name, seed): list of `collect.Part`}.
       method: the attribution method that the sentences judge.
-      workdirs, problems, crossed, asked, at_chance: see `Study`.
+      at_chance: see `Study`.
     """
     names, seeds = tuple(names), tuple(seeds)
     values, replicates = _merge(parts)
@@ -60,10 +55,6 @@ def compare(
         p_holm=p_holm,
         rank=_ranks(measures, compared, p_holm),
         sentences={},
-        problems=tuple(problems),
-        workdirs=workdirs,
-        cross_deletion=crossed,
-        asked=asked,
         at_chance=dict(at_chance),
     )
     # Sentences are read off the finished comparison, so that they cannot say anything else.
@@ -110,7 +101,8 @@ def _table(names, seeds, measures, values):
 def _headlines(measures, method) -> set[Measure]:
     """What the sentences judge, named before any result is seen: accuracy; the total of unique concepts of the last layer above
     their shuffled null, at the middle IoU threshold; of one attribution method the scores whose records say so, and two
-    readings of deletion across models; what happens without the parts that the true label's loss depends on least."""
+    readings of deletion across models; what happens without the parts that the true label's loss depends on least; what happens
+    without units of the last layer, in random order and by what they detect."""
     concepts = [
         m for m in measures
         if m.axis == "concepts" and m.setting == "unit" and m.category == "total"
@@ -125,6 +117,11 @@ def _headlines(measures, method) -> set[Measure]:
     levels = sorted({m.level for m in concepts})
     chosen = {m for m in named if m.subject == last and m.level == levels[len(levels) // 2]}
     chosen |= {m for m in measures if m.subject == method and m.headline}
+    removed = [m for m in measures if m.axis == "interventions"]
+    last = max((m.subject for m in removed), key=_natural, default="")
+    # Whether a network bears the loss of units, and whether detectors are needed more than other units.
+    judged = ("removal_area", "detector_harm")
+    chosen |= {m for m in removed if m.subject == last and m.name in judged}
     chosen |= {m for m in measures if m.name == "lowest_removed" and m.setting == "true label"}
     return chosen | {m for m in measures if m.axis == "accuracy"}
 

@@ -43,11 +43,15 @@ def gather(workdir: os.PathLike | str) -> Study:
     problems += _drop_other_settings(parts)
     method = _method(asked, parts)
     crossed = _cross_models(folder, parts, workdirs, method, problems)
-    study = comparing.compare(
-        names, asked["seeds"], parts, method,
-        workdirs=workdirs, problems=problems, crossed=crossed, asked=asked, at_chance=at_chance,
-    )  # fmt: skip
-    return dataclasses.replace(study, failed=tuple(failed))
+    study = comparing.compare(names, asked["seeds"], parts, method, at_chance=at_chance)
+    return dataclasses.replace(
+        study,
+        problems=tuple(problems),
+        failed=tuple(failed),
+        workdirs=workdirs,
+        cross_deletion=crossed,
+        asked=asked,
+    )
 
 
 def _at_chance(name, seed, run) -> dict:

@@ -45,9 +45,9 @@ class Study:
       p_holm: [P, M], p after Holm's correction over the family; NaN where there is no p or the measure is no headline. A family
         is all the comparisons with the first augmentation, or all those of labels, on all headline measures of one axis.
       sentences: {axis: text}, what the data support and what they do not; the axes that were looked at.
-      problems: sentences about what is missing or was left out, e.g. "cutmix seed 1: no dissection".
       at_chance: {(augmentation, seed): sentence} of the networks whose accuracy does not exceed chance. Their numbers are in
         `values` and `mean`, but in no difference, rank or sentence.
+      problems: sentences about what is missing or was left out, e.g. "cutmix seed 1: no dissection".
       failed: those about runs that gave nothing, or whose last try failed.
       workdirs: {(augmentation, seed): path of the run's working directory}, those that are there.
       cross_deletion: {seed: CrossDeletion}.
@@ -73,11 +73,11 @@ class Study:
     p: np.ndarray
     p_holm: np.ndarray
     sentences: dict[str, str]
-    problems: tuple[str, ...]
-    workdirs: dict[tuple[str, int], str]
-    cross_deletion: dict[int, CrossDeletion]
-    asked: dict
-    at_chance: dict[tuple[str, int], str] = dataclasses.field(default_factory=dict)
+    at_chance: dict[tuple[str, int], str]
+    problems: tuple[str, ...] = ()
+    workdirs: dict[tuple[str, int], str] = dataclasses.field(default_factory=dict)
+    cross_deletion: dict[int, CrossDeletion] = dataclasses.field(default_factory=dict)
+    asked: dict = dataclasses.field(default_factory=dict)
     failed: tuple[str, ...] = ()
 
     @property
