@@ -25,6 +25,7 @@ setuptools.setup(
     package_data={
         "mixaug_jax": ["py.typed"],
         "mixaug_jax.models": ["*.json"],
+        "mixaug_jax.papers.deep_taylor": ["*.npz"],
         "mixaug_jax.report": ["*.bib"],
         "mixaug_jax.draw": ["*.css", "*.js", "templates/*"],
     },

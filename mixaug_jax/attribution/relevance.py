@@ -89,6 +89,22 @@ def lrp(
         dense layer.
     """
     image = checks.image(image)
+    settings = {"epsilon": epsilon, "gamma": gamma, "alpha": alpha, "beta": beta}
+    return propagate(net, image, label, assigned(net, image, rule, **settings, bounds=bounds))
+
+
+def assigned(
+    net: Net,
+    image: Image,
+    rule: str | rules.Rule | Sequence,
+    *,
+    epsilon: float = 1e-6,
+    gamma: float = 0.25,
+    alpha: float = 2.0,
+    beta: float = 1.0,
+    bounds: Given = (),
+) -> ByLayer:
+    """The rule of each conv and dense layer, as `propagate` takes them; computes nothing. Arguments and errors as `lrp`."""
     affine = _affine_parts(net, image)
     # Rules are frozen and equal by value, so that equal settings compile once.
     settings = {
@@ -111,8 +127,8 @@ def lrp(
         return _by_name(affine, [settings[k] for k in RULES[rule]])
 
     if isinstance(rule, (tuple, list)):
-        return propagate(net, image, label, _by_layer(net, affine, rule, ruled))
-    return propagate(net, image, label, ruled(rule))
+        return _by_layer(net, affine, rule, ruled)
+    return ruled(rule)
 
 
 def excitation_backprop(
@@ -134,24 +150,27 @@ def excitation_backprop(
     """
     image = checks.image(image)
     rule = rules.AlphaBeta(1.0, 0.0, use_bias)
-    return propagate(
-        net, image, label, tuple((name, rule) for name, *_ in _affine_parts(net, image))
-    )
+    return propagate(net, image, label, assigned(net, image, rule))
 
 
 def propagate(net: Net, image: Image, label: Label, by_layer: ByLayer) -> Attribution:
     """Relevance of the label's logit at the image [h,w,C], under ((layer, rule), ...), one pair for each layer."""
     if count_logits(net, image.shape) == 1:
         net, label = _toward(net, by_layer[-1][0], label), 1
-    ruled = net.with_rules(
+    ruled = propagating(net, by_layer)
+    # What flows back starts as the logit itself, and rules hand it on as shares.
+    logit, vjp = jax.vjp(lambda x: outputs(ruled, x, label), image[None])
+    return nan_like(logit, vjp(logit)[0][0])
+
+
+def propagating(net: Net, by_layer: ByLayer) -> Net:
+    """The network whose gradients are relevances: under ((layer, rule), ...), and the rules of what has no weights."""
+    return net.with_rules(
         affine=rules.ByLayer(by_layer),
         act=rules.pass_act,
         add=rules.share_add,
         pool=rules.share_pool,
     )
-    # What flows back starts as the logit itself, and rules hand it on as shares.
-    logit, vjp = jax.vjp(lambda x: outputs(ruled, x, label), image[None])
-    return nan_like(logit, vjp(logit)[0][0])
 
 
 def _toward(net: Net, last: str, label: Label) -> Net:

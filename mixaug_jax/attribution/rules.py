@@ -56,9 +56,13 @@ def _signed(x):
 
 @dataclasses.dataclass(frozen=True)
 class Epsilon:
-    """R_i = x_i w_ij / (z_j + epsilon sign(z_j)) R_j, Bach et al. 2015 eq. 58; epsilon in units of z."""
+    """R_i = x_i w_ij / (z_j + epsilon sign(z_j)) R_j, Bach et al. 2015 eq. 58; epsilon in units of z.
+
+    `use_bias=False` leaves the bias out of z, so that the inputs share all of R_j.
+    """
 
     epsilon: float = STABILIZER
+    use_bias: bool = True
 
     def __post_init__(self):
         _check("epsilon", self.epsilon)
@@ -66,6 +70,7 @@ class Epsilon:
     def __call__(
         self, linear: Callable, x: AnyArray, kernel: AnyArray, bias: AnyArray, r: AnyArray
     ) -> Array:
+        bias = bias if self.use_bias else jnp.zeros_like(bias)
         return share(lambda x: linear(x, kernel, bias), (x,), r, self.epsilon)
 
 
@@ -73,10 +78,12 @@ class Epsilon:
 class Gamma:
     """Positive weights count (1 + gamma)-fold where z_j > 0 (Montavon et al. 2019, Layer-Wise Relevance Propagation).
 
-    With inputs and outputs of both signs as in Andeol et al. 2021: what supports the sign of z_j counts more.
+    With inputs and outputs of both signs as in Andeol et al. 2021: what supports the sign of z_j counts more. `use_bias=False`
+    leaves the bias out of the shares, not out of that sign.
     """
 
     gamma: float = 0.25
+    use_bias: bool = True
 
     def __post_init__(self):
         _check("gamma", self.gamma)
@@ -84,12 +91,13 @@ class Gamma:
     def __call__(
         self, linear: Callable, x: AnyArray, kernel: AnyArray, bias: AnyArray, r: AnyArray
     ) -> Array:
+        z = linear(x, kernel, bias)
+        # The bias belongs to the sum: one of the two parts carries it.
+        none = jnp.zeros_like(bias)
+        bias = bias if self.use_bias else none
         # Positive weights favored, or negative ones: which support z_j depends on the input's sign.
         more = [w + self.gamma * jnp.maximum(w, 0) for w in (kernel, bias)]
         less = [w + self.gamma * jnp.minimum(w, 0) for w in (kernel, bias)]
-        # The bias belongs to the sum: one of the two parts carries it.
-        none = jnp.zeros_like(bias)
-        z = linear(x, kernel, bias)
 
         def positive(p: AnyArray, n: AnyArray) -> Array:
             return linear(p, *more) + linear(n, less[0], none)
@@ -140,26 +148,34 @@ class AlphaBeta:
 
 @dataclasses.dataclass(frozen=True)
 class ZPlus:
-    """The z+ rule of deep Taylor decomposition, Montavon et al. 2017, for inputs of both signs: alpha 1, beta 0."""
+    """The z+ rule of deep Taylor decomposition, Montavon et al. 2017, for inputs of both signs: alpha 1, beta 0.
+
+    In the paper biases have no share: `use_bias=False`.
+    """
+
+    use_bias: bool = True
 
     def __call__(
         self, linear: Callable, x: AnyArray, kernel: AnyArray, bias: AnyArray, r: AnyArray
     ) -> Array:
-        return AlphaBeta(1.0, 0.0)(linear, x, kernel, bias, r)
+        return AlphaBeta(1.0, 0.0, self.use_bias)(linear, x, kernel, bias, r)
 
 
 @dataclasses.dataclass(frozen=True)
 class WSquared:
     """The w^2 rule, Montavon et al. 2017: in proportion to squared weights, for inputs without bounds.
 
-    A bias takes the share of its square, as in zennit; it has none in the paper.
+    A bias takes the share of its square, as in zennit; it has none in the paper: `use_bias=False`.
     """
+
+    use_bias: bool = True
 
     def __call__(
         self, linear: Callable, x: AnyArray, kernel: AnyArray, bias: AnyArray, r: AnyArray
     ) -> Array:
         # Shares of z(1) are those of the weights, whatever the input is.
         ones = jnp.ones_like(x)
+        bias = bias if self.use_bias else jnp.zeros_like(bias)
         return share(lambda x: linear(x, jnp.square(kernel), jnp.square(bias)), (ones,), r)
 
 
@@ -231,6 +247,36 @@ class ByLayer:
             return relevance, jnp.zeros_like(kernel), jnp.zeros_like(bias)
 
         return replaced(linear, backward, x, kernel, bias)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recorder:
+    """Rules that change nothing and note what goes by, in the order of the layers: logits stay the same to the bit.
+
+    Where `sums` have the same signs and `winners` are the same, a ReLU network is the same linear function. Two recorders are
+    never equal, so a program that makes one compiles for itself.
+
+    Attributes:
+      sums: what goes into each ReLU.
+      winners: of each max pool, how much of a fixed weight each input wins: the same only where the same inputs win.
+    """
+
+    sums: list = dataclasses.field(default_factory=list)
+    winners: list = dataclasses.field(default_factory=list)
+
+    def act(self, name: str, x: AnyArray) -> Array:
+        """The rule of a ReLU."""
+        self.sums.append(x)
+        return jax.nn.relu(x)
+
+    def pool(self, name: str, plain: Callable, x: AnyArray) -> Array:
+        """The rule of a pool."""
+        if name.rpartition(".")[2].startswith("max"):
+            y, vjp = jax.vjp(plain, x)
+            # Different weights for different outputs: a sum of ones could not tell which of them was won.
+            weights = jnp.arange(1, y.size + 1, dtype=y.dtype).reshape(y.shape) / y.size
+            self.winners.append(vjp(weights)[0])
+        return plain(x)
 
 
 def pass_act(name: str, x: AnyArray) -> Array:

@@ -25,6 +25,7 @@ from mixaug_jax.core.types import (
     Explain,
     Float,
     Given,
+    Heatmap,
     Image,
     Images,
     Label,
@@ -155,8 +156,8 @@ def output_change(
     return there - absent
 
 
-def _alike(trained, other, measure):
-    """Their similarity, or 1 where there is nothing in `trained` that could have changed, or a value is not finite."""
+def alike(trained: Heatmap, other: Heatmap, measure: str) -> Value:
+    """Their `agreement.similarity`, or 1 where nothing in `trained` could have changed, or a value is not finite."""
     # What said nothing before cannot show that it changed.
     says = jnp.isfinite(trained).all() & jnp.isfinite(other).all() & (trained.max() > trained.min())
     return jnp.where(says, similarity(trained, other, measure), 1.0)
@@ -197,7 +198,7 @@ def class_sensitivity(
         checks.label(other, logits.size)
         least = jnp.asarray(other)
     maps = [heatmap(explain(net, image, k), reduce) for k in (label, least)]
-    return _alike(*maps, measure)
+    return alike(*maps, measure)
 
 
 def parameter_randomization(
@@ -243,6 +244,20 @@ def randomized_similarities(
         statistics are re-initialized, too.
       key: a random key or a seed of the new variables; one key gives all images the same networks.
     """
+    trained, again = randomized_maps(explain, net, image, label, randomization, key=key)
+    return jax.lax.map(lambda m: alike(trained, m, randomization.measure), again)
+
+
+def randomized_maps(
+    explain: Explain,
+    net: Net,
+    image: Image,
+    label: Label,
+    randomization: Randomization = Randomization(),
+    *,
+    key: Seed = 0,
+) -> tuple[Heatmap, Float[Array, "layers h w"]]:
+    """The trained network's heat map and that after each randomization; arguments as `randomized_similarities`."""
     image = checks.image(image)
     checks.choice("mode", randomization.mode, MODES)
     fresh = net.reinitialized(as_key(key), image).variables
@@ -251,7 +266,7 @@ def randomized_similarities(
     levels = sorted(set(jax.tree.leaves(first)), reverse=True)
     trained = heatmap(explain(net, image, label), randomization.reduce)
 
-    def score(level: Count) -> Value:
+    def redrawn(level: Count) -> Heatmap:
         # A variable belongs to the first layer that needs it, and is drawn anew with it.
         def pick(layer: Count, old: AnyArray, new: AnyArray) -> Array:
             hit = layer == level if randomization.mode == "independent" else layer >= level
@@ -259,11 +274,10 @@ def randomized_similarities(
 
         variables = jax.tree.map(pick, first, net.variables, fresh)
         changed = dataclasses.replace(net, variables=variables)
-        again = heatmap(explain(changed, image, label), randomization.reduce)
-        return _alike(trained, again, randomization.measure)
+        return heatmap(explain(changed, image, label), randomization.reduce)
 
     # One network after the other, since each holds all variables anew.
-    return jax.lax.map(score, jnp.asarray(levels))
+    return trained, jax.lax.map(redrawn, jnp.asarray(levels))
 
 
 def _first_layer(net, image, tree):
