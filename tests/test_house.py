@@ -176,6 +176,7 @@ NAMED = {
     "dissection/network.py": "counts of a network with random weights stand beside those of the trained one",
     "study/plan.py": "the study's own baseline",
     "data/scenes": "the scenes' own words",
+    "data/markers": "the markers' own words",
     "stages/dissect.py": "label maps lie beside the scenes, whose folder is a cache",
     "draw/occlusion_tables.py": "a selection of the occlusion experiment is called random",
 }

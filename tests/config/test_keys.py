@@ -13,7 +13,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax.config import allowed, get_config, keys
 from mixaug_jax.study import plan
 
-DATA = ("scenes", "folder", "speech", "cifar10", "cifar100", "imagenet2012")
+DATA = ("scenes", "folder", "speech", "markers", "cifar10", "cifar100", "imagenet2012")
 METHODS = ("baseline", *mixing.MIXERS)
 
 
