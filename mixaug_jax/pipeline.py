@@ -13,7 +13,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import data, report, study
 from mixaug_jax.config import brought
 from mixaug_jax.core import checks, files, processes, say
-from mixaug_jax.papers import released
+from mixaug_jax.papers import released, rendergan
 from mixaug_jax.stages import dissect, explain, forecast, occlude, train, weights
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.study import plan, study_tables
@@ -29,6 +29,8 @@ STAGES: dict[str, Stage] = {
     "import": weights.IMPORT,
     "export": weights.EXPORT,
     "released": released.STAGE,
+    "gan": rendergan.GAN,
+    "decode": rendergan.DECODE,
 }
 ALL = (
     "train",

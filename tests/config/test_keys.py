@@ -65,7 +65,7 @@ def test_what_a_setting_decides():
         "train.profile_steps", "train.restart", "eval.batch_size", "eval.every", "data.threads",
         "data.prefetch", "dissect.cache_gb", "weights_check"}  # fmt: skip
     assert all_of(keys.LENGTH) == {"train.epochs", "train.steps"}
-    assert all_of(keys.PLACE) == {"data.dir"}
+    assert all_of(keys.PLACE) == {"data.dir", "data.markers.crops"}
     for stage in ("dissect", "explain", "occlude"):
         section = {key for key in keys.KEYS if key.startswith(f"{stage}.")}
         assert all_of(stage) == section - {"dissect.cache_gb"}
