@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.core.types import Array, Float, Scalar
+from mixaug_jax.core.types import AnyArray, Array, Float, Scalar
 from mixaug_jax.data.markers.tag_renderer import Tags
 from mixaug_jax.data.markers.tags import SIDE
 
 PENALTY = 15.0  # on what leaves its bounds
 _BLUR, _LIGHT, _EDGE, _DETAIL = 2.0, 2.5, 0.66, 3.5  # widths of Gaussians
-Pictures = Float[Array, "B S S"]
+Pictures = Float[AnyArray, "B S S"]
 
 
 @functools.lru_cache(maxsize=100)
@@ -148,11 +148,11 @@ def through(
     return pictures, penalties
 
 
-def as_bytes(x: Pictures) -> Array:
-    """Pictures [B,S,S] in -1..1 as uint8 [B,S,S,1], as photographs are; what is beyond is cut."""
+def as_bytes(x: Float[AnyArray, "B h w"]) -> Array:
+    """Pictures [B,h,w] in -1..1 as uint8 [B,h,w,1], as photographs are; what is beyond is cut."""
     return jnp.round(127.5 * (jnp.clip(x, -1, 1) + 1)).astype(jnp.uint8)[..., None]
 
 
-def as_numbers(images: Array) -> Array:
+def as_numbers(images: AnyArray) -> Array:
     """uint8 [B,S,S,1] as pictures [B,S,S] in -1..1."""
-    return images[..., 0].astype(jnp.float32) / 127.5 - 1
+    return jnp.asarray(images)[..., 0].astype(jnp.float32) / 127.5 - 1
