@@ -135,6 +135,7 @@ _MODEL = {
     "width": Key(1.0, "factor on the number of filters", Number(0, 64, above=True)),
     "stem": Key("imagenet", "imagenet: stride 4; cifar: stride 1",
                 Choice(("imagenet", "cifar"))),
+    "last_stride": Key(2, "of a ResNet's layer4; 1: its maps have four times the nodes", Int(1, 2)),
     "dtype": Key("float32", "of the body", Choice(("float32", "bfloat16"))),
     "sync_bn": Key(False, "batch statistics over all devices, not of each device's share", Flag()),
     "remat": Key(False, "recompute activations in the backward pass to save memory", Flag()),

@@ -29,34 +29,46 @@ def _filters(width: float, base: int) -> int:
     return max(1, round(base * width))
 
 
-def _resnet(num_classes, width, stem, blocks, bottleneck) -> ResNet:
+def _resnet(num_classes, width, stem, last_stride, blocks, bottleneck) -> ResNet:
     checks.choice("model.stem", stem, STEMS)
-    return ResNet(num_classes, blocks, bottleneck, _filters(width, 64), stem)
+    checks.choice("model.last_stride", last_stride, (1, 2))
+    filters = _filters(width, 64)
+    return ResNet(num_classes, blocks, bottleneck, filters, stem, last_stride=last_stride)
 
 
-def resnet18(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
-    """ResNet-18, 64 * width filters in the first layer; stem "imagenet" or "cifar"."""
-    return _resnet(num_classes, width, stem, (2, 2, 2, 2), False)
+def resnet18(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", last_stride: int = 2
+) -> ResNet:
+    """ResNet-18, 64 * width filters in the first layer; stem "imagenet" or "cifar"; layer4 halves the side, or not (1)."""
+    return _resnet(num_classes, width, stem, last_stride, (2, 2, 2, 2), False)
 
 
-def resnet34(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
+def resnet34(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", last_stride: int = 2
+) -> ResNet:
     """ResNet-34, as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 4, 6, 3), False)
+    return _resnet(num_classes, width, stem, last_stride, (3, 4, 6, 3), False)
 
 
-def resnet50(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
+def resnet50(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", last_stride: int = 2
+) -> ResNet:
     """ResNet-50 (v1.5), as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 4, 6, 3), True)
+    return _resnet(num_classes, width, stem, last_stride, (3, 4, 6, 3), True)
 
 
-def resnet101(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
+def resnet101(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", last_stride: int = 2
+) -> ResNet:
     """ResNet-101 (v1.5), as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 4, 23, 3), True)
+    return _resnet(num_classes, width, stem, last_stride, (3, 4, 23, 3), True)
 
 
-def resnet152(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
+def resnet152(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", last_stride: int = 2
+) -> ResNet:
     """ResNet-152 (v1.5), as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 8, 36, 3), True)
+    return _resnet(num_classes, width, stem, last_stride, (3, 8, 36, 3), True)
 
 
 def preact_resnet18(

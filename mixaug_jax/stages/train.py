@@ -37,4 +37,9 @@ def run(
         training.train(config, workdir)
 
 
-STAGE = Stage(run, config_lib.check, "trains, or goes on; where weights names a file, imports it")
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for settings that cannot work; what is imported asks nothing of batches and devices."""
+    (config_lib.check if config.weights else training.check)(config)
+
+
+STAGE = Stage(run, check, "trains, or goes on; where weights names a file, imports it")

@@ -1,7 +1,7 @@
 """Training: `step.py` has the pure per-device steps, `loop.py` the loop from a config to a checkpoint."""
 
 from mixaug_jax.models.build import build_model, build_preprocess
-from mixaug_jax.training.loop import Interrupted, train
+from mixaug_jax.training.loop import Interrupted, check, train
 from mixaug_jax.training.step import (
     EvalMetrics,
     State,
@@ -20,6 +20,7 @@ __all__ = [
     "build_model",
     "build_optimizer",
     "build_preprocess",
+    "check",
     "eval_step",
     "init_state",
     "learning_rate",

@@ -38,6 +38,16 @@ class Interrupted(RuntimeError):  # noqa: N818
     """The run was asked to stop (SIGTERM); everything is saved and the same command goes on."""
 
 
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for settings that no training can work with on the devices that there are; opens no data."""
+    config_lib.check(config)
+    config_lib.check_layers(config)
+    _check_devices(config)
+    # A mixer wants to know neither how many classes nor how many images there will be.
+    some = {"train_size": config.data.batch_size, "class_names": ("one", "another")}
+    steps.check_mixing(config_lib.resolve(config, **some))
+
+
 def train(
     config: ml_collections.ConfigDict,
     workdir: os.PathLike | str,
@@ -64,8 +74,7 @@ def train(
       Interrupted: SIGTERM came.
       MemoryError, OSError: memory or disk ran out.
     """
-    config_lib.check(config)
-    config_lib.check_layers(config)
+    check(config)
     config = data.settled(config)
     sources = data.open_splits(config)
     if make is not None:
@@ -81,7 +90,6 @@ def train(
     config = brought.noted(config)
     sizes = {name: len(source) for name, source in sources.items() if source is not None}
     processes.compare("data", sizes | {"classes": sources["train"].class_names})
-    _check_devices(config)
     workdir = pathlib.Path(workdir).absolute()
     with processes.claimed(workdir / files.RUN_LOCK):
         return _train_in(workdir, config, sources)
@@ -341,7 +349,6 @@ def _check_devices(config):
     # Images are mixed with others on their own device, so each needs two.
     devices_lib.check_batch_size(micro, 2 if mixing else 1, "data.batch_size / train.accumulate")
     devices_lib.check_batch_size(config.eval.batch_size, key="eval.batch_size")
-    steps.check_mixing(config)
 
 
 def _describe(config, sources, workdir):

@@ -1,6 +1,7 @@
 """A network from settings, of whatever kind, and the settings that make it again."""
 
 import functools
+import inspect
 import json
 from typing import Any
 
@@ -14,7 +15,7 @@ from flax import nnx
 from wrapped_nets import CNN, Deep, NnxCNN, images
 
 from mixaug_jax import config as config_lib
-from mixaug_jax.models import MODELS, Net, build
+from mixaug_jax.models import MODELS, Net, Preprocess, build
 
 
 def resolved(classes=4, model=None, **settings):
@@ -88,6 +89,7 @@ def two_arguments(num_features, depth):
         (lambda: CNN(7), {}, "mine gives 7 logits, and the data has 4 classes"),
         (two_arguments, {}, "two_arguments needs num_features, depth"),
         (CNN, {"dtype": "bfloat16"}, "model.dtype='bfloat16' needs a field dtype of .*; CNN has"),
+        (CNN, {"last_stride": 1}, "model.last_stride=1 needs a field last_stride of .*; CNN has"),
         (CNN, {"sync_bn": True}, "model.sync_bn=True needs a field axis_name of .*; CNN has none"),
         (Deep, {"remat": True}, "model.remat=True needs a field remat of the network; Deep has"),
         (NnxCNN, {"remat": True}, "model.remat=True needs a field remat"),
@@ -109,6 +111,19 @@ def test_the_body_is_set_where_it_has_fields(mine):
     assert build.build_model(resolved(3)) == MODELS["tiny"](3)
 
 
+def test_the_last_layer_may_keep_its_side():
+    config = resolved(3, name="resnet18", width=1 / 16, last_stride=1)
+    model = build.build_model(config)
+    assert model == MODELS["resnet18"](3, width=1 / 16, last_stride=1)
+    net = Net(model, build.variable_shapes(model, config), Preprocess(64))
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    found = jax.eval_shape(lambda net, x: net.features(x, "layer4"), net, image)
+    assert found.shape == (1, 4, 4, 32)
+    assert build.described(net)["last_stride"] == 1
+    with pytest.raises(ValueError, match=r"model\.last_stride=1 needs a field last_stride"):
+        build.build_model(resolved(3, name="vgg16", last_stride=1))
+
+
 def again(net, name=""):
     """The model that is built from what `described` says of a network's, through JSON."""
     settings = json.loads(json.dumps(build.described(net, name)))
@@ -125,7 +140,7 @@ def test_our_own_models_are_found_by_their_fields(name, width, stem):
     model = MODELS[name](5, width=width, stem=stem)
     found = build.described(Net(model, {}, wrapped_nets.VIEW))
     assert found["name"] == name
-    assert set(found) == {"name", "width", "stem"}
+    assert set(found) == {"name", *inspect.signature(MODELS[name]).parameters} - {"num_classes"}
     assert again(Net(model, {}, wrapped_nets.VIEW)) == model
 
 

@@ -54,7 +54,7 @@ def run(
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises ValueError for settings that cannot work."""
-    config_lib.check(config)
+    training.check(config)
     check_own(config)
     if config.markers.train == LABELED and config.data.train_split == _UNLABELED:
         raise ValueError(
