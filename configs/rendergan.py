@@ -9,8 +9,8 @@ and markers.train=poses|blur|lighting|background leaves what follows that link t
 --workdir of its own. The held pictures are rendered once (25,000 of 9 ms, on all cores) and kept.
 
 Expect: wrong bits of 12 on the 2,000 test pictures, seed 0, 800 steps of each training: plain 5.68 (5.60 to 5.75),
-handmade 4.43 (4.35 to 4.51), detail 2.30 (2.22 to 2.37), and with train.steps=3000 of the decoder 1.09 (1.03 to 1.15);
-intervals are over pictures. Guessing gives 6.
+handmade 4.43 (4.35 to 4.51), poses 3.31, detail 2.30 (2.22 to 2.37), and with train.steps=3000 of the decoder 1.09 (1.03 to
+1.15); intervals are over pictures. Guessing gives 6.
 
 The published size, not run: --config.data.size=64 --config.data.markers.spin=3.1416 --config.model.name=decoder34
 --config.markers.filters=64 --config.markers.batch_size=64 --config.markers.steps=35000
