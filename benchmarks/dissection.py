@@ -2,6 +2,7 @@
 
     python -m benchmarks.dissection                  # about 5 minutes on two cores
     python -m benchmarks.dissection --skip_forward   # without compiling ResNet-50
+    python -m benchmarks.dissection --interventions  # only what removing every unit of two layers costs
 
 The setting is layer4 of ResNet-50: 2048 units of 7x7, label maps of 56x56 with 6 slots and about 48
 of 1200 labels an image, q = 0.01. Activations are made up: white noise smoothed by a 2x2 box, of
@@ -24,6 +25,8 @@ Floors, an image, with P = 3136 pixels, U = 2048 units, L = 50 labels:
 * Thresholds. At each look only cells whose corners reach the interval: twice the asked tail in
   pixels, some 5 % of all cells, 6500 of 131,000, or 0.4 M pixels with a dozen operations and a
   scatter each: 2 ms, and two looks are needed to find one float32 among 2^24.
+* Interventions. A layer's units, removed one by one, take as many passes through the rest of the network; where that is a mean
+  and a dense layer, U K additions an image. The setting is that of the scenes: a ResNet-18 of quarter width at 64 pixels.
 """
 
 import argparse
@@ -37,7 +40,9 @@ import numpy as np
 
 from mixaug_jax import dissection
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.models import MODELS
+from mixaug_jax.data.source import Source
+from mixaug_jax.dissection import interventions
+from mixaug_jax.models import MODELS, Net, Preprocess
 
 CONCEPTS, CATEGORIES, SLOTS, SIZE, Q = 1200, 6, 6, 56, 0.01
 
@@ -137,15 +142,85 @@ def dissection_jobs(activations, labels, categories, devices):
     own, orders = np.arange(images)[None], dissection.derangements(images, 5)
     size = (SIZE, SIZE)
     thresholds = dissection.quantile(activations, Q, size=size, devices=devices)
-    arguments, weights = (activations, thresholds, labels), dissection.image_weights(images, 20)
+    arguments = (activations, thresholds, labels)
     jobs = {
         "thresholds": lambda: dissection.quantile(activations, Q, size=size, devices=devices),
         "thresholds, raw": lambda: dissection.quantile(activations, Q, over="raw", devices=devices),
         "tally": lambda: dissection.tally_orders(*arguments, own, counting),
         "shuffled null, 5": lambda: dissection.tally_orders(*arguments, orders, counting),
-        "bootstrap, 20": lambda: dissection.bootstrap(*arguments, weights, counting),
+        "in 20 groups": lambda: dissection.tally_halves(*arguments, own, counting),
     }
     return {name: (job, images) for name, job in jobs.items()}
+
+
+def small_network(side=64, classes=10):
+    """The network of the scenes with drawn weights, and a data set of noise for it."""
+    model = MODELS["resnet18"](classes, width=0.25)
+    image = np.zeros((1, side, side, 3), np.float32)
+    shapes = jax.eval_shape(lambda k: model.init(k, image, train=False), jax.random.key(0))
+    draw = np.random.default_rng(1)
+    variables = jax.tree.map(
+        lambda x: np.abs(0.1 * draw.standard_normal(x.shape, dtype=np.float32)), shapes
+    )
+    pixels = draw.integers(0, 256, (16, side, side, 3), np.uint8)
+
+    def read(index):
+        return {"image": pixels[index % 16], "label": index % classes}
+
+    source = Source(read, 1000, tuple(map(str, range(classes))))
+    return Net(model, variables, Preprocess(side)), source
+
+
+def intervention_jobs(images, layer, batch=50):
+    """{name: (job, images)}: every unit of a layer removed at once in one walk; the rest of the network as often as that, and
+    nothing else; and a loop of whole forward passes, one for each unit, of which a tenth is run."""
+    net, source = small_network()
+    options = interventions.Removing(batch_size=batch)
+    features = jax.jit(
+        lambda net, x: net.features(x, layer), compiler_options=devices_lib.compiler_options()
+    )
+    rest = jax.jit(
+        lambda net, x, h: net.logits(x, layer=layer, value=h),
+        compiler_options=devices_lib.compiler_options(),
+    )
+    x = np.stack([net.preprocess(source[i]["image"]) for i in range(batch)])
+    h = jax.block_until_ready(features(net, x))
+    units = h.shape[-1]
+    net = jax.device_put(net)
+
+    def tail():
+        with devices_lib.precision(options.precision):
+            for _ in range(images // batch * units):
+                jax.block_until_ready(rest(net, x, h))
+
+    def loop():
+        with devices_lib.precision(options.precision):
+            for unit in range(0, units, 10):
+                for _ in range(images // batch):
+                    value = features(net, x).at[..., unit].set(0)
+                    jax.block_until_ready(rest(net, x, value))
+
+    def removal():
+        sets = np.eye(units, dtype=bool)
+        interventions.remove(
+            net, source, np.arange(images), layer, sets, options, devices=jax.devices()[:1]
+        )
+
+    return {
+        f"{layer}, removal": (removal, images),
+        f"{layer}, its tail": (tail, images),
+        f"{layer}, loop": (loop, images * len(range(0, units, 10)) / units),
+    }
+
+
+def show_interventions(images, turns):
+    for layer in ("layer3", "layer4"):
+        found = measure(intervention_jobs(images, layer), turns)
+        show(f"Every single unit of {layer} removed, {images} images", found)
+        removal, tail, loop = (cpu for cpu, _, _ in found.values())
+        print(
+            f"removal: {removal / tail:.2f} of its tail, {removal / loop:.3f} of a loop of forward passes"
+        )
 
 
 def show(title, found, forward=None):
@@ -162,7 +237,11 @@ def main():
     parser.add_argument("--units", type=int, default=2048)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--skip_forward", action="store_true")
+    parser.add_argument("--interventions", action="store_true")
     args = parser.parse_args()
+    if args.interventions:
+        show_interventions(500, args.turns)
+        return
     jax.config.update("jax_num_cpu_devices", 4)
     categories = np.random.default_rng(2).integers(0, CATEGORIES, CONCEPTS)
     with tempfile.TemporaryDirectory() as folder:

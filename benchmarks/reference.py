@@ -39,6 +39,7 @@ SMALL = {
     "explain.options.occlusion.stride": 8,
     "occlude.max_images": 16,
     "occlude.light": 16,
+    "intervene.max_images": 16,
     "occlude.replicates": 20,
     "occlude.samples": 4,
     "occlude.steps": 4,

@@ -13,8 +13,8 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import data, report, study
 from mixaug_jax.config import brought
 from mixaug_jax.core import checks, files, processes, say
-from mixaug_jax.papers import released, rendergan
-from mixaug_jax.stages import dissect, explain, forecast, occlude, train, weights
+from mixaug_jax.papers import bottleneck_table, released, rendergan
+from mixaug_jax.stages import dissect, explain, forecast, intervene, occlude, train, weights
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.study import plan, study_tables
 from mixaug_jax.training import checkpoint as checkpoint_lib
@@ -23,18 +23,21 @@ from mixaug_jax.training import resuming
 STAGES: dict[str, Stage] = {
     "train": train.STAGE,
     "dissect": dissect.STAGE,
+    "intervene": intervene.STAGE,
     "explain": explain.STAGE,
     "occlude": occlude.STAGE,
     "report": report.STAGE,
     "import": weights.IMPORT,
     "export": weights.EXPORT,
     "released": released.STAGE,
+    "bottleneck_table": bottleneck_table.STAGE,
     "gan": rendergan.GAN,
     "decode": rendergan.DECODE,
 }
 ALL = (
     "train",
     "dissect",
+    "intervene",
     "explain",
     "occlude",
     "report",

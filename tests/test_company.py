@@ -31,7 +31,9 @@ def busy(tmp_path_factory):
         process.kill()
 
 
-@pytest.mark.parametrize("stage", ["all", "train", "dissect", "explain", "occlude", "export"])
+@pytest.mark.parametrize(
+    "stage", ["all", "train", "dissect", "intervene", "explain", "occlude", "export"]
+)
 def test_a_second_command_ends_with_one_sentence(stage, busy, capsys):
     workdir, process = busy
     log = (workdir / "metrics.jsonl").read_bytes()

@@ -191,3 +191,25 @@ def test_activations(tmp_path, monkeypatch):
     # At the lowest threshold one concept of each category, and fewer by chance.
     assert names["unique"][0].tolist() == [1, 1]
     assert names["chance"][0].sum() < 2
+
+
+def test_interventions(tmp_path, monkeypatch):
+    """On a trained toy in the place of the scenes."""
+    trained = tmp_path / "runs" / "cutmix-scenes"
+    toy.train_run(trained)
+    toy.copy_run(trained, tmp_path / "runs" / "baseline-scenes")
+    monkeypatch.chdir(tmp_path)
+    toy.use(monkeypatch, lambda split: toy.splits()[split])
+    names = {}
+    for block in blocks("interventions.md"):
+        exec(compile(block, "interventions.md", "exec"), names)
+    found, predicted = names["found"], names["found"].clean_predicted
+    np.testing.assert_array_equal(found.predicted[:, 1], predicted)
+    assert names["accuracy"][1] == (predicted == found.labels).mean()
+    assert names["loss"].shape == (2,)
+    assert names["change"].shape == (3, 4)
+    assert np.abs(names["change"]).max() > 0
+    # Of a network and itself.
+    moved = names["matched"].correlation.any(1)
+    assert moved.sum() > 1
+    np.testing.assert_allclose(names["matched"].value[moved], 1, atol=1e-6)

@@ -5,19 +5,21 @@ import functools
 
 import jax
 import numpy as np
+import optax
 import pytest
 import toy
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import scores, training
-from mixaug_jax.attribution import METHODS
+from mixaug_jax.attribution import METHODS, readout, readout_training
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.dissection import activations, resample, tables, thresholds
+from mixaug_jax.dissection import activations, interventions, resample, tables, thresholds
 from mixaug_jax.explain import examples, job, programs, running
 from mixaug_jax.mixing import MIXERS
 from mixaug_jax.models import MODELS, Net, Preprocess, build, upernet
 from mixaug_jax.occlusion import sweeping
 from mixaug_jax.occlusion.grid import Grid, plan
+from mixaug_jax.papers.bottleneck_table import row_results
 from mixaug_jax.papers.rendergan import adversary, few, making
 from mixaug_jax.scores import SCORES, comparison
 from mixaug_jax.scores.score import as_score, kind_of
@@ -166,6 +168,22 @@ def stacked(devices, **state):
     return {name: integers(len(devices), *shape) for name, shape in state.items()}
 
 
+def test_interventions(devices):
+    """What goes once through the network, then the rest of it under sets of units, and the sums in its place."""
+    begin, run, add = interventions._programs("relu3", devices)
+    batch = {"image": array(ROWS, SIDE, SIDE, 3), "label": integers(ROWS)}
+    lower(begin, network(), batch)
+    known = {"h": array(ROWS, 16, 16, 8), "mean": array(ROWS, 8), "labels": integers(ROWS)}
+    known["image"] = batch["image"]
+    sets, value = array(16, 8, dtype=bool), array(8)
+    lower(run, network(), known, sets, value)
+    lower(add, network(), known, sets, value, array(8, CLASSES), array(CLASSES))
+    image, mask = array(SIDE, SIDE, 3), array(16, 16, dtype=bool)
+    inserted = functools.partial(interventions._inserted.trace, layer="relu3")
+    traced = inserted(network(), image, integers(2), mask, array())
+    traced.lower(lowering_platforms=ELSEWHERE)
+
+
 def test_thresholds(devices):
     units, bins = 6, 16
     step, reduce = thresholds._programs(GRID, units, bins, devices)
@@ -223,6 +241,26 @@ def test_score(score, monkeypatch, devices):
     stability = kind_of(as_score(SCORES[score])) == "stability"
     methods = ("gradient",) if stability else ()
     assert explained(methods, (score,), monkeypatch, devices)
+
+
+def test_readout(devices):
+    net, image = network(width=0.5), array(SIDE, SIDE, 3)
+    blank = readout.blank(net, image)
+    given = readout_training.Training(batch_size=ROWS)
+    state = jax.eval_shape(optax.adam(given.lr).init, blank.params)
+    rows = {"image": array(ROWS, SIDE, SIDE, 3), "real": array(ROWS, dtype=bool)}
+    rows |= {"index": integers(ROWS), "label": integers(ROWS)}
+    step = readout_training._step_program(given, blank.layers, devices)
+    assert "stablehlo.all_reduce" in lower(step, net, blank, state, np.uint32(0), rows)
+    moments = readout_training._moments_program(blank.layers, devices)
+    lower(moments, net, rows["image"], rows["real"])
+
+
+def test_degradation(devices):
+    task = programs.net_task(row_results.DEGRADED, {"window": 8, "gone": (0, 3, 16)}, 4, devices)
+    rows = {"ranking": integers(ROWS, 2, 4, 4), "image": array(ROWS, SIDE, SIDE, 3)}
+    rows |= {"label": integers(ROWS), "predicted": integers(ROWS)}
+    lower(task.program, network(width=0.5), np.uint32(0), task.arrays, rows)
 
 
 def test_logits(devices):

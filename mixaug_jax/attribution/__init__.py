@@ -24,7 +24,7 @@ A new method is one function of this form and one line in `METHODS`; what its si
 
 import jax.numpy as jnp
 
-from mixaug_jax.attribution.bottleneck import iba, iba_statistics
+from mixaug_jax.attribution.bottleneck import iba
 from mixaug_jax.attribution.cam import (
     gradcam,
     gradcam_plus_plus,
@@ -45,14 +45,28 @@ from mixaug_jax.attribution.gradients import (
     smoothgrad_squared,
     vargrad,
 )
+from mixaug_jax.attribution.layer_statistics import iba_statistics
 from mixaug_jax.attribution.method import Method
 from mixaug_jax.attribution.path import expected_gradients, integrated_gradients
 from mixaug_jax.attribution.perturbation import feature_ablation, occlusion, rise
+from mixaug_jax.attribution.readout import Readout, iba_readout
+from mixaug_jax.attribution.readout_files import load_readout
+from mixaug_jax.attribution.readout_training import Training, train_readout
 from mixaug_jax.attribution.relevance import deeplift, excitation_backprop, lrp
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import AnyArray, Array, Float
 
-__all__ = ["METHODS", "Method", "control_names", "heatmap", "iba_statistics"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "Readout",
+    "Training",
+    "control_names",
+    "heatmap",
+    "iba_statistics",
+    "load_readout",
+    "train_readout",
+]
 
 METHODS = {
     "deconvnet": Method(deconvnet, signed=False),
@@ -67,6 +81,7 @@ METHODS = {
     "guided_gradcam": Method(guided_gradcam, signed=False, title="guided Grad-CAM"),
     "hirescam": Method(hirescam, title="HiResCAM", cam=True),
     "iba": Method(iba, title="information bottleneck"),
+    "iba_readout": Method(iba_readout, title="readout bottleneck"),
     "input_x_gradient": Method(input_x_gradient, title="input x gradient"),
     "integrated_gradients": Method(integrated_gradients, complete=True),
     "layercam": Method(layercam, title="LayerCAM", cam=True),

@@ -1,9 +1,7 @@
 """The per-sample information bottleneck (Schulz et al. 2020, arXiv 2001.00396): how many bits of each place are needed."""
 
 import dataclasses
-import functools
 import math
-from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +14,7 @@ from mixaug_jax.attribution.gradients import as_key
 from mixaug_jax.attribution.target import map_layer, nan_like
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import (
+    AnyArray,
     Array,
     Attribution,
     Count,
@@ -36,6 +35,7 @@ VARIANTS = ("library", "paper")
 MIN_STD = 0.01
 MIN_ACTIVE = 0.01  # share of images in which a cell must not be zero
 LIMITS = (math.exp(-5), math.exp(5))  # of the noise in the paper's code
+Cells = Float[AnyArray, "h w K"]
 START = 5.0  # alpha, the logit of lambda, everywhere
 LEARNING_RATE = 1.0
 DEPTH = 0.5  # of the default layer: layer2 of a ResNet, as in the paper
@@ -125,7 +125,7 @@ def fit_bottleneck(
     paper = options.variant == "paper"
 
     # What the noise is added to, standardized: mean 0 and deviation 1 are those of the noise.
-    layer = _map_layer(net, image, options.layer)
+    layer = bottleneck_layer(net, image, options.layer)
     features = net.features(image[None], layer)[0]
     mean, std, active = _checked_stats(stats, features.shape)
     draw, samples = _noise(options, features.shape)
@@ -133,15 +133,16 @@ def fit_bottleneck(
     signal = (features - mean) / std
 
     # The two terms of the loss. Only the second one needs the network, once for each noisy copy.
-    def information(alpha: Float[Array, "h w K"]) -> tuple[Scalar, Float[Array, "h w K"]]:
-        cells = _capacity(signal, *_masks(alpha, options.sigma)) * active
+    def capacity(alpha: Float[Array, "h w K"]) -> tuple[Scalar, Float[Array, "h w K"]]:
+        cells = information(signal, *masks(alpha, options.sigma)) * active
         return cells.mean(), cells
 
     def cross_entropy(alpha: Float[Array, "h w K"], noise: Float[Array, "h w K"]) -> Scalar:
-        lam, rest = _masks(alpha, options.sigma)
+        lam, rest = masks(alpha, options.sigma)
         rest = jnp.clip(rest, *LIMITS) if paper else rest
         z = ((lam * signal + rest * noise) * std + mean) * active
-        z = jnp.maximum(z, 0) if paper else z
+        # After a ReLU, as there; a layer whose features are of both signs is left as it is.
+        z = jnp.where((features >= 0).all(), jnp.maximum(z, 0), z) if paper else z
         return outputs_from(net, image[None], layer, z[None], label, "loss")[0]
 
     each = jax.vmap(jax.value_and_grad(cross_entropy), (None, 0))
@@ -151,7 +152,7 @@ def fit_bottleneck(
         alpha, state, _ = carry
         model = chunks.total(lambda i: each(alpha, draw(t, i)), samples, options.chunk)
         loss, slope = jax.tree.map(lambda x: x / samples, model)
-        (info, cells), info_slope = jax.value_and_grad(information, has_aux=True)(alpha)
+        (info, cells), info_slope = jax.value_and_grad(capacity, has_aux=True)(alpha)
         updates, state = adam.update(slope + options.beta * info_slope, state)
         return (alpha + updates, state, cells), jnp.stack([loss, info])
 
@@ -162,13 +163,16 @@ def fit_bottleneck(
     return nan_like(losses.sum(), cells), losses
 
 
-def _masks(alpha, sigma):
-    """lambda = smoothed sigmoid of alpha, and 1 - lambda, which near lambda = 1 must not be computed as a difference."""
-    lam, rest = (resampling.smooth(jax.nn.sigmoid(a), sigma) for a in (alpha, -alpha))
+def masks(alpha: Cells, sigma: float, taps: int = 0) -> tuple[Cells, Cells]:
+    """lambda = smoothed sigmoid of alpha [h,w,K], and 1 - lambda, which near lambda = 1 must not be computed as a difference.
+
+    sigma, taps: of the Gaussian, see `resampling.smooth`.
+    """
+    lam, rest = (resampling.smooth(jax.nn.sigmoid(a), sigma, taps) for a in (alpha, -alpha))
     return lam, rest
 
 
-def _capacity(signal, lam, rest):
+def information(signal: Cells, lam: Cells, rest: Cells) -> Cells:
     """KL divergence, in nats, of a cell's noisy value from noise alone; `signal` is the cell's value, standardized."""
     rest = jnp.maximum(rest, np.finfo(np.float32).tiny)  # alpha beyond 87, after as many steps
     return 0.5 * ((lam * signal) ** 2 + rest**2 - 2 * jnp.log(rest) - 1)
@@ -197,59 +201,12 @@ def _noise(options, shape):
     return draw, options.samples
 
 
-def iba_statistics(
-    net: Net, batches: Iterable, *, layer: str = "", variant: str = "library"
-) -> tuple[Float[np.ndarray, "h w K"], ...]:
-    """Each cell's statistics over many images, for `iba`.
-
-    Args:
-      net: the network.
-      batches: iterable of preprocessed images [B,h,w,C], none larger than the first; 10 000 images are advised by the authors.
-      layer: as in `iba`.
-      variant: "library": mean and standard deviation (divided by n - 1); a cell is active where more than 1 percent of the
-        images are not zero. "paper": its estimator for layers after a ReLU: mean 0, the root mean square of the values that
-        are not zero (at least 1e-5 in their sum of squares), all cells active.
-
-    Returns:
-      (mean, std, active), float32 [h',w',K] each.
+def bottleneck_layer(net: Net, image: Image, layer: str) -> str:
+    """The layer of the bottleneck, `layer` or the middle one for "", whose features are maps as they are.
 
     Raises:
-      ValueError: for fewer than two images, batches of several sizes, or images that nobody preprocessed.
+      ValueError: a layer that is not there, or (`checks.UnsupportedError`) one of tokens.
     """
-    checks.choice("variant", variant, VARIANTS)
-    moments, nonzero, shape = (0, 0.0, 0.0), 0, ()
-    for batch in batches:
-        if not len(batch):
-            continue
-        images = np.asarray(checks.images(np.asarray(batch)), np.float32)
-        shape = shape or images.shape
-        if images.shape[1:] != shape[1:] or len(images) > shape[0]:
-            got = f"{list(images.shape)} after {list(shape)}"
-            raise ValueError(f"batches must be of one size, none larger than the first; got {got}")
-        if not moments[0]:  # the first batch tells the layer of all
-            layer = _map_layer(net, images[0], layer)
-        filled = np.zeros(shape, np.float32)  # one shape, so one compile
-        filled[: len(images)] = images
-        mean, spread, live = jax.device_get(_batch_moments(net, filled, len(images), layer))
-        # Batches are joined in float64, so that their number does not matter.
-        moments = chunks.merge_moments(moments, (len(images), np.float64(mean), np.float64(spread)))
-        nonzero = nonzero + live.astype(np.int64)
-    count, mean, spread = moments
-    if count < 2:
-        raise ValueError(f"iba_statistics needs at least 2 images; got {count}")
-    if variant == "library":
-        # A cell that is almost always zero has hardly a deviation to draw noise with: the library shuts it.
-        stats = mean, np.sqrt(spread / (count - 1)), nonzero > MIN_ACTIVE * count
-    else:
-        # After a ReLU most values are zeros, which the paper's estimator leaves out.
-        squares = spread + count * mean**2
-        std = np.sqrt(np.maximum(squares, 1e-5) / np.maximum(nonzero, 1))
-        stats = np.zeros_like(mean), std, np.ones_like(mean)
-    return tuple(np.float32(s) for s in stats)
-
-
-def _map_layer(net, image, layer):
-    """The layer of the bottleneck, whose features are maps as they are."""
     layer = map_layer(net, image, layer, DEPTH)
     batch = jax.ShapeDtypeStruct((1, *image.shape), jnp.float32)
     features = jax.eval_shape(lambda net, x: net.features(x, layer), net, batch)
@@ -258,13 +215,3 @@ def _map_layer(net, image, layer):
             f"iba adds noise to maps [h,w,K]; layer {layer!r} of {net.name} gives {list(features.shape[1:])}"
         )
     return layer
-
-
-@functools.partial(jax.jit, static_argnames="layer")
-def _batch_moments(net, images, count, layer):
-    """Mean, sum of squared deviations and number of non-zeros over the first `count` images, [h',w',K] each."""
-    features = net.features(images, layer)
-    real = (jnp.arange(len(images)) < count).reshape(-1, 1, 1, 1)
-    mean = jnp.mean(features, 0, where=real)
-    spread = jnp.sum(jnp.square(features - mean), 0, where=real)
-    return mean, spread, jnp.sum(features != 0, 0, where=real)

@@ -31,21 +31,23 @@ def blur(x: Image, sigma: float) -> Image:
     return apply(matrix(x.shape[0]), matrix(x.shape[1]), x)
 
 
-def smooth(x: Image, sigma: float) -> Image:
-    """Gaussian filter of x [h,w,C] with 2 round(2 sigma) + 1 taps, summing to 1, the border mirrored without its edge.
+def smooth(x: Image, sigma: float, taps: int = 0) -> Image:
+    """Gaussian filter of x [h,w,C], its taps summing to 1, the border mirrored without its edge.
 
-    `sigma` in cells; 0 leaves x as it is.
+    Args:
+      sigma: in cells; 0 leaves x as it is.
+      taps: how many, an odd number; 0 is 2 round(2 sigma) + 1.
     """
     if sigma == 0:
         return x
     # Two deviations to each side: the released library's kernel.
-    reach = round(2 * sigma)
-    taps = np.exp(-((np.arange(-reach, reach + 1) / sigma) ** 2) / 2)
+    reach = taps // 2 or round(2 * sigma)
+    weights = np.exp(-((np.arange(-reach, reach + 1) / sigma) ** 2) / 2)
 
     def matrix(length: int) -> Float[np.ndarray, "n n"]:
         source = np.pad(np.arange(length), reach, mode="reflect")
         rows = np.zeros((length, length))
-        for k, tap in enumerate(taps / taps.sum()):
+        for k, tap in enumerate(weights / weights.sum()):
             rows[np.arange(length), source[k : k + length]] += tap
         return rows
 
@@ -58,9 +60,12 @@ def enlarge(
     """x [h,w,C] at size (H, W), half-pixel centers.
 
     Args:
-      method: "nearest", "bilinear" (the outer values continue beyond the border, as in torch and OpenCV), or "mirror":
-        bilinear between a map and its mirror image, as scikit-image does by default; the outer half cell differs.
+      method: "nearest", "bilinear" (the outer values continue beyond the border, as in torch and OpenCV), "mirror":
+        bilinear between a map and its mirror image, as scikit-image does by default; the outer half cell differs; or "aligned":
+        bilinear with the centers of the corners in the corners, as torch with align_corners (smaller sizes, too).
     """
+    if method == "aligned":
+        return apply(aligned_matrix(x.shape[0], size[0]), aligned_matrix(x.shape[1], size[1]), x)
     if method == "mirror":
         return apply(mirror_matrix(x.shape[0], size[0]), mirror_matrix(x.shape[1], size[1]), x)
     return jax.image.resize(x, (*size, *x.shape[2:]), method, antialias=False)
@@ -77,3 +82,9 @@ def mirror_matrix(source: int, target: int) -> Float[np.ndarray, "target source"
         mirrored = np.minimum(mirrored, source - 1)  # a line of one value has only that
         rows[np.arange(target), mirrored] += weight
     return rows
+
+
+def aligned_matrix(source: int, target: int) -> Float[np.ndarray, "target source"]:
+    """[target,source], whose product with a line is its linear interpolation from its first to its last value."""
+    place = np.arange(target) * ((source - 1) / max(target - 1, 1))
+    return np.maximum(1 - np.abs(place[:, None] - np.arange(source)), 0)

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from mixaug_jax.core import checks
 
-# What a setting decides, besides the names of later stages, "dissect", "explain", "occlude", "report": of what reads it alone.
+# What a setting decides, besides the names of later stages, "dissect", "intervene" and so on: of what reads it alone.
 NETWORK = "network"  # the weights: a run that goes on must have it as it was
 LENGTH = "length"  # the weights, too; but a run may go on to be longer
 RATE = "rate"  # the weights, too; but a run may go on at another rate, with train.restart

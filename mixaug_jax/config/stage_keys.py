@@ -1,6 +1,7 @@
 """The table of keys, second part: what the stages after a training are asked."""
 
 from mixaug_jax import attribution, scores
+from mixaug_jax.attribution import bottleneck, readout, readout_training
 from mixaug_jax.config.allowed import (
     NOTHING,
     Choice,
@@ -15,6 +16,7 @@ from mixaug_jax.config.allowed import (
     section,
 )
 from mixaug_jax.config.training_keys import SEED
+from mixaug_jax.dissection import unit_sets
 from mixaug_jax.explain import examples, options, regions
 from mixaug_jax.occlusion import grid
 
@@ -83,6 +85,28 @@ _EXPLAIN = {
                      _GIB),
 }
 
+_READOUT = {
+    "variant": Key("paper", "whose code: paper or library; they standardize otherwise",
+                   Choice(bottleneck.VARIANTS)),
+    "layers": Key((), "that are read, noise in the first; (): the last of four sizes, logits",
+                  Many(Text(1), distinct=True)),
+    "hidden": Key("quarter", "the second convolution, by the bottleneck's channels",
+                  Choice(tuple(readout.HIDDEN))),
+    "sigma": Key(0.0, "that smooths the mask, cells; the library's is 1. 0: none", Number(0, 100)),
+    "clamp": Key("published", "negative values to 0; auto: where the layer has none",
+                 Choice(readout.CLAMPS)),
+    "beta": Key(0.3, "weight of the mean capacity, nats; published: 10", Number(0, 10**6)),
+    "lr": Key(1e-3, "of Adam; published: 1e-5", Number(0, 1000)),
+    "steps": Key(300, "of the training; 0: as epochs say", _COUNT),
+    "epochs": Key(20, "of the training images, with steps 0", Int(0, 10**6)),
+    "batch_size": Key(32, "images of a step, over all devices", Int(1, 2**20)),
+    "stat_images": Key(1000, "at most so many, for the statistics; published: 10000",
+                       Int(2, 10**9)),
+    "target": Key("label", "the class whose loss is kept low; without labels it is predicted",
+                  Choice(readout_training.TARGETS)),
+    "seed": Key(0, "of the first weights, the order and the noise", SEED),
+}
+
 _OCCLUDE = {
     "grid": Key("default", "removals: default (180 cells) or full (2688), unless named one by one",
                 Choice(("default", "full"))),
@@ -108,6 +132,17 @@ _OCCLUDE = {
     "batch": Key(50, "images in memory at once, over all devices", Int(1, 2**20)),
 }
 
+_INTERVENE = {
+    "layers": Key((), "whose units are removed; (): the last two that give maps",
+                  Many(Text(1), distinct=True)),
+    "max_images": Key(500, "of the training split, and of the test split, at most; 0: all", _COUNT),
+    "value": Key("zero", "in the place of a unit's activations; mean: its own on training images",
+                 Text(pattern=r"zero|mean|-?\d{1,9}(\.\d{1,9})?", what="zero, mean or a number")),
+    "sets": Key(unit_sets.FAMILIES, "what is removed, see dissection.Asked",
+                Many(Choice(unit_sets.FAMILIES), 1, distinct=True)),
+    "seed": Key(0, "of random sets and orders", SEED),
+}
+
 _REPORT = {
     "column_width": Key(3.25, "of the paper, inches: figures as PDF take one column or two; 0: as drawn",
                         Number(0, 40)),
@@ -117,6 +152,8 @@ _REPORT = {
 KEYS: dict[str, Key] = {
     **section("dissect", _DISSECT, "dissect"),
     **section("explain", _EXPLAIN, "explain"),
+    **section("readout", _READOUT, "explain"),
     **section("occlude", _OCCLUDE, "occlude"),
+    **section("intervene", _INTERVENE, "intervene"),
     **section("report", _REPORT, "report"),
 }

@@ -38,7 +38,7 @@ _TOP = {
                      Choice(("default", "high", "highest"))),
     "deterministic": Key(False, "ask the GPU compiler for deterministic kernels", Flag()),
     "compile_cache": Key("", "a folder that keeps compiled programs between runs", Text(), MACHINE),
-    "stages": Key((), "what --stage=all does; (): train, dissect, explain, occlude, report",
+    "stages": Key((), "what --stage=all does; (): train, dissect, intervene, explain, occlude, report",
                   Many(_NAME, most=50), NOTHING),
     "weights": Key("", "released weights to start every later stage from", Text()),
 }

@@ -142,6 +142,19 @@ def shard_batch(batch: Tree, devices: Devices = None) -> Tree:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
+def across(tree: Tree, devices: Devices = None) -> Tree:
+    """Arrays [n, ...] split over this process's own devices, as its parts of arrays [N, ...] split over all; copies nothing."""
+    sharding = NamedSharding(mesh(devices), SHARDED)
+    total = len(sharding.device_set)
+
+    def joined(x: jax.Array) -> jax.Array:
+        parts = [part.data for part in x.addressable_shards]
+        shape = (total * parts[0].shape[0], *x.shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+    return jax.tree.map(joined, tree)
+
+
 def replicate(tree: Tree, devices: Devices = None) -> Tree:
     """Puts a copy of every leaf on every device, as global arrays."""
     return jax.device_put(tree, NamedSharding(mesh(devices), REPLICATED))

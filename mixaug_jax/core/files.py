@@ -14,12 +14,13 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import socket
 import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import jax
@@ -231,6 +232,15 @@ def create(path: os.PathLike | str) -> IO[bytes]:
     return open(path, "wb")
 
 
+def extend(path: os.PathLike | str, others: Iterable[pathlib.Path]) -> None:
+    """Adds other files' bytes to a file, in their order, and removes them."""
+    with open(path, "ab") as file:
+        for other in others:
+            with other.open("rb") as part:
+                shutil.copyfileobj(part, file, _BLOCK)
+            other.unlink()
+
+
 def append(path: os.PathLike | str) -> IO[str]:
     """A text file to add lines to: of a log, which is read while it grows."""
     return open(path, "a", encoding="utf-8")
@@ -314,6 +324,21 @@ def checksum(tree: Any) -> int:
     check = 0
     for leaf in jax.tree.leaves(jax.device_get(tree)):
         check = zlib.crc32(np.ascontiguousarray(leaf), check)
+    return check
+
+
+def byte_count(tree: Any) -> int:
+    """How many bytes `checksum` reads."""
+    return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(jax.device_get(tree)))
+
+
+def joined_checksum(parts: Iterable[Sequence[int]]) -> int:
+    """The `checksum` of trees one after the other, from the (checksum, bytes) of each."""
+    check = 0
+    for own, count in parts:
+        # A CRC is linear: what came before counts as it would before as many zeros.
+        zeros = bytes(count)
+        check = zlib.crc32(zeros, check) ^ zlib.crc32(zeros) ^ own
     return check
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from jax._src import distributed  # the store of the runtime has no public name
 from jax.experimental import multihost_utils
 
+from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, say
 
 STOPPED = 143  # exit code after SIGTERM, with everything saved
@@ -78,6 +79,18 @@ def join(*, heartbeat: int = 100, wait: int = 300) -> None:
         wake = _signals()
         threading.Thread(target=_watch, args=(heartbeat, wake), daemon=True).start()
         atexit.register(_leave)  # before JAX's own, which then waits for the others
+        _connect()
+
+
+def _connect():
+    """Makes the connections that collectives need, between the processes and between all devices, while all are here: on CPUs
+    the first one over some devices is given up after 30 s of waiting for the last of its processes."""
+    devices_lib.barrier("all processes are here")
+    summed = devices_lib.pmap(
+        lambda x: jax.lax.psum(x, devices_lib.AXIS), (devices_lib.SHARDED,), devices_lib.REPLICATED
+    )
+    ones = np.ones(jax.local_device_count(), np.int32)
+    summed(devices_lib.shard_batch(ones)).block_until_ready()
 
 
 def _too_late(number, wait):
@@ -151,8 +164,19 @@ def one_fate(exit_code: Callable[[BaseException], int], heartbeat: int = 100) ->
         fail(code, " ".join(str(error).split()))
 
 
-def check_shared(folder: pathlib.Path) -> None:
+def agreed(value: bool) -> bool:
+    """What process 0 says, in all processes: so that all go the same way where it alone knows, such as what is on the disk."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def check_shared(folder: pathlib.Path, what: str = "--workdir") -> None:
     """Makes sure that every process of the job sees the same folder, which is made where missing.
+
+    Args:
+      folder: which.
+      what: says what names it.
 
     Raises:
       ValueError: in a process that does not see it.
@@ -170,7 +194,7 @@ def check_shared(folder: pathlib.Path) -> None:
     token = _store().blocking_key_value_get(key, _LONG)
     if not (folder / token).exists():
         raise ValueError(
-            f"{folder} is not the folder that process 0 sees there; --workdir must be on a disk that all processes share"
+            f"{folder} is not the folder that process 0 sees there; {what} must be on a disk that all processes share"
         )
     _store().wait_at_barrier(key, _LONG)
     if is_main():
@@ -191,9 +215,7 @@ def claimed(path: os.PathLike | str) -> Iterator[None]:
                 held.enter_context(files.claim(path))
             except files.BusyError as error:
                 busy = error
-        if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(
-            np.int32(busy is not None)
-        ):
+        if agreed(busy is not None):
             busy = busy or files.BusyError(f"{pathlib.Path(path).parent} is in use by another job")
         if busy is not None:
             raise busy

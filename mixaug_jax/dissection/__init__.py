@@ -15,6 +15,8 @@ or, from a network and images with label maps to all of that and its chance leve
 or, from activations that any network gave, in whatever framework,
 
     result = dissect_arrays(activations, segmentation, names)
+
+What units are needed for, `remove` and `insert` say (`interventions`).
 """
 
 from mixaug_jax.dissection.arrays import dissect_arrays
@@ -37,6 +39,9 @@ from mixaug_jax.dissection.counting import (
     tally_orders,
     top_labels,
 )
+from mixaug_jax.dissection.intervening import Asked, Seen, intervene
+from mixaug_jax.dissection.interventions import Removing, insert, remove
+from mixaug_jax.dissection.matching import Matched, match
 from mixaug_jax.dissection.network import dissect
 from mixaug_jax.dissection.pairs import Comparison, compare
 from mixaug_jax.dissection.result import Dissection, Options, Resources, load, save
@@ -44,12 +49,16 @@ from mixaug_jax.dissection.tables import Counting
 from mixaug_jax.dissection.thresholds import quantile
 
 __all__ = [
+    "Asked",
     "Comparison",
     "Counting",
     "Dissection",
     "LabelMaps",
+    "Matched",
     "Options",
+    "Removing",
     "Resources",
+    "Seen",
     "Tally",
     "Vocabulary",
     "add_colors",
@@ -61,10 +70,14 @@ __all__ = [
     "derangements",
     "dissect",
     "dissect_arrays",
+    "insert",
+    "intervene",
     "load",
     "make_label_maps",
+    "match",
     "open_broden",
     "quantile",
+    "remove",
     "save",
     "tally",
     "tally_halves",

@@ -1,7 +1,8 @@
 """One forward pass for all layers, its activations on disk as long as they fit.
 
 The kernels read activations a few images at a time, so what they get is either a memory map or, past
-the bound, `Recomputed`, which runs the network for the images that are asked for.
+the bound, `Recomputed`, which runs the network for the images that are asked for. Of the processes of
+a job each runs the network over its share of the images, on its own devices, and keeps what it gives.
 """
 
 import dataclasses
@@ -17,7 +18,17 @@ import numpy as np
 from mixaug_jax.core import checks, say, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files as files_lib
-from mixaug_jax.core.types import Activations, Count, Dataset, Float, Int, Net, Path, Sliced
+from mixaug_jax.core.types import (
+    Activations,
+    Count,
+    Dataset,
+    Devices,
+    Float,
+    Int,
+    Net,
+    Path,
+    Sliced,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +40,9 @@ class Forward:
       dataset: examples with image.
       indices: [N] of the examples in the data set.
       layers: those whose outputs are wanted, in the network's order.
-      rows: images of a step, over all devices.
+      rows: images of a step, over this process's devices.
       threads: that read and decode.
-      devices: tuple.
+      devices: tuple, of all processes.
     """
 
     net: Net
@@ -48,7 +59,10 @@ class Forward:
         def read(index: Count) -> np.ndarray:
             return self.net.preprocess(self.dataset[int(index)]["image"])
 
-        step = _program(self.layers, self.devices)
+        if start == stop:  # the share of a process that has no image
+            return
+        here = walk.own(self.devices)
+        step = _program(self.layers, here)
         pending, running = [], None
         images = walk.read_ahead(read, self.indices[start:stop], self.threads)
         for number, image in enumerate(images, start + 1):
@@ -59,7 +73,7 @@ class Forward:
                 # The next batch is read while this one is computed.
                 computed = (
                     len(pending),
-                    step(self.net, devices_lib.shard_batch(batch, self.devices)),
+                    step(self.net, devices_lib.shard_batch(batch, here)),
                 )
                 if running:
                     yield _to_host(*running)
@@ -123,7 +137,7 @@ def last_maps(net: Net, dataset: Dataset, count: int = 2) -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Recomputed:
-    """Activations [N,h,w,U] of a layer that are not kept: a slice of images runs the network."""
+    """Activations [N,h,w,U] of a layer that are not kept: a slice of images runs the network, here alone."""
 
     forward: Forward
     shape: tuple[int, ...]
@@ -132,38 +146,61 @@ class Recomputed:
         start, stop, _ = images.indices(self.shape[0])
         (layer,) = self.forward.layers
         # A power of two for each device, so that few sizes are compiled.
-        each = -(-(stop - start) // len(self.forward.devices))
-        rows = len(self.forward.devices) << (each - 1).bit_length()
+        here = len(walk.own(self.forward.devices))
+        each = max(1, -(-(stop - start) // here))
+        rows = here << (each - 1).bit_length()
         forward = dataclasses.replace(self.forward, rows=min(rows, self.forward.rows))
-        return np.concatenate([found[layer] for found in forward.run(start, stop)])
+        parts = [np.zeros((0, *self.shape[1:]), np.float32)]
+        return np.concatenate([*parts, *(found[layer] for found in forward.run(start, stop))])
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """Activations [N,h,w,U] of which this process has those of its share of the images.
+
+    Attributes:
+      mine: [n,h,w,U], a memory map.
+      first: the number of its first image among all.
+      shape: of the whole.
+    """
+
+    mine: np.ndarray
+    first: int
+    shape: tuple[int, ...]
+
+    def __getitem__(self, images: slice) -> np.ndarray:
+        start, stop, _ = images.indices(self.shape[0])
+        return self.mine[start - self.first : stop - self.first]
 
 
 def collect(
     forward: Forward, sizes: dict[str, tuple[int, ...]], folder: Path, cache_gb: float, title: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Runs the network once over all images.
+    """Runs the network once over this process's share of the images.
 
     Args:
       forward: what to run.
       sizes: (h, w, U) of each layer, from `shapes`.
-      folder: where the activations wait; it must exist.
+      folder: where this process's activations wait; it must exist.
       cache_gb: GiB that they may take. Layers past it, or past the disk's free space, are computed
         again whenever they are read, which is said.
       title: of the lines about progress.
 
     Returns:
-      {layer: [N,h,w,U] float32, a memory map or `Recomputed`}, and {layer: each unit's largest
-      activation in each image, float32 [N,U]}.
+      {layer: [N,h,w,U] float32, `Kept` or `Recomputed`}, and {layer: each unit's largest
+      activation in each image of the share, float32 [n,U]}.
 
     Raises:
       OSError: the disk is full.
     """
     # Layers in the network's order take what disk there is; a full one would stop other programs, too.
     total = len(forward.indices)
+    mine = walk.share(total, forward.devices)
     room = min(cache_gb * 2**30, 0.95 * shutil.disk_usage(folder).free)
-    files, maxima = {}, {layer: [] for layer in forward.layers}
+    maxima = {layer: [np.zeros((0, sizes[layer][2]), np.float32)] for layer in forward.layers}
+    files = {}
     for layer in forward.layers:
-        need = 4 * total * int(np.prod(sizes[layer]))
+        need = 4 * len(mine) * int(np.prod(sizes[layer]))
         if need <= room:
             files[layer] = files_lib.create(pathlib.Path(folder) / f"{layer}.float32")
             room -= need
@@ -174,8 +211,8 @@ def collect(
                 "(more of it would save time)"
             )
     # Largest activations are kept of every layer, for they are few: they name the units' top images.
-    report, done = say.progress(title, total), 0
-    for batch in forward.run(0, total):
+    report, done = walk.progress(title, total, forward.devices), 0
+    for batch in forward.run(mine.start, mine.stop):
         for layer, h in batch.items():
             maxima[layer].append(h.max((1, 2)))
             if layer in files:
@@ -188,10 +225,18 @@ def collect(
         shape = (total, *sizes[layer])
         if layer in files:
             files[layer].close()
-            kept[layer] = np.memmap(files[layer].name, np.float32, "r", shape=shape)
+            kept[layer] = Kept(
+                _mapped(files[layer].name, len(mine), sizes[layer]), mine.start, shape
+            )
         else:
             kept[layer] = Recomputed(dataclasses.replace(forward, layers=(layer,)), shape)
     return kept, {layer: np.concatenate(found) for layer, found in maxima.items()}
+
+
+def _mapped(name, images, size) -> np.ndarray:
+    if not images:  # there is no map of an empty file
+        return np.zeros((0, *size), np.float32)
+    return np.memmap(name, np.float32, "r", shape=(images, *size))
 
 
 def check_activations(activations: Activations | Sliced) -> None:
@@ -217,10 +262,12 @@ def read(activations: Activations | Sliced, start: int, stop: int) -> Float[np.n
 
 @dataclasses.dataclass(frozen=True)
 class Watched:
-    """Activations that say how far they have been read. Each walk from image 0 is a new one."""
+    """Activations that say how far they have been read. Each walk from the first image, or that of this process's share,
+    is a new one."""
 
     activations: Activations | Sliced
     title: str
+    devices: Devices = None
     _report: list = dataclasses.field(default_factory=list)
 
     @property
@@ -229,7 +276,9 @@ class Watched:
         return tuple(self.activations.shape)
 
     def __getitem__(self, images: slice) -> Any:
-        if not images.start or not self._report:
-            self._report[:] = [say.progress(self.title, self.shape[0])]
-        self._report[0](min(images.stop, self.shape[0]))
+        total, devices = self.shape[0], walk.chosen(self.devices)
+        first = walk.share(total, devices).start
+        if (images.start or 0) <= first or not self._report:
+            self._report[:] = [walk.progress(self.title, total, devices)]
+        self._report[0](min(images.stop, total) - first)
         return self.activations[images]

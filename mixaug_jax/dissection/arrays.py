@@ -34,7 +34,8 @@ def dissect_arrays(
     """Network Dissection (Bau et al., CVPR 2017) of stored activations, with its shuffled control and its intervals.
 
     There is no network, so nothing is counted with random weights; and there are no images, so top_images are places 0..N-1 in
-    the arrays. Both arrays are read a few images at a time, as memory maps may be.
+    the arrays. Both arrays are read a few images at a time, as memory maps may be. In a job of several processes all call it
+    with the same arguments, and get the same; each reads its `walk.share` of the activations, and any of the label maps.
 
     Args:
       activations: [N,h,w,U] finite floats; a map as a vision transformer's tokens [T,D] without their class token make it is
@@ -45,7 +46,7 @@ def dissect_arrays(
       options: how units are measured and counted; size, max_images, random_baseline and precision have no meaning here.
       thresholds: [U] to use in place of the quantiles.
       layer: a name for tables and figures.
-      devices: default all of this process; no result depends on them.
+      devices: default all of all processes; no result depends on them.
 
     Raises:
       ValueError: arrays or names that do not fit each other, numbers outside the names, no image, NaN.
@@ -66,14 +67,17 @@ def dissect_arrays(
     tables.check(activations, unknown, segmentation, len(names), vocabulary.category)
     # As a data set of the images in their order, whose label maps were made before.
     options = dataclasses.replace(options, random_baseline=False, precision=Options.precision)
-    indices = np.arange(images)
-    labels = concepts.LabelMaps(segmentation, indices, vocabulary, _labels(segmentation, names))
-    found = measure(Layer(activations, labels, options, layer, walk.chosen(devices)), thresholds)
-    found |= top_images(activations, _maxima(activations, layer), indices)
+    indices, devices = np.arange(images), walk.chosen(devices)
+    labels = concepts.LabelMaps(
+        segmentation, indices, vocabulary, _labels(segmentation, names, devices)
+    )
+    found = measure(Layer(activations, labels, options, layer, devices), thresholds)
+    maxima = _maxima(activations, layer, devices)
+    found |= top_images(activations, maxima, indices, devices)
     # What `compare` and the tables read of a result, with the arrays in place of a network.
     settings = {
         "layer": layer,
-        "activations": {"shape": activations.shape, "examples": _probe(activations)},
+        "activations": {"shape": activations.shape, "examples": _probe(activations, devices)},
         "options": dataclasses.asdict(options),
         "thresholds": checksum(np.asarray(() if thresholds is None else thresholds, np.float32)),
         "labels": labels.settings,
@@ -88,27 +92,32 @@ def dissect_arrays(
     )
 
 
-def _labels(segmentation, names) -> dict:
+def _labels(segmentation, names, devices) -> dict:
     """The settings of label maps that nobody made here."""
     images, height, width, _ = map(int, segmentation.shape)
     return {
         "shape": [height, width],
         "images": images,
         "names": names,
-        "examples": _probe(segmentation),
+        "examples": _probe(segmentation, devices),
     }
 
 
-def _probe(array) -> int:
+def _probe(array, devices) -> int:
     """A checksum of up to eight images: enough to tell other arrays from these."""
-    chosen = walk.spread(int(array.shape[0]), 8).tolist()
-    return checksum([np.asarray(array[index : index + 1]) for index in chosen])
+
+    def image(index: int) -> np.ndarray:
+        return np.asarray(array[index : index + 1])
+
+    return walk.fingerprint(image, int(array.shape[0]), devices)
 
 
-def _maxima(activations, layer) -> np.ndarray:
-    """Each unit's largest activation in each image, float32 [N,U]."""
-    images = activations.shape[0]
-    watched = Watched(activations, f"{layer}, largest activations")
-    starts = range(0, images, _AT_ONCE)
-    parts = [read(watched, start, min(start + _AT_ONCE, images)).max((1, 2)) for start in starts]
+def _maxima(activations, layer, devices) -> np.ndarray:
+    """Each unit's largest activation in each image of this process's share, float32 [n,U]."""
+    images, _, _, units = activations.shape
+    mine = walk.share(images, devices)
+    watched = Watched(activations, f"{layer}, largest activations", devices)
+    parts = [np.zeros((0, units), np.float32)]
+    for start in range(mine.start, mine.stop, _AT_ONCE):
+        parts.append(read(watched, start, min(start + _AT_ONCE, mine.stop)).max((1, 2)))
     return np.concatenate(parts)

@@ -11,6 +11,7 @@ K numbers. Any `data.Source` whose examples hold `concepts` can be dissected:
 `make_label_maps` brings all maps of a data set to one size, once, and keeps them on disk.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -21,9 +22,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mixaug_jax.core import files, say, walk
-from mixaug_jax.core.files import checksum
-from mixaug_jax.core.types import Count, Dataset, Int, Path, Preprocess, Sliced
+from mixaug_jax.core import files, processes, say, walk
+from mixaug_jax.core.types import Count, Dataset, Devices, Int, Path, Preprocess, Sliced, UInt16
 from mixaug_jax.core.types import LabelMaps as Maps
 from mixaug_jax.data import transforms
 from mixaug_jax.data.source import Source
@@ -31,6 +31,7 @@ from mixaug_jax.dissection import colors
 
 VERSION = 1  # of the stored label maps
 NONE = ("none", "none")
+_FOLDER = "the folder of label maps ($MIXAUG_JAX_CACHE; for scenes data.dir)"
 _FILES = ("settings.json", "images.npy", "maps.uint16")  # of a folder of label maps
 
 
@@ -155,8 +156,12 @@ def make_label_maps(
     max_images: int = 0,
     settings: dict | None = None,
     threads: int = 4,
+    devices: Devices = None,
 ) -> LabelMaps:
     """The label maps of a data set at one size, as far as a network sees its images.
+
+    In a job of several processes all call it with the same arguments. Each makes the maps of its share of the images, the first
+    one puts them together, and all read the same files.
 
     They are made beside their place and renamed when complete, in a folder named after everything
     that made them (arguments, names of the concepts, and the bytes of eight examples), so maps of
@@ -166,18 +171,20 @@ def make_label_maps(
       dataset: examples with image and concepts, and `concept_names`; examples without concepts are
         left out.
       preprocess: the network's, see `transforms.seen_part`.
-      folder: where the folders of label maps are.
+      folder: where the folders of label maps are; several processes must share it.
       size: side [pixels] of the maps, sampled at the nearest pixel; 0: see `default_size`.
       max_images: at most so many, spread evenly over the data set; 0: all.
       settings: what else made the data set, as JSON can hold it.
       threads: that read.
+      devices: of the processes that make them; default all of all processes.
 
     Raises:
-      ValueError: no concepts, numbers outside the vocabulary, maps and images that differ in size.
+      ValueError: no concepts, numbers outside the vocabulary, maps and images that differ in size, a folder that a process does
+        not see.
     """
     # Whatever changes a map is in its folder's name, and again in its settings.
     vocabulary = Vocabulary(_concept_names(dataset))
-    chosen = walk.spread(len(dataset), max_images)
+    chosen, devices = walk.spread(len(dataset), max_images), walk.chosen(devices)
     side = (
         getattr(preprocess, "size", 0)
         or transforms.seen_part(dataset[0], preprocess)["image"].shape[0]
@@ -190,20 +197,25 @@ def make_label_maps(
         "of": len(dataset),
         "view": repr(preprocess),
         "names": [list(name) for name in vocabulary.names],
-        "examples": _fingerprint(dataset, chosen),
+        "examples": _fingerprint(dataset, chosen, devices),
         **json.loads(json.dumps(settings or {})),
     }
-    # Looked for again under the lock: another process may have made them while this one waited.
+    if walk.together(devices):
+        processes.compare("images and label maps", settings)
     text = json.dumps(settings, sort_keys=True)
     place = pathlib.Path(folder) / f"labels-{size}px-{zlib.crc32(text.encode()):08x}"
+    making = _Making(dataset, preprocess, chosen, size, len(vocabulary.names), threads, devices)
+    if not _known(place, settings, vocabulary, devices):
+        lock = files.lock(place.with_name(f"{place.name}.lock"))
+        with lock if walk.is_first(devices) else contextlib.nullcontext():
+            # Looked for again under the lock: another job may have made them while this one waited.
+            if not _known(place, settings, vocabulary, devices):
+                _build(making, place, settings)
     found = _stored(place, settings, vocabulary)
     if found is None:
-        with files.lock(place.with_name(f"{place.name}.lock")):
-            if _stored(place, settings, vocabulary) is None:
-                if place.exists():
-                    say.line(f"the label maps in {place} are damaged; they are made again")
-                _build(dataset, preprocess, chosen, place, settings, threads)
-        found = _stored(place, settings, vocabulary)
+        raise ValueError(
+            f"this process does not see the label maps in {place}; {_FOLDER} must be on a disk that all processes share"
+        )
     return found
 
 
@@ -217,10 +229,21 @@ def _concept_names(dataset):
     return names
 
 
-def _fingerprint(dataset, chosen) -> int:
+def _fingerprint(dataset, chosen, devices) -> int:
     """A checksum of up to eight examples: a data set whose files were replaced is another one."""
-    probed = (dataset[int(index)] for index in chosen[walk.spread(len(chosen), 8)])
-    return checksum([[example.get(key, ()) for key in ("image", "concepts")] for example in probed])
+
+    def example(number: int) -> list:
+        read = dataset[int(chosen[number])]
+        return [read.get(key, ()) for key in ("image", "concepts")]
+
+    return walk.fingerprint(example, len(chosen), devices)
+
+
+def _known(place, settings, vocabulary, devices) -> bool:
+    """Whether the first process finds the label maps. The others do not look: their view of a shared disk may go on saying for
+    a while that there is nothing."""
+    there = walk.is_first(devices) and _stored(place, settings, vocabulary) is not None
+    return bool(walk.told(np.array(there), devices))
 
 
 def _stored(place, settings, vocabulary) -> LabelMaps | None:
@@ -238,28 +261,21 @@ def _stored(place, settings, vocabulary) -> LabelMaps | None:
     return LabelMaps(maps, np.load(place / "images.npy"), vocabulary, settings)
 
 
-def _build(dataset, preprocess, chosen, place, settings, threads):
-    partial = place.with_name(f"{place.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed: we hold the lock
-    partial.mkdir()
-    try:
-        kept, shape = _write_maps(dataset, preprocess, chosen, partial, settings, threads)
-        np.save(partial / "images.npy", np.array(kept))
-        stored = settings | {"shape": [len(kept), *shape]}
-        files.write_json(partial / "settings.json", stored)
-        files.seal(partial, _FILES)
-        shutil.rmtree(place, ignore_errors=True)
-        partial.rename(place)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+@dataclasses.dataclass(frozen=True)
+class _Making:
+    """What label maps are made of: `chosen` are indices in the data set, `size` is the side [pixels] of the maps."""
 
+    dataset: Dataset
+    preprocess: Preprocess
+    chosen: Int[np.ndarray, " N"]
+    size: int
+    concepts: int
+    threads: int
+    devices: tuple
 
-def _write_maps(dataset, preprocess, chosen, folder, settings, threads):
-    """Writes the maps one after the other; returns the indices that have one, and a map's shape."""
-
-    # As far as the network sees the image, at the pixel whose center is nearest: labels cannot be averaged.
-    def label_map(index: Count) -> np.ndarray | None:
-        example = dataset[int(index)]
+    def label_map(self, index: Count) -> UInt16[np.ndarray, "h w K"] | None:
+        """As far as the network sees the image, at the pixel whose center is nearest: labels cannot be averaged."""
+        example = self.dataset[int(index)]
         if "concepts" not in example:
             return None
         if example["concepts"].shape[:2] != example["image"].shape[:2]:
@@ -267,33 +283,77 @@ def _write_maps(dataset, preprocess, chosen, folder, settings, threads):
                 f"the label map of image {index} is {example['concepts'].shape[:2]}; its image is "
                 f"{example['image'].shape[:2]}"
             )
-        _check_numbers(example["concepts"], len(settings["names"]), index)
-        seen = transforms.seen_part(example, preprocess)["concepts"]
-        rows, columns = (transforms.nearest(n, settings["size"]) for n in seen.shape[:2])
+        _check_numbers(example["concepts"], self.concepts, index)
+        seen = transforms.seen_part(example, self.preprocess)["concepts"]
+        rows, columns = (transforms.nearest(n, self.size) for n in seen.shape[:2])
         return np.ascontiguousarray(seen[rows[:, None], columns], np.uint16)
 
+
+def _build(making, place, settings):
+    """Makes the folder `place`; of several processes the first one holds its lock."""
+    partial = place.with_name(f"{place.name}.partial")
+    first = walk.is_first(making.devices)
+    if first:
+        if place.exists():
+            say.line(f"the label maps in {place} are damaged; they are made again")
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed: we hold the lock
+        partial.mkdir()
+    if walk.together(making.devices):
+        processes.check_shared(partial, _FOLDER)
+    try:
+        kept, shape = _write_maps(making, partial)
+        if first:
+            np.save(partial / "images.npy", kept)
+            stored = settings | {"shape": [len(kept), *shape]}
+            files.write_json(partial / "settings.json", stored)
+            files.seal(partial, _FILES)
+            shutil.rmtree(place, ignore_errors=True)
+            partial.rename(place)
+        walk.told(np.array(True), making.devices)  # the others go on when the files are there
+    finally:
+        if first:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_maps(making, folder):
+    """Writes the maps one after the other; returns the indices that have one, and a map's shape."""
+    devices, first = making.devices, walk.is_first(making.devices)
+    mine = walk.share(len(making.chosen), devices)
+    chosen = making.chosen[mine.start : mine.stop]
+    path = folder / ("maps.uint16" if first else f"part-{mine.start:012}")
     # Written one after the other, for all together may be larger than memory.
     kept, shape = [], None
-    report = say.progress("label maps", len(chosen))
-    with files.create(folder / "maps.uint16") as file:
-        maps = walk.read_ahead(label_map, chosen, threads)
+    report = walk.progress("label maps", len(making.chosen), devices)
+    with files.create(path) as file:
+        maps = walk.read_ahead(making.label_map, chosen, making.threads)
         for number, (index, one) in enumerate(zip(chosen, maps, strict=True), 1):
             report(number)
             if one is None:
                 continue
-            if shape not in (None, one.shape):
-                raise ValueError(
-                    f"the label map of image {index} has {one.shape[2]} slots a pixel; those before "
-                    f"it have {shape[2]}"
-                )
+            _check_slots(shape, one.shape, index)
             shape = one.shape
             kept.append(int(index))
             file.write(one)
-    if not kept:
+    # What other processes found comes behind what the first one has, for its images do.
+    found = np.array([[kept[0], *shape]] if kept else np.zeros((0, 4)), np.int64)
+    kept, found = walk.join(np.array(kept, np.int64), devices), walk.join(found, devices)
+    if not len(kept):
         raise NoMasksError(
-            f"none of the {len(chosen)} images has a mask: there is nothing to dissect"
+            f"none of the {len(making.chosen)} images has a mask: there is nothing to dissect"
         )
+    shape = tuple(found[0, 1:].tolist())
+    for index, *other in found.tolist():
+        _check_slots(shape, tuple(other), index)
+    if first:
+        files.extend(path, sorted(folder.glob("part-*")))
     return kept, shape
+
+
+def _check_slots(before, shape, index):
+    if before not in (None, shape):
+        raise ValueError(
+            f"the label map of image {index} has {shape[2]} slots a pixel; those before it have {before[2]}"
+        )
 
 
 def _check_numbers(numbers, count, index):

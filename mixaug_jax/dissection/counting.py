@@ -85,19 +85,23 @@ def tally(
 ) -> Tally:
     """Counts, over all images, the pixels of every unit, every concept and every pair.
 
+    In a job of several processes all call it with the same arguments, and get the same.
+
     Args:
       activations: [N,h,w,U] finite floats: an array, a memory map, or anything with `shape`
-        whose slices along N are arrays.
+        whose slices along N are arrays; of several processes each reads its `walk.share` of the N
+        images alone.
       thresholds: [U]; a pixel is on where its activation, bilinear in float32 at label-map size, is
         strictly above.
-      segmentation: [N,H,W,K] integers, K label slots a pixel, 0 = none; may be a memory map.
+      segmentation: [N,H,W,K] integers, K label slots a pixel, 0 = none; may be a memory map. For
+        `tally_orders` every process reads any of them.
       num_concepts: C, with number 0: labels are 1..C-1.
       categories: [C] int, each concept's category number (entry 0 ignored); needed for areas by
         category.
       padding: beyond the outer nodes of a map lies "edge" their value or "zero" nothing; see
         `resample`.
       batch_size: images of a device at a time; the result does not depend on it.
-      devices: default all of this process; the result does not depend on them.
+      devices: default all of all processes; the result does not depend on them.
 
     Raises:
       ValueError: shapes that disagree, no image, label numbers outside 0..C-1, NaN.

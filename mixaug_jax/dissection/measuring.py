@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mixaug_jax.core import say
-from mixaug_jax.core.types import Activations, AnyArray, Float, Int, Sliced, Thresholds
+from mixaug_jax.core import say, walk
+from mixaug_jax.core.types import Activations, AnyArray, Devices, Float, Int, Sliced, Thresholds
 from mixaug_jax.dissection import counting, thresholds
 from mixaug_jax.dissection.activations import Watched
 from mixaug_jax.dissection.concepts import LabelMaps
@@ -22,11 +22,11 @@ class Layer:
     """The activations of a layer, and all that they are measured by.
 
     Attributes:
-      activations: [N,h,w,U], as `thresholds.quantile` reads them.
+      activations: [N,h,w,U], as `thresholds.quantile` reads them: each process its share.
       labels: of the same N images.
       options: how units are measured and counted.
       title: of the lines about progress.
-      devices: a tuple.
+      devices: a tuple, of all processes.
     """
 
     activations: Activations | Sliced
@@ -37,7 +37,7 @@ class Layer:
 
     def watched(self, what: str) -> Watched:
         """The activations; reading them says how far `what` is."""
-        return Watched(self.activations, f"{self.title}, {what}")
+        return Watched(self.activations, f"{self.title}, {what}", self.devices)
 
     @property
     def category(self) -> Int[np.ndarray, " C"]:
@@ -93,30 +93,42 @@ def count_only(layer: Layer) -> Int[np.ndarray, "2 2 T G"]:
 
 def top_images(
     activations: Activations | Sliced,
-    maxima: Float[AnyArray, "N U"],
+    maxima: Float[AnyArray, "n U"],
     indices: Int[np.ndarray, " N"],
+    devices: Devices = None,
 ) -> dict[str, np.ndarray]:
-    """The fields top_images, top_activations and top_maps of a `Dissection`.
+    """The fields top_images, top_activations and top_maps of a `Dissection`, in every process of a job.
 
     Args:
-      activations: [N,h,w,U]; read are the images that are among the top ones.
-      maxima: each unit's largest activation in each image.
+      activations: [N,h,w,U]; read are the images that are among the top ones, each by the process whose share it is in.
+      maxima: each unit's largest activation in each of the n images of this process's share (`walk.share`).
       indices: of the images in the data set; of equal maxima the first image comes first.
+      devices: default all of all processes.
     """
-    top = np.argsort(-maxima, 0, kind="stable")[
-        :_TOP
-    ]  # [5,U]; stable: ties in the data set's order
-    _, height, width, units = activations.shape
-    maps = np.empty((units, len(top), height, width), np.float32)
-    # An image is read once for all units that it is among the top ones of.
-    for image in np.unique(top).tolist():
-        one = np.asarray(activations[image : image + 1])[0]
-        place, unit = np.nonzero(top == image)
-        maps[unit, place] = np.moveaxis(one[..., unit], -1, 0)
+    devices = walk.chosen(devices)
+    mine = walk.share(len(indices), devices)
+    # The top ones of each share, then those of all; stable: ties in the data set's order.
+    best = np.argsort(-maxima, 0, kind="stable")[:_TOP]
+    own = {"image": mine.start + best, "value": np.take_along_axis(maxima, best, 0)}
+    found = walk.join(own, devices)
+    best = np.argsort(-found["value"], 0, kind="stable")[:_TOP]
+    top = np.take_along_axis(found["image"], best, 0).T  # [U,5]
+    # An image is read once for all units that it is among the top ones of. In the order of the images come those of process 0
+    # first, then those of process 1, as `walk.join` joins their maps.
+    order = np.argsort(top.reshape(-1), kind="stable")
+    image, unit = top.reshape(-1)[order], order // top.shape[1]
+    maps = [np.zeros((0, *activations.shape[1:3]), np.float32)]
+    for one in np.unique(image).tolist():
+        if one in mine:
+            nodes = np.asarray(activations[one : one + 1])[0]
+            maps.append(np.moveaxis(nodes[..., unit[image == one]], -1, 0))
+    joined = walk.join(np.concatenate(maps), devices)
+    maps = np.empty_like(joined)
+    maps[order] = joined
     return {
-        "top_images": indices[top].T,
-        "top_activations": np.take_along_axis(maxima, top, 0).T,
-        "top_maps": maps,
+        "top_images": indices[top],
+        "top_activations": np.take_along_axis(found["value"], best, 0).T,
+        "top_maps": maps.reshape(*top.shape, *joined.shape[1:]),
     }
 
 

@@ -39,7 +39,8 @@ def dissect(
 ) -> dict[str, Dissection]:
     """Network Dissection (Bau et al., arXiv 1704.05796) of layers of a network, by one forward pass.
 
-    Runs on devices of this process; in a job of several processes, call it in one of them.
+    In a job of several processes all call it with the same arguments, and get the same. Each runs the network over its share of
+    the images, on its own devices, and keeps their activations; counts meet.
 
     Args:
       net: `models.Net`, or anything with its `variables`, `preprocess`, `layers` and methods.
@@ -47,10 +48,11 @@ def dissect(
         `data.Source`; examples without concepts are left out.
       layers: names of layers; each unit is a channel of the layer's output.
       options: what decides the results.
-      labels: label maps made before with `make_label_maps`; size and max_images are theirs.
+      labels: label maps made before with `make_label_maps`; size and max_images are theirs. Several processes need these, or
+        resources.folder on a disk that all of them share.
       thresholds: {layer: [U]} to use in place of the quantiles.
       resources: what it may take: a folder, disk, threads.
-      devices: default all of this process.
+      devices: default all of all processes; this process's own: it works alone.
 
     Returns:
       {layer: Dissection}.
@@ -65,12 +67,24 @@ def dissect(
     sizes = activations_lib.shapes(net, dataset, layers)
     _check_thresholds(thresholds or {}, sizes)
     devices, folder = walk.chosen(devices), resources.folder
+    if labels is None and not folder and walk.together(devices):
+        raise ValueError(
+            "in a job of several processes dissect needs labels, or resources.folder on a disk that all of them share"
+        )
     with (
         tempfile.TemporaryDirectory(dir=folder or None, prefix="dissection-") as scratch,
         devices_lib.precision(options.precision),
     ):
         if labels is None:
-            labels = _label_maps(net, dataset, options, folder or scratch, resources.threads)
+            labels = concepts.make_label_maps(
+                dataset,
+                net.preprocess,
+                folder or scratch,
+                size=options.size,
+                max_images=options.max_images,
+                threads=resources.threads,
+                devices=devices,
+            )
         forward = _forward(net, dataset, layers, labels.indices, resources, devices)
         limits = {"sizes": sizes, "scratch": scratch, "cache_gb": resources.cache_gb}
         walked = functools.partial(_activations, **limits)
@@ -79,7 +93,7 @@ def dissect(
         for layer, kept, maxima in walked(forward, title="forward"):
             seen = Layer(kept, labels, options, layer, devices)
             found[layer] = measure(seen, (thresholds or {}).get(layer))
-            found[layer] |= top_images(kept, maxima, labels.indices)
+            found[layer] |= top_images(kept, maxima, labels.indices, devices)
             found[layer]["random"] = np.full_like(found[layer]["counts"], -1)
         # What the architecture and the data bring without any training, by thresholds of its own.
         untrained = _untrained(net, dataset, options.seed) if options.random_baseline else None
@@ -101,15 +115,10 @@ def dissect(
     }
 
 
-def _label_maps(net, dataset, options, folder, threads) -> concepts.LabelMaps:
-    """Those of the data set, which a later call with the same folder finds there."""
-    limits = {"size": options.size, "max_images": options.max_images}
-    return concepts.make_label_maps(dataset, net.preprocess, folder, threads=threads, **limits)
-
-
 def _forward(net, dataset, layers, indices, resources, devices) -> activations_lib.Forward:
     """The network over the images; every step has as many images, so that one program is compiled."""
-    rows = len(devices) * -(-min(resources.batch_size, len(indices)) // len(devices))
+    each = -(-min(resources.batch_size, len(indices)) // len(devices))
+    rows = each * len(walk.own(devices))
     ordered = tuple(layer for layer in net.layers if layer in layers)
     return activations_lib.Forward(net, dataset, indices, ordered, rows, resources.threads, devices)
 
@@ -117,7 +126,8 @@ def _forward(net, dataset, layers, indices, resources, devices) -> activations_l
 def _activations(forward, sizes, scratch, cache_gb, title) -> Iterator[tuple]:
     """Yields (layer, activations, maxima) of each layer; their files live until the end."""
     # Copies go to the devices once, not with every step.
-    variables = devices_lib.replicate(jax.device_get(forward.net.variables), forward.devices)
+    here = walk.own(forward.devices)
+    variables = devices_lib.replicate(jax.device_get(forward.net.variables), here)
     net = dataclasses.replace(forward.net, variables=variables)
     forward = dataclasses.replace(forward, net=net)
     with tempfile.TemporaryDirectory(dir=scratch) as place:
@@ -154,6 +164,8 @@ def random_net(net: Net, dataset: Dataset, seed: int) -> Net:
     statistics are mean 0 and variance 1."""
     image = jnp.asarray(net.preprocess(dataset[0]["image"]))
     key = jax.random.key(seed)
+    # On the host: arrays that lie on the devices of all processes are none that this one alone can compute with.
+    net = dataclasses.replace(net, variables=jax.device_get(net.variables))
     lowered = jax.jit(lambda key, image: net.reinitialized(key, image).variables).lower(key, image)
     compiled = lowered.compile(devices_lib.quick_options())
     return dataclasses.replace(net, variables=compiled(key, image))

@@ -69,8 +69,8 @@ class Resources:
 
     Attributes:
       folder: where activations and label maps wait; "" takes one that is removed in the end.
-      cache_gb: GiB of activations on disk; beyond it the forward pass is repeated.
-      batch_size: images of a forward step, over all devices.
+      cache_gb: GiB of activations that a process keeps on disk; beyond it the forward pass is repeated.
+      batch_size: images of a forward step, over all devices of all processes.
       threads: that read images.
     """
 

@@ -55,7 +55,7 @@ class Counting:
       backend: "dense" or "bits"; "": by the kind of device. Same integers.
       batch_size: images of a device at a time.
       memory_mb: MiB that the tables of `counting.tally_halves` may take at a time, on a device and on the host together.
-      devices: default all of this process.
+      devices: default all of all processes.
     """
 
     num_concepts: int
@@ -104,7 +104,7 @@ def count(
     on_cpu = devices_lib.platform(devices) == "cpu"
     backend = counting.backend or ("bits" if on_cpu else "dense")
     step, reduce = _programs(grid, backend, concepts, tuple(categories.tolist()), devices)
-    thresholds = devices_lib.replicate(np.asarray(thresholds, np.float32), devices)
+    thresholds = devices_lib.replicate(np.asarray(thresholds, np.float32), walk.own(devices))
     # Label maps are packed on the host while the device counts the batch before.
     pack = _pack_labels if backend == "bits" else _plain_labels
 
@@ -112,7 +112,11 @@ def count(
         return pack(_read_labels(segmentation, chosen, concepts), slots, concepts, categories)
 
     # T tables lie below each other in one array, of which an image touches the rows of its labels.
-    spans = walk.spans(images, counting.batch_size, devices)
+    first = walk.share(images, devices).start
+    spans = [
+        (first + start, first + stop, rows)
+        for start, stop, rows in walk.spans(images, counting.batch_size, devices)
+    ]
     batches = _batches(activations, labels_of, orders, slots, spans)
     count, rows = int(slots.max()) + 1, concepts + _groups(categories)
     shapes = {"table": (count * rows, units), "sizes": (count * rows,)}
@@ -130,14 +134,14 @@ def count(
 def _batches(
     activations, labels_of: Callable[[np.ndarray, np.ndarray], dict], orders, slots, spans
 ) -> Iterator:
-    """(number of images, batch) for each of `spans`; `labels_of` gives what a backend counts, of images and slots [n,S]."""
+    """A batch for each of `spans`; `labels_of` gives what a backend counts, of images and slots [n,S]."""
     for start, stop, rows in spans:
         batch = labels_of(orders[:, start:stop].T, slots[:, start:stop].T) | {
             "activations": activations_lib.read(activations, start, stop),
             # What fills up a batch counts nowhere.
             "there": np.ones(stop - start, np.int32),
         }
-        yield stop - start, {k: walk.pad_rows(v, rows) for k, v in batch.items()}
+        yield {k: walk.pad_rows(v, rows) for k, v in batch.items()}
 
 
 def check(
@@ -208,7 +212,8 @@ def _read_labels(segmentation, chosen: np.ndarray, num_concepts: int) -> np.ndar
             f"{low[i] if low[i] < 0 else high[i]}; with num_concepts={num_concepts} labels go from "
             f"0 to {num_concepts - 1}"
         )
-    return maps.reshape(*chosen.shape, -1, maps.shape[3]).astype(np.int32)
+    _, height, width, slots = maps.shape
+    return maps.reshape(*chosen.shape, height * width, slots).astype(np.int32)
 
 
 def _plain_labels(labels: np.ndarray, slots: np.ndarray, num_concepts, categories) -> dict:
@@ -232,11 +237,12 @@ def _pack_labels(labels: np.ndarray, slots: np.ndarray, num_concepts, categories
         ids = np.concatenate([s * rows + ids for s, (ids, _) in zip(places, one, strict=True)])
         packed.append((ids.astype(np.int32), np.concatenate([words for _, words in one])))
     # A power of two, so that few programs are compiled. What fills up adds no pixel to row 0.
-    most = 1 << max(5, (max(len(ids) for ids, _ in packed) - 1).bit_length())
-    return {
-        "ids": np.stack([walk.pad_rows(ids, most) for ids, _ in packed]),
-        "words": np.stack([walk.pad_rows(words, most) for _, words in packed]),
-    }
+    most = 1 << max(5, (max((len(ids) for ids, _ in packed), default=1) - 1).bit_length())
+    ids = np.zeros((len(labels), most), np.int32)
+    words = np.zeros((len(labels), most, -(-labels.shape[2] // 32)), np.uint32)
+    for row, (some, bits) in enumerate(packed):
+        ids[row, : len(some)], words[row, : len(some)] = some, bits
+    return {"ids": ids, "words": words}
 
 
 def _pack_image(maps: np.ndarray, num_concepts: int, categories: np.ndarray):
@@ -286,7 +292,11 @@ def _programs(grid: resample.Grid, backend: str, num_concepts: int, categories: 
 
     return (
         devices_lib.pmap(
-            step, (sharded, sharded, replicated), sharded, donate_argnums=0, devices=devices
+            step,
+            (sharded, sharded, replicated),
+            sharded,
+            donate_argnums=0,
+            devices=walk.own(devices),
         ),
         devices_lib.pmap(reduce, (sharded,), replicated, devices=devices),
     )

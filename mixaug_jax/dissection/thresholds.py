@@ -50,10 +50,13 @@ def quantile(
 ) -> Float[np.ndarray, " U"]:
     """The threshold T of each unit, P(a > T) = q, over all positions of all images.
 
+    In a job of several processes all call it with the same arguments, and get the same.
+
     Args:
       activations: [N,h,w,U] finite floats, read a few images at a time (an array, a memory map,
-        or anything with `shape` whose slices along N are arrays), about twice in all. Subnormal
-        numbers, below 1.2e-38, count as 0.
+        or anything with `shape` whose slices along N are arrays), about twice in all; of several
+        processes each reads its `walk.share` of the N images alone. Subnormal numbers, below
+        1.2e-38, count as 0.
       q: the tail share, in (0, 1).
       over: "upsampled", the N*H*W values at label-map size (davidbau/dissect); "raw", the N*h*w
         values themselves (the original NetDissect, NetDissect-Lite, gandissect).
@@ -64,7 +67,7 @@ def quantile(
         (davidbau/dissect's readout), or "inverted_cdf" (the smallest value with F >= 1-q, so that
         P(a > T) <= q). Rank and fraction are float64.
       batch_size: images of a device at a time; the result does not depend on it.
-      devices: default all of this process; the result does not depend on them.
+      devices: default all of all processes; the result does not depend on them.
 
     Returns:
       [U] float32. A unit whose quantile lies on a plateau gets the plateau's value, with which a >
@@ -76,10 +79,9 @@ def quantile(
     grid = _check(activations, q, over, size, padding, rule)
     samples = activations.shape[0] * grid.pixels
     rank, fraction = _rank(samples, q, rule)
-    interval = _pilot(activations, q, grid)
-    exact, next_up = _search(
-        activations, samples - 1 - rank, interval, grid, batch_size, walk.chosen(devices)
-    )
+    devices = walk.chosen(devices)
+    interval = _pilot(activations, q, grid, devices)
+    exact, next_up = _search(activations, samples - 1 - rank, interval, grid, batch_size, devices)
     if fraction:
         exact += fraction * (next_up - exact)
     return exact.astype(np.float32)
@@ -132,27 +134,34 @@ def _value(keys: np.ndarray) -> np.ndarray:
     return bits.view(np.float32).astype(np.float64)
 
 
-def _pilot(activations, q: float, grid: resample.Grid) -> tuple[np.ndarray, np.ndarray]:
+def _pilot(activations, q: float, grid: resample.Grid, devices) -> tuple[np.ndarray, np.ndarray]:
     """Keys [U], first and last, of an interval that likely holds the rank: a sample's quantiles."""
-    images = activations.shape[0]
-    chosen = np.unique(np.linspace(0, images - 1, 128).astype(int))
+    images, _, _, units = activations.shape
+    chosen, own = (
+        np.unique(np.linspace(0, images - 1, 128).astype(int)),
+        walk.share(images, devices),
+    )
     count = min(grid.pixels, -(-_PILOT // len(chosen)))
     row, row_fraction = resample.pixels(grid.nodes[0], grid.size[0])
     column, column_fraction = resample.pixels(grid.nodes[1], grid.size[1])
     mode = "edge" if grid.padding == "edge" else "constant"
     draw = np.random.default_rng(0)
-    sample = []
+    sample = [np.zeros((0, units), np.float32)]
     for i in chosen.tolist():
+        # Drawn for all images, so that a process looks where one alone would look.
+        drawn = draw.choice(grid.pixels, count, replace=False)
+        if i not in own:
+            continue
         nodes = np.pad(
             activations_lib.read(activations, i, i + 1)[0], ((1, 1), (1, 1), (0, 0)), mode
         )
-        r, c = np.divmod(draw.choice(grid.pixels, count, replace=False), grid.size[1])
+        r, c = np.divmod(drawn, grid.size[1])
         x, y = column_fraction[c, None], row_fraction[r, None]
         r, c = row[r], column[c]
         left = nodes[r, c] + y * (nodes[r + 1, c] - nodes[r, c])
         right = nodes[r, c + 1] + y * (nodes[r + 1, c + 1] - nodes[r, c + 1])
         sample.append(left + x * (right - left))
-    sample = np.concatenate(sample)
+    sample = walk.join(np.concatenate(sample), devices)
     # Three standard errors, doubled because the pixels of one image go together.
     m = len(sample)
     margin = 6 * np.sqrt(q * (1 - q) * m) + 2
@@ -197,7 +206,8 @@ def _pass(activations, interval, bins, grid, batch_size, devices) -> dict:
     images, _, _, units = activations.shape
     # Keys fit int32 on the device; the host keeps int64, so that ends may be moved past them.
     step, reduce = _programs(grid, units, bins, devices)
-    interval = devices_lib.replicate({k: v.astype(np.int32) for k, v in interval.items()}, devices)
+    interval = {k: v.astype(np.int32) for k, v in interval.items()}
+    interval, own = devices_lib.replicate(interval, walk.own(devices)), walk.share(images, devices)
     state = {
         "counts": np.zeros(units * (bins + 1), np.int32),
         "following": np.full(units, _HIGHEST, np.int32),
@@ -208,9 +218,9 @@ def _pass(activations, interval, bins, grid, batch_size, devices) -> dict:
     # Rows that fill up the last batch are marked, as no value is neutral for least and most.
     def batches() -> Iterator[tuple]:
         for start, stop, rows in walk.spans(images, batch_size, devices):
-            batch = activations_lib.read(activations, start, stop)
+            batch = activations_lib.read(activations, own.start + start, own.start + stop)
             real = np.arange(rows) < stop - start
-            yield stop - start, (walk.pad_rows(batch, rows), real)
+            yield walk.pad_rows(batch, rows), real
 
     # What was flushed to the host before the int32 counts could overflow.
     def combine(a: dict, b: dict) -> dict:
@@ -248,7 +258,11 @@ def _programs(grid: resample.Grid, units: int, bins: int, devices):
 
     return (
         devices_lib.pmap(
-            step, (sharded, sharded, replicated), sharded, donate_argnums=0, devices=devices
+            step,
+            (sharded, sharded, replicated),
+            sharded,
+            donate_argnums=0,
+            devices=walk.own(devices),
         ),
         devices_lib.pmap(reduce, (sharded,), replicated, devices=devices),
     )

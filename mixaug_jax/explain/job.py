@@ -166,7 +166,7 @@ def with_controls(methods: Iterable) -> dict[str, Callable]:
 
 def needs_reference(method: Callable) -> bool:
     """Whether a method looks at other images than the one it explains."""
-    return bool({"baselines", "stats"} & entries.keywords(method).keys())
+    return bool({"baselines", "stats", "readout"} & entries.keywords(method).keys())
 
 
 def reduction(method: Callable, reduce: str) -> str:

@@ -128,9 +128,8 @@ def _parted(entry, options):
 
 
 def is_array(value: Any) -> bool:
-    """Whether an option is an array, or a tuple of them."""
-    parts = value if isinstance(value, (tuple, list)) else (value,)
-    return any(isinstance(part, (np.ndarray, jax.Array)) for part in parts)
+    """Whether an option is an array, or a tree of them."""
+    return any(isinstance(part, (np.ndarray, jax.Array)) for part in jax.tree.leaves(value))
 
 
 def _shapes(name, default):

@@ -17,7 +17,7 @@ from mixaug_jax.attribution.target import map_layer
 from mixaug_jax.core import checks, entries, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.data.source import numbered_as
-from mixaug_jax.explain import caveats, memory, programs
+from mixaug_jax.explain import caveats, memory, programs, readouts
 from mixaug_jax.explain import options as options_lib
 from mixaug_jax.explain.evaluation import Evaluation
 from mixaug_jax.explain.examples import Examples, finder, load_examples, num_classes, on_devices
@@ -68,12 +68,13 @@ def attribute(
       float32 [N,h,w,C] or [N,h,w,1], signed; see the method.
 
     Raises:
-      ValueError: an unknown method or option, labels out of range, images that are not preprocessed, indices that are not one
-        for each image, a negative chunk or memory_gb, an unknown precision.
+      ValueError: an unknown method or option, a readout of other weights, labels out of range, images that are not
+        preprocessed, indices that are not one for each image, a negative chunk or memory_gb, an unknown precision.
     """
     multiplied = devices_lib.precision(precision)
     ((name, entry),) = entries.chosen("method", (method,), METHODS).items()
     options_lib.check_options({name: options}, {name: entry})
+    readouts.check(net, {name: options})
     images, labels = np.asarray(images), np.asarray(labels)
     _check_images(net, images, labels)
     indices = np.asarray(indices) if np.size(indices) else np.arange(len(images))
@@ -121,9 +122,9 @@ def evaluate(
       dataset: examples with image uint8 [H,W,3], label and, for scores of alignment, boxes or concepts, as `data.Source`.
       methods: names in METHODS, or methods of your own; the controls are added.
       scores: names in SCORES, or scores of your own, a function or a `Score`.
-      options: see `Options`.
+      options: see `Options`. A readout bottleneck of your own is `entries={"iba_readout": {"readout": train_readout(...)}}`.
       reference: images that expected_gradients starts from and that iba's statistics are of, such as the training set; () is
-        the data set itself.
+        the data set itself. A readout bottleneck that is not given is trained on them, for the predicted class.
       devices: default all of this process.
 
     Returns:
@@ -134,6 +135,7 @@ def evaluate(
         where the data set tells no place of anything.
     """
     job = make_job(net, dataset, methods, scores, options)
+    readouts.check(net, options.entries)
     devices = walk.chosen(devices)
     dataset = numbered_as(dataset, num_classes(net, dataset))
     find = finder(net, dataset, options.label, options.region)
@@ -209,7 +211,7 @@ def check_method(
     # iba draws its noise from the spread of features, and one image has none.
     if "stats" in entries.keywords(method) and len(reference) < 2:
         raise ValueError(f"{name} needs at least 2 reference images; got {len(reference)}")
-    given = job.of_method(name) | _of_reference(net, name, job, reference, False)
+    given = job.of_method(name) | of_reference(net, name, job, reference, False)
     with devices_lib.precision(job.options.precision):
         programs.method_task(method, given, job.at_once, devices).check(net, of_image, total)
         for score in _of_explanation(job):
@@ -274,7 +276,7 @@ def _measured(net, examples, name, job, reference, devices):
     net, method = on_devices(net, devices), job.methods[name]
     of_image = {"image": examples.images, "label": examples.labels, "index": examples.indices}
     # The maps first; every score looks at these or asks for more explanations.
-    given = job.of_method(name) | _of_reference(net, name, job, reference, True)
+    given = job.of_method(name) | of_reference(net, name, job, reference, True)
     raw = programs.method_task(method, given, job.at_once, devices).run(net, of_image, name)
     heat = np.asarray(heatmap(raw, reduction(method, job.options.reduce)))
     seen = {"heatmap": heat, "attribution": raw, "mask": examples.masks}
@@ -331,12 +333,14 @@ def _explain_task(score, name, given, job, devices):
     return programs.explain_task(record, told, job.methods[name], given, job.at_once, devices)
 
 
-def _of_reference(net, name, job, reference, compute):
-    """The options of a method that come from other images; their shapes alone unless `compute`."""
+def of_reference(net: Any, name: str, job: Job, reference: Any, compute: bool) -> dict[str, Any]:
+    """The options of a job's method that come from the reference images; their shapes alone unless `compute`."""
     keywords = entries.keywords(job.methods[name])
     if "baselines" in keywords:
         return {"baselines": np.asarray(reference)}
-    if "stats" not in keywords:
+    if "readout" in keywords:
+        return readouts.filled_in(net, job.of_method(name), reference, compute)
+    if "stats" not in keywords or "stats" in job.of_method(name):
         return {}
     given = {k: v for k, v in job.of_method(name).items() if k in ("layer", "variant")}
     if compute:

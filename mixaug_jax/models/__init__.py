@@ -85,16 +85,23 @@ def wide_resnet28_10(num_classes: int, *, width: float = 1.0, stem: str = "image
     return WideResNet(num_classes, 4, _filters(width, 160), _filters(width, 16), 0.3, stem)
 
 
-def vgg16(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> VGG:
-    """VGG-16 without batch norm, 64 * width filters in the first block; stem "imagenet" or "cifar" chooses the head."""
+def vgg16(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", single_layers: bool = False
+) -> VGG:
+    """VGG-16 without batch norm, 64 * width filters in the first block; stem "imagenet" or "cifar" chooses the head.
+
+    `single_layers` names every convolution and ReLU (conv4_1, relu4_1) in place of the blocks.
+    """
     _check_stem(stem)
-    return VGG(num_classes, _filters(width, 64), False, stem)
+    return VGG(num_classes, _filters(width, 64), False, stem, single_layers)
 
 
-def vgg16_bn(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> VGG:
+def vgg16_bn(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", single_layers: bool = False
+) -> VGG:
     """VGG-16 with batch norm, as `vgg16`."""
     _check_stem(stem)
-    return VGG(num_classes, _filters(width, 64), True, stem)
+    return VGG(num_classes, _filters(width, 64), True, stem, single_layers)
 
 
 def _efficientnet_lite(num_classes, width, stem, variant) -> EfficientNetLite:

@@ -17,7 +17,8 @@ class VGG(StagedModel):
     """VGG-16, with or without batch norm.
 
     Layers: conv1 to conv5 (a block of convolutions, after its last ReLU and before its max pool), then, with the "imagenet"
-    stem, fc6, fc7 (after their ReLUs) and fc8, or with the "cifar" stem only fc.
+    stem, fc6, fc7 (after their ReLUs) and fc8, or with the "cifar" stem only fc. With `single_layers` conv1_1 (before its
+    ReLU), relu1_1, conv1_2 and so on stand in the place of the blocks; variables and logits are the same.
 
     Attributes:
       num_classes: K.
@@ -25,6 +26,7 @@ class VGG(StagedModel):
       batch_norm: a batch norm after every convolution.
       stem: "imagenet" (adaptive average pool to 7 x 7, two hidden dense layers with dropout 0.5) or "cifar" (global average
         and one dense layer, as CIFAR code does for 32 px).
+      single_layers: name every convolution (with its batch norm) and every ReLU.
     """
 
     hidden_layers: ClassVar = ("conv1", "conv2")
@@ -33,6 +35,7 @@ class VGG(StagedModel):
     filters: int
     batch_norm: bool
     stem: str
+    single_layers: bool = False
 
     @property
     def unseen(self) -> tuple[str, ...]:
@@ -41,9 +44,15 @@ class VGG(StagedModel):
     @property
     def layers(self) -> tuple[str, ...]:
         head = ("fc6", "fc7", "fc8") if self.stem == "imagenet" else ("fc",)
+        if self.single_layers:
+            places = [(b, i) for b, count in enumerate(CONVS, 1) for i in range(1, count + 1)]
+            names = [f"{kind}{b}_{i}" for b, i in places for kind in ("conv", "relu")]
+            return (*names, *head)
         return ("conv1", "conv2", "conv3", "conv4", "conv5", *head)
 
     def run(self, layer: str, x: jax.Array, train: bool) -> jax.Array:
+        if "_" in layer:
+            return self._single(layer, x, train)
         if layer.startswith("conv"):
             number = int(layer[-1])
             x = x if number == 1 else self.max_pool(f"maxpool{number - 1}", x, 2, 2)
@@ -61,16 +70,33 @@ class VGG(StagedModel):
             return self.relu("relu7", self.dense("classifier.3", x, 64 * self.filters))
         return self.dense("classifier.6", x, self.num_classes, jnp.float32)
 
+    def _single(self, layer, x, train):
+        """One convolution or one ReLU: "conv3_1", "relu3_1"."""
+        block, place = (int(part) for part in layer[4:].split("_"))
+        if layer.startswith("relu"):
+            return self._relu(block - 1, place - 1, x)
+        if place == 1 and block > 1:
+            x = self.max_pool(f"maxpool{block - 1}", x, 2, 2)
+        return self._conv(block - 1, place - 1, x, train)
+
     def _convolutions(self, block: int, x, train):
+        for place in range(CONVS[block]):
+            x = self._relu(block, place, self._conv(block, place, x, train))
+        return x
+
+    def _index(self, block, place):
         # torchvision numbers convolutions, norms, ReLUs and pools in one row.
         step = 3 if self.batch_norm else 2
-        index = step * sum(CONVS[:block]) + block
-        for i in range(index, index + step * CONVS[block], step):
-            norm = f"features.{i + 1}" if self.batch_norm else ""
-            filters = self.filters * min(2**block, 8)
-            x = self.conv(f"features.{i}", x, filters, 3, norm=norm, bias=True, train=train)
-            x = self.relu(f"features.{i + step - 1}", x)
-        return x
+        return step * (sum(CONVS[:block]) + place) + block
+
+    def _conv(self, block, place, x, train):
+        i = self._index(block, place)
+        norm = f"features.{i + 1}" if self.batch_norm else ""
+        filters = self.filters * min(2**block, 8)
+        return self.conv(f"features.{i}", x, filters, 3, norm=norm, bias=True, train=train)
+
+    def _relu(self, block, place, x):
+        return self.relu(f"features.{self._index(block, place) + 1 + self.batch_norm}", x)
 
     def _grid_average(self, name, x):
         return grid_average(x) if self.pool is None else self.pool(name, grid_average, x)

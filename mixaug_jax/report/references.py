@@ -35,13 +35,15 @@ def known() -> dict[str, str]:
 
 
 def used_in(workdir: pathlib.Path, mixer: str) -> dict[str, Callable]:
-    """{name: entry} of what a run used: its mixer, the methods and scores of its explanations, and Network Dissection.
+    """{name: entry} of what a run used: its mixer, Network Dissection, interventions, methods and scores.
 
     What was brought to the run has its references in its own file, which a page does not run.
     """
     found = {mixer: MIXERS[mixer]} if mixer in MIXERS else {}
     if any(workdir.glob("dissection/**/counts.csv")):
         found["Network Dissection"] = dissection.dissect
+    if any(workdir.glob("interventions/**/units.csv")):
+        found["Interventions"] = dissection.intervene
     for path in sorted(workdir.glob("attribution/**/entries.json")):
         told = json.loads(path.read_text(encoding="utf-8"))
         names = [*told, *(score for said in told.values() for score in said.get("scores", {}))]

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import processes
 from mixaug_jax.training import checkpoint
 
 
@@ -13,7 +12,7 @@ def each_checkpoint(
 ) -> None:
     """Calls `work(net, folder, step)` for checkpoints of a run.
 
-    In a job of several processes the first one works, on its own devices; the others wait.
+    In a job of several processes all of them work, each on its share of the images.
 
     Args:
       workdir: the run's, a path.
@@ -27,8 +26,7 @@ def each_checkpoint(
       MemoryError: memory ran out.
     """
     for step, net in checkpoint.loaded(workdir, which):
-        if processes.is_main():
-            folder = workdir / name / (str(step) if which == "all" else "")
-            with devices_lib.out_of_memory(advice):
-                work(net, folder, step)
+        folder = workdir / name / (str(step) if which == "all" else "")
+        with devices_lib.out_of_memory(advice):
+            work(net, folder, step)
     devices_lib.barrier(name)

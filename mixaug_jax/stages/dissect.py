@@ -4,10 +4,14 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import tempfile
+import zlib
+
+import jax
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
-from mixaug_jax.core import checks, files, say
+from mixaug_jax.core import checks, files, processes, say
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import load_if
 from mixaug_jax.core.types import Config, Net, Path
@@ -31,7 +35,8 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
     units.csv, concepts.csv, counts.csv, `pictures/<layer>.npz` for the page's unit browser, and the
     figures `unique_<layer>` and `units_<layer>` as PNG and SVG. A layer whose .npz is there with the
     same settings and weights is not computed again.
-    In a job of several processes the first one does it, on its own devices; the others wait.
+    In a job of several processes each runs the network over its share of the images, and keeps their
+    activations in its system's folder for temporary files; the first one writes.
 
     Args:
       config: from `get_config`; its settings are those of the run, but for `dissect`.
@@ -85,10 +90,17 @@ def _dissect_step(config, net, dataset, folder, step, required):
     )
     # A layer is computed where its file is not there, or was made by other settings or weights.
     settings = network.settings_of(net, labels, options, layers)
-    results = {layer: load_if(load, folder / f"{layer}.npz", settings[layer]) for layer in layers}
-    missing = [layer for layer, result in results.items() if result is None]
+    results, main = {}, processes.is_main()
+    for layer in layers:
+        path = folder / f"{layer}.npz"
+        results[layer] = load_if(load, path, settings[layer]) if main else None
+    missing = [n for n, result in results.items() if not processes.agreed(result is not None)]
     if missing:
         results |= _compute(config, folder, net, dataset, missing, labels)
+    if not main:
+        return
+    for layer in missing:
+        save(results[layer], folder / f"{layer}.npz")
     _keep_pictures(config, results, dataset, net.preprocess, labels, folder)
     _write(config, results, dataset, net.preprocess, labels, folder, again=bool(missing))
 
@@ -118,27 +130,34 @@ def _label_maps(config, net, dataset, options) -> concepts.LabelMaps:
 
 
 def _compute(config, folder, net, dataset, layers, labels) -> dict[str, Dissection]:
-    """Dissects and saves."""
-    scratch = folder / "cache"
+    """Dissects; activations wait in a folder that is removed in the end."""
+    scratch = _scratch(folder)
     resources = Resources(
         folder=scratch,
         cache_gb=config.dissect.cache_gb,
         batch_size=config.eval.batch_size,
         threads=config.data.threads,
     )
-    # On the disk of the results, as the system's own folder for such files may be a small one in memory.
-    shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
-    scratch.mkdir(parents=True)
+    # Of a run that was killed, if of one process.
+    for old in (scratch, folder / "cache"):
+        shutil.rmtree(old, ignore_errors=True)
+    scratch.mkdir(0o700, parents=True)
     try:
-        results = network.dissect(
+        return network.dissect(
             net, dataset, layers, options_of(config), labels=labels, resources=resources
         )
     finally:
         # After an error too: it can hold gigabytes that nobody would look for.
         shutil.rmtree(scratch, ignore_errors=True)
-    for layer, result in results.items():
-        save(result, folder / f"{layer}.npz")
-    return results
+
+
+def _scratch(folder) -> pathlib.Path:
+    """On the disk of the results, as the system's own folder for such files may be a small one in memory. But several processes
+    share that disk, over a network as a rule: each has a disk of its own, whose folder TMPDIR names."""
+    if jax.process_count() == 1:
+        return folder / "cache"
+    name = f"mixaug_jax-{os.getuid()}-{zlib.crc32(os.fsencode(folder)):08x}-{jax.process_index()}"
+    return pathlib.Path(tempfile.gettempdir()) / name
 
 
 def _keep_pictures(config, results, dataset, preprocess, labels, folder):

@@ -11,20 +11,21 @@ import numpy as np
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
-from mixaug_jax.attribution import METHODS
+from mixaug_jax.attribution import METHODS, readout_training
 from mixaug_jax.attribution.target import map_layers
 from mixaug_jax.core import checks, entries, say
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import load_if, seal, write_csv, write_json
+from mixaug_jax.core.types import Dataset
 from mixaug_jax.data.source import numbered_as
 from mixaug_jax.draw import explanation_figures
 from mixaug_jax.draw.style import is_saved, save_figure
-from mixaug_jax.explain import caveats, regions
+from mixaug_jax.explain import caveats, readouts, regions
 from mixaug_jax.explain import options as options_lib
 from mixaug_jax.explain import running as run_lib
 from mixaug_jax.explain.evaluation import HEADER, load, save, summary, table
 from mixaug_jax.explain.examples import Examples, finder, load_examples, num_classes
-from mixaug_jax.explain.job import Options, make_job, needs_reference, settings_of
+from mixaug_jax.explain.job import Job, Options, make_job, needs_reference, settings_of
 from mixaug_jax.models import Net, build, imagenet
 from mixaug_jax.scores import SCORES
 from mixaug_jax.scores.score import as_score, kind_of
@@ -32,6 +33,7 @@ from mixaug_jax.stages.base import Stage
 from mixaug_jax.stages.checkpoints import each_checkpoint
 from mixaug_jax.training import checkpoint
 
+READOUTS = "readout"  # the folder of trained ones, in the working directory: <step>.npz
 _FIGURES = ("curves", "overlays")
 _MEMORY_ADVICE = "memory ran out; lower explain.memory_gb or explain.max_images"
 
@@ -46,7 +48,8 @@ def run(
     """Explains images by checkpoints of a run, scores the explanations, and writes tables and figures.
 
     Writes `attribution/` (`attribution/<step>/` for each step of which="all"): `<method>.npz`, for the controls too,
-    scores.csv, and the figures `curves` and `overlays` as PNG, SVG and PDF. A method whose .npz is there with the same
+    scores.csv, and the figures `curves` and `overlays` as PNG, SVG and PDF; for methods that want one, readout/<step>.npz,
+    from which a killed training goes on. A method whose .npz is there with the same
     settings, images and weights is not computed again. In a job of several processes the first one does it, on its own
     devices; the others wait.
 
@@ -65,10 +68,11 @@ def run(
     workdir = pathlib.Path(workdir).absolute()
     checkpoint.check_settings(workdir, config)
     checkpoint.steps(workdir, which)  # what is not there is said before the data is opened
-    dataset = _open_dataset(config)
+    dataset = open_dataset(config)
 
     def work(net: Net, folder: os.PathLike | str, step: int):
-        _explain_step(config, net, dataset, folder, step, required)
+        readout = workdir / READOUTS / f"{step}.npz"
+        _explain_step(config, net, dataset, folder, readout, step, required)
 
     with devices_lib.applied(config):
         each_checkpoint(workdir, which, "attribution", _MEMORY_ADVICE, work)
@@ -81,7 +85,7 @@ def check(config: ml_collections.ConfigDict) -> None:
       ValueError: settings or data that cannot work; missing boxes and masks are no error, nor is what a network cannot do.
     """
     config_lib.check(config)
-    dataset = _open_dataset(config)
+    dataset = open_dataset(config)
     if config.weights:  # the network is known when the file has been read
         return
     resolved = config_lib.resolve(
@@ -89,7 +93,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     )
     model = build.build_model(resolved)
     net = build.as_net(resolved, model, build.variable_shapes(model, resolved))
-    _, find, scores, _ = _possible(config, net, dataset)
+    _, find, scores, _ = possible(config, net, dataset)
     # What is not asked for, but told something, is looked at too.
     told = options_lib.changed(config.explain.options.to_dict())
     methods = [*config.explain.methods, *sorted(told & METHODS.keys())]
@@ -120,7 +124,12 @@ def options_of(config: ml_collections.ConfigDict) -> Options:
     )
 
 
-def _open_dataset(config):
+def open_dataset(config: ml_collections.ConfigDict) -> Dataset:
+    """The images that `config.explain` asks for, with boxes from its file where it names one.
+
+    Raises:
+      ValueError: a split that the data does not have, or data that cannot be read.
+    """
     a = config.explain
     split = config.data[f"{a.split}_split"]
     if not split:
@@ -131,10 +140,10 @@ def _open_dataset(config):
     return regions.add_boxes(dataset, a.boxes) if a.boxes else dataset
 
 
-def _explain_step(config, net, dataset, folder, step, required):
+def _explain_step(config, net, dataset, folder, readout, step, required):
     """One checkpoint: what is there already is read, the rest computed, tables and figures written."""
     dataset = numbered_as(dataset, num_classes(net, dataset))
-    label, find, scores, notes = _possible(config, net, dataset)
+    label, find, scores, notes = possible(config, net, dataset)
     for wrong, done in notes:
         if required:
             raise ValueError(f"explain.{wrong}")
@@ -142,7 +151,8 @@ def _explain_step(config, net, dataset, folder, step, required):
     # The true class may have been given up for the predicted one above.
     options = dataclasses.replace(options_of(config), label=label)
     job = make_job(net, dataset, config.explain.methods, scores, options)
-    reference = _reference(config, net, job)
+    job = with_readout(config, net, job, readout)
+    reference = reference_images(config, net, job)
 
     def left_out(name: str, error: Any):
         if required:
@@ -189,6 +199,38 @@ def _explain_step(config, net, dataset, folder, step, required):
     )
 
 
+def with_readout(
+    config: ml_collections.ConfigDict, net: Net, job: Job, path: os.PathLike | str
+) -> Job:
+    """The job with a readout for the methods that want one, which is trained where it is not there.
+
+    Args:
+      config: of the run; its section `readout` says how, its training images are those.
+      net: the network.
+      job: what is explained.
+      path: of the readout's .npz.
+    """
+    names = [name for name, method in job.methods.items() if readouts.asked(method)]
+    if not names:
+        return job
+    training = readout_training.Training(**config.readout.to_dict())
+    if job.options.label != "true":  # the data's labels are not the network's classes
+        training = dataclasses.replace(training, target="predicted")
+    split = config.data.train_split
+    dataset = data.open_source(split, config, annotations=False)
+    found = readout_training.train_readout(
+        net,
+        dataset,
+        training,
+        path=path,
+        extra={"data": config.data.name, "split": split},
+        threads=config.data.threads,
+    )
+    given = {name: {**job.options.entries.get(name, {}), "readout": found} for name in names}
+    options = dataclasses.replace(job.options, entries={**job.options.entries, **given})
+    return dataclasses.replace(job, options=options)
+
+
 def _able(net, dataset, find, job, reference, left_out):
     """The job, traced, without the methods and scores that this kind of network cannot have; left_out(name, error) is told."""
 
@@ -214,7 +256,7 @@ def _able(net, dataset, find, job, reference, left_out):
     return dataclasses.replace(job, scores=scores)
 
 
-def _possible(config, net, dataset):
+def possible(config: ml_collections.ConfigDict, net: Net, dataset: Dataset) -> tuple:
     """The label to explain, how regions are found, the scores that the data set allows, and a sentence for each thing that had
     to be given up, with what is done instead."""
     a, notes = config.explain, []
@@ -243,7 +285,7 @@ def _possible(config, net, dataset):
     return label, find, scores, notes
 
 
-def _reference(config, net, job):
+def reference_images(config: ml_collections.ConfigDict, net: Net, job: Job) -> Any:
     """Training images for the methods that look at other images."""
     if not any(map(needs_reference, job.methods.values())):
         return ()
@@ -291,4 +333,6 @@ def _draw(config, results, examples, dataset, net, folder):
     save_figure(figure, folder / "overlays", column=config.report.column_width)
 
 
-STAGE = Stage(run, check, "explains images and scores the explanations", keys=("explain.",))
+STAGE = Stage(
+    run, check, "explains images and scores the explanations", keys=("explain.", "readout.")
+)

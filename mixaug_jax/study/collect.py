@@ -10,6 +10,7 @@ import numpy as np
 
 from mixaug_jax import config as config_lib
 from mixaug_jax.core import stats
+from mixaug_jax.dissection import removal_rates, removal_result
 from mixaug_jax.dissection import result as dissection
 from mixaug_jax.explain import evaluation
 from mixaug_jax.occlusion import outcomes
@@ -17,8 +18,10 @@ from mixaug_jax.study.measures import BETTER, Measure
 from mixaug_jax.training import metric_log
 
 # What results of different networks differ in, with the same question asked.
-_OF_THE_NETWORK = ("weights", "model", "reference")  # reference: a checksum of training images
+# reference: a checksum of training images; detected: one of what units detect
+_OF_THE_NETWORK = ("weights", "model", "reference", "detected")
 _CHANGE = (-1.0, 1.0)  # of an accuracy
+_MAY_MISS = ("interventions", "occlusion")  # which are part of a run only where they are asked for
 # Of the scenes, what changes no picture of the test split.
 _NOT_IN_TEST = ("background", "color", "position", "label_noise", "train", "validation")
 
@@ -55,12 +58,13 @@ def read_run(workdir: os.PathLike | str) -> tuple[list[Part], list[str]]:
     parts, problems = list(accuracy), []
     readers = (
         ("dissection", _dissection),
+        ("interventions", _interventions),
         ("attribution", _attribution),
         ("occlusion", _occlusion),
     )
     for folder, read in readers:
         files = sorted((workdir / folder).glob("*.npz"), key=_natural)
-        if not files and folder != "occlusion":  # which is part of a run only where it is asked for
+        if not files and folder not in _MAY_MISS:
             problems.append(f"no {folder}")
         for path in files:
             try:
@@ -119,6 +123,22 @@ def _dissection(path) -> Part:
         if result.random.min() >= 0:
             add("unique_random", random[at])
     return Part(f"dissection/{result.layer}", values, {}, _comparable(result.settings))
+
+
+def _interventions(path) -> Part:
+    """What sums the removal of a layer's units up, with its draws of the images."""
+    result = removal_result.load(path)
+    values, replicates = {}, {}
+    again = removal_result.summary(result, removal_rates.draws(len(result.labels)))
+    for name, (value,) in removal_result.summary(result).items():
+        if np.isnan(value):  # of what was not asked for
+            continue
+        scale = (0.0, 1.0) if name == "removal_area" else _CHANGE
+        place = {"subject": result.layer, "better": BETTER[name], "scale": scale}
+        measure = Measure("interventions", name, **place)
+        values[measure], replicates[measure] = float(value), again[name]
+    title = f"interventions/{result.layer}"
+    return Part(title, values, replicates, _comparable(result.settings))
 
 
 def _attribution(path) -> Part:

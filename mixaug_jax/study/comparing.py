@@ -101,7 +101,8 @@ def _table(names, seeds, measures, values):
 def _headlines(measures, method) -> set[Measure]:
     """What the sentences judge, named before any result is seen: accuracy; the total of unique concepts of the last layer above
     their shuffled null, at the middle IoU threshold; of one attribution method the scores whose records say so, and two
-    readings of deletion across models; what happens without the parts that the true label's loss depends on least."""
+    readings of deletion across models; what happens without the parts that the true label's loss depends on least; what happens
+    without units of the last layer, in random order and by what they detect."""
     concepts = [
         m for m in measures
         if m.axis == "concepts" and m.setting == "unit" and m.category == "total"
@@ -116,6 +117,11 @@ def _headlines(measures, method) -> set[Measure]:
     levels = sorted({m.level for m in concepts})
     chosen = {m for m in named if m.subject == last and m.level == levels[len(levels) // 2]}
     chosen |= {m for m in measures if m.subject == method and m.headline}
+    removed = [m for m in measures if m.axis == "interventions"]
+    last = max((m.subject for m in removed), key=_natural, default="")
+    # Whether a network bears the loss of units, and whether detectors are needed more than other units.
+    judged = ("removal_area", "detector_harm")
+    chosen |= {m for m in removed if m.subject == last and m.name in judged}
     chosen |= {m for m in measures if m.name == "lowest_removed" and m.setting == "true label"}
     return chosen | {m for m in measures if m.axis == "accuracy"}
 

@@ -7,6 +7,7 @@ from mixaug_jax.core import stats
 AXES = (
     "accuracy",
     "concepts",
+    "interventions",
     "alignment",
     "faithfulness",
     "stability",
@@ -23,6 +24,10 @@ BETTER = {
     "unique_above_shuffled": 1,
     "unique_shuffled": 0,
     "unique_random": 0,
+    "removal_area": 1,
+    "ranked_gap": 0,
+    "detector_harm": 0,
+    "single_drop": -1,
     "own_vs_others": 1,
     "fixed_evaluators": -1,
     "gain_over_random": 1,
@@ -37,12 +42,13 @@ class Measure:
       axis: one of `AXES`.
       name: accuracy: "test_accuracy", or "validation_accuracy" of runs without a test split. concepts: "unique",
         "unique_shuffled" (mean of the shuffled null), "unique_above_shuffled" (their difference) and "unique_random" (random
-        weights). alignment, faithfulness, stability, complexity: the score's name in `scores.SCORES`, its mean over images (a
-        curve's area), and "background_attribution", 1 - energy_pointing_game; faithfulness also has the readings of
-        `scores.cross_model_deletion`, "own_vs_others", "fixed_evaluators" and "gain_over_random". occlusion:
-        "accuracy_change" of each removal; "lowest_removed", its mean over rankings, shares and values where the units
-        of smallest magnitude go; "rising_above_chance", how many removals raise the accuracy beyond those that would
-        if none had an effect.
+        weights). interventions: "removal_area", "ranked_gap", "detector_harm" and "single_drop", see
+        `dissection.removal_result.summary`. alignment, faithfulness, stability, complexity: the score's name in
+        `scores.SCORES`, its mean over images (a curve's area), and "background_attribution", 1 - energy_pointing_game;
+        faithfulness also has the readings of `scores.cross_model_deletion`, "own_vs_others", "fixed_evaluators" and
+        "gain_over_random". occlusion: "accuracy_change" of each removal; "lowest_removed", its mean over rankings, shares and
+        values where the units of smallest magnitude go; "rising_above_chance", how many removals raise the accuracy beyond
+        those that would if none had an effect.
       subject: what it is measured on: a layer of the network, an attribution method or a control.
       setting: concepts: the convention, "unit" or "category". occlusion: selection, replacement, and whose loss ranks.
       level: concepts: the IoU threshold. occlusion: the share of the input that is occluded. Else 0.

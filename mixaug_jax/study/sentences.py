@@ -18,6 +18,10 @@ _NAMES = {
     "unique_shuffled": "unique concepts by chance",
     "unique_above_shuffled": "unique concepts above chance",
     "unique_random": "unique concepts with random weights",
+    "removal_area": "area under the accuracy while units go in random order",
+    "ranked_gap": "how much smaller that area is where the highest IoU goes first",
+    "detector_harm": "accuracy that classes lose without the detectors of what they show, beyond that without other units",
+    "single_drop": "loss of accuracy without one unit",
     "own_vs_others": "gain in deletion over other models' explanations",
     "gain_over_random": "gain in deletion over random order",
     "fixed_evaluators": "deletion area before all models, relative to random order",
@@ -78,7 +82,37 @@ def _axis(study, axis) -> str:
     if rows["labels"]:
         what = "to the same mixing with mixed labels"
         text += " Unmixed labels: " + _family(study, rows["labels"], columns, what)
-    return text + _controls(study, axis) + _CAUTION.get(axis, "")
+    return text + _controls(study, axis) + _needed(study, axis) + _CAUTION.get(axis, "")
+
+
+def _needed(study, axis) -> str:
+    """Under which augmentations a concept's detectors are needed more than other units: one-sample t-tests over seeds, Holm's
+    correction over the augmentations."""
+    columns = [i for i in study.headlines if study.measures[i].name == "detector_harm"]
+    if axis != "interventions" or not columns:
+        return ""
+    values = study.values[..., columns[0]].copy()
+    for name, seed in study.at_chance:
+        values[study.augmentations.index(name), study.seeds.index(seed)] = np.nan
+    found = [stats.paired(row, np.zeros_like(row)) for row in values]
+    p = stats.holm([one[3] for one in found])
+    tested = int((~np.isnan(p)).sum())
+    if not tested:
+        return ""
+    level = (
+        f"at {100 * stats.ALPHA:g} % after Holm's correction over augmentations ({tested} tested)"
+    )
+    said = [
+        f"{name} {difference:+.3g} (95 % interval {low:+.3g} to {high:+.3g})"
+        for name, (difference, low, high, *_), one in zip(
+            study.augmentations, found, p, strict=True
+        )
+        if one < stats.ALPHA and difference > 0
+    ]
+    what = "classes need the detectors of what they show more than equally many other units"
+    if not said:
+        return f" That {what} is supported under no augmentation, {level}."
+    return f" That {what} is supported, {level}, for {listed(said)}."
 
 
 def _controls(study, axis) -> str:

@@ -84,4 +84,5 @@ def get_config():
     settings.explain.scores = ("mass_accuracy", "left_share", "deletion")
     settings.explain.max_images = 8
     settings.occlude.light = 0
+    settings.intervene.update(max_images=8, sets=("units",))
     return settings

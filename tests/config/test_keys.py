@@ -45,7 +45,7 @@ def test_every_line_of_the_table_is_whole():
         assert known.comment
         assert not known.comment.endswith(".")
         assert known.allowed.words
-        assert known.decides in words | {"dissect", "explain", "occlude", "report"}
+        assert known.decides in words | {"dissect", "intervene", "explain", "occlude", "report"}
         assert isinstance(known.allowed, allowed.Allowed)
 
 
@@ -66,9 +66,11 @@ def test_what_a_setting_decides():
         "data.prefetch", "dissect.cache_gb", "weights_check"}  # fmt: skip
     assert all_of(keys.LENGTH) == {"train.epochs", "train.steps"}
     assert all_of(keys.PLACE) == {"data.dir", "data.markers.crops"}
-    for stage in ("dissect", "explain", "occlude"):
+    for stage in ("dissect", "intervene", "explain", "occlude"):
         section = {key for key in keys.KEYS if key.startswith(f"{stage}.")}
-        assert all_of(stage) == section - {"dissect.cache_gb"}
+        # A readout bottleneck is trained for the explanations.
+        beside = {key for key in keys.KEYS if key.startswith("readout.") and stage == "explain"}
+        assert all_of(stage) == section - {"dissect.cache_gb"} | beside
     assert keys.decides("explain.options.iba.beta") == "explain"
     assert keys.decides("mix.alpha") == keys.decides("data.mine.depth") == keys.NETWORK
     assert keys.decides("resolved.steps") == keys.MACHINE
@@ -137,7 +139,7 @@ def test_texts_of_a_command_line(key, text, value):
         ("explain.options.iba.beta", "inf",
          "explain.options.iba.beta must be a number at least -1000000000 and at most 1000000000; got inf"),
         ("train.lrr", "1", "unknown key train.lrr (did you mean train.lr?)"),
-        ("lr", "1", "unknown key lr (did you mean train.lr?)"),
+        ("lr", "1", "unknown key lr (did you mean train.lr or readout.lr?)"),
         ("explain.options.iba.bta", "1", "unknown key explain.options.iba.bta (did you mean explain.options.iba.beta?)"),
         ("eval.zzz", "1", "unknown key eval.zzz; there are eval.batch_size, eval.every"),
         ("eval", "1", "eval is a section of settings, and no key; its keys are eval.batch_size, eval.every"),

@@ -223,3 +223,19 @@ def test_a_checksum_is_of_bytes_in_order():
     )
     assert files.checksum({**tree, "b": tree["b"].T}) != known
     assert files.checksum({**tree, "a": [jnp.ones(2), np.int32(4)]}) != known
+
+
+def test_a_checksum_of_parts_is_that_of_all():
+    parts = [np.arange(7.0), [np.zeros((2, 3), np.uint8), np.ones(1, np.int16)], (), np.arange(3)]
+    known = [(files.checksum(part), files.byte_count(part)) for part in parts]
+    assert [count for _, count in known] == [56, 8, 0, 24]
+    assert files.joined_checksum(known) == files.checksum(parts) != files.joined_checksum(known[:3])
+
+
+def test_a_file_is_extended_by_others_which_go(tmp_path):
+    whole, *others = (tmp_path / name for name in "abc")
+    for path in (whole, *others):
+        path.write_bytes(path.name.encode() * 3)
+    files.extend(whole, others)
+    assert whole.read_bytes() == b"aaabbbccc"
+    assert list(tmp_path.iterdir()) == [whole]

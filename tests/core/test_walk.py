@@ -80,8 +80,8 @@ def test_spans_hold_every_image_once(images, batch_size, count):
         assert rows < images + count  # not more padding than the devices need
 
 
-def test_the_local_devices_are_the_default():
-    assert walk.chosen(None) == tuple(jax.local_devices())
+def test_all_devices_are_the_default():
+    assert walk.chosen(None) == tuple(jax.devices())
     assert walk.chosen(jax.devices()[1:3]) == tuple(jax.devices()[1:3])
 
 
@@ -108,7 +108,7 @@ def added():
             return {k: one[k] + two[k] for k in one}
 
         state = {"sum": np.int32(0), "rows": np.int32(0)}
-        batches = ((n, jnp.asarray(x, jnp.int32)) for n, x in batches)
+        batches = (jnp.asarray(x, jnp.int32) for x in batches)
         found = walk.total(walk.Programs(step, reduce, combine), state, batches, images, devices)
         return found, flushed
 
@@ -119,16 +119,34 @@ def added():
 def test_totals_go_to_the_host_before_they_overflow(added, count):
     """The largest values that may be added four at a time: a fifth would pass 2^31 - 1."""
     value = walk.LIMIT // 4
-    batches = [(2, np.full(2, value))] * 5
-    found, flushed = added(batches, images=4, count=count)
+    found, flushed = added([np.full(2, value)] * 5, images=4, count=count)
     assert found == {"sum": 10 * value, "rows": 10}
     assert found["sum"] > walk.LIMIT
     assert found["sum"].dtype == np.int64
     assert [int(part["rows"]) for part in flushed] == [4, 2]
 
 
-def test_totals_count_images_and_not_padding(added):
-    """A padded batch of 3 and one of 1 fit 4 images; nothing is flushed before the end."""
-    found, flushed = added([(3, [1, 2, 3, 0]), (1, [4, 0, 0, 0])], images=4, count=2)
-    assert found["sum"] == 10
-    assert flushed == []
+def test_totals_count_the_rows_of_whole_batches(added):
+    """Padding too, so that processes with an image more or less go to the host at the same step."""
+    batches = [[1, 2, 3, 0], [4, 0, 0, 0], [5, 6, 0, 0]]
+    found, flushed = added(batches, images=8, count=2)
+    assert found["sum"] == 21
+    assert [int(part["sum"]) for part in flushed] == [11]
+
+
+def test_a_batch_larger_than_the_limit_is_a_step_of_its_own(added):
+    found, flushed = added([[1, 2, 3, 4]] * 3, images=2, count=1)
+    assert found["sum"] == 30
+    assert [int(part["sum"]) for part in flushed] == [10, 10]
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_progress_is_that_of_all_images(process, monkeypatch):
+    """A process that has done half of its share reports half of all images."""
+    reported = []
+    monkeypatch.setattr(walk.say, "progress", lambda title, total: reported.append)
+    monkeypatch.setattr(walk, "share", lambda images, devices: range(4 * process, 4 + 5 * process))
+    report = walk.progress("reading", 9, ())
+    for done in (0, 2, len(walk.share(9, ()))):
+        report(done)
+    assert reported == [0, (4, 3)[process], 9]

@@ -228,6 +228,7 @@ SMALL = {
     "model.name": "tiny", "dissect.max_images": 8, "dissect.layers": "('relu4',)", "dissect.shuffles": 0,
     "dissect.random_baseline": False, "explain.max_images": 8,
     "explain.methods": "('gradient',)", "explain.scores": "('pointing_game',)", "occlude.light": 0,
+    "intervene.max_images": 8, "intervene.sets": "('units',)",
 }  # fmt: skip
 
 

@@ -23,11 +23,23 @@ from mixaug_jax.explain import caveats
 from mixaug_jax.explain import evaluation as explained
 from mixaug_jax.models import imagenet
 from mixaug_jax.report import augmentations, provenance, references
-from mixaug_jax.report.run import age, answers, found_files, over_steps, run_occlusion
+from mixaug_jax.report.run import (
+    age,
+    answers,
+    found_files,
+    over_steps,
+    run_interventions,
+    run_occlusion,
+)
 from mixaug_jax.training import chance, metric_log
 
 # The folders of results, and the table that says that a stage has ended there.
-_TABLES = {"dissection": "counts.csv", "attribution": "scores.csv", "occlusion": "sweep.csv"}
+_TABLES = {
+    "dissection": "counts.csv",
+    "interventions": "units.csv",
+    "attribution": "scores.csv",
+    "occlusion": "sweep.csv",
+}
 _MOST = 100  # rows of a long table on the page; all are in its CSV file
 
 
@@ -45,7 +57,7 @@ def make(workdir: pathlib.Path, folder: pathlib.Path, column: Scalar | None = No
     column = config.report.column_width
     shown, problem = _pictures(workdir, config, folder)
     known = found_files.steps_of_run(workdir)
-    dissected, source, swept = (
+    dissected, removed, source, swept = (
         found_files.latest(workdir / name, table, known) for name, table in _TABLES.items()
     )
     results, unread = _dissections(dissected)
@@ -53,6 +65,7 @@ def make(workdir: pathlib.Path, folder: pathlib.Path, column: Scalar | None = No
     methods = dict.fromkeys(row["method"] for row in scores)
     made = {
         "dissect": found_files.results_of(dissected, known, results),
+        "intervene": found_files.results_of(removed, known),
         "explain": found_files.results_of(source, known, methods),
         "occlude": found_files.results_of(swept, known),
     }
@@ -70,6 +83,7 @@ def make(workdir: pathlib.Path, folder: pathlib.Path, column: Scalar | None = No
         _augmentation(config, shown, problem, folder),
         _training(config, lines, folder),
         _concepts(dissected, folder, results, unread, age.notes(known, made, "dissect"), column),
+        run_interventions.section(removed, folder, age.notes(known, made, "intervene"), column),
         _explanations(source, folder, scores, entries, age.notes(known, made, "explain")),
         run_occlusion.section(
             swept, folder, age.notes(known, made, "occlude"), imagenet.readable(names)

@@ -83,8 +83,10 @@ def _caption(study, chosen) -> str:
         parts.append("Ranks: 1 is the best, means over seeds.")
     for one in [m for m in measures if m.axis == "concepts"][:1]:
         parts.append(f"Concepts are those of {one.subject} at IoU > {one.level:g}.")
+    for one in [m for m in measures if m.axis == "interventions"][:1]:
+        parts.append(f"Units that are removed are those of {one.subject}.")
     for method in dict.fromkeys(
-        m.subject for m in measures if m.axis not in ("concepts", "accuracy")
+        m.subject for m in measures if m.axis not in ("concepts", "interventions", "accuracy")
     ):
         parts.append(f"Explanations are those of {method}.")
     smaller = [name(measure) for measure in measures if measure.better < 0]

@@ -15,7 +15,13 @@ from mixaug_jax.draw import page, style, training_figures
 from mixaug_jax.draw.page import Link, Table
 from mixaug_jax.report import augmentations, provenance, references
 from mixaug_jax.report.run import age, found_files
-from mixaug_jax.report.study import study_explanations, study_numbers, study_occlusion, study_sweeps
+from mixaug_jax.report.study import (
+    study_explanations,
+    study_interventions,
+    study_numbers,
+    study_occlusion,
+    study_sweeps,
+)
 from mixaug_jax.report.study import study_figures as drawn
 from mixaug_jax.study import plan, sentences
 from mixaug_jax.study.crossing import TILES
@@ -49,6 +55,7 @@ def make(
         study_numbers.differences(study, folder, column),
         study_sweeps.section(study, folder, column),
         _concepts(study, folder, column),
+        study_interventions.section(study, folder, column),
         study_explanations.section(study, folder, column),
         _cross_deletion(study, folder, column),
         study_occlusion.section(study, folder, column),
@@ -103,7 +110,8 @@ def _count(number, what):
 
 def _older(study) -> list[str]:
     """What is not of a run's latest checkpoint, although it is beside what is."""
-    stages = {"dissect": "dissection", "explain": "attribution", "occlude": "occlusion"}
+    stages = {"dissect": "dissection", "intervene": "interventions"}
+    stages |= {"explain": "attribution", "occlude": "occlusion"}
     said = []
     for (name, seed), where in study.workdirs.items():
         known = found_files.steps_of_run(pathlib.Path(where))

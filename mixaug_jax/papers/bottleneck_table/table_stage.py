@@ -1,0 +1,252 @@
+"""The stage `bottleneck_table` of a run: the comparison of Schulz et al. 2020 (arXiv 2001.00396) on a run's own network."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mixaug_jax import config as config_lib
+from mixaug_jax.attribution import METHODS
+from mixaug_jax.config import keys
+from mixaug_jax.core import checks, files, processes, say, walk
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core.entries import name_of
+from mixaug_jax.core.types import Config, Dataset, Net, Path
+from mixaug_jax.data.source import numbered_as
+from mixaug_jax.explain import readouts
+from mixaug_jax.explain.examples import Examples, load_examples, num_classes
+from mixaug_jax.explain.job import make_job
+from mixaug_jax.models.net import Preprocess
+from mixaug_jax.papers.bottleneck_table import (
+    protocol,
+    published_rows,
+    row_results,
+    table_keys,
+    table_section,
+)
+from mixaug_jax.papers.bottleneck_table.published_rows import Row
+from mixaug_jax.papers.bottleneck_table.row_results import Result, Shared
+from mixaug_jax.scores.tiles import grid
+from mixaug_jax.stages import explain
+from mixaug_jax.stages.base import Stage
+from mixaug_jax.stages.checkpoints import each_checkpoint
+from mixaug_jax.training import checkpoint
+
+FOLDER = "bottleneck_table"
+_ADVICE = "memory ran out; lower explain.memory_gb or explain.max_images"
+# Of VGG-16 with single layers, as in the paper's code: what is read out, and the layer of the per-sample bottleneck.
+_VGG_READ = ("conv3_1", "conv4_1", "conv5_1", "conv5_3")
+_VGG_LAYER = "conv4_1"
+
+
+def run(config: Config, workdir: Path, *, which: str = "latest", required: bool = True) -> None:
+    """Compares explanations by degradation, boxes and sensitivity-n, and writes the table, its figures and its section.
+
+    Writes `bottleneck_table/` (`bottleneck_table/<step>/` for which="all"): a .npz for each row, table.csv, and the figures
+    `degradation_curves` and `sensitivity_n`. A row that is there for the same settings, images and weights is not computed
+    again, so a run that was stopped goes on; the readout bottleneck is that of the explanations, `readout/<step>.npz`.
+
+    Args:
+      config: of the run, with the section `table`; which images and classes are asked is said by `explain`.
+      workdir: a run's working directory, with checkpoints.
+      which: "latest", "best", "all" or a step's number.
+      required: whether it is an error where the network's classes are not the data's; if not, the predicted class is asked.
+
+    Raises:
+      ValueError: settings or data that cannot work, no such checkpoint.
+      MemoryError, OSError: memory or disk ran out.
+    """
+    check(config)
+    workdir = pathlib.Path(workdir).absolute()
+    checkpoint.check_settings(workdir, config)
+    checkpoint.steps(workdir, which)
+    dataset = explain.open_dataset(config)
+
+    def work(net: Net, folder: pathlib.Path, step: int) -> None:
+        readout = workdir / explain.READOUTS / f"{step}.npz"
+        _step(config, net, dataset, folder, workdir, readout)
+
+    with devices_lib.applied(config):
+        each_checkpoint(workdir, which, FOLDER, _ADVICE, work)
+
+
+def check(config: Config) -> None:
+    """Raises ValueError for settings or data that cannot work."""
+    config_lib.check(config)
+    asked = table_keys.of_config(config)
+    keys.check_values(config_lib.flatten({table_keys.SECTION: asked.to_dict()}), table_keys.KEYS)
+    for side in (*asked.tiles, *asked.sens_tiles):
+        if not config.weights and side > config.data.size:
+            raise ValueError(
+                f"table.tiles and table.sens_tiles must be at most data.size={config.data.size} pixels; got {side}"
+            )
+    known = published_rows.published(asked.tiles, asked.betas)
+    published_rows.chosen(asked.rows, asked.maps, known)  # says an unknown row
+    explain.open_dataset(config)
+
+
+def single_layers(net: Net) -> Net:
+    """A VGG with its single layers named, any other network as it is."""
+    if getattr(net.model, "single_layers", None) is False:
+        return dataclasses.replace(net, model=net.model.clone(single_layers=True))
+    return net
+
+
+def _step(config, net, dataset, folder, workdir, readout):
+    net = single_layers(net)
+    asked = table_keys.of_config(config)
+    shared, notes = _shared(config, asked, net, dataset, readout)
+    rows = _rows(config, asked, shared, dataset)
+    say.line(_forecast(rows, shared))
+    drops = {side: _drops(shared, side, folder) for side in shared.subsets}
+    results: dict[str, Result] = {}
+    for name, row in rows.items():
+        path, wanted = folder / f"{name}.npz", row_results.settings(row, shared)
+        results[name] = files.load_if(row_results.load, path, wanted)
+        if results[name] is None:
+            results[name] = row_results.measure(row, shared)
+            if processes.is_main():
+                row_results.save(results[name], path)
+    if processes.is_main():
+        table_section.write(config, workdir, folder, rows, results, drops, shared, notes)
+
+
+def _rows(config, asked, shared, dataset) -> dict[str, Row]:
+    """Those that are asked for and that this network can have; a line about each other one."""
+    layer = asked.layer or (_VGG_LAYER if _VGG_LAYER in shared.net.layers else "")
+    known = published_rows.published(asked.tiles, asked.betas, layer)
+    rows = published_rows.chosen(asked.rows, asked.maps, known)
+    found = {}
+    for name, row in rows.items():
+        try:
+            row_results.check(row, shared, dataset)
+            found[name] = row
+        except checks.UnsupportedError as error:
+            say.line(f"bottleneck_table: {name} is left out, because {error}")
+    return found
+
+
+def _shared(config, asked, net, dataset, readout):
+    """What all rows are measured on, and sentences about what had to be left out."""
+    dataset = numbered_as(dataset, num_classes(net, dataset))
+    label, find, _, found = explain.possible(config, net, dataset)
+    notes = [f"{wrong}{done}" for wrong, done in found if not wrong.startswith("scores")]
+    options = dataclasses.replace(explain.options_of(config), label=label, entries={})
+    wanting = [method for method in METHODS.values() if readouts.asked(method)]
+    job = make_job(net, dataset, wanting, (), options)
+    job = dataclasses.replace(job, methods={n: job.methods[n] for n in map(name_of, wanting)})
+    reading = {"label": label, "batch_size": job.at_once, "threads": options.threads}
+    examples = load_examples(net, dataset, find, max_images=options.max_images, **reading)
+    sens = walk.spread(len(examples), asked.sens_images)
+    few = load_examples(net, _part(dataset, examples.indices[sens]), find, **reading)
+    masks = _masks(net, dataset, find, examples)
+    if not len(masks):
+        notes.append("no boxes and no masks in this data: their column is left out")
+    for note in notes:
+        say.line(f"bottleneck_table: {note}")
+    size = examples.images.shape[1:3]
+    shared = Shared(
+        net=net,
+        examples=examples,
+        masks=masks,
+        reference=explain.reference_images(config, net, job),
+        given=_given(config, asked, net, job, readout),
+        options=options,
+        at_once=job.at_once,
+        curves={side: _points(size, side, asked.snapshots) for side in asked.tiles},
+        subsets={
+            side: _subsets(size, side, asked, config.explain.seed) for side in asked.sens_tiles
+        },
+        sens=sens,
+        few=few,
+    )
+    return shared, notes
+
+
+def _part(dataset, indices):
+    """The data set of some of its examples alone."""
+    return dataclasses.replace(dataset, read=lambda i: dataset[int(indices[i])], size=len(indices))
+
+
+def _given(config, asked, net, job, readout):
+    """The trained readout, for the methods that want one, where a row is made by one of them."""
+    if asked.rows and not {*job.methods, published_rows.ALL} & set(asked.rows):
+        return {}
+    if _VGG_READ[0] in net.layers and not config.readout.layers:
+        config = config.copy_and_resolve_references()
+        config.readout.layers = (*_VGG_READ, net.layers[-1])
+    own = explain.with_readout(config, net, job, readout)
+    return {name: dict(given) for name, given in own.options.entries.items()}
+
+
+def _masks(net: Net, dataset: Dataset, find: Any, examples: Examples) -> np.ndarray:
+    """Where the objects are, float32 [N,h,w] in 0..1, resized as the images are; none where the data tells no place."""
+    if not find.kind:
+        return np.zeros((0, *examples.images.shape[1:3]), np.float32)
+    if not isinstance(net.preprocess, Preprocess):
+        return examples.masks.astype(np.float32)
+    found = []
+    for index, label in zip(examples.indices, examples.labels, strict=True):
+        mask, _ = find(dataset[int(index)], int(label))
+        found.append(protocol.seen_mask(mask, net.preprocess))
+    return np.stack(found)
+
+
+def _points(size, side, snapshots):
+    units = int(np.prod(grid(size, side)))
+    return (*protocol.counts(units, snapshots), units)
+
+
+def _subsets(size, side, asked, seed):
+    units = grid(size, side)
+    numbers = protocol.sizes(int(np.prod(units)), asked.sens_sizes)
+    return protocol.subsets(units, numbers, asked.sens_masks, seed)
+
+
+def _drops(shared, side, folder):
+    """The drops of sensitivity-n, kept in a file: one computation for all rows."""
+    path = folder / f"drops_{side}.npz"
+    settings = {
+        "weights": files.checksum(shared.net.variables),
+        "examples": int(shared.examples.checksum),
+        "subsets": files.checksum(shared.subsets[side]),
+        "sens": shared.sens.tolist(),
+        "precision": shared.options.precision,
+    }
+
+    def load(path: Path) -> Any:
+        return files.load_npz(path, lambda arrays, settings: Result(arrays, settings), "drops")
+
+    found = files.load_if(load, path, settings)
+    if found is None:
+        found = Result({"drops": row_results.drops(shared, side)}, settings)
+        if processes.is_main():
+            files.save_npz(path, found.arrays, found.settings)
+    return found.arrays["drops"]
+
+
+def passes(rows: Mapping[str, Row], images: int, shared: Shared) -> tuple[int, int]:
+    """Forward passes of the curves of all rows, and of the drops, which are the same for all rows.
+
+    Args:
+      rows: of the table.
+      images: how many are degraded.
+      shared: what they are measured on.
+    """
+    curves = len(rows) * images * sum(2 * len(gone) for gone in shared.curves.values())
+    masks = sum(subset.shape[0] * subset.shape[1] for subset in shared.subsets.values())
+    return curves, len(shared.sens) * masks
+
+
+def _forecast(rows, shared):
+    curves, drops = passes(rows, len(shared.examples), shared)
+    return (
+        f"bottleneck_table: {len(rows)} rows on {len(shared.examples)} images; {curves} forward passes for the curves, {drops} "
+        "for sensitivity-n, and the explanations themselves"
+    )
+
+
+STAGE = Stage(run, check, "compares bottlenecks with other explanations (configs/attribution_table.py)",
+              keys=(f"{table_keys.SECTION}.", "explain.", "readout."))  # fmt: skip
