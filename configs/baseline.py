@@ -1,6 +1,6 @@
 """No mixing: what every augmentation is compared with.
 
-    python -m mixaug_jax.main --config=configs/baseline.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech]
+    python -m mixaug_jax.main --config=configs/baseline.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers]
 
 Expect: test accuracy 0.980 on the scenes (seeds 0, 1, 2: 0.976, 0.983, 0.982; about 3 minutes of training on 2 cores).
 speech: 0.993 on the Free Spoken Digit Dataset, official test split (300 recordings; one run, seed 0).

@@ -1,6 +1,6 @@
 """CutMix (Yun et al., arXiv 1905.04899): a box of another image is pasted, labels by area.
 
-    python -m mixaug_jax.main --config=configs/cutmix.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech]
+    python -m mixaug_jax.main --config=configs/cutmix.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers]
 
 Expect: test accuracy 0.977 on the scenes (seeds 0, 1, 2: 0.993, 0.965, 0.974; about 3 minutes of training on 2 cores).
 speech: 0.993 on the Free Spoken Digit Dataset, official test split (300 recordings; one run, seed 0).

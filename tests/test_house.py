@@ -176,11 +176,12 @@ NAMED = {
     "dissection/network.py": "counts of a network with random weights stand beside those of the trained one",
     "study/plan.py": "the study's own baseline",
     "data/scenes": "the scenes' own words",
+    "data/markers": "the markers' own words",
     "stages/dissect.py": "label maps lie beside the scenes, whose folder is a cache",
     "draw/occlusion_tables.py": "a selection of the occlusion experiment is called random",
 }
-# Words that are names of entries and of other things, too: an axis of the study, a folder of results.
-SHARED = {"occlusion", "complexity"}
+# Words that are names of entries and of other things, too: an axis of the study, a folder of results, a half of UPerNet.
+SHARED = {"occlusion", "complexity", "decoder"}
 OWN = ("mixing", "attribution", "scores", "data/__init__.py", "models")
 
 

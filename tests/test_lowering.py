@@ -20,6 +20,7 @@ from mixaug_jax.models import MODELS, Net, Preprocess, build, upernet
 from mixaug_jax.occlusion import sweeping
 from mixaug_jax.occlusion.grid import Grid, plan
 from mixaug_jax.papers.bottleneck_table import row_results
+from mixaug_jax.papers.rendergan import adversary, few, making
 from mixaug_jax.scores import SCORES, comparison
 from mixaug_jax.scores.score import as_score, kind_of
 from mixaug_jax.training import step as steps
@@ -126,6 +127,21 @@ def test_made_step():
     specs = (devices_lib.REPLICATED, devices_lib.REPLICATED)
     mapped = devices_lib.pmap(step, specs, devices_lib.REPLICATED)
     lower(mapped, steps.state_shapes(**given), array(dtype=np.uint8))
+
+
+def test_step_of_a_generator():
+    modules = few.Few(SIDE, 0.7, devices_lib.AXIS), adversary.Discriminator(2, devices_lib.AXIS)
+    given = {"generator": modules[0], "discriminator": modules[1], "steps": 10}
+    step = functools.partial(adversary.train_step, **given, seed=0)
+    mapped = devices_lib.pmap(step, SPECS, devices_lib.REPLICATED, donate_argnums=0)
+    real = {"image": array(16, SIDE, SIDE, 1, dtype=np.uint8)}
+    assert "stablehlo.all_reduce" in lower(mapped, adversary.shapes(**given), real)
+
+
+@pytest.mark.parametrize("make", [making.plain, making.handmade])
+def test_markers_that_are_made(make):
+    made = functools.partial(make, count=2, arrays=(), size=SIDE, spin=0.7)
+    lower(jax.jit(made), jax.eval_shape(lambda: jax.random.key(0)))
 
 
 def test_eval_step():

@@ -42,6 +42,15 @@ def _speech(config):
     config.train.update(epochs=20, lr=0.1, warmup=0.05, weight_decay=5e-4)
 
 
+def _markers(config):
+    """Twelve bits of a marker, in gray; a mirror image would be another marker."""
+    config.data.markers = keys.defaults("data.markers")
+    config.data.update(size=32, batch_size=64, train_split="labeled", crop="pad", pad=2, flip=False)
+    config.data.update(mean=(0.33,), std=(0.21,))
+    config.model.name = "decoder"
+    config.train.update(loss="sigmoid", epochs=30, lr=0.05, warmup=0.05, weight_decay=5e-4)
+
+
 def _cifar(config):
     """Cutout's recipe, which SaliencyMix's code shares."""
     config.data.update(size=32, batch_size=128, validation_split="", crop="pad")
@@ -69,6 +78,7 @@ RECIPES = {
     "scenes": _scenes,
     "folder": _own_folder,
     "speech": _speech,
+    "markers": _markers,
     "cifar10": _cifar,
     "cifar100": _cifar,
     "imagenet2012": _imagenet,

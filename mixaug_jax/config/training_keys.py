@@ -92,6 +92,20 @@ _SCENES = {
     "label_noise": Key(0.0, "share of wrong labels, in training only", _SHARE),
 }
 
+_MARKERS = {
+    "seed": Key(0, "of the pictures; config.seed is that of the training", SEED),
+    "spin": Key(0.785, "markers are turned by so much at most, radians; 3.1416: in every direction",
+                Number(0, 3.1416)),
+    "unlabeled": Key(20_000, "pictures whose bits nobody tells", Int(1, 10**8)),
+    "labeled": Key(2000, "pictures", Int(1, 10**8)),
+    "validation": Key(1000, "pictures", Int(1, 10**8)),
+    "test": Key(2000, "pictures", Int(1, 10**8)),
+    "photos": Key("", 'a folder of photographs to lie behind the markers; "": drawn materials',
+                  Text()),
+    "crops": Key("", 'a folder of real crops, with labels.csv, in place of the pictures; "": none',
+                 Text(), PLACE),
+}
+
 _AUDIO = {
     "rate": Key(8000, "samples a second; recordings of another rate are resampled", Int(1, 10**6)),
     "window": Key(0.032, "length of a frame, s", Number(0, 10, above=True)),
@@ -163,6 +177,7 @@ KEYS: dict[str, Key] = {
     **_TOP,
     **section("data", _DATA_KEYS),
     **section("data.scenes", _SCENES),
+    **section("data.markers", _MARKERS),
     **section("data.audio", _AUDIO),
     **section("mix", _MIX),
     **section("model", _MODEL),

@@ -216,6 +216,14 @@ def _speech(split, config, *, annotations=True):
     return recordings.open_speech(split, config, annotations=annotations)
 
 
+def _markers(split, config, *, annotations=True):
+    """Pictures of markers of 12 bits, rendered or of your own."""
+    # As above.
+    from mixaug_jax.data.markers import held_set
+
+    return held_set.markers(split, config, annotations=annotations)
+
+
 def _tfds(split, config, *, annotations=True):
     """A set of TensorFlow Datasets that is prepared as array_record."""
     # As above.
@@ -229,6 +237,7 @@ SOURCES = {
     "scenes": _scenes,
     "folder": _folder,
     "speech": _speech,
+    "markers": _markers,
     "cifar10": _tfds,
     "cifar100": _tfds,
     "imagenet2012": _tfds,

@@ -21,6 +21,7 @@ class Source:
       box_labels: int32 [n], indices of `box_names`: where the set has boxes;
       concepts: uint8 or uint16 [H,W,K], indices of `concept_names`, 0 = none: where the set
         has segmentations; K is how many concepts a pixel may have at once;
+      parts: uint8 [H,W], indices of `part_names`, 0 = none: where the set knows parts that single classes are told by;
       targets: float32 [K] in 0..1, of each class whether the image shows it, and
       weights: float32 [K], 0 where that is not known: of a set with `multi_label`, whose `label` is
         then the class to explain;
@@ -34,6 +35,7 @@ class Source:
       concept_names: (name, category) of every concept; entry 0 is ("none", "none"). Empty where
         the set has no segmentations.
       box_names: the names of the boxes' classes; empty where there are no boxes.
+      part_names: the names of `parts`, entry 0 is "none"; empty where there are none.
       file_name: the function from an index to the name of the image's file, "" where it has none.
       make: f(key, count, arrays) -> batch, a pure function that makes training data inside the jitted step: of `count` examples
         image uint8 [count,H,W,C] and label int32 [count], or what else an example has. None: training reads examples.
@@ -46,6 +48,7 @@ class Source:
     class_names: tuple[str, ...]
     concept_names: tuple[tuple[str, str], ...] = ()
     box_names: tuple[str, ...] = ()
+    part_names: tuple[str, ...] = ()
     file_name: Callable[[int], str] = _nameless
     make: Callable[[Any, int, Any], dict] | None = None
     arrays: Any = ()

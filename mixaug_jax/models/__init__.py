@@ -7,6 +7,7 @@ from mixaug_jax.core import checks
 from mixaug_jax.models.assume import Assume
 from mixaug_jax.models.efficientnet_lite import COEFFICIENTS, HEAD, STEM, EfficientNetLite, scaled
 from mixaug_jax.models.layers import STEMS
+from mixaug_jax.models.marker_decoder import Decoder
 from mixaug_jax.models.net import Net, Preprocess
 from mixaug_jax.models.preact import PreActResNet, WideResNet
 from mixaug_jax.models.resnet import ResNet
@@ -153,6 +154,21 @@ def tiny(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> Tin
     return Tiny(num_classes, _filters(width, 8))
 
 
+def _decoder(num_classes, width, stem, blocks) -> Decoder:
+    _check_stem(stem)
+    return Decoder(num_classes, _filters(width, 16), blocks, 256, 0.5, stem)
+
+
+def decoder(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> Decoder:
+    """A small decoder of marker bits for about 32 px, 16 * width filters in the first layer; stem "imagenet" or "cifar"."""
+    return _decoder(num_classes, width, stem, (1, 2, 2))
+
+
+def decoder34(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> Decoder:
+    """The published decoder of marker bits, as `decoder`, for 64 px."""
+    return _decoder(num_classes, width, stem, (3, 6, 4, 3))
+
+
 MODELS = {
     "resnet18": resnet18,
     "resnet34": resnet34,
@@ -169,4 +185,6 @@ MODELS = {
     "efficientnet_lite3": efficientnet_lite3,
     "efficientnet_lite4": efficientnet_lite4,
     "tiny": tiny,
+    "decoder": decoder,
+    "decoder34": decoder34,
 }

@@ -48,12 +48,21 @@ def check(config: ml_collections.ConfigDict) -> None:
     steps.check_mixing(config_lib.resolve(config, **some))
 
 
-def train(config: ml_collections.ConfigDict, workdir: os.PathLike | str) -> dict:
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: os.PathLike | str,
+    *,
+    make: Callable | None = None,
+    arrays: Tree = (),
+) -> dict:
     """Trains a network, or goes on with a run that was cut short, and evaluates it.
 
     Args:
       config: from `get_config`, changed at will.
       workdir: folder for checkpoints and logs; made where missing. A finished run is not trained again.
+      make: makes the training data on the device, in place of the examples of data.train_split, see `data.Source`; an epoch is
+        as long as theirs.
+      arrays: what `make` is given.
 
     Returns:
       {"test_accuracy": 0..1 on the test split ("validation_accuracy" where there is none), "step": number of steps,
@@ -68,6 +77,8 @@ def train(config: ml_collections.ConfigDict, workdir: os.PathLike | str) -> dict
     check(config)
     config = data.settled(config)
     sources = data.open_splits(config)
+    if make is not None:
+        sources["train"] = dataclasses.replace(sources["train"], make=make, arrays=arrays)
     train = sources["train"]
     losses.check_loss(config, train)
     config = config_lib.resolve(

@@ -13,7 +13,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax.config import allowed, get_config, keys
 from mixaug_jax.study import plan
 
-DATA = ("scenes", "folder", "speech", "cifar10", "cifar100", "imagenet2012")
+DATA = ("scenes", "folder", "speech", "markers", "cifar10", "cifar100", "imagenet2012")
 METHODS = ("baseline", *mixing.MIXERS)
 
 
@@ -65,7 +65,7 @@ def test_what_a_setting_decides():
         "train.profile_steps", "train.restart", "eval.batch_size", "eval.every", "data.threads",
         "data.prefetch", "dissect.cache_gb", "weights_check"}  # fmt: skip
     assert all_of(keys.LENGTH) == {"train.epochs", "train.steps"}
-    assert all_of(keys.PLACE) == {"data.dir"}
+    assert all_of(keys.PLACE) == {"data.dir", "data.markers.crops"}
     for stage in ("dissect", "intervene", "explain", "occlude"):
         section = {key for key in keys.KEYS if key.startswith(f"{stage}.")}
         # A readout bottleneck is trained for the explanations.

@@ -8,6 +8,7 @@ from scene_cases import PLAIN, assert_equal
 from test_scenes_on_disk import config
 
 from mixaug_jax.core import files
+from mixaug_jax.data import rendered
 from mixaug_jax.data.scenes import dataset
 
 
@@ -18,7 +19,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def folder(root):
-    return dataset.prepare(PLAIN, root)
+    return rendered.prepare(dataset.Scenes, PLAIN, root)
 
 
 DAMAGE = {

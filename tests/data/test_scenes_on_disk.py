@@ -16,7 +16,8 @@ import pytest
 from scene_cases import PLAIN, assert_equal
 
 from mixaug_jax.core import say
-from mixaug_jax.data.scenes import dataset, farm, renderer, shapes
+from mixaug_jax.data import farm, rendered
+from mixaug_jax.data.scenes import dataset, renderer, shapes
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -32,9 +33,9 @@ def config(folder, size=32, **changes):
 def script(folder, settings, before=""):
     """A program that renders into a folder and says where."""
     return (
-        "import pathlib, time; from mixaug_jax.data.scenes import dataset, renderer\n"
+        "import pathlib, time; from mixaug_jax.data import rendered; from mixaug_jax.data.scenes import dataset, renderer\n"
         f"{before}\n"
-        f"folder = dataset.prepare(renderer.{settings!r}, pathlib.Path({str(folder)!r}))\n"
+        f"folder = rendered.prepare(dataset.Scenes, renderer.{settings!r}, pathlib.Path({str(folder)!r}))\n"
         "print('ready', folder)"
     )
 
@@ -67,7 +68,7 @@ def test_a_process_that_cannot_start_leaves_its_work_to_the_caller(monkeypatch):
 
 def test_progress_says_how_many_and_how_long(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(say, "_SECONDS", 0.0)
-    dataset.prepare(PLAIN, tmp_path)
+    rendered.prepare(dataset.Scenes, PLAIN, tmp_path)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines] == [
         f"rendering: {done} of 13 scenes" for done in range(2, 13)
@@ -93,7 +94,7 @@ def test_what_is_read_is_what_was_rendered(tmp_path):
 
 
 def test_many_shards_keep_the_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(dataset, "SHARD_BYTES", 7 * 32**2 * 4)
+    monkeypatch.setattr(rendered, "SHARD_BYTES", 7 * 32**2 * 4)
     source = dataset.scenes("train", config(tmp_path))
     assert len(list(tmp_path.glob("*/*train*"))) == 2
     for index in range(len(source)):
@@ -101,18 +102,18 @@ def test_many_shards_keep_the_order(tmp_path, monkeypatch):
 
 
 def test_the_cache_knows_its_settings(tmp_path, monkeypatch):
-    rendered = []
-    build = dataset._build
-    monkeypatch.setattr(dataset, "_build", lambda *args: rendered.append(args) or build(*args))
+    made = []
+    build = rendered._build
+    monkeypatch.setattr(rendered, "_build", lambda *args: made.append(args) or build(*args))
     dataset.scenes("train", config(tmp_path))
     dataset.scenes("test", config(tmp_path))
-    assert len(rendered) == 1
+    assert len(made) == 1
     for changed in (config(tmp_path, label_noise=0.5), config(tmp_path, size=33)):
         dataset.scenes("test", changed)
-    assert len(rendered) == 3
+    assert len(made) == 3
     monkeypatch.setenv("MIXAUG_JAX_CACHE", str(tmp_path))
     dataset.scenes("test", config(""))
-    assert len(rendered) == 3
+    assert len(made) == 3
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_killed_render_leaves_no_half_set(tmp_path):
-    stall = "dataset._reported = lambda scenes, report: (time.sleep(600) for scene in scenes)"
+    stall = "rendered._reported = lambda scenes, report: (time.sleep(600) for scene in scenes)"
     process = start("-c", script(tmp_path, PLAIN, stall))
     try:
         deadline = time.monotonic() + 60
@@ -173,8 +174,8 @@ def test_a_killed_render_leaves_no_half_set(tmp_path):
 
 def test_two_processes_that_ask_at_once_render_once(tmp_path):
     slowly = (
-        "build = dataset._build\n"
-        "dataset._build = lambda *args: (print('building'), time.sleep(2), build(*args))"
+        "build = rendered._build\n"
+        "rendered._build = lambda *args: (print('building'), time.sleep(2), build(*args))"
     )
     processes = [start("-c", script(tmp_path, PLAIN, slowly)) for _ in range(2)]
     outputs = [process.communicate(timeout=120) for process in processes]

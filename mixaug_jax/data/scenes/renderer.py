@@ -2,7 +2,7 @@
 
 A scene is a function of (settings, split, index) alone: the same numbers give the same pixels in
 any order and in any number of processes. Only numpy is imported here, because the processes that
-render (`mixaug_jax.data.scenes.farm`) import this file.
+render (`mixaug_jax.data.farm`) import this file.
 """
 
 import math

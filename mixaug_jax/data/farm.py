@@ -1,31 +1,39 @@
-"""Renders many scenes on all cores, in order: plain child processes that send them through pipes.
+"""Renders many pictures on all cores, in order: plain child processes that send them through pipes.
 
 `multiprocessing` starts its children by importing the caller's `__main__` again, which a notebook
 or `python -c` does not have and which would run an unguarded script twice. A child here runs
-`python -m mixaug_jax.data.scenes.farm` instead: it imports numpy and the renderer, nothing of the caller.
+`python -m mixaug_jax.data.farm` instead: it imports numpy and the renderer, nothing of the caller.
+The renderer is the module that defines the settings: it has `SPLITS`, whose names are fields of
+the settings with their numbers of pictures, and `render(settings, split, index) -> dict`.
 """
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
 
-from mixaug_jax.data.scenes import renderer
-
-_CHUNK = 32  # scenes that a process renders and sends at a time
+_CHUNK = 32  # pictures that a process renders and sends at a time
 
 
-def render_all(settings: renderer.Settings, processes: int | None = None) -> Iterator[dict]:
-    """Yields what `renderer.render` gives for all scenes, split after split as in `renderer.SPLITS`.
+def renderer_of(settings: Any) -> ModuleType:
+    """The module that defines the class of the settings, and renders them."""
+    return importlib.import_module(type(settings).__module__)
+
+
+def render_all(settings: Any, processes: int | None = None) -> Iterator[dict]:
+    """Yields what the renderer's `render` gives for all pictures, split after split as in its `SPLITS`.
 
     Args:
-        settings: `renderer.Settings`.
+        settings: a frozen dataclass of numbers and texts, `Settings` of its renderer.
         processes: how many to render with; None is one for each core this process may use, 0 is in
-            this process. The scenes are the same.
+            this process. The pictures are the same.
     """
     chunks = _chunks(settings)
     if processes is None:
@@ -33,16 +41,16 @@ def render_all(settings: renderer.Settings, processes: int | None = None) -> Ite
     with contextlib.ExitStack() as stack:
         children = [_child(stack, settings, k, processes) for k in range(processes)]
         for number, chunk in enumerate(chunks):
-            scenes = _receive(children[number % processes]) if processes else None
+            pictures = _receive(children[number % processes]) if processes else None
             # A child that cannot start or has died leaves its share to this process.
-            yield from scenes or _render_chunk(settings, chunk)
+            yield from pictures or _render_chunk(settings, chunk)
 
 
 def _chunks(settings):
     """(split, first, last + 1) of every chunk, in order."""
     return [
         (split, first, min(first + _CHUNK, getattr(settings, split)))
-        for split in renderer.SPLITS
+        for split in renderer_of(settings).SPLITS
         for first in range(0, getattr(settings, split), _CHUNK)
     ]
 
@@ -53,7 +61,8 @@ def _length(chunk):
 
 def _render_chunk(settings, chunk):
     split, first, end = chunk
-    return [renderer.render(settings, split, index) for index in range(first, end)]
+    render = renderer_of(settings).render
+    return [render(settings, split, index) for index in range(first, end)]
 
 
 def _cores():
@@ -63,10 +72,11 @@ def _cores():
 
 def _child(stack, settings, number, processes):
     """Starts process `number`, which sends every chunk whose number is it modulo `processes`."""
-    order = json.dumps([dataclasses.asdict(settings), number, processes])
+    given = dataclasses.asdict(settings)
+    order = json.dumps([type(settings).__module__, given, number, processes])
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     child = subprocess.Popen(
-        [sys.executable, "-m", "mixaug_jax.data.scenes.farm", order],
+        [sys.executable, "-m", "mixaug_jax.data.farm", order],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -85,8 +95,8 @@ def _receive(child):
 
 
 def _work(order):
-    settings, number, processes = json.loads(order)
-    settings = renderer.Settings(**settings)
+    renderer, settings, number, processes = json.loads(order)
+    settings = importlib.import_module(renderer).Settings(**settings)
     # A parent that has gone away closes the pipe, and that is the end of this process too.
     with contextlib.suppress(BrokenPipeError):
         for chunk in _chunks(settings)[number::processes]:

@@ -1,0 +1,164 @@
+"""The stage `decode`: trains a decoder on what markers.train says, and reads the held pictures with it."""
+
+import os
+import pathlib
+
+import jax
+import ml_collections
+
+from mixaug_jax import config as config_lib
+from mixaug_jax import data, training
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import files, processes, say
+from mixaug_jax.core.types import Config
+from mixaug_jax.draw import page
+from mixaug_jax.papers.rendergan import making, reading
+from mixaug_jax.papers.rendergan.marker_options import LABELED, check_own
+from mixaug_jax.stages.base import Stage
+from mixaug_jax.training import checkpoint
+
+_UNLABELED = "unlabeled"  # a split without bits
+_SUMMARY = ("what", "value", "low", "high", "pictures")
+_CURVE = ("confidence at least", "share kept", "wrong bits of 12", "low", "high")
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: os.PathLike | str,
+    *,
+    which: str = "latest",
+    required: bool = True,
+) -> None:
+    """Trains a decoder, or goes on, and writes decoding/decoding.csv, confidence.csv and reading.npz of the test split.
+
+    Args:
+      config: of `configs/rendergan.py`.
+      workdir: folder of the run; made where missing.
+      which: the checkpoint that reads: "latest", "best" or a step's number.
+      required: not used: without a decoder there is nothing to read with.
+
+    Raises:
+      ValueError: settings or data that cannot work, a working directory of another markers.train.
+      FloatingPointError: the loss is not finite.
+      training.Interrupted: SIGTERM came.
+    """
+    check(config)
+    workdir = pathlib.Path(workdir).absolute()
+    _check_same(config, workdir)
+    with devices_lib.applied(config):
+        make, arrays = making.maker(config, workdir)
+    _note(workdir, arrays)
+    training.train(config, workdir, make=make, arrays=arrays)
+    _read(config, workdir, which)
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for settings that cannot work."""
+    training.check(config)
+    check_own(config)
+    if config.markers.train == LABELED and config.data.train_split == _UNLABELED:
+        raise ValueError(
+            f"data.train_split={_UNLABELED!r} has no bits to learn from; markers.train={LABELED!r} needs "
+            f"data.train_split={LABELED!r}"
+        )
+    if not config.data.test_split:
+        raise ValueError("data.test_split is empty: there is nothing to read")
+
+
+def _check_same(config: Config, workdir):
+    """A section that the stage brings is compared here: the decoder that is there learned from what it says."""
+    if not (workdir / "config.json").exists():
+        return
+    stored = config_lib.read(workdir)
+    before = config_lib.flatten(
+        {"markers": stored.markers.to_dict()} if "markers" in stored else {}
+    )
+    for key, value in config_lib.flatten({"markers": config.markers.to_dict()}).items():
+        if before.get(key, value) != value:
+            raise ValueError(
+                f"{workdir} holds a run of other settings ({key}: {before[key]} -> {value}); use another --workdir, or these "
+                "settings again"
+            )
+
+
+def _note(workdir, arrays):
+    """A decoder goes on from the generator that it began with, or not at all."""
+    path, sums = workdir / "made.json", {"generator": files.checksum(jax.device_get(arrays))}
+    if checkpoint.steps_there(workdir) and path.exists() and files.read_json(path) != sums:
+        raise ValueError(
+            f"{workdir} holds a decoder that learned from another generator; use another --workdir"
+        )
+    if processes.is_main():
+        workdir.mkdir(parents=True, exist_ok=True)
+        files.write_json(path, sums)
+    devices_lib.barrier("generator noted")
+
+
+def _read(config, workdir, which):
+    (step,) = checkpoint.steps(workdir, which)
+    net = checkpoint.load(workdir, which)
+    source = data.open_source(config.data.test_split, config)
+    with devices_lib.applied(config):
+        found = reading.read(net, source, config)
+    if not processes.is_main():
+        return
+    folder = workdir / "decoding"
+    folder.mkdir(exist_ok=True)
+    settings = {
+        "weights": files.checksum(net.variables),
+        "step": step,
+        "train": config.markers.train,
+        "split": config.data.test_split,
+    }
+    arrays = {
+        name: getattr(found, name) for name in ("probabilities", "targets", "weights", "hard")
+    }
+    files.save_npz(folder / "reading.npz", arrays, settings)
+    rows, curve = reading.summary(found), reading.curve(found)
+    files.write_csv(folder / "decoding.csv", _SUMMARY, rows)
+    files.write_csv(folder / "confidence.csv", _CURVE, curve)
+    _write_section(config, workdir, rows, curve)
+    for name, value, low, high, _ in rows[:4]:
+        say.line(f"{name}: {value:.3f} ({low:.3f} to {high:.3f})")
+    say.line(f"written to {folder}: reading.npz, decoding.csv, confidence.csv")
+
+
+def _write_section(config, workdir, rows, curve):
+    """The page's section."""
+    folder = workdir / "report"
+    shown = [
+        [name, page.Interval(value, low, high), count] for name, value, low, high, count in rows
+    ]
+    kept = [[at, share, page.Interval(*interval)] for at, share, *interval in curve]
+    page.write_section(
+        workdir,
+        "decoding",
+        "How well the markers are read",
+        page.paragraph(
+            f"A decoder trained on what markers.train={config.markers.train} says reads the test split. Guessing gives 6 wrong "
+            "bits of 12. Intervals are over pictures: of one training they say nothing of another."
+        ),
+        page.table(
+            folder,
+            page.Table(
+                "decoding",
+                "Wrong bits, in all and by what hides them.",
+                ("what", "value", "pictures"),
+                shown,
+            ),
+        ),
+        page.table(
+            folder,
+            page.Table(
+                "confidence",
+                "Pictures whose least sure bit is at least so far from even odds, and their wrong bits.",
+                ("confidence at least", "share kept", "wrong bits of 12"),
+                kept,
+            ),
+        ),
+    )
+
+
+STAGE = Stage(
+    run, check, "trains a decoder of markers and reads the held pictures (configs/rendergan.py)"
+)

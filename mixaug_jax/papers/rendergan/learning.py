@@ -1,0 +1,209 @@
+"""The stage `gan`: trains generator and discriminator on the unlabeled pictures; <workdir>/gan/ holds what it makes.
+
+gan/settings.json checkpoints/<step>/ metrics.jsonl    links_<step>.png statistics.csv
+"""
+
+import contextlib
+import functools
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from mixaug_jax import config as config_lib
+from mixaug_jax import data
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import files, processes, say
+from mixaug_jax.core.types import Config, Dataset, Path
+from mixaug_jax.papers.rendergan import adversary, few, looking
+from mixaug_jax.papers.rendergan.marker_options import LEARNED, check_own, settings_of
+from mixaug_jax.stages.base import Stage
+from mixaug_jax.training import checkpoint, disk, resuming
+from mixaug_jax.training.metric_log import MetricLog
+
+_EPOCH = 100  # steps, as published
+_UNLABELED = "unlabeled"
+
+
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: os.PathLike | str,
+    *,
+    which: str = "latest",
+    required: bool = True,
+) -> None:
+    """Trains the generator, or goes on with a training that was cut short, and looks at what it makes.
+
+    Args:
+      config: of `configs/rendergan.py`.
+      workdir: folder of the run; made where missing.
+      which: not used: training goes on from the latest checkpoint.
+      required: whether the stage was asked for by name; under "all", nothing is done where no generator is asked for.
+
+    Raises:
+      ValueError: settings or data that cannot work, a folder of another training.
+      FloatingPointError: a loss is not finite; the last good checkpoint stays.
+    """
+    check(config)
+    if not required and (config.markers.gan or config.markers.train not in LEARNED):
+        return
+    folder = pathlib.Path(workdir).absolute() / "gan"
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = settings_of(config)
+    _check_same(folder, settings)
+    source = data.open_source(_UNLABELED, config, annotations=False)
+    with (
+        devices_lib.applied(config),
+        disk.full_disk(folder),
+        checkpoint.manager(folder, scored=False) as manager,
+        contextlib.closing(MetricLog(folder, manager.latest_step() or 0)) as log,
+    ):
+        state = _train(config, source, folder, manager, log)
+        if processes.is_main():
+            looking.write(config, state.average, source, folder)
+        manager.wait_until_finished()
+    devices_lib.barrier("generator looked at")
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError for settings that cannot work, or unlabeled pictures that are not there."""
+    config_lib.check(config)
+    check_own(config)
+    devices_lib.check_batch_size(config.markers.batch_size, key="markers.batch_size")
+    if config.data.markers.crops:
+        data.open_source(_UNLABELED, config, annotations=False)
+
+
+def _check_same(folder, settings):
+    path = folder / "settings.json"
+    stored = files.read_json(path) if path.exists() else settings
+    changed = [f"{k}: {stored.get(k)} -> {v}" for k, v in settings.items() if stored.get(k) != v]
+    if changed:
+        raise ValueError(
+            f"{folder} holds a generator of other settings ({'; '.join(changed)}); use another --workdir, or these settings "
+            "again"
+        )
+    if processes.is_main():
+        files.write_json(path, settings)
+    devices_lib.barrier("settings of the generator")
+
+
+def modules(config: Config, axis_name: str = devices_lib.AXIS) -> tuple[few.Few, Any]:
+    """The generator and the discriminator that a config describes."""
+    generator = few.Few(config.data.size, float(config.data.markers.spin), axis_name)
+    return generator, adversary.Discriminator(config.markers.filters, axis_name)
+
+
+def _train(config, source, folder, manager, log):
+    generator, discriminator = modules(config)
+    total = config.markers.steps
+    state = adversary.init(generator, discriminator, config.seed, total)
+    restored = resuming.restore(manager, **_items(state), config=config)
+    if restored is not None:
+        _, variables, train = restored
+        state = adversary.Adversaries(average=variables, **train)
+        say.line(f"going on from the generator of step {int(state.step)}")
+    start = int(state.step)
+    if start >= total:
+        return state
+    step = _program(generator, discriminator, config.seed, total)
+    batches = _batches(config, source, start)
+    say.line("compiling the generator's step ...")
+    clock, pending = say.Clock(start, total), []
+    for number in range(start + 1, total + 1):
+        state, metrics = step(state, next(batches))
+        pending.append(metrics)
+        if number % _EPOCH == 0 or number == total:
+            values = _means(pending, number)
+            pending = []
+            log.write(number, **values)
+            _, left = clock.tick(number)
+            say.line(
+                f"generator: step {number}/{total}  loss {values['generator_loss']:.3f}  discriminator "
+                f"{values['discriminator_loss']:.3f}, right {values['accuracy']:.3f}  ETA {left}"
+            )
+            checkpoint.write_checkpoint(manager, number, **_items(state), config=config, metrics={})
+            if processes.is_main():
+                looking.draw_links(config, state.average, source, folder / f"links_{number}.png")
+    return state
+
+
+def _items(state):
+    names = ("step", "generator", "discriminator", "generator_state", "discriminator_state")
+    return {"variables": state.average, "train": {name: getattr(state, name) for name in names}}
+
+
+def _batches(config, source: Dataset, start):
+    config = config.copy_and_resolve_references()
+    config.data.batch_size = config.markers.batch_size
+    batches = data.batches(source, config, train=True, start=start)
+    images = ({"image": batch["image"]} for batch in batches)
+    return devices_lib.prefetch(images, config.data.prefetch)
+
+
+def _program(generator, discriminator, seed, steps):
+    step = functools.partial(
+        adversary.train_step,
+        generator=generator,
+        discriminator=discriminator,
+        seed=seed,
+        steps=steps,
+    )
+    specs = (devices_lib.REPLICATED, devices_lib.SHARDED)
+    out = (devices_lib.REPLICATED, devices_lib.REPLICATED)
+    return devices_lib.pmap(step, specs, out, donate_argnums=0)
+
+
+def _means(pending, number) -> dict:
+    """The means of what the steps since the last report gave; FloatingPointError where one is not finite."""
+    pending = jax.device_get(pending)
+    values = {name: np.array([m[name] for m in pending]) for name in pending[0]}
+    finite = np.isfinite([values["loss"]]).all(0)
+    if not finite.all():
+        bad = number - len(pending) + 1 + int(np.argmin(finite))
+        raise FloatingPointError(
+            f"a loss of the generator's training is not finite at step {bad}; the last checkpoint before it is kept"
+        )
+    return {name: float(value.mean()) for name, value in values.items()}
+
+
+def load_generator(config: Config, workdir: Path) -> tuple[few.Few, Mapping]:
+    """The generator that a run's decoder learns from, and its averaged parameters.
+
+    Args:
+      config: names it by markers.gan, a working directory; "": this one.
+      workdir: the run's.
+
+    Raises:
+      ValueError: no generator there, or one of another size.
+    """
+    folder = pathlib.Path(config.markers.gan or workdir).expanduser() / "gan"
+    if not checkpoint.steps_there(folder):
+        raise ValueError(f"{folder} holds no generator; --stage=gan trains one")
+    stored, own = files.read_json(folder / "settings.json"), settings_of(config)
+    for name in ("size", "spin"):
+        if stored[name] != own[name]:
+            raise ValueError(
+                f"{folder} holds a generator of {name} {stored[name]}; this run has {own[name]}"
+            )
+    generator, discriminator = modules(config)
+    shapes = _items(adversary.shapes(generator, discriminator, own["steps"]))
+    with checkpoint.manager(folder, scored=False) as manager:
+        found = resuming.restore(manager, **shapes, config=config)
+    if found is None:
+        raise ValueError(
+            f"{folder} has no whole checkpoint left; --stage=gan trains the generator again"
+        )
+    step, params, _ = found
+    if step < stored["steps"]:
+        say.line(f"{folder}: a generator of {step} of {stored['steps']} steps")
+    return generator, params
+
+
+STAGE = Stage(
+    run, check, "trains the generator of RenderGAN (configs/rendergan.py)", keys=("markers.",)
+)

@@ -1,0 +1,104 @@
+"""Decoders of markers: what is trained, read, counted and written."""
+
+import numpy as np
+import pytest
+import rendergan_case
+
+import mixaug_jax
+from mixaug_jax import data, pipeline
+from mixaug_jax.core import files, stats
+from mixaug_jax.papers.rendergan import decoding, reading
+
+
+def reading_of(probabilities, targets, weights=None, hard=None):
+    p, t = np.float32(probabilities), np.float32(targets)
+    weights = np.ones_like(t) if weights is None else np.float32(weights)
+    hard = np.full((len(t), 3), np.nan, np.float32) if hard is None else np.float32(hard)
+    return reading.Reading(p, t, weights, hard)
+
+
+def test_wrong_bits_are_of_those_that_are_known():
+    p = np.full((3, 12), 0.9)
+    targets, weights = np.ones((3, 12)), np.ones((3, 12))
+    targets[0, :2] = 0  # two wrong
+    targets[1, :6], weights[1, :5] = 0, 0  # one wrong of seven
+    weights[2] = 0  # nothing known
+    found = reading_of(p, targets, weights)
+    np.testing.assert_allclose(found.wrong, [2, 12 / 7, np.nan])
+    rows = {name: value for name, value, *_ in reading.summary(found)}
+    assert rows["wrong bits of 12"] == pytest.approx((2 + 12 / 7) / 2)
+    assert rows["all bits right"] == 0
+    assert not any("third" in name for name in rows)
+
+
+def test_confidence_is_that_of_the_least_sure_bit():
+    p = np.full((2, 12), 0.99)
+    p[0, 3], p[1, 4] = 0.4, 0.05
+    np.testing.assert_allclose(reading_of(p, p > 0.5).confidence, [0.2, 0.9], atol=1e-6)
+
+
+def test_summary_against_numpy():
+    rng = np.random.default_rng(0)
+    p, targets = rng.random((90, 12)), rng.integers(0, 2, (90, 12))
+    hard = rng.random((90, 3))
+    found = reading_of(p, targets, hard=hard)
+    wrong = ((p > 0.5) != targets).sum(1)
+    rows = {name: rest for name, *rest in reading.summary(found)}
+    assert rows["wrong bits of 12"] == pytest.approx(list(stats.mean_interval(wrong, (0, 12))))
+    assert rows["bits right"][0] == pytest.approx(1 - wrong.mean() / 12)
+    sure = np.argsort(-(2 * np.abs(p - 0.5)).min(1))[:45]
+    assert rows["wrong bits, the surer half"][0] == pytest.approx(wrong[sure].mean())
+    tilted = np.argsort(-hard[:, 1])
+    assert rows["wrong bits, tilt, the hardest third"][0] == pytest.approx(
+        wrong[tilted[:30]].mean()
+    )
+    dark = np.argsort(hard[:, 2])
+    assert rows["wrong bits, light, the hardest third"][0] == pytest.approx(wrong[dark[:30]].mean())
+    curve = reading.curve(found)
+    assert curve[0][1:3] == pytest.approx((1, wrong.mean()))
+    for at, kept, value, *_ in curve:
+        chosen = (2 * np.abs(p - 0.5)).min(1) >= at
+        assert kept == pytest.approx(chosen.mean())
+        assert value == pytest.approx(wrong[chosen].mean() if chosen.any() else np.nan, nan_ok=True)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return rendergan_case.config(tmp_path / "cache", "handmade")
+
+
+def test_a_run_from_the_data_to_the_page(config, tmp_path):
+    run = tmp_path / "run"
+    pipeline.run(config, run)
+    arrays = np.load(run / "decoding" / "reading.npz")
+    source = data.open_source("test", config)
+    np.testing.assert_array_equal(arrays["targets"], [source[i]["targets"] for i in range(21)])
+    np.testing.assert_allclose(arrays["hard"][:, 1], [source[i]["tilt"] for i in range(21)])
+    net = mixaug_jax.load(run)
+    logits = net.logits(np.stack([net.preprocess(source[i]["image"]) for i in range(21)]))
+    np.testing.assert_allclose(arrays["probabilities"], 1 / (1 + np.exp(-np.float64(logits))), atol=1e-5)  # fmt: skip
+    rows = files.read_csv(run / "decoding" / "decoding.csv")
+    assert rows[0]["what"] == "wrong bits of 12"
+    text = (run / "report" / "report.html").read_text()
+    assert "How well the markers are read" in text
+    config.markers.train = "plain"
+    with pytest.raises(ValueError, match=r"other settings \(markers\.train: handmade -> plain\)"):
+        decoding.STAGE.run(config, run)
+
+
+def test_settings_that_cannot_work(config):
+    config.markers.train = "learned"
+    with pytest.raises(
+        ValueError, match=r"markers\.train must be one of plain, handmade, poses, .* labeled"
+    ):
+        decoding.STAGE.check(config)
+    config.markers.train = "labeled"
+    with pytest.raises(
+        ValueError,
+        match=r"'unlabeled' has no bits to learn from; .* needs data\.train_split='labeled'",
+    ):
+        decoding.STAGE.check(config)
+    config.markers.train = "plain"
+    config.data.test_split = ""
+    with pytest.raises(ValueError, match=r"data\.test_split is empty"):
+        decoding.STAGE.check(config)

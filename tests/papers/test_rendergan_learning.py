@@ -1,0 +1,225 @@
+"""Learning the chain: what may depend on what, one step against the losses' own gradients, going on, and what is refused."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import rendergan_case
+
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import files
+from mixaug_jax.papers.rendergan import adversary, chain, few, learning, looking, making
+
+SIZE, BATCH, SEED, STEPS = 16, 8, 3, 10
+GENERATOR = few.Few(SIZE, 0.7)
+DISCRIMINATOR = adversary.Discriminator(2)
+
+
+@pytest.fixture(scope="module")
+def state():
+    return jax.device_get(adversary.init(GENERATOR, DISCRIMINATOR, SEED, STEPS))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return {"image": np.random.default_rng(0).integers(0, 256, (BATCH, SIZE, SIZE, 1), np.uint8)}
+
+
+def keys(count=BATCH):
+    return adversary.keys_of(SEED, 0, count, 0)
+
+
+def test_bits_change_nothing_but_what_is_printed(state):
+    latents = few.draw(keys(), SIZE)
+
+    def parameters(bits):
+        labels, found = GENERATOR.apply({"params": state.generator}, latents | {"bits": bits})
+        return dataclasses.replace(labels, bits=jnp.zeros(())), found
+
+    def sums(bits):
+        return jnp.stack([leaf.sum() for leaf in jax.tree.leaves(parameters(bits))])
+
+    slope = jax.jit(jax.jacrev(sums))(latents["bits"])
+    np.testing.assert_array_equal(slope, 0)
+    _, made, _, _ = jax.jit(functools.partial(adversary.generate, GENERATOR))(
+        state.generator, keys()
+    )
+    assert np.isfinite(made.tag).all()
+
+
+def test_how_markers_lie_is_learned_through_the_renderer_alone(state):
+    """The links' parameters see the pose; no gradient goes back that way."""
+
+    def links(params):
+        _, found = GENERATOR.apply({"params": params}, few.draw(keys(), SIZE))
+        return sum(jnp.square(v).sum() for v in jax.tree.leaves(found))
+
+    slope = jax.jit(jax.grad(links))(state.generator)
+    for name, leaves in slope.items():
+        size = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(leaves))
+        assert (size == 0) == name.startswith("pose"), name
+
+
+def test_ranges_of_labels(state):
+    program = jax.jit(lambda p: GENERATOR.apply({"params": p}, few.draw(keys(64), SIZE)))
+    labels, parameters = program(state.generator)
+    assert np.abs(labels.zrot).max() <= 0.7
+    assert np.abs(labels.center).max() <= 1
+    for name in few.POSE:
+        assert np.std(getattr(labels, name)) > 0
+    np.testing.assert_allclose(parameters["blur"]["weights"].sum(1), 1, rtol=1e-6)
+    assert labels.bits.shape == (64, 12)
+    # Each picture's noise is its own, and the same in any batch.
+    np.testing.assert_array_equal(few.draw(keys(64)[5:7], SIZE)["full"], few.draw(keys(64), SIZE)["full"][5:7])  # fmt: skip
+
+
+def close(one, two):
+    """Two trees, to a ten-thousandth of their largest number."""
+    scale = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(two))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * scale), one, two)
+
+
+def stepped(state, batch, devices):
+    """The state after a step on so many devices, and the metrics."""
+    names = {"generator": GENERATOR, "discriminator": DISCRIMINATOR}
+    modules = {name: module.clone(axis_name=devices_lib.AXIS) for name, module in names.items()}
+    step = functools.partial(adversary.train_step, **modules, seed=SEED, steps=STEPS)
+    here = jax.devices()[:devices]
+    specs = (devices_lib.REPLICATED, devices_lib.SHARDED)
+    mapped = devices_lib.pmap(step, specs, (devices_lib.REPLICATED,) * 2, devices=here)
+    given = devices_lib.replicate(state, here), devices_lib.shard_batch(batch, here)
+    return jax.device_get(mapped(*given))
+
+
+@pytest.fixture(scope="module")
+def after(state, batch):
+    return stepped(state, batch, 1)
+
+
+def test_a_step_is_that_of_the_two_losses(state, batch, after):
+    real = chain.as_numbers(jnp.asarray(batch["image"]))
+
+    def losses(g, d):
+        _, _, pictures, penalties = adversary.generate(GENERATOR, g, keys())
+        logits = DISCRIMINATOR.apply(
+            {"params": d}, jnp.concatenate([real, adversary.last(pictures)])
+        )
+        of_real, of_fake = logits[:BATCH], logits[BATCH:]
+        of_d = jax.nn.softplus(-of_real).mean() + jax.nn.softplus(of_fake).mean()
+        return jax.nn.softplus(-of_fake).mean() + sum(penalties.values()), of_d
+
+    def slopes(g, d):
+        of_g, of_d = (jax.grad(lambda *p, k=k: losses(*p)[k], k)(g, d) for k in (0, 1))
+        return of_g, of_d, losses(g, d)
+
+    of_g, of_d, (loss_g, loss_d) = jax.jit(slopes)(state.generator, state.discriminator)
+    adam = optax.adam(4e-4, b1=0.5)
+    for name, grads in (("generator", of_g), ("discriminator", of_d)):
+        # Adam's first moments are half the gradients.
+        found, params = getattr(after[0], f"{name}_state")[0].mu, getattr(state, name)
+        close(jax.tree.map(lambda m: 2 * m, found), grads)
+        doubled = jax.tree.map(lambda m: 2 * m, found)
+        moves, _ = adam.update(doubled, adam.init(params))
+        close(getattr(after[0], name), optax.apply_updates(params, moves))
+    metrics = after[1]
+    assert metrics["discriminator_loss"] == pytest.approx(float(loss_d), rel=1e-4)
+    penalties = sum(metrics[f"penalty_{name}"] for name in few.LINKS)
+    assert metrics["generator_loss"] + penalties == pytest.approx(float(loss_g), rel=1e-4)
+    assert after[0].step == 1
+    mixed = jax.tree.map(lambda old, new: 0.1 * old + 0.9 * new, state.average, after[0].generator)
+    close(after[0].average, mixed)
+
+
+def test_a_step_is_the_same_on_four_devices(state, batch, after):
+    found, metrics = stepped(state, batch, 4)
+    for name, value in after[1].items():
+        assert metrics[name] == pytest.approx(float(value), rel=1e-4, abs=1e-6), name
+    for name in ("generator_state", "discriminator_state"):
+        close(getattr(found, name)[0].mu, getattr(after[0], name)[0].mu)
+
+
+def test_a_training_that_goes_on_ends_with_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(learning, "_EPOCH", 1)
+    config = rendergan_case.config(tmp_path / "cache", "detail")
+    learning.STAGE.run(config, tmp_path / "whole")
+    prefetch = devices_lib.prefetch
+
+    def one_batch(batches, size=2):
+        yield next(prefetch(batches, size))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as cut:
+        cut.setattr(devices_lib, "prefetch", one_batch)
+        with pytest.raises(KeyboardInterrupt):
+            learning.STAGE.run(config, tmp_path / "cut")
+    learning.STAGE.run(config, tmp_path / "cut")
+    whole, cut = (learning.load_generator(config, tmp_path / name)[1] for name in ("whole", "cut"))
+    jax.tree.map(np.testing.assert_array_equal, whole, cut)
+    folder = tmp_path / "whole" / "gan"
+    assert {path.name for path in folder.glob("links_*.png")} == {"links_1.png", "links_2.png"}
+    names = [row["what"] for row in files.read_csv(folder / "statistics.csv")]
+    assert names[0] == "brightness, mean"
+    assert "zrot, deviation" in names
+    # What a decoder would be given.
+    make, arrays = making.maker(config, tmp_path / "whole")
+    alone = functools.partial(
+        make.func, **make.keywords | {"generator": GENERATOR.clone(spin=0.785)}
+    )
+    made = jax.jit(lambda key, arrays: alone(key, 6, arrays))(jax.random.key(0), arrays)
+    assert made["image"].shape == (6, 16, 16, 1)
+    assert made["targets"].shape == (6, 12)
+    # Other settings of the generator, and a generator of another size.
+    config.markers.filters = 3
+    with pytest.raises(ValueError, match=r"generator of other settings \(filters: 2 -> 3\)"):
+        learning.STAGE.run(config, tmp_path / "cut")
+    config.data.size = 17
+    with pytest.raises(ValueError, match="holds a generator of size 16; this run has 17"):
+        learning.load_generator(config, tmp_path / "cut")
+    with pytest.raises(ValueError, match="holds no generator; --stage=gan trains one"):
+        learning.load_generator(config, tmp_path)
+
+
+@pytest.mark.parametrize("until", ["poses", "lighting", "detail"])
+def test_learned_links_come_first(until, state):
+    """Up to a link the pictures are the generator's; "detail" leaves nothing to do by hand."""
+    make = jax.jit(functools.partial(making.learned, count=4, generator=GENERATOR, until=until, size=SIZE))  # fmt: skip
+    made = make(jax.random.key(0), arrays=state.generator)
+    drawn, _ = jax.random.split(jax.random.key(0))
+    program = jax.jit(functools.partial(adversary.generate, GENERATOR))
+    labels, _, pictures, _ = program(state.generator, jax.random.split(drawn, 4))
+    np.testing.assert_array_equal(made["targets"], labels.bits)
+    own = np.asarray(chain.as_bytes(adversary.last(pictures)), int)
+    same = np.abs(made["image"].astype(int) - own) <= 1
+    assert same.all() == (until == "detail")
+
+
+def test_a_loss_that_is_not_finite_is_named():
+    losses = [{"loss": np.float32(v)} for v in (1, np.nan, 2)]
+    with pytest.raises(FloatingPointError, match="not finite at step 99"):
+        learning._means(losses, 100)
+    assert learning._means(losses[:1], 100) == {"loss": 1.0}
+
+
+def test_statistics_tell_other_pictures_apart():
+    rng = np.random.default_rng(0)
+    fine, coarse = rng.normal(0, 0.1, (2, 30, 16, 16)).astype(np.float32)
+    coarse = np.asarray(chain.smooth(jnp.asarray(coarse), 8)) + 0.5
+    rows = {name: values for name, *values in looking.statistics(fine, coarse)}
+    assert rows["brightness, mean"] == pytest.approx([fine.mean(), coarse.mean()], abs=1e-6)
+    assert rows["energy of octave 1, mean"][0] > 10 * rows["energy of octave 1, mean"][1]
+    assert looking.statistics(fine, fine)[2][1] == looking.statistics(fine, fine)[2][2]
+
+
+def test_settings_that_cannot_work(tmp_path):
+    config = rendergan_case.config(tmp_path, "detail")
+    config.markers.batch_size = 6
+    with pytest.raises(ValueError, match=r"markers\.batch_size=6 does not divide over 4 devices"):
+        learning.STAGE.check(config)
+    (tmp_path / "unlabeled").mkdir()
+    config.markers.batch_size, config.data.markers.crops = 8, str(tmp_path)
+    with pytest.raises(ValueError, match=r"has no unlabeled/\*\.png"):
+        learning.STAGE.check(config)
