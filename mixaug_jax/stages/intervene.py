@@ -114,7 +114,7 @@ def _intervene_step(config, net, sources, folders, step, required):
         settings = _settings(config, net, (training, heldout), asked, (layer, found))
         path = folder / f"{layer}.npz"
         results[layer] = load_if(removal_result.load, path, settings)
-        if results[layer] is None:
+        if not processes.agreed(results[layer] is not None):
             detected = found and _detected(config, found, classes)
             results[layer] = intervening.intervene(
                 net, training, heldout, layer, detected, asked, settings=settings

@@ -137,9 +137,12 @@ def maps(row: Row, shared: Shared, examples: Examples, *, removed: bool = False)
 
 
 def _computed(task, shared, examples, rows, title):
-    """A task's results for all images, each with its rows."""
-    net = on_devices(shared.net, task.devices)
-    return task.run(net, {"image": examples.images, **rows}, title)
+    """A task's results for all images, each with its rows; of several processes each computes its share."""
+    net, total = on_devices(shared.net, task.devices), len(examples)
+    own = walk.share(total, task.devices)
+    mine = {name: values[own.start : own.stop] for name, values in rows.items()}
+    found = task.run(net, {"image": examples.images, **mine}, title, total)
+    return walk.gather(found, total, task.devices)
 
 
 def measure(row: Row, shared: Shared) -> Result:

@@ -105,7 +105,7 @@ def _step(config, net, dataset, folder, workdir, readout):
     for name, row in rows.items():
         path, wanted = folder / f"{name}.npz", row_results.settings(row, shared)
         results[name] = files.load_if(row_results.load, path, wanted)
-        if results[name] is None:
+        if not processes.agreed(results[name] is not None):
             results[name] = row_results.measure(row, shared)
             if processes.is_main():
                 row_results.save(results[name], path)
@@ -220,11 +220,11 @@ def _drops(shared, side, folder):
         return files.load_npz(path, lambda arrays, settings: Result(arrays, settings), "drops")
 
     found = files.load_if(load, path, settings)
-    if found is None:
+    if not processes.agreed(found is not None):
         found = Result({"drops": row_results.drops(shared, side)}, settings)
         if processes.is_main():
             files.save_npz(path, found.arrays, found.settings)
-    return found.arrays["drops"]
+    return found and found.arrays["drops"]  # where the first process alone sees the file, it alone needs it
 
 
 def passes(rows: Mapping[str, Row], images: int, shared: Shared) -> tuple[int, int]:

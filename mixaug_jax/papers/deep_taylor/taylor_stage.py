@@ -188,8 +188,8 @@ def _kept(path, settings, work: Callable) -> tuple[dict, bool]:
         return files.load_npz(path, _Kept, "the study of deep Taylor decomposition")
 
     found = files.load_if(load, path, settings)
-    if found is not None:
-        return found.arrays, False
+    if processes.agreed(found is not None):
+        return found.arrays if found else {}, False  # only the first process has to see the file, which writes
     say.line(f"taylor: {path.stem}")
     arrays = {name: np.asarray(value) for name, value in work().items()}
     if processes.is_main():
