@@ -224,7 +224,8 @@ def _drops(shared, side, folder):
         found = Result({"drops": row_results.drops(shared, side)}, settings)
         if processes.is_main():
             files.save_npz(path, found.arrays, found.settings)
-    return found and found.arrays["drops"]  # where the first process alone sees the file, it alone needs it
+    # Where the first process alone sees the file, it alone needs it.
+    return found and found.arrays["drops"]
 
 
 def passes(rows: Mapping[str, Row], images: int, shared: Shared) -> tuple[int, int]:

@@ -189,7 +189,8 @@ def _kept(path, settings, work: Callable) -> tuple[dict, bool]:
 
     found = files.load_if(load, path, settings)
     if processes.agreed(found is not None):
-        return found.arrays if found else {}, False  # only the first process has to see the file, which writes
+        # Where the first process alone sees the file, it alone needs it.
+        return found.arrays if found else {}, False
     say.line(f"taylor: {path.stem}")
     arrays = {name: np.asarray(value) for name, value in work().items()}
     if processes.is_main():
