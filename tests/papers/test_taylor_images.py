@@ -150,7 +150,9 @@ def test_convergence_of_a_network(net, images):
 @pytest.mark.parametrize("way", WAYS)
 def test_maps_of_two_classes_of_the_golden_network(golden, way):
     net = golden_net(golden("attribution/tinynet_weights.npz"))
-    x = jnp.asarray((golden("iba_dtd/readout.npz")["images"] / np.float32(255) - 0.5) / 0.25, jnp.float32)
+    x = jnp.asarray(
+        (golden("iba_dtd/readout.npz")["images"] / np.float32(255) - 0.5) / 0.25, jnp.float32
+    )
     labels = jnp.array([0, 2, 4, 6, 8])
     maps = jax.jit(
         jax.vmap(lambda x: jax.vmap(lambda k: on_images.explanation(net, x, k, way))(labels))
