@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import pathlib
 import zipfile
 
 import jax
@@ -16,7 +15,6 @@ from mixaug_jax.core import checks
 from mixaug_jax.models import weights
 from mixaug_jax.papers.deep_taylor import drawing, linear_regions, on_images
 
-PICTURES = pathlib.Path(__file__).parents[1] / "data" / "tiny_pictures.npz"
 # The median |cosine| of maps of two classes on the golden tiny network.
 WAYS = {
     "z_plus": 0.925,
@@ -152,7 +150,9 @@ def test_convergence_of_a_network(net, images):
 @pytest.mark.parametrize("way", WAYS)
 def test_maps_of_two_classes_of_the_golden_network(golden, way):
     net = golden_net(golden("attribution/tinynet_weights.npz"))
-    x = jnp.asarray((np.load(PICTURES)["images"] / np.float32(255) - 0.5) / 0.25, jnp.float32)
+    x = jnp.asarray(
+        (golden("iba_dtd/readout.npz")["images"] / np.float32(255) - 0.5) / 0.25, jnp.float32
+    )
     labels = jnp.array([0, 2, 4, 6, 8])
     maps = jax.jit(
         jax.vmap(lambda x: jax.vmap(lambda k: on_images.explanation(net, x, k, way))(labels))
