@@ -64,7 +64,7 @@ def placed(tree, spec, devices):
 
 def recipe(mixer: str, **changes: Any):
     """Resolved settings of the ImageNet recipe."""
-    config = config_lib.get_config(mixer, "imagenet")
+    config = config_lib.get_config(mixer, "imagenet2012")
     config.update_from_flattened_dict(changes)
     return config_lib.resolve(config, **IMAGENET)
 
@@ -229,13 +229,15 @@ def dissection_counts(devices: tuple, backend: str) -> Program:
 
 def _table() -> dict[str, Callable[[tuple], Program]]:
     p = functools.partial
+    small = {"model.name": "resnet18", "model.width": 0.25}
     found: dict[str, Callable] = {
         "train baseline": p(train_step, mixer="baseline"),
-        "train baseline, bfloat16": p(train_step, mixer="baseline", **{"model.dtype": "bfloat16"}),
+        "train baseline, float32": p(train_step, mixer="baseline", **{"model.dtype": "float32"}),
         "train baseline, 1024 images": p(train_step, mixer="baseline", **{"data.batch_size": 1024}),
         "train saliencymix": p(train_step, mixer="saliencymix"),
-        "train a small ResNet-18": p(
-            train_step, mixer="baseline", **{"model.name": "resnet18", "model.width": 0.25}
+        "train a small ResNet-18": p(train_step, mixer="baseline", **small),
+        "train a small ResNet-18, float32": p(
+            train_step, mixer="baseline", **small, **{"model.dtype": "float32"}
         ),
         "thresholds": dissection_thresholds,
         "counts, bits": p(dissection_counts, backend="bits"),
