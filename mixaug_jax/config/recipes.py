@@ -57,10 +57,10 @@ def _cifar(config):
 def _imagenet(config):
     """CutMix's recipe, 300 epochs, with the body in bfloat16.
 
-    A train step of ResNet-50 moves memory rather than multiplies: about 1 GB an image in float32, so a TPU v5e waits ten times
-    longer for its memory than for its products (`python -m benchmarks.compile_for`, docs/scale.md). In bfloat16 what lies
-    between the layers is half as large, and products take one pass, whatever `precision` says; parameters, batch statistics
-    and the loss stay float32.
+    A train step of ResNet-50 moves memory rather than multiplies, about 1 GB an image in float32: on a TPU v5e 81 ms for the
+    bytes of 64 images, 46 ms for products in float32, 8 ms for those in bfloat16, by its printed peaks (docs/scale.md). In
+    bfloat16 what lies between the layers is half as large, and products take one pass, whatever `precision` says; parameters,
+    batch statistics and the loss stay float32.
     """
     config.data.update(size=224, batch_size=256, test_split="", resize=256 / 224)
     config.data.update(crop="resized", jitter=0.4, lighting=0.1, threads=8)
