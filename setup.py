@@ -65,6 +65,7 @@ setuptools.setup(
             "ipykernel",
         ],
         "slurm": ["submitit"],
+        "tpu": ["jax[tpu]"],
         "tensorboard": ["tensorboardX"],
         "prepare": ["tensorflow-cpu"],
         "bench": ["torch", "captum", "opencv-contrib-python-headless"],

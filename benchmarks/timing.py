@@ -29,12 +29,19 @@ def interleaved(fns, repeats=5):
 
 def measured(fns, repeats=5):
     """As `interleaved`, but {name: (wall-clock seconds, processor seconds of all threads)}, the best of each."""
-    best = dict.fromkeys(fns, (float("inf"), float("inf")))
+    return {
+        name: tuple(map(min, zip(*spent, strict=True)))
+        for name, spent in turns(fns, repeats).items()
+    }
+
+
+def turns(fns, repeats=5):
+    """As `measured`, but {name: [(wall-clock seconds, processor seconds of all threads) of each turn]}."""
+    spent = {name: [] for name in fns}
     for turn in range(repeats + 1):
         for name, fn in fns.items():
             start = time.perf_counter(), time.process_time()
             jax.block_until_ready(fn())
-            spent = time.perf_counter() - start[0], time.process_time() - start[1]
             if turn:
-                best[name] = tuple(map(min, best[name], spent))
-    return best
+                spent[name].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    return spent

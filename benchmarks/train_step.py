@@ -2,9 +2,10 @@
 
     python -m benchmarks.train_step [--small]
 
-Both take turns in one run, and the best turn of each counts. The floating point operations are those
-of the convolutions and the dense layer, three times the forward pass. What bounds a step shows in two
-more numbers: the speed of one large matrix product, which no convolution exceeds, and the time of the
+Both take turns in one run. The best turn of each counts, and of their ratio the median over the turns;
+processor seconds are those of all threads. The floating point operations are those of the
+convolutions and the dense layer, three times the forward pass. What bounds a step shows in two more
+numbers: the speed of one large matrix product, which no convolution exceeds, and the time of the
 same step without batch norm, whose passes over memory the operations do not count. Tracing is what
 comes before compiling, with nothing kept from before; it holds the ways of all platforms.
 """
@@ -12,6 +13,7 @@ comes before compiling, with nothing kept from before; it holds the ways of all 
 import argparse
 import collections
 import os
+import statistics
 import time
 
 import jax
@@ -19,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.timing import interleaved, timeit
+from benchmarks.timing import timeit, turns
+from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.models import MODELS
 
 # name, stem, batch, side, classes
@@ -61,7 +64,10 @@ def jitted_step(model, optimizer, train=True):
         params = optax.apply_updates(variables["params"], updates)
         return {**variables, **new, "params": params}, opt_state, value
 
-    return jax.jit(step, donate_argnums=(0, 1))
+    whole, split = devices_lib.REPLICATED, devices_lib.SHARDED
+    one = jax.devices()[:1]
+    specs = (whole, whole, split, split)
+    return devices_lib.pmap(step, specs, whole, donate_argnums=(0, 1), devices=one)
 
 
 def jax_step(model, x, y, *, train=True):
@@ -178,13 +184,22 @@ def compare(name, stem, batch, side, classes, repeats):
         "PyTorch": torch_step(model, x, y),
         "ours without batch norm": jax_step(model.clone(affine=plain_affine), x, y, train=False),
     }
-    seconds = interleaved(steps, repeats)
+    spent = turns(steps, repeats)
+    seconds = {key: min(wall for wall, _ in found) for key, found in spent.items()}
+    work = {key: min(cpu for _, cpu in found) for key, found in spent.items()}
     gflop = 3 * forward_flops(model, x) / 1e9
     print(f"\n{name}, {stem} stem, batch {batch}, {side} px: {gflop:.1f} GFLOP a step")
     print(f"  tracing                  {1000 * tracing_seconds(model, x, y, repeats):9.1f} ms")
     for key, value in seconds.items():
-        print(f"  {key:24} {1000 * value:9.1f} ms  {gflop / value:6.1f} GFLOP/s")
-    print(f"  ours / PyTorch           {seconds['ours'] / seconds['PyTorch']:9.2f}")
+        print(
+            f"  {key:24} {1000 * value:9.1f} ms  {gflop / value:6.1f} GFLOP/s"
+            f"  {work[key]:6.2f} processor seconds"
+        )
+    ratios = [a / b for (a, _), (b, _) in zip(spent["ours"], spent["PyTorch"], strict=True)]
+    print(
+        f"  ours / PyTorch           {statistics.median(ratios):9.2f}  (median of {repeats}, "
+        f"{min(ratios):.2f} to {max(ratios):.2f}; of processor seconds {work['ours'] / work['PyTorch']:.2f})"
+    )
     share = 1 - seconds["ours without batch norm"] / seconds["ours"]
     print(f"  batch norm's share       {100 * share:9.1f} %")
 
@@ -194,7 +209,7 @@ def main():
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="sizes that only show that it runs")
-    parser.add_argument("--repeats", type=int, default=3, help="turns, of which the best counts")
+    parser.add_argument("--repeats", type=int, default=5, help="turns")
     options = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)

@@ -34,6 +34,8 @@ REPLICATED = P()
 # XLA's CPU backend takes tens of seconds to optimize what makes a network's first weights, which runs once.
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
+_LIBRARY = "xla_cpu_experimental_ynn_fusion_type"  # what XLA's CPU backend leaves to YNNPACK
+
 
 @functools.cache
 def _mesh(devices: tuple) -> Mesh:
@@ -60,7 +62,9 @@ def pmap(
     devices: Devices = None,
     deterministic: bool = False,
 ) -> Callable:
-    """Maps a per-device function over the devices, with global arrays: what `jax.pmap` is built on, and the same to the bit.
+    """Maps a per-device function over the devices, with global arrays: what `jax.pmap` is built on.
+
+    Under the same compiler options it is the same to the bit.
 
     Args:
       f: per-device function; may use `jax.lax` collectives over `AXIS`.
@@ -73,14 +77,14 @@ def pmap(
     return jax.jit(
         _mapped(f, in_specs, out_specs, devices),
         donate_argnums=donate_argnums,
-        compiler_options=training_options(platform(devices), deterministic) or None,
+        compiler_options=_those_known(training_options(platform(devices), deterministic)),
     )
 
 
 def pmap_inference(
     f: Callable, in_specs: Any, out_specs: Any, *, devices: Devices = None
 ) -> Callable:
-    """`pmap` for what runs networks and trains none: `compiler_options` make it faster, and round otherwise than `jax.pmap`."""
+    """`pmap` for what runs networks and trains none, with `compiler_options`."""
     return jax.jit(
         _mapped(f, in_specs, out_specs, devices), compiler_options=compiler_options(devices)
     )
@@ -94,14 +98,20 @@ def _mapped(f, in_specs, out_specs, devices):
     )
 
 
-def training_options(platform: str, deterministic: bool) -> dict[str, bool]:
-    """What the compiler is asked for where networks are trained.
+def training_options(platform: str, deterministic: bool) -> dict[str, Any]:
+    """What the compiler is asked for where networks are trained, and where integers are counted.
+
+    On CPU it leaves matrix products and reductions to YNNPACK, and convolutions to none: see `inference_options`. Batch norm's
+    sums are slow without it. It loses a NaN in a ReLU before a sum, as XLA's own choice does, so the train step looks at the
+    weights themselves.
 
     Args:
       platform: of the devices.
       deterministic: only kernels that give the same bits each time. GPUs have others, which add in an order of their own; on
         CPU and TPU there is nothing to ask for.
     """
+    if platform == "cpu":
+        return {_LIBRARY: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
     gpu = platform in ("gpu", "cuda", "rocm")
     return {"xla_gpu_deterministic_ops": True} if deterministic and gpu else {}
 
@@ -112,13 +122,15 @@ def inference_options(platform: str) -> dict[str, str]:
     On CPU it leaves nothing but matrix products to YNNPACK. Of convolutions that library gives each thread 64 output channels,
     so that a ResNet's first layers run on one thread; and its maxima and the ReLUs before its sums lose NaN.
     """
-    dots_alone = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
-    return dots_alone if platform == "cpu" else {}
+    return {_LIBRARY: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"} if platform == "cpu" else {}
 
 
 def compiler_options(devices: Devices = None) -> dict[str, str] | None:
     """`inference_options` for `devices` as `jax.jit` takes them; None where there are none or this XLA does not know them."""
-    options = inference_options(platform(devices))
+    return _those_known(inference_options(platform(devices)))
+
+
+def _those_known(options):
     return options if options and _known(tuple(options.items())) else None
 
 

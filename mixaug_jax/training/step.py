@@ -244,7 +244,8 @@ def train_step(
 
     Returns:
       The new state, and float32 scalars {"loss", "accuracy"}, averaged over devices. Accuracy counts the class with the largest
-      share of the mixed label; of examples with several classes, the share of those that are right.
+      share of the mixed label; of examples with several classes, the share of those that are right. The loss is NaN where the
+      new weights or batch statistics are not finite.
     """
     shard = jax.lax.axis_index(devices_lib.AXIS)
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
@@ -277,6 +278,8 @@ def train_step(
     variables = {**state.variables, "params": optax.apply_updates(params, updates)}
     if batch_stats:
         variables["batch_stats"] = batch_stats
+    # A ReLU may lose a NaN on its way to the loss (see `devices.training_options`), but no gradient on its way to the weights.
+    metrics["loss"] = jnp.where(_sound(variables), metrics["loss"], jnp.nan)
     ema = _averaged(state, variables, config.train.ema) if config.train.ema else {}
     return State(state.step + 1, variables, opt_state, ema), metrics
 
@@ -314,6 +317,11 @@ def _scan_mean(step, carry, inputs):
 
     (carry, total), _ = jax.lax.scan(body, (carry, total), inputs)
     return carry, jax.tree.map(lambda x: x / count, total)
+
+
+def _sound(variables):
+    """Whether everything is finite."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(variables)]).all()
 
 
 def _averaged(state: State, variables, decay: float):

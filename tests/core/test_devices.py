@@ -42,10 +42,11 @@ def compare(a, b, check=np.testing.assert_array_equal):
     jax.tree.map(lambda x, y: check(np.asarray(x), np.asarray(y)), a, b)
 
 
-def test_step_is_bitwise_that_of_jax_pmap(step, ours):
+def test_step_is_bitwise_that_of_jax_pmap_under_the_same_options(step, ours):
     run, state, batch = step
     split = jax.tree.map(lambda x: x.reshape(4, -1, *x.shape[1:]), batch)
-    theirs = jax.pmap(run, axis_name=devices_lib.AXIS, in_axes=(None, 0))(state, split)
+    mapped = jax.pmap(run, axis_name=devices_lib.AXIS, in_axes=(None, 0)).lower(state, split)
+    theirs = mapped.compile(devices_lib.training_options("cpu", False))(state, split)
     compare(ours, jax.tree.map(lambda x: x[0], theirs))
 
 
@@ -105,11 +106,28 @@ def test_inference_on_cpu_keeps_nan():
         assert np.argwhere(np.isnan(f(x))).tolist() == [[2, 3]]
 
 
+def test_convolutions_of_a_train_step_on_cpu_use_all_threads_and_sums_the_library():
+    def f(x, kernel):
+        return conv(x, kernel, 1, 1).mean((0, 1, 2))
+
+    whole, split = devices_lib.REPLICATED, devices_lib.SHARDED
+    x, kernel = jnp.ones((8, 16, 16, 64)), jnp.ones((3, 3, 64, 64))
+    text = devices_lib.pmap(f, (split, whole), split).lower(x, kernel).compile().as_text()
+    convolutions = [line for line in text.splitlines() if " convolution(" in line]
+    assert convolutions
+    assert "ynn_fusion" in text
+    bodies = text.split("\n\n")
+    assert not any("ynn" in body.split("{")[0] and " convolution(" in body for body in bodies)
+
+
 def test_an_unknown_compiler_option_is_left_out(monkeypatch):
     assert devices_lib.compiler_options() == devices_lib.inference_options("cpu")
     unheard_of = {"xla_cpu_unheard_of": "1"}
     monkeypatch.setattr(devices_lib, "inference_options", lambda platform: unheard_of)
+    monkeypatch.setattr(devices_lib, "training_options", lambda platform, again: unheard_of)
     assert devices_lib.compiler_options() is None
+    whole = devices_lib.REPLICATED
+    assert devices_lib.pmap(lambda x: 2 * x, (whole,), whole)(jnp.float32(3)) == 6
 
 
 @pytest.mark.parametrize(
@@ -117,11 +135,12 @@ def test_an_unknown_compiler_option_is_left_out(monkeypatch):
     [
         ("gpu", True, {"xla_gpu_deterministic_ops": True}),
         ("gpu", False, {}),
-        ("cpu", True, {}),
         ("tpu", True, {}),
     ],
 )
 def test_deterministic_kernels_are_asked_for_on_gpus(platform, deterministic, expected):
+    cpu = devices_lib.training_options("cpu", deterministic)
+    assert cpu == devices_lib.training_options("cpu", not deterministic)
     assert devices_lib.training_options(platform, deterministic) == expected
 
 

@@ -1,0 +1,183 @@
+"""How the work grows: exponents over images, units, concepts and devices, and the arithmetic of a whole study.
+
+    python -m benchmarks.growth              # exponents, about 10 minutes on two cores
+    python -m benchmarks.growth --small      # shows that it runs
+    python -m benchmarks.growth --study      # the table of docs/scale.md that is arithmetic alone
+
+An exponent is the slope of log(processor seconds) over log(size): 1 is work in proportion, 0 none that grows. Seconds are those
+of all threads, the best of several turns. Virtual devices share the machine's cores, so over devices the whole work of the same
+images is measured: 0 says that devices do nothing twice, and the time of real ones would fall in proportion.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+import mixaug_jax
+from benchmarks.accelerator import SMALL, network, trainer
+from benchmarks.timing import measured
+from mixaug_jax import dissection
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """How much there is of everything."""
+
+    images: int = 64
+    units: int = 256
+    concepts: int = 256
+
+
+BASE, LITTLE = Work(), Work(16, 16, 16)
+AXES = ("images", "units", "concepts")
+FACTORS = (1, 2, 4, 8)
+DEVICES = (1, 2, 4, 8)
+
+
+def jobs(work: Work) -> dict[str, Callable]:
+    """{name: f()}, each for as much as `work` says, on all devices."""
+    rng = np.random.default_rng(0)
+    maps = np.maximum(rng.normal(size=(work.images, 7, 7, work.units)), 0).astype(np.float32)
+    # Blocks of 8 x 8 pixels of one concept each, whatever the vocabulary.
+    labels = rng.integers(1, work.concepts + 1, (work.images, 7, 7, 1)).repeat(8, 1).repeat(8, 2)
+    thresholds = np.quantile(maps, 0.99, (0, 1, 2)).astype(np.float32)
+    net = network(SMALL)
+    images = rng.normal(size=(work.images, 32, 32, 3)).astype(np.float32)
+    classes = rng.integers(SMALL.classes, size=work.images)
+    share = dataclasses.replace(SMALL, batch=work.images // jax.device_count())
+    explain = functools.partial(mixaug_jax.attribute, net, images, classes, chunk=8)
+    return {
+        "train step": trainer(share, "cutmix", None)[0],
+        "thresholds": lambda: dissection.quantile(maps, 0.01, size=(56, 56)),
+        "counts": lambda: dissection.tally(maps, thresholds, labels, work.concepts + 1).unit,
+        "integrated gradients": lambda: explain("integrated_gradients", options={"steps": 8}),
+    }
+
+
+GROWS = {
+    "train step": ("images",),
+    "thresholds": ("images", "units"),
+    "counts": ("images", "units", "concepts"),
+    "integrated gradients": ("images",),
+}
+
+
+def seconds(work: Work, names, repeats: int) -> dict[str, float]:
+    """Processor seconds of each job."""
+    made = jobs(work)
+    found = measured({name: made[name] for name in names}, repeats)
+    return {name: cpu for name, (_, cpu) in found.items()}
+
+
+def exponent(sizes, spent) -> float:
+    """The slope of log(spent) over log(size)."""
+    return float(np.polyfit(np.log(sizes), np.log(spent), 1)[0])
+
+
+def over_sizes(base: Work, factors, repeats: int) -> list[tuple]:
+    """Rows (job, axis, exponent, seconds of each size)."""
+    rows = []
+    for axis in AXES:
+        names = [name for name, axes in GROWS.items() if axis in axes]
+        sizes = [getattr(base, axis) * factor for factor in factors]
+        found = [seconds(dataclasses.replace(base, **{axis: n}), names, repeats) for n in sizes]
+        for name in names:
+            spent = [turn[name] for turn in found]
+            rows.append((name, f"{axis} {sizes[0]} to {sizes[-1]}", exponent(sizes, spent), spent))
+    return rows
+
+
+def over_devices(counts, small: bool) -> list[tuple]:
+    """Rows as `over_sizes`, each number of devices in a process of its own."""
+    found = []
+    for count in counts:
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+        command = [sys.executable, "-m", "benchmarks.growth", "--here", *["--small"] * small]
+        given = os.environ | {"XLA_FLAGS": flags}
+        done = subprocess.run(command, env=given, check=True, stdout=subprocess.PIPE, text=True)
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    rows = []
+    for name in GROWS:
+        spent = [turn[name] for turn in found]
+        rows.append((name, f"devices {counts[0]} to {counts[-1]}", exponent(counts, spent), spent))
+    return rows
+
+
+# A chip: bfloat16 and float32 operations and bytes of memory a second. TPUs make float32 of six bfloat16 products ("highest").
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    chips: int
+    bfloat16: float
+    float32: float
+    bandwidth: float
+
+
+MACHINES = {
+    "one H100": Machine(1, 989e12, 67e12, 3350e9),
+    "v5e-8": Machine(8, 197e12, 197e12 / 6, 819e9),
+    "v4-64": Machine(32, 275e12, 275e12 / 6, 1228e9),  # named by its cores, of which a chip has two
+}
+FORWARD = 8.2e9  # operations of ResNet-50 for one image of 224 px; a gradient takes as many again, weights' once more
+# Bytes that a train step moves for one image, as the compiler counts them for a v5e: see docs/scale.md.
+MOVED = {"float32": 66e9 / 64}
+EPOCHS, IMAGENET, VALIDATION, BRODEN = 300, 1_281_167, 50_000, 63_305
+
+
+def study() -> list[tuple[str, float, float]]:
+    """(stage, operations, bytes or 0) of one network of the study."""
+    trained = EPOCHS * IMAGENET
+    return [
+        ("train, 300 epochs of ImageNet", 3 * FORWARD * trained, MOVED["float32"] * trained),
+        ("dissect Broden, forward twice (random weights as well)", 2 * FORWARD * BRODEN, 0),
+        ("integrated gradients, 50,000 images, 64 steps", 2 * FORWARD * VALIDATION * 64, 0),
+        ("Grad-CAM, 50,000 images", FORWARD * VALIDATION, 0),
+        ("RISE, 50,000 images, 4,000 masks", FORWARD * VALIDATION * 4000, 0),
+        ("deletion of one method, 50,000 images, 100 steps", FORWARD * VALIDATION * 100, 0),
+        ("occlusion, 5,000 images, 180 removals", FORWARD * 5000 * 180, 0),
+    ]
+
+
+def hours(machine: Machine, flops: float, moved: float) -> float:
+    """The least hours: training in what the compiler's bytes take, or its operations; the rest in float32 operations."""
+    peak = machine.bfloat16 if moved else machine.float32
+    return max(flops / peak, moved / machine.bandwidth) / machine.chips / 3600
+
+
+def print_study() -> None:
+    print("| stage | PFLOP | " + " | ".join(f"{name}, h" for name in MACHINES) + " |")
+    print("| --- " * (2 + len(MACHINES)) + "|")
+    for stage, flops, moved in study():
+        cells = [f"{hours(machine, flops, moved):.3g}" for machine in MACHINES.values()]
+        print(f"| {stage} | {flops / 1e15:,.3g} | " + " | ".join(cells) + " |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="little work, two sizes")
+    parser.add_argument("--study", action="store_true", help="the arithmetic of a study, and ends")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    base, repeats = (LITTLE, 1) if given.small else (BASE, 3)
+    if given.study:
+        print_study()
+        return
+    if given.here:
+        print(json.dumps(seconds(base, GROWS, repeats)))
+        return
+    rows = over_sizes(base, FACTORS[:2] if given.small else FACTORS, repeats)
+    rows += over_devices(DEVICES[:2] if given.small else DEVICES, given.small)
+    print("| work | grows with | exponent | processor seconds |\n| --- | --- | --- | --- |")
+    for name, axis, slope, spent in rows:
+        print(f"| {name} | {axis} | {slope:.2f} | {', '.join(f'{s:.2f}' for s in spent)} |")
+
+
+if __name__ == "__main__":
+    main()
