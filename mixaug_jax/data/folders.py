@@ -82,7 +82,7 @@ def open_folder(split: str, config: Config, *, annotations: bool = True) -> Sour
         return files[index][0].name
 
     concepts, boxes = (known.concept_names, known.box_names) if annotations else ((), ())
-    return Source(read, len(files), class_names, concepts, boxes, file_name)
+    return Source(read, len(files), class_names, concepts, boxes, file_name=file_name)
 
 
 def _complete(files, corrupt, threads):

@@ -35,12 +35,12 @@ class Source:
       concept_names: (name, category) of every concept; entry 0 is ("none", "none"). Empty where
         the set has no segmentations.
       box_names: the names of the boxes' classes; empty where there are no boxes.
-      part_names: the names of `parts`, entry 0 is "none"; empty where there are none.
       file_name: the function from an index to the name of the image's file, "" where it has none.
       make: f(key, count, arrays) -> batch, a pure function that makes training data inside the jitted step: of `count` examples
         image uint8 [count,H,W,C] and label int32 [count], or what else an example has. None: training reads examples.
       arrays: a pytree of arrays that `make` is given, the same on every device.
       multi_label: whether an image may show several classes at once, and examples have `targets` (and maybe `weights`).
+      part_names: the names of `parts`, entry 0 is "none"; empty where there are none.
     """
 
     read: Callable[[int], dict]
@@ -48,11 +48,11 @@ class Source:
     class_names: tuple[str, ...]
     concept_names: tuple[tuple[str, str], ...] = ()
     box_names: tuple[str, ...] = ()
-    part_names: tuple[str, ...] = ()
     file_name: Callable[[int], str] = _nameless
     make: Callable[[Any, int, Any], dict] | None = None
     arrays: Any = ()
     multi_label: bool = False
+    part_names: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
