@@ -22,9 +22,6 @@ def get_config(data="folder"):
     settings = config.get_config("baseline", data)
     settings.stages = ("released",)
     settings.model.name = "resnet50"  # the files decide; this is what they are expected to hold
-    settings.model.dtype = (
-        "float32"  # in which they are looked at; imagenet2012's recipe trains in bfloat16
-    )
     settings.data.size = 224
     settings.dissect.layers = ("layer4",)  # after its last ReLU
     settings.dissect.max_images = 0  # all

@@ -30,7 +30,6 @@ def test_published_recipes():
     config = get_config("cutmix", "imagenet2012")
     assert (config.train.epochs, config.data.batch_size, config.train.lr) == (300, 256, 0.1)
     assert (config.mix.alpha, config.mix.prob, config.train.weight_decay) == (1.0, 1.0, 1e-4)
-    assert config.model.dtype == "bfloat16"
     steps = resolved(config, 1_281_167).resolved
     assert steps.steps_per_epoch == 5004
     assert steps.boundaries == (75 * 5004, 150 * 5004, 225 * 5004)
