@@ -140,7 +140,7 @@ def explained(devices: tuple, method: str = "", score: str = "", net: Net | None
     job = dataclasses.replace(job, at_once=min(job.at_once, 16))
     given = job.of_method(methods[0])
     reference = np.zeros((2, side, side, 3), np.float32)
-    given |= running._of_reference(net, methods[0], job, reference, False)
+    given |= running.of_reference(net, methods[0], job, reference, False)
     rows = running._row_shapes((side, side, 3))
     names = ("image", "label", "index")
     if method:

@@ -43,9 +43,10 @@ def check(config: ml_collections.ConfigDict) -> None:
     config_lib.check(config)
     config_lib.check_layers(config)
     _check_devices(config)
-    # A mixer wants to know neither how many classes nor how many images there will be.
+    # A mixer of images wants to know neither how many classes nor how many images there will be.
     some = {"train_size": config.data.batch_size, "class_names": ("one", "another")}
-    steps.check_mixing(config_lib.resolve(config, **some))
+    if not steps.mixes_features(config):
+        steps.check_mixing(config_lib.resolve(config, **some))
 
 
 def train(
@@ -90,6 +91,8 @@ def train(
     config = brought.noted(config)
     sizes = {name: len(source) for name, source in sources.items() if source is not None}
     processes.compare("data", sizes | {"classes": sources["train"].class_names})
+    if steps.mixes_features(config):
+        steps.check_mixing(config)
     workdir = pathlib.Path(workdir).absolute()
     with processes.claimed(workdir / files.RUN_LOCK):
         return _train_in(workdir, config, sources)

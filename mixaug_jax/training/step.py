@@ -139,7 +139,7 @@ def mixed(key: Any, images: Any, targets: Any, *, config: ml_collections.ConfigD
     mixer = mixing.bound(
         entry, options, {"shard": shard, "mean": tuple(d.mean), "std": tuple(d.std)}
     )
-    if "active" not in entries.keywords(entry):
+    if not mixes_features(config):
         return *mixer(key, images, targets), None
     # A mixer of hidden features: it is called at each candidate layer, and active at the one that is drawn.
     model = build.build_model(config)
@@ -155,6 +155,12 @@ def mixed(key: Any, images: Any, targets: Any, *, config: ml_collections.ConfigD
 
     # The same key gives the same partners at every layer, so labels are mixed once.
     return hidden("input", images), mixer(key, images, targets)[1], hidden
+
+
+def mixes_features(config: ml_collections.ConfigDict) -> bool:
+    """Whether config.mix mixes hidden features, of a network that has to be there for it."""
+    name = config.mix.name
+    return name != "none" and "active" in entries.keywords(mixing.MIXERS[name])
 
 
 def check_mixing(config: ml_collections.ConfigDict) -> None:

@@ -208,6 +208,8 @@ def test_settings_tell_rules_apart_by_their_text_and_arrays_by_their_checksum():
         return job.settings_of(net, examples, "lrp", made)["options"][option]
 
     assert settings("rule", rules.Gamma(0.5)) == "Gamma(gamma=0.5, use_bias=True)"
-    assert settings("rule", (("fc", rules.Epsilon(0.1)),)) == [["fc", "Epsilon(epsilon=0.1)"]]
+    assert settings("rule", (("fc", rules.Epsilon(0.1)),)) == [
+        ["fc", "Epsilon(epsilon=0.1, use_bias=True)"]
+    ]
     assert settings("bounds", np.arange(2)) == settings("bounds", np.arange(2))
     assert settings("bounds", np.arange(2)) != settings("bounds", np.arange(1, 3))

@@ -121,7 +121,8 @@ def same(net, expected):
     jax.tree.map(np.testing.assert_array_equal, net.variables, expected.variables)
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+# A decoder has three of a ResNet's layers, and nobody released one: its file is refused, which says so.
+@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith("decoder")])
 def test_every_network_is_found_by_its_names(name):
     named = mapping.torch_shapes(shapes(name, 7))
     tensors = {key: pickles.Tensor(shape, np.dtype("f4"), None) for key, shape in named.items()}

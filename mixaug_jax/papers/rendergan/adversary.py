@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core.types import Array, Count, Features
+from mixaug_jax.core.types import AnyArray, Array, Count, Features
 from mixaug_jax.data.markers import tag_renderer
 from mixaug_jax.models.convolution import conv
 from mixaug_jax.models.layers import conv_init
@@ -123,7 +123,7 @@ def generate(generator: nn.Module, params: Any, keys: Any) -> tuple[Any, Any, di
     return labels, made, pictures, penalties
 
 
-def last(pictures: Mapping) -> Array:
+def last(pictures: Mapping) -> AnyArray:
     """The pictures after the whole chain."""
     return pictures[tuple(few.LINKS)[-1]]
 
