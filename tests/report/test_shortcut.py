@@ -17,7 +17,7 @@ def settings(folder, background):
     config.data.update(size=32, batch_size=32, threads=1, dir=str(folder / "scenes"))
     config.data.scenes.update(train=400, validation=20, test=150, background=background)
     config.model.update(name="tiny", width=4.0)
-    config.train.update(epochs=40, lr=0.2, log_every=100, checkpoint_every=100.0)
+    config.train.update(epochs=40, lr=0.1, log_every=100, checkpoint_every=100.0)
     config.eval.update(batch_size=48, every=100.0)
     config.explain.update(split="test", max_images=0, methods=("gradient",))
     config.explain.scores = ("pointing_game", "energy_pointing_game")
