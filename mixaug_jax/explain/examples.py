@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from mixaug_jax.data import transforms
 from mixaug_jax.explain import regions
 from mixaug_jax.models import imagenet
 from mixaug_jax.models.net import count_classes
-from mixaug_jax.models.probability import class_logits, probabilities
+from mixaug_jax.models.probability import class_logits, predicted, probabilities
 from mixaug_jax.scores.alignment import is_difficult
 
 LABELS = ("true", "predicted", "mapped")
@@ -210,6 +211,17 @@ def _forward(devices):
 
     specs = (devices_lib.REPLICATED, devices_lib.SHARDED)
     return devices_lib.pmap_inference(forward, specs, devices_lib.SHARDED, devices=devices)
+
+
+@functools.cache
+def predictor(devices: tuple) -> Callable:
+    """f(net, images [B,h,w,C]) -> the predicted classes [B], mapped over this process's devices."""
+    specs = (devices_lib.REPLICATED, devices_lib.SHARDED)
+
+    def classes(net: Net, x: Any):
+        return predicted(net.logits(x))
+
+    return devices_lib.pmap_inference(classes, specs, devices_lib.SHARDED, devices=devices)
 
 
 def on_devices(net: Net, devices: Devices):

@@ -26,9 +26,8 @@ from mixaug_jax.core import checks, say, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import checksum
 from mixaug_jax.core.types import Count, Dataset, Devices, Int, Net
-from mixaug_jax.explain.examples import num_classes, on_devices
+from mixaug_jax.explain.examples import num_classes, on_devices, predictor
 from mixaug_jax.explain.job import NO_OPTIONS
-from mixaug_jax.models.probability import predicted
 from mixaug_jax.occlusion.grid import FULL, Grid, plan
 from mixaug_jax.occlusion.outcomes import Sweep, compare, load, outcome, save
 from mixaug_jax.occlusion.removal import Batch, evaluate, rank
@@ -261,7 +260,7 @@ def _clean(net, batches, total, classes, devices):
         for label in labels:
             checks.label(label, classes)
         count = rows.stop - rows.start
-        predicted = np.asarray(_forward(own)(net, devices_lib.shard_batch(batch, own)))[:count]
+        predicted = np.asarray(predictor(own)(net, devices_lib.shard_batch(batch, own)))[:count]
         colors = batch[:count].mean((1, 2), dtype=np.float64)
         found.append((np.array(labels, np.int64), predicted.astype(np.int64), colors))
     found = tuple(map(np.concatenate, zip(*found, strict=True)))
@@ -270,16 +269,6 @@ def _clean(net, batches, total, classes, devices):
     colors = colors[np.isfinite(colors).all(1)]
     mean = colors.sum(0) / max(1, len(colors))
     return labels, predicted, mean.astype(np.float32)
-
-
-@functools.cache
-def _forward(devices):
-    return devices_lib.pmap_inference(
-        lambda net, x: predicted(net.logits(x)),
-        (devices_lib.REPLICATED, devices_lib.SHARDED),
-        devices_lib.SHARDED,
-        devices=devices,
-    )
 
 
 @functools.cache

@@ -1,7 +1,6 @@
 """Whether an imported network is what it was taken for: its accuracy on the run's labeled images."""
 
 import contextlib
-import functools
 import itertools
 from typing import Any
 
@@ -12,8 +11,7 @@ from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import say, stats, walk
 from mixaug_jax.core.types import Config, Net
 from mixaug_jax.data.source import numbered_as
-from mixaug_jax.explain.examples import on_devices
-from mixaug_jax.models.probability import predicted
+from mixaug_jax.explain.examples import on_devices, predictor
 
 IMAGES, ROWS = 300, 50  # images that are looked at, and those of one forward pass
 _UNREAD = -1
@@ -86,7 +84,7 @@ def hits(net: Net, source: Any, threads: int) -> np.ndarray:
             images, labels = zip(*batch, strict=True)
             # Padded to one shape, so that one program serves.
             images = devices_lib.shard_batch(walk.pad_rows(np.stack(images), rows), own)
-            found[start:stop] = np.asarray(_forward(own)(net, images))[: len(batch)] == labels
+            found[start:stop] = np.asarray(predictor(own)(net, images))[: len(batch)] == labels
     found = walk.gather(found, len(chosen), devices)
     unread = chosen[found == _UNREAD]
     for index in unread:
@@ -94,13 +92,3 @@ def hits(net: Net, source: Any, threads: int) -> np.ndarray:
     if len(unread):
         raise ValueError(f"{len(unread)} images could not be read, such as number {unread[0]}")
     return found == 1
-
-
-@functools.cache
-def _forward(devices):
-    return devices_lib.pmap_inference(
-        lambda net, x: predicted(net.logits(x)),
-        (devices_lib.REPLICATED, devices_lib.SHARDED),
-        devices_lib.SHARDED,
-        devices=devices,
-    )

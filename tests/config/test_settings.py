@@ -204,3 +204,12 @@ def test_the_console_shows_every_setting_but_those_of_single_methods():
     assert said == {k for k in flat if "." in k and not k.startswith(left_out)}
     assert any(line.startswith("  mix: alpha=1.0 ") for line in lines)
     assert all(f"{key}=" in lines[1] for key in flat if "." not in key)
+
+
+def test_every_option_of_every_method_and_score_is_a_key():
+    options = get_config().explain.options
+    assert options.integrated_gradients.steps == 64
+    assert options.occlusion.window == 16
+    assert options.lerf.window == 8
+    assert options.deletion.window == 2
+    assert not {"key", "chunk", "noise", "masks"} & {k for group in options.values() for k in group}

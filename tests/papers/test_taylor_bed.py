@@ -379,37 +379,3 @@ def test_other_beds_draw_their_own_weights():
     dead = (relu_stack.Layer(-np.ones((3, 2)), -np.ones(2)),)
     with pytest.raises(ValueError, match="fewer than 5 of 10000 random inputs"):
         relu_stack.points(dead, 5)
-
-
-def test_chance_level():
-    for channels in (16, 64, 512):
-        assert abs(convergence.chance(channels) / (0.6745 / channels**0.5) - 1) < 0.05
-        draw = np.random.default_rng(0).normal(size=(5, 4000, channels)).astype(np.float32)
-        found = convergence.summary(*map(np.asarray, convergence.similarities(draw)))
-        assert abs(found[2] / convergence.chance(channels) - 1) < 0.05
-    assert convergence.chance(1) == 1
-
-
-def test_products_of_matrices():
-    found = convergence.matrix_products((16, 24, 12, 20, 8))
-    assert found["positive"][-1] > 0.99
-    assert found["any"][-1] < 0.6
-    draw = np.random.default_rng(0).normal(size=(3, 4, 6)).astype(np.float32)
-    same = convergence.through_matrices(draw, [np.eye(6)] * 3, "any")
-    np.testing.assert_allclose(
-        *[convergence.similarities(r)[0] for r in (same[0], same[-1])], atol=1e-6
-    )
-    flat = convergence.through_matrices(draw, [np.outer(np.ones(6), np.arange(1, 5))], "any")[-1]
-    np.testing.assert_allclose(convergence.similarities(flat)[0], 1, atol=1e-5)
-
-
-def test_vectors_with_one_channel_do_not_count():
-    draws = np.zeros((3, 2, 4), np.float32)
-    draws[:, 0] = np.random.default_rng(0).normal(size=(3, 4))
-    draws[:, 1, 2] = 1  # one channel alone, as before a max pool
-    draws[2, 0] = 0
-    cosine, counts = convergence.similarities(draws)
-    np.testing.assert_array_equal(counts, [[True, True], [False, True], [False, True]])
-    np.testing.assert_allclose(cosine[:, 1], 1)
-    np.testing.assert_array_equal(convergence.similarities(draws, single=False)[1][:, 1], False)
-    assert np.isnan(convergence.summary(np.zeros((1, 2)), np.zeros((1, 2), bool))).all()

@@ -15,7 +15,6 @@ import pytest
 import toy
 
 import mixaug_jax
-from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.attribution import METHODS
 from mixaug_jax.core import checks
@@ -334,15 +333,6 @@ def test_a_split_that_is_not_there(workdir):
     config.data.test_split = ""
     with pytest.raises(ValueError, match=r"explain\.split='test', but data\.test_split is empty"):
         explain.check(config)
-
-
-def test_every_option_of_every_method_and_score_is_a_key():
-    options = config_lib.get_config().explain.options
-    assert options.integrated_gradients.steps == 64
-    assert options.occlusion.window == 16
-    assert options.lerf.window == 8
-    assert options.deletion.window == 2
-    assert not {"key", "chunk", "noise", "masks"} & {k for group in options.values() for k in group}
 
 
 def test_a_folder_with_boxes_from_files(tmp_path, workdir, monkeypatch):

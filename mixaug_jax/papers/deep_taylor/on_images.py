@@ -7,15 +7,18 @@ What is explained is the class that the network predicts, so that any images wil
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mixaug_jax.attribution import METHODS, relevance, rules
-from mixaug_jax.core import checks, say, walk
+from mixaug_jax.core import checks, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.types import Array, Attribution, Devices, Image, Label, Net
+from mixaug_jax.explain import programs
+from mixaug_jax.explain.examples import on_devices
 from mixaug_jax.models.probability import class_logits
 from mixaug_jax.papers.deep_taylor import convergence, drawing, linear_regions
 from mixaug_jax.scores.agreement import ssim
@@ -52,33 +55,18 @@ def run(
       {name: [images, ...]}, the same in every process.
     """
     devices = walk.chosen(devices)
-    program, report, found = _program(work, devices), say.progress(title, images), []
-    net = dataclasses.replace(
-        net, variables=devices_lib.replicate(jax.device_get(net.variables), devices)
-    )
-    for start, stop, size in walk.spans(images, 1, devices):
-        batch = {name: walk.pad_rows(values[start:stop], size) for name, values in rows.items()}
-        done = program(net, devices_lib.shard_batch(batch, devices))
-        local = jax.tree.map(_own_rows, done)
-        found.append({name: values[: stop - start] for name, values in local.items()})
-        report(min(images, len(found) * size * jax.process_count()))
-    joined = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-    return walk.gather(joined, images, devices)
-
-
-def _own_rows(array):
-    """The rows that lie on this process's devices."""
-    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-    return np.concatenate([np.asarray(shard.data) for shard in shards])
+    task = programs.Task(_program(work, walk.own(devices)), devices, 0, {}, 1)
+    found = task.run(on_devices(net, devices), rows, title, images)
+    return walk.gather(found, images, devices)
 
 
 @functools.lru_cache(maxsize=64)
 def _program(work, devices):
-    def every(net: Net, rows: dict) -> dict:
+    def every(net: Net, seed: Any, arrays: Any, rows: dict) -> dict:
         return jax.lax.map(lambda row: work(net, row), rows)
 
     whole, split = devices_lib.REPLICATED, devices_lib.SHARDED
-    return devices_lib.pmap_inference(every, (whole, split), split, devices=devices)
+    return devices_lib.pmap_inference(every, (whole, whole, whole, split), split, devices=devices)
 
 
 def backward(net: Net, image: Image, way: str) -> Net:
