@@ -273,7 +273,7 @@ def test_sweep(devices):
     rows = {"image": x} | {name: integers(ROWS) for name in ("index", "label", "by")}
     given = network(), rows, array(3), np.uint32(0)
     rank, evaluate = sweeping._programs(grid, devices)
-    lower(sweeping._forward(devices), given[0], x)
+    lower(examples.predictor(devices), given[0], x)
     lower(rank, *given)
     cells = plan(grid, (SIDE, SIDE, 3)).cells[: sweeping._CELLS]
     lower(evaluate, given[0], jax.eval_shape(rank, *given), cells)
