@@ -25,7 +25,8 @@ def plain(key: RandomKey, count: Count, arrays: Any, *, size: Count, spin: Scala
       spin: markers are turned by so much at most, radians.
 
     Returns:
-      {"image": uint8 [B,S,S,1], "label": int32 [B], "targets": float32 [B,12]}.
+      {"image": uint8 [B,S,S,1], "label": int32 [B], "targets": float32 [B,12], "parts": uint8 [B,S,S], 1 + the bit whose cell
+      lies there, 0 beside the cells}.
     """
     labels = tags.draw(key, count, size=size, spin=spin)
     return example(labels, tag_renderer.render(labels, size).tag)
@@ -54,6 +55,7 @@ def example(labels: tags.Labels, x: Array) -> dict:
         "image": chain.as_bytes(x),
         "label": jnp.zeros(count, jnp.int32),
         "targets": labels.bits,
+        "parts": tag_renderer.cells(labels, x.shape[-1]),
     }
 
 
