@@ -21,8 +21,8 @@ from mixaug_jax.config import keys
 from mixaug_jax.papers import rendergan
 
 
-def get_config(data="markers"):
-    settings = config.get_config("baseline", data)
+def get_config(method="baseline"):
+    settings = config.get_config(method, "markers")
     settings.stages = ("gan", "decode", "report")
     settings.data.train_split = "unlabeled"  # what is made comes in its place
     settings.train.steps = 800
