@@ -2,12 +2,15 @@
 
 import pathlib
 
+import matplotlib
 import numpy as np
+import PIL.Image
+from matplotlib.figure import Figure
 
 from mixaug_jax.core import files, say, stats
 from mixaug_jax.core.types import Config, Dataset
-from mixaug_jax.draw import page
-from mixaug_jax.papers.rendergan import adversary, judging, looking
+from mixaug_jax.draw import page, style
+from mixaug_jax.papers.rendergan import adversary, chain, judging, looking
 from mixaug_jax.training import checkpoint
 
 _COUNT = 500  # pictures that statistics are of
@@ -16,6 +19,7 @@ _APART = 1000  # of each kind, real and made
 _STATISTICS = ("what", "real", "made")
 _WORTH = ("link", "logit", "low", "high")
 _KEPT = ("read", "bits right", "low", "high")
+_FIGURE = "generator_links"
 _TOLD = ("what", "share right", "low", "high", "pictures")
 
 
@@ -92,6 +96,7 @@ def _kept(config, labels, tags, pictures):
 def _write_section(config, workdir, tables):
     """The page's section."""
     folder = workdir / "report"
+    _draw(workdir / "gan" / f"links_{config.markers.steps}.png", folder / _FIGURE)
     intervals = {
         name: [[row[0], page.Interval(*row[1:4]), *row[4:]] for row in rows]
         for name, (_, rows) in tables.items()
@@ -115,10 +120,9 @@ def _write_section(config, workdir, tables):
             "nothing of another."
         ),
         page.figure(
-            workdir / "gan",
-            f"links_{config.markers.steps}",
-            "Real pictures and made ones. Top row: real. Then the same markers as rendered and after blur, lighting, "
-            "background and detail.",
+            folder,
+            _FIGURE,
+            "Real pictures and made ones. Top row: real. Then the same markers as rendered and after each link.",
             alt="Six rows of sixteen small gray pictures of markers.",
             sheet=True,
         ),
@@ -136,6 +140,24 @@ def _write_section(config, workdir, tables):
         ),
     ]
     page.write_section(workdir, "generator", "What the generator has learned", *parts)
+
+
+def _draw(sheet, path):
+    """The rows of a sheet of links with their names, as a figure."""
+    names = ("real", "rendered", *chain.CHAIN)
+    with PIL.Image.open(sheet) as picture:
+        pixels = np.asarray(picture)
+    with matplotlib.rc_context(style.STYLE):
+        figure = Figure(figsize=(7, 7 * pixels.shape[0] / pixels.shape[1]))
+        axes = figure.add_axes((0.1, 0, 0.9, 1))
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+        height = pixels.shape[0] / len(names)
+        axes.set_yticks((np.arange(len(names)) + 0.5) * height, names)
+        axes.set_xticks([])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    path.parent.mkdir(exist_ok=True)
+    style.save_figure(figure, path)
 
 
 def _table(folder, name, caption, header, rows):
