@@ -6,12 +6,9 @@ import pathlib
 PATH = pathlib.Path(__file__).parents[1] / "configs" / "rendergan.py"
 
 
-def config(cache, train):
+def config(cache, train, method="baseline"):
     """16 pixels, few pictures, two steps; `train` is markers.train."""
-    spec = importlib.util.spec_from_file_location("rendergan_config", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = module.get_config()
+    found = opened(method)
     found.markers.train = train
     found.markers.update(steps=2, batch_size=8, filters=2)
     found.data.dir = str(cache)
@@ -21,3 +18,11 @@ def config(cache, train):
     found.model.width = 0.25
     found.eval.batch_size = 8
     return found
+
+
+def opened(how):
+    """What configs/rendergan.py gives."""
+    spec = importlib.util.spec_from_file_location("rendergan_config", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(how)

@@ -20,7 +20,7 @@ from mixaug_jax.models import MODELS, Net, Preprocess, build, upernet
 from mixaug_jax.occlusion import sweeping
 from mixaug_jax.occlusion.grid import Grid, plan
 from mixaug_jax.papers.bottleneck_table import row_results
-from mixaug_jax.papers.rendergan import adversary, few, making
+from mixaug_jax.papers.rendergan import adversary, few, making, maps
 from mixaug_jax.scores import SCORES, comparison
 from mixaug_jax.scores.score import as_score, kind_of
 from mixaug_jax.training import step as steps
@@ -129,8 +129,13 @@ def test_made_step():
     lower(mapped, steps.state_shapes(**given), array(dtype=np.uint8))
 
 
-def test_step_of_a_generator():
-    modules = few.Few(SIDE, 0.7, devices_lib.AXIS), adversary.Discriminator(2, devices_lib.AXIS)
+@pytest.mark.parametrize("kind", ["few", "maps"])
+def test_step_of_a_generator(kind):
+    made = {
+        "few": few.Few(SIDE, 0.7, devices_lib.AXIS),
+        "maps": maps.Maps(SIDE, 0.7, 2, devices_lib.AXIS),
+    }
+    modules = made[kind], adversary.Discriminator(2, devices_lib.AXIS)
     given = {"generator": modules[0], "discriminator": modules[1], "steps": 10}
     step = functools.partial(adversary.train_step, **given, seed=0)
     mapped = devices_lib.pmap(step, SPECS, devices_lib.REPLICATED, donate_argnums=0)

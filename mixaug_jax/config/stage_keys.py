@@ -27,6 +27,8 @@ _GIB = Number(0, 10**6)
 _CLASS = Either(
     Text(pattern=r"true|predicted|\d{1,6}"), Int(0, 999_999), "true, predicted, or a class's number"
 )
+_REGION = Either(Choice(("auto", *regions.KINDS)), Text(pattern=regions.PARTS + ".+"),
+                 f"one of auto, {', '.join(regions.KINDS)}, or parts:NAME,NAME of the data set's parts")  # fmt: skip
 
 # fmt: off
 _DISSECT = {
@@ -70,8 +72,8 @@ _EXPLAIN = {
     "max_images": Key(50, "at most so many, spread evenly over the split; 0: all", _COUNT),
     "label": Key("true", "the class explained; mapped: ImageNet's, by objects' names",
                  Choice(examples.LABELS)),
-    "region": Key("auto", "to point at; auto: the first there is",
-                  Choice(("auto", *regions.KINDS))),
+    "region": Key("auto", "to point at; auto: the first there is; parts:class: the part that tells it",
+                  _REGION),
     "boxes": Key("", "a CSV of boxes for the images, as ImageNet's LOC_val_solution.csv", Text()),
     "layer": Key("", 'of CAMs and the bottleneck; "": CAMs the last with 4 x 4 nodes, iba its own',
                  Text()),

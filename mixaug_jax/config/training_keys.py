@@ -126,8 +126,8 @@ _MIX = {
     "prob": Key(1.0, "share of the batches (or of the examples) that is mixed", _SHARE),
     "per": Key("batch", "what shares its draws: a batch (as published) or an example",
                Choice(("batch", "example"))),
-    "label": Key("mixed", "what becomes of the labels of a mixer that mixes them",
-                 Choice(mixing.LABELS)),
+    "label": Key("mixed", "what becomes of the labels of a mixer that mixes them; visible: see docs/rendergan.md",
+                 Choice(mixing.MASK_LABELS)),
 }
 
 _MODEL = {

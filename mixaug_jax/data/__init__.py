@@ -39,7 +39,8 @@ def batches(source: Source, config: Any, *, train: bool, start: int = 0) -> Iter
       image uint8 [B,size,size,C], label int32 [B], seed uint32 [B]: what the random photometrics of
       each example are drawn from on the device (0 in evaluation, which draws nothing); of
       recordings also valid bool [B,size], which frames are not padding; of sets with several labels
-      an image targets float32 [B,K] and, where some are not known, weights [B,K].
+      an image targets float32 [B,K] and, where some are not known, weights [B,K]; in training with
+      mix.label="visible" parts uint8 [B,size,size], 1 + the class that a pixel tells of (0: none).
 
     Raises:
       ValueError: an empty source, a batch that the processes do not divide, an unknown crop.
@@ -60,7 +61,8 @@ def batches(source: Source, config: Any, *, train: bool, start: int = 0) -> Iter
     # Random access all the way: example k of the endless row is a function of (seed, k), so resuming reads nothing again.
     dataset = grain.MapDataset.source(source).seed(config.seed)
     if train:
-        dataset = dataset.shuffle().repeat().random_map(_training_example(config))
+        classes = class_of_parts(source) if parts_wanted(config) else None
+        dataset = dataset.shuffle().repeat().random_map(_training_example(config, classes))
     else:
         dataset = dataset.map(_evaluation_example(config))
     # Rows one after the other, as they lie on the devices: the global batch is the same for any number of processes.
@@ -94,15 +96,30 @@ def _read_ahead(dataset, threads, prefetch):
     return iter(dataset.to_iter_dataset(options))
 
 
-def _training_example(config):
-    """`f(example, rng) -> example` for training: the random geometry, and a seed for the rest."""
+def parts_wanted(config: Any) -> bool:
+    """Whether training mixes labels by what is still seen of each class, so that batches have to tell where it is."""
+    return config.mix.get("label", "") == "visible"
+
+
+def class_of_parts(source: Source) -> np.ndarray:
+    """uint8 [parts]: for each part of a source 1 + the class that is told by it, 0 where it tells none."""
+    classes = np.zeros(max(len(source.part_names), 1), np.uint8)
+    classes[list(source.class_parts)] = np.arange(1, len(source.class_parts) + 1)
+    return classes
+
+
+def _training_example(config, classes):
+    """`f(example, rng) -> example` for training: the random geometry, and a seed for the rest; `classes` of parts, or None."""
     # Settings need the names of the sources, and not what reads and draws images.
     from mixaug_jax.data import transforms
 
     geometry = transforms.train_geometry(config)
 
     def transform(example: dict, rng: np.random.Generator) -> dict:
-        view = geometry(rng, _input(example))
+        seen = _input(example)
+        if classes is not None:
+            seen["parts"] = classes[example["parts"]]
+        view = geometry(rng, seen)
         return _row(view, example, rng.integers(2**32, dtype=np.uint32))
 
     return transform
@@ -140,7 +157,7 @@ def open_splits(config: Any) -> dict[str, Source | None]:
     """The run's sources as {"train", "validation", "test"}: all opened, so all checked, at once.
 
     Reads data.name and data.{train,validation,test}_split; "" means that there is none (None here).
-    Annotations are left out: training reads pictures and labels.
+    Annotations are left out, as training reads pictures and labels, but where it needs parts.
 
     Raises:
       ValueError: an unknown set, a missing split, splits whose classes differ, a batch larger than the training set.
@@ -149,7 +166,8 @@ def open_splits(config: Any) -> dict[str, Source | None]:
     opened = {}
     for name in ("train", "validation", "test"):
         split = config.data[f"{name}_split"]
-        opened[name] = open_source(split, config, annotations=False) if split else None
+        annotations = name == "train" and parts_wanted(config)
+        opened[name] = open_source(split, config, annotations=annotations) if split else None
     if opened["train"] is None:
         raise ValueError("data.train_split is empty: name the split to train on")
     for name, source in opened.items():

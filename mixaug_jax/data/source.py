@@ -21,7 +21,7 @@ class Source:
       box_labels: int32 [n], indices of `box_names`: where the set has boxes;
       concepts: uint8 or uint16 [H,W,K], indices of `concept_names`, 0 = none: where the set
         has segmentations; K is how many concepts a pixel may have at once;
-      parts: uint8 [H,W], indices of `part_names`, 0 = none: where the set knows parts that single classes are told by;
+      parts: uint8 [H,W], indices of `part_names`, 0 = none: where the set knows parts;
       targets: float32 [K] in 0..1, of each class whether the image shows it, and
       weights: float32 [K], 0 where that is not known: of a set with `multi_label`, whose `label` is
         then the class to explain;
@@ -41,6 +41,7 @@ class Source:
       arrays: a pytree of arrays that `make` is given, the same on every device.
       multi_label: whether an image may show several classes at once, and examples have `targets` (and maybe `weights`).
       part_names: the names of `parts`, entry 0 is "none"; empty where there are none.
+      class_parts: the part that each class is told by, an index of `part_names`; empty where classes have no such part.
     """
 
     read: Callable[[int], dict]
@@ -53,6 +54,7 @@ class Source:
     arrays: Any = ()
     multi_label: bool = False
     part_names: tuple[str, ...] = ()
+    class_parts: tuple[int, ...] = ()
 
     @property
     def num_classes(self) -> int:

@@ -1,6 +1,6 @@
 """What happens to an example before the network sees it.
 
-Geometry works on the host, on uint8 pixels, in numpy and Pillow; boxes and concept maps follow.
+Geometry works on the host, on uint8 pixels, in numpy and Pillow; boxes and maps of concepts and parts follow.
 Photometrics work on the device, on float32, in JAX: what crosses to the device stays uint8.
 
     example = random_resized_crop(rng, example, 224, scale=(0.08, 1.0))
@@ -19,6 +19,7 @@ from mixaug_jax.core import checks
 from mixaug_jax.core.types import AnyArray, Config, Float, Preprocess, Seed, UInt8, UInt32
 
 CROPS = ("resized", "pad", "time", "none")
+_MAPS = ("concepts", "parts")  # of an example: what is known of its pixels
 
 # The principal components of ImageNet's RGB pixels (0..1): Krizhevsky et al. 2012, section 4.1; the
 # numbers are those of Facebook's fb.resnet.torch, which CutMix's code has taken over.
@@ -67,7 +68,7 @@ def evaluation(example: dict, size: int, resize: float = 1.0) -> dict:
 
     torchvision's Resize and CenterCrop, as the ImageNet evaluation of every paper here (there
     resize = 256 / 224). Images of any size, smaller ones are enlarged; resize must be at least 1.
-    Boxes and concepts, where the example has them, follow.
+    Boxes, concepts and parts, where the example has them, follow.
     """
     height, width = example["image"].shape[:2]
     short = round(size * resize)
@@ -122,7 +123,7 @@ def pad_crop(rng: np.random.Generator, example: dict, pad: int) -> dict:
     """`pad` black pixels on every side, then a random crop of the old size.
 
     The CIFAR recipe (He et al. 2016, section 4.2), with torchvision's black border, which is black
-    before and not after the normalization. Where the concepts have no pixels they are 0 (none).
+    before and not after the normalization. Where concepts and parts have no pixels they are 0 (none).
     """
     height, width = example["image"].shape[:2]
     # Without a shift there is nothing to pad: the image is returned as it is.
@@ -130,8 +131,7 @@ def pad_crop(rng: np.random.Generator, example: dict, pad: int) -> dict:
     if row == col == pad:
         return example
     padded = dict(example, image=_pad(example["image"], pad))
-    if "concepts" in example:
-        padded["concepts"] = _pad(example["concepts"], pad)
+    padded |= {name: _pad(example[name], pad) for name in _maps(example)}
     if "boxes" in example:
         padded["boxes"] = example["boxes"] + np.float32(pad)
     return _crop(padded, row, col, height, width)
@@ -157,17 +157,20 @@ def time_crop(rng: np.random.Generator, example: dict, size: int, pad: int) -> d
 
 def _pad(image, pad):
     """Zeros around; numpy's own pad takes six times as long on a small image."""
-    height, width, channels = image.shape
-    padded = np.zeros((height + 2 * pad, width + 2 * pad, channels), image.dtype)
+    height, width = image.shape[:2]
+    padded = np.zeros((height + 2 * pad, width + 2 * pad, *image.shape[2:]), image.dtype)
     padded[pad : pad + height, pad : pad + width] = image
     return padded
+
+
+def _maps(example):
+    return [name for name in _MAPS if name in example]
 
 
 def flip(example: dict) -> dict:
     """The mirror image, left and right exchanged."""
     flipped = dict(example, image=np.ascontiguousarray(example["image"][:, ::-1]))
-    if "concepts" in example:
-        flipped["concepts"] = np.ascontiguousarray(example["concepts"][:, ::-1])
+    flipped |= {name: np.ascontiguousarray(example[name][:, ::-1]) for name in _maps(example)}
     if "boxes" in example:
         row0, col0, row1, col1 = example["boxes"].T
         width = np.float32(example["image"].shape[1])
@@ -183,8 +186,7 @@ def _crop(example, row, col, rows, cols):
     # Contiguous, because a view would keep the whole image in memory as long as the crop.
     window = np.s_[row : row + rows, col : col + cols]
     cropped = dict(example, image=np.ascontiguousarray(example["image"][window]))
-    if "concepts" in example:
-        cropped["concepts"] = np.ascontiguousarray(example["concepts"][window])
+    cropped |= {name: np.ascontiguousarray(example[name][window]) for name in _maps(example)}
     if "valid" in example:  # of the frames of a recording, which are the columns
         cropped["valid"] = example["valid"][col : col + cols]
     if "boxes" in example:
@@ -197,14 +199,13 @@ def _crop(example, row, col, rows, cols):
 
 
 def _resize(example, rows, cols):
-    """The image by Pillow's antialiased bilinear filter, concepts by the nearest pixel's center."""
+    """The image by Pillow's antialiased bilinear filter, concepts and parts by the nearest pixel's center."""
     height, width = example["image"].shape[:2]
     if (height, width) == (rows, cols):
         return example
     resized = dict(example, image=_resize_image(example["image"], rows, cols))
-    if "concepts" in example:
-        nearest_row, nearest_col = nearest(height, rows), nearest(width, cols)
-        resized["concepts"] = example["concepts"][nearest_row[:, None], nearest_col]
+    nearest_row, nearest_col = nearest(height, rows)[:, None], nearest(width, cols)
+    resized |= {name: example[name][nearest_row, nearest_col] for name in _maps(example)}
     if "boxes" in example:
         factor = [rows / height, cols / width] * 2
         resized["boxes"] = (example["boxes"] * factor).astype(np.float32)
@@ -316,8 +317,8 @@ def pca_lighting(
 
 
 def seen_part(example: dict, preprocess: Preprocess) -> dict:
-    """The example as far as a network sees it: resized and cut as by `preprocess`, boxes and
-    concepts too, pixels still uint8.
+    """The example as far as a network sees it: resized and cut as by `preprocess`, boxes,
+    concepts and parts too, pixels still uint8.
 
     preprocess: `models.Preprocess`; another callable is taken to show the network the whole image.
     """

@@ -1,4 +1,4 @@
-"""Where the objects are: the masks that explanations should point at, from a data set's boxes and concepts."""
+"""Where the objects are: the masks that explanations should point at, from a data set's boxes, concepts and parts."""
 
 import collections
 import csv
@@ -18,6 +18,8 @@ from mixaug_jax.models import imagenet
 
 # "class_*": what is called as the explained class; "masks": every concept of the category object; "boxes": every box.
 KINDS = ("class_masks", "class_boxes", "boxes", "masks")
+PARTS = "parts:"  # before names of parts, of which CLASS is the one that tells the explained class
+CLASS = "class"
 _OBJECT = "object"
 _PROBED = 50  # images that are looked at for what their boxes are called
 _NAMES = 2000  # images whose files' names are compared with those of a CSV
@@ -28,8 +30,8 @@ class Finder:
     """How the region of an example is found.
 
     Attributes:
-      kind: one of `KINDS`, or "" where the data set tells no place of anything.
-      labels: for the number of each box name (or concept, for masks) the classes that it shows.
+      kind: one of `KINDS`, "parts:NAME,NAME", or "" where the data set tells no place of anything.
+      labels: for the number of each box name (or concept, for masks; or part) the classes that it shows.
       objects: the numbers that count as objects, for how many classes an image shows.
     """
 
@@ -41,7 +43,7 @@ class Finder:
         """The region of class `label`, bool [h,w], empty where there is none, and how many kinds of objects the image shows.
 
         Args:
-          example: image [h,w,C], and where the data set has them boxes, box_labels and concepts, as the network sees it.
+          example: image [h,w,C], and where the data set has them boxes, box_labels, concepts and parts, as the network sees it.
         """
         size = example["image"].shape[:2]
         numbers = self.present(example)
@@ -51,11 +53,14 @@ class Finder:
             return boxes_mask(example["boxes"][chosen], size), len(numbers)
         if self.kind in ("masks", "class_masks") and "concepts" in example:
             return np.isin(example["concepts"], wanted).any(-1), len(numbers)
+        if self.kind.startswith(PARTS) and "parts" in example:
+            return np.isin(example["parts"], wanted), len(numbers)
         return np.zeros(size, bool), 0
 
     def present(self, example: dict) -> list[int]:
         """The numbers of the objects in an example, each once, rising."""
         key = "box_labels" if self.kind.endswith("boxes") else "concepts"
+        key = "parts" if self.kind.startswith(PARTS) else key
         found = np.unique(example[key]).tolist() if self.kind and key in example else []
         return [n for n in found if n in self.objects]
 
@@ -70,11 +75,16 @@ def finder(dataset: Any, shows: dict[str, frozenset], kind: str = "auto") -> Fin
     Args:
       dataset: as `data.Source`.
       shows: {name of a box or concept: the classes that it shows}; see `own_classes` and `imagenet_classes`.
-      kind: one of `KINDS`, or "auto", the first one that the data set has.
+      kind: one of `KINDS`; "parts:NAME,NAME", parts of the data set, all of them legal, where "class" is the part that the
+        explained class is told by; or "auto", that part where the data set has such, else the first of `KINDS` that it has.
 
     Raises:
       ValueError: an unknown kind, or one that the data set does not have.
     """
+    if kind == "auto" and getattr(dataset, "class_parts", ()):
+        kind = PARTS + CLASS
+    if kind.startswith(PARTS):
+        return _parts_finder(dataset, kind)
     checks.choice("region", kind, ("auto", *KINDS))
     concepts = tuple(getattr(dataset, "concept_names", ()))
     box_names = tuple(getattr(dataset, "box_names", ()))
@@ -102,6 +112,25 @@ def finder(dataset: Any, shows: dict[str, frozenset], kind: str = "auto") -> Fin
             f" {', '.join(name for name, _ in concepts[1:4]) or 'nothing'})"
         )
     return found[kind]
+
+
+def _parts_finder(dataset, kind):
+    """The finder of "parts:NAME,NAME"."""
+    names, own = getattr(dataset, "part_names", ()), getattr(dataset, "class_parts", ())
+    known = (*((CLASS,) if own else ()), *names[1:])
+    if not known:
+        raise ValueError(f"region={kind!r}, but this data set knows no parts")
+    asked = [name.strip() for name in kind.removeprefix(PARTS).split(",")]
+    labels = [frozenset()] * len(names)
+    for name in asked:
+        checks.choice("each part of region", name, known)
+        if name == CLASS:
+            for label, part in enumerate(own):
+                labels[part] = labels[part] | {label}
+        else:
+            labels[names.index(name)] = frozenset(range(len(dataset.class_names)))
+    objects = frozenset(n for n, classes in enumerate(labels) if classes)
+    return Finder(kind, tuple(labels), objects)
 
 
 def _called_as_class(dataset, of_boxes) -> bool:

@@ -8,7 +8,8 @@ data axis. All mix in float32 and return the types given. With `per="batch"` the
 lambda, coin and mask, alike on all devices; with `per="example"` each has its own; the default is
 what was published. With the probability 1 - `prob` nothing is mixed. lambda is always the weight of
 the image's own content, computed from the pixels that were really kept. `label` says what becomes
-of the labels.
+of the labels; under "visible" mixers by a mask return them `labels.Pending`, for the training step
+to settle.
 
 * Chen et al., GridMask, arXiv 2001.04086: gridmask
 * DeVries & Taylor, Cutout, arXiv 1708.04552: cutout
@@ -33,13 +34,14 @@ from mixaug_jax.core import checks, entries
 from mixaug_jax.mixing.boxes import cut_box, cutmix, resizemix, saliencymix, switch
 from mixaug_jax.mixing.grids import gridmask, gridmix
 from mixaug_jax.mixing.hidden import manifold_mixup
-from mixaug_jax.mixing.labels import LABELS, mix_targets
+from mixaug_jax.mixing.labels import LABELS, MASK_LABELS, mix_targets
 from mixaug_jax.mixing.masks import fmix, smoothmix
 from mixaug_jax.mixing.pixels import cutout, mixup
 from mixaug_jax.mixing.saliency import fine_grained_saliency
 
 __all__ = [
     "LABELS",
+    "MASK_LABELS",
     "MIXERS",
     "bound",
     "cut_box",

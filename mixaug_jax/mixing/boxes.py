@@ -25,7 +25,7 @@ from mixaug_jax.core.types import (
     UInt8,
 )
 from mixaug_jax.mixing import draws
-from mixaug_jax.mixing.labels import LABELS, mix_targets
+from mixaug_jax.mixing.labels import MASK_LABELS, Pending, masked_targets
 from mixaug_jax.mixing.pixels import Box, box_mask, mix_with_partners
 from mixaug_jax.mixing.saliency import fine_grained_saliency, misread_saliency
 
@@ -84,7 +84,7 @@ def cutmix(
     per: str = "batch",
     label: str = "mixed",
     alpha: float = 1.0,
-) -> tuple[Images, Targets]:
+) -> tuple[Images, Targets | Pending]:
     """A box of another image pasted at the same place; labels mixed by area.
 
     Yun et al., CutMix, arXiv 1905.04899, section 3.1 and Algorithm A1, as in the published code:
@@ -98,18 +98,18 @@ def cutmix(
       shard: index of this device along the data axis.
       prob: probability of mixing; published as 1 for ImageNet, 0.5 for CIFAR.
       per: "batch" as published, one box and one coin for the batch; or "example".
-      label: what becomes of the labels, see `mix_targets`.
+      label: what becomes of the labels, see `mix_targets` and `masked_targets`.
       alpha: 1 as published.
 
     Returns:
-      (images, targets), in the types given.
+      (images, targets), in the types given; targets of label="visible" are `Pending`.
 
     Raises:
       ValueError: an option out of range, arrays that do not fit, or images too small to cut.
     """
     checks.batch(images, targets)
     draws.check(prob, per)
-    checks.choice("label", label, LABELS)
+    checks.choice("label", label, MASK_LABELS)
     checks.positive("alpha", alpha)
     checks.large_enough(images, 2, "a cut")
     height, width = images.shape[1:3]
@@ -123,7 +123,7 @@ def cutmix(
     lam = kept_share(box, height, width)
     return (
         paste(images, images[partner], box),
-        mix_targets(targets, targets[partner], lam, label),
+        masked_targets(targets, targets[partner], ~box_mask(box, height, width), lam, label),
     )
 
 
@@ -140,7 +140,7 @@ def saliencymix(
     variant: str = "intended",
     mean: Sequence[float] = (0.485, 0.456, 0.406),
     std: Sequence[float] = (0.229, 0.224, 0.225),
-) -> tuple[Images, Targets]:
+) -> tuple[Images, Targets | Pending]:
     """CutMix with the box around the most salient pixel of the image it is cut from.
 
     Uddin et al., SaliencyMix, arXiv 2006.01791, section 3: one lambda ~ Beta(alpha, alpha), the
@@ -163,7 +163,7 @@ def saliencymix(
       shard: index of this device along the data axis.
       prob: probability of mixing; published as 1 for ImageNet, 0.5 for CIFAR.
       per: "batch" as published, one lambda and one coin for the batch; or "example".
-      label: what becomes of the labels, see `mix_targets`.
+      label: what becomes of the labels, see `mix_targets` and `masked_targets`.
       alpha: 1 as published.
       variant: "intended" or "released".
       mean, std: one number a channel, what the images were normalized with, in units of the full
@@ -171,14 +171,14 @@ def saliencymix(
         neither.
 
     Returns:
-      (images, targets), in the types given.
+      (images, targets), in the types given; targets of label="visible" are `Pending`.
 
     Raises:
       ValueError: an option out of range, arrays that do not fit, or images too small to cut.
     """
     checks.batch(images, targets)
     draws.check(prob, per)
-    checks.choice("label", label, LABELS)
+    checks.choice("label", label, MASK_LABELS)
     checks.choice("variant", variant, ("intended", "released"))
     checks.positive("alpha", alpha)
     checks.large_enough(images, 2, "a cut")
@@ -202,7 +202,7 @@ def saliencymix(
     lam = kept_share(box, height, width)
     return (
         paste(images, images[partner], box),
-        mix_targets(targets, targets[partner], lam, label),
+        masked_targets(targets, targets[partner], ~box_mask(box, height, width), lam, label),
     )
 
 
@@ -228,7 +228,7 @@ def resizemix(
     per: str = "batch",
     label: str = "mixed",
     scale: Sequence[float] = (0.1, 0.8),
-) -> tuple[Images, Targets]:
+) -> tuple[Images, Targets | Pending]:
     """The whole of another image, made small, pasted at a random place; labels mixed by area.
 
     Qin et al., ResizeMix, arXiv 2012.11101, section 3: the sides are scaled by tau ~ U(scale), the
@@ -243,19 +243,19 @@ def resizemix(
       shard: index of this device along the data axis.
       prob: probability of mixing.
       per: "batch" as published, one box and one coin for the batch; or "example".
-      label: what becomes of the labels, see `mix_targets`.
+      label: what becomes of the labels, see `mix_targets` and `masked_targets`.
       scale: (smallest, largest) side of the pasted image as a fraction of the image's; sides are
         rounded down to pixels.
 
     Returns:
-      (images, targets), in the types given.
+      (images, targets), in the types given; targets of label="visible" are `Pending`.
 
     Raises:
       ValueError: an option out of range, arrays that do not fit, or a pasted image of no pixel.
     """
     checks.batch(images, targets)
     draws.check(prob, per)
-    checks.choice("label", label, LABELS)
+    checks.choice("label", label, MASK_LABELS)
     checks.interval("scale", scale, 0, 1)
     height, width = images.shape[1:3]
     # Such an image would be mixed with nothing, and nobody would see it.
@@ -280,7 +280,8 @@ def resizemix(
     partner = jax.random.permutation(permutation, images.shape[0])
     pasted = shrink_into(images[partner], box)
     lam = kept_share(box, height, width)
-    return paste(images, pasted, box), mix_targets(targets, targets[partner], lam, label)
+    keep = ~box_mask(box, height, width)
+    return paste(images, pasted, box), masked_targets(targets, targets[partner], keep, lam, label)
 
 
 def shrink_into(images: Images, box: Box) -> Images:
@@ -312,7 +313,7 @@ def switch(
     mixup_alpha: float = 0.8,
     cutmix_alpha: float = 1.0,
     switch_prob: float = 0.5,
-) -> tuple[Images, Targets]:
+) -> tuple[Images, Targets | Pending]:
     """Mixup or CutMix, chosen by a coin.
 
     As in timm (modes "batch" and "elem", except that partners are a random permutation and not the
@@ -325,20 +326,20 @@ def switch(
       shard: index of this device along the data axis.
       prob: probability of mixing at all.
       per: "batch" as published, one choice, one lambda and one box for the batch; or "example".
-      label: what becomes of the labels, see `mix_targets`.
+      label: what becomes of the labels, see `mix_targets` and `masked_targets`.
       mixup_alpha: lambda ~ Beta(mixup_alpha, mixup_alpha) of mixup.
       cutmix_alpha: as above, of CutMix.
       switch_prob: probability of CutMix.
 
     Returns:
-      (images, targets), in the types given.
+      (images, targets), in the types given; targets of label="visible" are `Pending`.
 
     Raises:
       ValueError: an option out of range, arrays that do not fit, or images too small to cut.
     """
     checks.batch(images, targets)
     draws.check(prob, per)
-    checks.choice("label", label, LABELS)
+    checks.choice("label", label, MASK_LABELS)
     checks.positive("mixup_alpha", mixup_alpha)
     checks.positive("cutmix_alpha", cutmix_alpha)
     checks.fraction("switch_prob", switch_prob)

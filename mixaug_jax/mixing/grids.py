@@ -9,7 +9,7 @@ import numpy as np
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import Array, Bool, Count, Float, Images, Int, RandomKey, Scalar, Targets
 from mixaug_jax.mixing import draws
-from mixaug_jax.mixing.labels import LABELS
+from mixaug_jax.mixing.labels import MASK_LABELS, Pending
 from mixaug_jax.mixing.pixels import mix_with_partners
 
 
@@ -161,7 +161,7 @@ def gridmix(
     cells: Sequence[int] = (2, 6),
     area: Sequence[float] = (0.5, 1.0),
     aspect: Sequence[float] = (0.5, 2.0),
-) -> tuple[Images, Targets]:
+) -> tuple[Images, Targets | Pending]:
     """Holes of a grid filled from another image; labels mixed by area.
 
     The mask is that of OpenMixup (arXiv 2209.04851) with its settings, after the GridMixup code of
@@ -176,7 +176,7 @@ def gridmix(
       shard: index of this device along the data axis.
       prob: probability of mixing.
       per: "batch" as published, one grid and one coin for the batch; or "example".
-      label: what becomes of the labels, see `mix_targets`.
+      label: what becomes of the labels, see `mix_targets` and `masked_targets`.
       alpha: a hole covers 1 - lambda of its cell, lambda ~ Beta(alpha, alpha).
       cells: (fewest, most) cells along the width of the grid, drawn uniformly, then limited so that
         a cell has at least 2 pixels.
@@ -184,14 +184,14 @@ def gridmix(
       aspect: (smallest, largest) height over width of the grid, which the image's sides limit.
 
     Returns:
-      (images, targets), in the types given.
+      (images, targets), in the types given; targets of label="visible" are `Pending`.
 
     Raises:
       ValueError: an option out of range, arrays that do not fit, or images too small for the cells.
     """
     checks.batch(images, targets)
     draws.check(prob, per)
-    checks.choice("label", label, LABELS)
+    checks.choice("label", label, MASK_LABELS)
     checks.positive("alpha", alpha)
     checks.interval("cells", cells, 1, np.inf)
     checks.interval("area", area, 0, 1)

@@ -1,10 +1,32 @@
 """Labels of mixed images."""
 
+import dataclasses
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 
-from mixaug_jax.core.types import Numbers, Targets
+from mixaug_jax.core.types import AnyArray, Array, Bool, Count, Float, Integer, Numbers, Targets
 
 LABELS = ("mixed", "first", "pasted", "majority")
+VISIBLE = "visible"  # of mixers by a mask: each class by what is still seen of it, which only the training step can tell
+MASK_LABELS = (*LABELS, VISIBLE)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Pending:
+    """Targets of mixed images that no single lambda makes, left to whoever knows more of the images than their pixels.
+
+    Attributes:
+      own: [B,K], of the images themselves.
+      partner: [B,K], of the images mixed into them.
+      mask: float32 [B,H,W] in 0..1, the weight of the image itself at each pixel.
+    """
+
+    own: Any
+    partner: Any
+    mask: Any
 
 
 def mix_targets(targets: Targets, partner_targets: Targets, lam: Numbers, label: str) -> Targets:
@@ -34,3 +56,58 @@ def mix_targets(targets: Targets, partner_targets: Targets, lam: Numbers, label:
         "majority": lambda: jnp.where(lam >= 0.5, own, partner),
     }[label]()
     return mixed.astype(targets.dtype)
+
+
+def masked_targets(
+    targets: Targets,
+    partner_targets: Targets,
+    mask: Float[AnyArray, "... H W"] | Bool[AnyArray, "... H W"],
+    lam: Numbers,
+    label: str,
+) -> Targets | Pending:
+    """The targets of images that are mixed by a mask.
+
+    Args:
+      targets, partner_targets: [B,K], see `mix_targets`.
+      mask: weight of the images themselves at each pixel, [H,W] of a whole batch or [B,H,W].
+      lam: the mean of `mask`, a scalar or [B].
+      label: see `mix_targets`; or "visible", which leaves the targets pending.
+    """
+    if label != VISIBLE:
+        return mix_targets(targets, partner_targets, lam, label)
+    shape = (len(targets), *mask.shape[-2:])
+    return Pending(targets, partner_targets, jnp.broadcast_to(mask.astype(jnp.float32), shape))
+
+
+def kept_shares(
+    mask: Float[AnyArray, "B H W"], parts: Integer[AnyArray, "B H W"], classes: Count
+) -> Float[Array, "B K"]:
+    """How much of what each class is told by a mask keeps.
+
+    Args:
+      mask: weights in 0..1.
+      parts: of the images before they were mixed, 1 + the class that a pixel tells of, 0 where it tells of none.
+      classes: K.
+
+    Returns:
+      float32 [B,K] in 0..1, the mean of the mask over a class's pixels; over the whole image where a class has none, so that
+      what is hidden already counts as what is mixed anywhere.
+    """
+    own = parts[..., None] == jnp.arange(1, int(classes) + 1)
+    count = own.sum((1, 2))
+    kept = jnp.where(own, mask[..., None], 0).sum((1, 2)) / jnp.maximum(count, 1)
+    return jnp.where(count > 0, kept, mask.mean((1, 2))[:, None])
+
+
+def settle(pending: Pending, kept: Float[AnyArray, "B classes"]) -> Targets:
+    """Pending targets mixed class by class.
+
+    Args:
+      pending: what a mixer left open.
+      kept: [B,K] (or [B,1], the same for all classes) in 0..1, the weight of the image's own target.
+
+    Returns:
+      [B,K] in the type of the targets, computed in float32.
+    """
+    own, partner = pending.own.astype(jnp.float32), pending.partner.astype(jnp.float32)
+    return (kept * own + (1 - kept) * partner).astype(pending.own.dtype)

@@ -20,7 +20,7 @@ from mixaug_jax.core.types import (
     Targets,
 )
 from mixaug_jax.mixing import draws
-from mixaug_jax.mixing.labels import LABELS
+from mixaug_jax.mixing.labels import MASK_LABELS, Pending
 from mixaug_jax.mixing.pixels import mix_with_partners
 
 FMIX_VARIANTS = ("isotropic", "released")
@@ -155,7 +155,7 @@ def fmix(
     decay: float = 3.0,
     max_soft: float = 0.0,
     variant: str = "isotropic",
-) -> tuple[Images, Targets]:
+) -> tuple[Images, Targets | Pending]:
     """Two images mixed by a binary mask of random, smooth shape.
 
     Harris et al., FMix: Enhancing Mixed Sample Data Augmentation, arXiv 2002.12047, section 4: the
@@ -170,7 +170,7 @@ def fmix(
       shard: index of this device along the data axis.
       prob: probability of mixing.
       per: "batch" as published, one mask and one coin for the batch; or "example".
-      label: what becomes of the labels, see `mix_targets`.
+      label: what becomes of the labels, see `mix_targets` and `masked_targets`.
       alpha: 1 as published.
       decay: exponent of the amplitudes' fall with frequency, 3 as published.
       max_soft: 0 as published for a hard edge; up to 0.5, see `binarize`.
@@ -179,14 +179,14 @@ def fmix(
         horizontal frequencies 0 and 1 only, so the masks are near to horizontal bands.
 
     Returns:
-      (images, targets), in the types given.
+      (images, targets), in the types given; targets of label="visible" are `Pending`.
 
     Raises:
       ValueError: an option out of range, or arrays that do not fit.
     """
     checks.batch(images, targets)
     draws.check(prob, per)
-    checks.choice("label", label, LABELS)
+    checks.choice("label", label, MASK_LABELS)
     checks.choice("variant", variant, FMIX_VARIANTS)
     checks.positive("alpha", alpha)
     if not 0 <= max_soft <= 0.5:
@@ -222,7 +222,7 @@ def smoothmix(
     per: str = "batch",
     label: str = "mixed",
     sigma: Sequence[float] = (0.25, 0.5),
-) -> tuple[Images, Targets]:
+) -> tuple[Images, Targets | Pending]:
     """An image seen through a Gaussian spot in another; labels mixed by the mean of the spot.
 
     Lee et al., SmoothMix: a Simple Yet Effective Data Augmentation to Train Robust Classifiers,
@@ -237,18 +237,18 @@ def smoothmix(
       shard: index of this device along the data axis.
       prob: probability of mixing.
       per: "batch" as published, one spot and one coin for the batch; or "example".
-      label: what becomes of the labels, see `mix_targets`.
+      label: what becomes of the labels, see `mix_targets` and `masked_targets`.
       sigma: (smallest, largest) standard deviation of the spot as fractions of the shorter side.
 
     Returns:
-      (images, targets), in the types given.
+      (images, targets), in the types given; targets of label="visible" are `Pending`.
 
     Raises:
       ValueError: an option out of range, or arrays that do not fit.
     """
     checks.batch(images, targets)
     draws.check(prob, per)
-    checks.choice("label", label, LABELS)
+    checks.choice("label", label, MASK_LABELS)
     checks.interval("sigma", sigma, 0, np.inf)
     checks.positive("sigma[0]", sigma[0])
     height, width = images.shape[1:3]

@@ -19,7 +19,7 @@ from mixaug_jax.core.types import (
     Targets,
 )
 from mixaug_jax.mixing import draws
-from mixaug_jax.mixing.labels import LABELS, mix_targets
+from mixaug_jax.mixing.labels import LABELS, VISIBLE, Pending, masked_targets, mix_targets
 
 Box = Sequence[Integers]  # row0, col0, row1, col1, ends exclusive
 
@@ -50,7 +50,7 @@ def mix_with_partners(
     weight: Weight,
     lam: Numbers,
     label: str,
-) -> tuple[Features, Targets]:
+) -> tuple[Features, Targets | Pending]:
     """Mixes a batch with a permutation of itself.
 
     Args:
@@ -59,16 +59,16 @@ def mix_with_partners(
       targets: [B,K] rows summing to 1.
       weight: of the images themselves, see `mix`.
       lam: the mean of `weight`, a scalar or [B].
-      label: see `mix_targets`.
+      label: see `mix_targets`; "visible" needs a weight of each pixel, [H,W,1] or [B,H,W,1].
 
     Returns:
-      (images, targets), in the types given.
+      (images, targets), in the types given; the targets of label="visible" are `Pending`.
     """
     partner = jax.random.permutation(permutation, images.shape[0])
-    return (
-        mix(images, images[partner], weight),
-        mix_targets(targets, targets[partner], lam, label),
-    )
+    mixed = mix(images, images[partner], weight)
+    if label == VISIBLE:
+        return mixed, masked_targets(targets, targets[partner], weight[..., 0], lam, label)
+    return mixed, mix_targets(targets, targets[partner], lam, label)
 
 
 def box_mask(box: Box, height: int, width: int) -> Bool[Array, "... H W"]:

@@ -112,6 +112,10 @@ def _mixed(config, images, targets):
     mean, std = (np.asarray(v, np.float32) for v in (config.data.mean, config.data.std))
     options = {k: v for k, v in config.mix.items() if k != "name"}
     options |= {k: v for k, v in (("prob", 1.0), ("per", "example")) if k in options}
+    if (
+        options.get("label") == mixing.labels.VISIBLE
+    ):  # the picture says how much is kept of the whole
+        options["label"] = "mixed"
     known = {"mean": tuple(config.data.mean), "std": tuple(config.data.std)}
     mixer = mixing.bound(mixing.MIXERS[config.mix.name], options, known)
     keys = jax.random.split(jax.random.key(0), DRAWS)

@@ -82,6 +82,7 @@ def train(
         sources["train"] = dataclasses.replace(sources["train"], make=make, arrays=arrays)
     train = sources["train"]
     losses.check_loss(config, train)
+    steps.check_label(config, train)
     config = config_lib.resolve(
         config,
         train_size=len(train),

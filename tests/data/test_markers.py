@@ -176,3 +176,16 @@ def test_gradients_are_finite_at_the_middle_and_at_the_far_rim():
     steep = dataclasses.replace(labels, yrot=most, center=jnp.full((16, 2), 0.25))
     found = jax.jit(jax.grad(lambda given: tag_renderer.render(given, SIZE).tag.sum()))(steep)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+
+
+def test_cells_are_where_a_bit_is_seen():
+    """Pixels that change from black to white with a bit are those of its cell."""
+    labels = some(4)
+    found = np.asarray(jax.jit(lambda labels: tag_renderer.cells(labels, SIZE))(labels))
+    for k in range(12):
+        without, with_it = (dataclasses.replace(labels, bits=labels.bits.at[:, k].set(v)) for v in (0, 1))  # fmt: skip
+        changed = np.asarray(drawn(with_it).tag - drawn(without).tag) > 1
+        both = changed & (found == k + 1)
+        assert both.sum() > 0.9 * (changed | (found == k + 1)).sum()
+    assert found.dtype == np.uint8
+    assert set(np.unique(found)) == set(range(13))

@@ -152,3 +152,44 @@ def test_boxes_of_other_images_and_of_images_that_are_called_alike(tmp_path, mon
     monkeypatch.setattr(regions, "_NAMES", 1)
     boxed(tmp_path, rows, ("val_1.JPEG", "val_7.JPEG"))
     assert "none of 1 images is in the boxes" in capsys.readouterr().err
+
+
+PART_NAMES = ("none", "rim", "white half", "cell 0", "cell 1")
+
+
+def test_parts():
+    """The part that tells the explained class, and others that count for every class."""
+    parts = np.uint8([[0, 1, 1, 2, 2, 2], [3, 3, 3, 4, 4, 0], [0] * 6, [0] * 6])
+    source = annotated(part_names=PART_NAMES, class_parts=(3, 4), concept_names=CONCEPTS)
+    given = example(parts=parts)
+    cases = {
+        "auto": ([3], [4]),
+        "parts:class": ([3], [4]),
+        "parts:class,white half": ([3, 2], [4, 2]),
+        "parts:rim, cell 1": ([1, 4], [1, 4]),
+    }
+    for kind, wanted in cases.items():
+        find = regions.finder(source, {}, kind)
+        for label, numbers in enumerate(wanted):
+            mask, _ = find(given, label)
+            np.testing.assert_array_equal(mask, np.isin(parts, numbers))
+        # What a result notes finds the same again.
+        assert regions.finder(source, {}, find.kind) == find
+    assert regions.finder(source, {})(given, 0)[1] == 2  # two cells are seen
+    hidden = np.where(parts == 3, 0, parts)
+    mask, kinds = regions.finder(source, {}, "parts:class")(example(parts=hidden), 0)
+    assert (mask.any(), kinds) == (False, 1)
+
+
+@pytest.mark.parametrize(
+    ("known", "kind", "words"),
+    [
+        ({}, "parts:class", "region='parts:class', but this data set knows no parts"),
+        ({"part_names": PART_NAMES}, "parts:class", "each part of region must be one of rim, white half, .*; got 'class'"),
+        ({"part_names": PART_NAMES, "class_parts": (3, 4)}, "parts:white hall", "one of class, .*mean 'white half'"),
+        ({"part_names": PART_NAMES, "class_parts": (3, 4)}, "parts:none", "each part of region must be one of class, rim"),
+    ],
+)  # fmt: skip
+def test_parts_that_are_none(known, kind, words):
+    with pytest.raises(ValueError, match=words):
+        regions.finder(annotated(**known), {}, kind)

@@ -7,7 +7,10 @@ import rendergan_case
 import mixaug_jax
 from mixaug_jax import data, pipeline
 from mixaug_jax.core import files, stats
-from mixaug_jax.papers.rendergan import decoding, reading
+from mixaug_jax.explain import evaluation
+from mixaug_jax.mixing import MIXERS
+from mixaug_jax.papers.rendergan import decoding, learning, reading
+from mixaug_jax.study import plan
 
 
 def reading_of(probabilities, targets, weights=None, hard=None):
@@ -64,7 +67,13 @@ def test_summary_against_numpy():
 
 @pytest.fixture
 def config(tmp_path):
-    return rendergan_case.config(tmp_path / "cache", "handmade")
+    """Trained under CutMix with the label of what is seen, and explained at the cells."""
+    found = rendergan_case.config(tmp_path / "cache", "handmade", "cutmix")
+    found.mix.label = "visible"
+    found.stages = ("gan", "decode", "explain", "report")
+    found.explain.update(methods=("gradient",), scores=("pointing_game",), max_images=7)
+    found.explain.region = "parts:class,white half"
+    return found
 
 
 def test_a_run_from_the_data_to_the_page(config, tmp_path):
@@ -81,9 +90,44 @@ def test_a_run_from_the_data_to_the_page(config, tmp_path):
     assert rows[0]["what"] == "wrong bits of 12"
     text = (run / "report" / "report.html").read_text()
     assert "How well the markers are read" in text
+    # Bit i is pointed at in cell i or in the white half, as far as these are seen.
+    found = evaluation.load(run / "attribution" / "gradient.npz")
+    assert found.settings["region"] == "parts:class,white half"
+    source = data.open_source("validation", config)
+    shares = [
+        np.isin(source[i]["parts"], (4 + source[i]["label"], 2)).mean() for i in found.indices
+    ]
+    np.testing.assert_array_equal(found.labels, [source[i]["label"] for i in found.indices])
+    pointed = found.scores["pointing_game"]
+    np.testing.assert_array_equal(np.isnan(pointed), np.float32(shares) == 0)
     config.markers.train = "plain"
     with pytest.raises(ValueError, match=r"other settings \(markers\.train: handmade -> plain\)"):
         decoding.STAGE.run(config, run)
+
+
+def test_a_study_of_what_decoders_learn_from(tmp_path):
+    """Each value of markers.train is an augmentation of a study; so is each mixer, by a name of its own."""
+    sweep = ["markers.train=plain,detail+labeled"]
+    runs = plan.make_plan([str(rendergan_case.PATH)], [0, 1], tmp_path, sweep=sweep)
+    names = ["rendergan-trainplain", "rendergan-traindetail+labeled"]
+    assert [run.name for run in runs] == 2 * names
+    assert [run.config.markers.train for run in runs[:2]] == ["plain", "detail+labeled"]
+    assert "--config.markers.train=detail+labeled" in runs[1].flags
+    configs = {name: f"{rendergan_case.PATH}:{name}" for name in ("baseline", "cutmix", "fmix")}
+    mixed = plan.make_plan(configs, [0], tmp_path, ["mix.label=visible", "markers.train=plain"])
+    assert [run.config.mix.name for run in mixed] == ["none", "cutmix", "fmix"]
+    assert [run.config.mix.get("label", "") for run in mixed] == ["", "visible", "visible"]
+
+
+@pytest.mark.parametrize("how", ["published", *MIXERS])
+def test_what_the_config_offers(how):
+    """Any mixer on the decoder's training, and the published size in a word; computes nothing."""
+    config = rendergan_case.opened(how)
+    learning.STAGE.check(config)
+    decoding.STAGE.check(config)
+    published = how == "published"
+    assert config.mix.name == ("none" if published else how)
+    assert (config.markers.generator, config.data.size) == (("maps", 64) if published else ("few", 32))  # fmt: skip
 
 
 def test_settings_that_cannot_work(config):

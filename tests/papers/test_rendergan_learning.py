@@ -10,9 +10,11 @@ import optax
 import pytest
 import rendergan_case
 
+from mixaug_jax import data
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files
-from mixaug_jax.papers.rendergan import adversary, chain, few, learning, looking, making
+from mixaug_jax.papers.rendergan import adversary, chain, decoding, few, learning, looking, making
+from mixaug_jax.training import checkpoint, loop
 
 SIZE, BATCH, SEED, STEPS = 16, 8, 3, 10
 GENERATOR = few.Few(SIZE, 0.7)
@@ -161,6 +163,7 @@ def test_a_training_that_goes_on_ends_with_the_same_bits(tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, whole, cut)
     folder = tmp_path / "whole" / "gan"
     assert {path.name for path in folder.glob("links_*.png")} == {"links_1.png", "links_2.png"}
+    assert {path.stem for path in folder.glob("*.csv")} == {"statistics", "worth", "apart"}
     names = [row["what"] for row in files.read_csv(folder / "statistics.csv")]
     assert names[0] == "brightness, mean"
     assert "zrot, deviation" in names
@@ -195,6 +198,71 @@ def test_learned_links_come_first(until, state):
     own = np.asarray(chain.as_bytes(adversary.last(pictures)), int)
     same = np.abs(made["image"].astype(int) - own) <= 1
     assert same.all() == (until == "detail")
+
+
+def test_half_generated_and_half_labeled(tmp_path, state):
+    """Labeled pictures as they are, but shifted, their cells with them; bits that are not known stay so."""
+    config = rendergan_case.config(tmp_path, "detail+labeled")
+    labeled = making.labeled_pictures(config)
+    assert labeled["image"].shape == (64, 16, 16, 1)
+    source = data.open_source("labeled", config)
+    np.testing.assert_array_equal(labeled["parts"][5], np.maximum(source[5]["parts"].astype(int) - 3, 0))  # fmt: skip
+    labeled["weights"][:, 2] = 0
+
+    def generated(key, count, arrays):
+        return making.learned(key, count, arrays, generator=GENERATOR, until="detail", size=SIZE)
+
+    arrays = {"made": state.generator, "labeled": labeled}
+    make = jax.jit(functools.partial(making.beside, count=7, make=generated, pad=2))
+    found = jax.device_get(make(jax.random.key(4), arrays=arrays))
+    assert set(found) == {"image", "label", "targets", "weights", "parts"}
+    np.testing.assert_array_equal(found["weights"][:3], 1)
+    np.testing.assert_array_equal(found["weights"][3:, 2], 0)
+    around = [(0, 0), (2, 2), (2, 2)]
+    padded = {
+        "image": np.pad(labeled["image"], [*around, (0, 0)]),
+        "parts": np.pad(labeled["parts"], around),
+    }
+    moves = set()
+    for row in range(3, 7):
+        hits = [
+            (i, r, c)
+            for i in range(64)
+            for r in range(5)
+            for c in range(5)
+            if (padded["image"][i, r : r + 16, c : c + 16] == found["image"][row]).all()
+        ]
+        i, r, c = hits[0]
+        moves.add((r, c))
+        np.testing.assert_array_equal(padded["parts"][i, r : r + 16, c : c + 16], found["parts"][row])  # fmt: skip
+        np.testing.assert_array_equal(labeled["targets"][i], found["targets"][row])
+    assert len(moves) > 1
+
+
+def test_a_decoder_that_was_killed_ends_with_the_same_bits(tmp_path, monkeypatch):
+    """After its first step, with a generator whose training was killed, too (see above); the generator is of another run."""
+    config = rendergan_case.config(tmp_path / "cache", "detail+labeled")
+    learning.STAGE.run(config, tmp_path / "gan")
+    config.markers.gan = str(tmp_path / "gan")
+    decoding.STAGE.run(config, tmp_path / "whole")
+    at_cadence = loop._at_cadence
+
+    def killed(run, step, *rest):
+        at_cadence(run, step, *rest)
+        run.manager.wait_until_finished()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as cut:
+        cut.setattr(loop, "_at_cadence", killed)
+        with pytest.raises(KeyboardInterrupt):
+            decoding.STAGE.run(config, tmp_path / "cut")
+    assert checkpoint.steps_there(tmp_path / "cut") == [1]
+    decoding.STAGE.run(config, tmp_path / "cut")
+    whole, cut = (checkpoint.load(tmp_path / name).variables for name in ("whole", "cut"))
+    jax.tree.map(np.testing.assert_array_equal, whole, cut)
+    config.markers.gan = ""
+    with pytest.raises(ValueError, match="holds no generator; --stage=gan trains one"):
+        decoding.STAGE.run(config, tmp_path / "third")
 
 
 def test_a_loss_that_is_not_finite_is_named():

@@ -26,6 +26,9 @@ CONCEPTS = (
     *((name, "object") for name in held_scene.OBJECTS[1:]),
     *((name, "part") for name in held_scene.PARTS[1:]),
 )
+CELLS = tuple(
+    held_scene.PARTS.index(f"cell {k}") for k in range(BITS)
+)  # the part that tells each bit
 _FIRST_PART = len(held_scene.OBJECTS)  # the number of the first part among the concepts
 _NUMBERS = ("zrot", "tilt", "hidden", "light")
 
@@ -92,6 +95,7 @@ def markers(split: str, config: Config, *, annotations: bool = True) -> Source:
         class_names=NAMES,
         concept_names=CONCEPTS if annotations else (),
         part_names=held_scene.PARTS if annotations else (),
+        class_parts=CELLS if annotations else (),
         multi_label=True,
     )
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.core.types import Array, Count, Float, Scalar
+from mixaug_jax.core.types import Array, Count, Float, Scalar, UInt8
 from mixaug_jax.data.markers.tags import BITS, MIDDLE, Labels
 
 _SAMPLES = 2  # a side of a pixel
@@ -43,13 +43,30 @@ def render(labels: Labels, size: Count) -> Tags:
     return jax.vmap(functools.partial(_render, size=size))(labels)
 
 
-def _render(label, size):
+def cells(labels: Labels, size: Count) -> UInt8[Array, "B S S"]:
+    """The cell that the middle of each pixel lies in, [B,size,size]: 1 + the number of its bit, 0 outside of all cells."""
+    return jax.vmap(functools.partial(_cells, size=size))(labels)
+
+
+def _cells(label, size):
+    x, y, _ = _seen(label, size, 1)
+    r = jnp.sqrt(x**2 + y**2 + 1e-12)
+    cell = jnp.floor(_turned(x, y, r)).astype(jnp.int32) % BITS
+    return jnp.where((r >= label.inner) & (r < MIDDLE), cell + 1, 0).astype(jnp.uint8)
+
+
+def _seen(label, size, samples):
+    """The marker's own x and y, in radii, and the depth at each of samples x samples points of a pixel."""
     # From the picture's middle, in the order of pixels, then of the samples in each.
-    at = (np.arange(size * _SAMPLES, dtype=np.float32) + 0.5) / _SAMPLES - size / 2
+    at = (np.arange(size * samples, dtype=np.float32) + 0.5) / samples - size / 2
     right = (at[None, :] - label.center[1]) / label.radius
     down = (at[:, None] - label.center[0]) / label.radius
-    shape = (size * _SAMPLES,) * 2
-    x, y, depth = _on_disc(label, jnp.broadcast_to(right, shape), jnp.broadcast_to(down, shape))
+    shape = (size * samples,) * 2
+    return _on_disc(label, jnp.broadcast_to(right, shape), jnp.broadcast_to(down, shape))
+
+
+def _render(label, size):
+    x, y, depth = _seen(label, size, _SAMPLES)
     width = _RAMP / _SAMPLES / label.radius
     value, cover = _printed(label, x, y, width)
     pixels = (size, _SAMPLES, size, _SAMPLES)
@@ -99,6 +116,11 @@ def _on_disc(label, right, down):
     return x, y, t - label.focal
 
 
+def _turned(x, y, r):
+    """How far each point is around the marker, in cells, 0..12."""
+    return jnp.arctan2(y, x + jnp.where(r < 1e-5, 1e-5, 0)) * (BITS / (2 * np.pi)) % BITS
+
+
 def _printed(label, x, y, width):
     """What is printed at x, y in 0..1, and whether the marker reaches so far; edges are `width` wide."""
 
@@ -106,7 +128,7 @@ def _printed(label, x, y, width):
         return jnp.clip(v / width + 0.5, 0, 1)
 
     r = jnp.sqrt(x**2 + y**2 + 1e-12)
-    cell = jnp.arctan2(y, x + jnp.where(r < 1e-5, 1e-5, 0)) * (BITS / (2 * np.pi)) % BITS
+    cell = _turned(x, y, r)
     index = jnp.floor(cell).astype(jnp.int32)
     arc = r * (2 * np.pi / BITS)  # of a cell's width
     share = cell - index

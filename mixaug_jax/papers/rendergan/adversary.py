@@ -17,7 +17,6 @@ import optax
 
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.types import AnyArray, Array, Count, Features
-from mixaug_jax.data.markers import tag_renderer
 from mixaug_jax.models.convolution import conv
 from mixaug_jax.models.layers import conv_init
 from mixaug_jax.papers.rendergan import chain, few
@@ -88,7 +87,7 @@ def _first(key, *, generator, discriminator, steps):
     size, adam = generator.size, optimizer(steps)
     keys = jax.random.split(key)
     latents = few.draw(jax.random.split(keys[0], 2), size)
-    g = generator.clone(axis_name="").init(keys[0], latents)["params"]
+    g = generator.clone(axis_name="").init(keys[0], latents, method="made")["params"]
     d = discriminator.clone(axis_name="").init(keys[1], jnp.zeros((2, size, size)))["params"]
     # Copied: a state whose average is the very weights could not be donated.
     return Adversaries(jnp.int32(0), g, d, adam.init(g), adam.init(d), jax.tree.map(jnp.copy, g))
@@ -106,26 +105,27 @@ def shapes(generator: nn.Module, discriminator: nn.Module, steps: Count) -> Adve
     return jax.eval_shape(functools.partial(_first, **given), jax.random.key(0))
 
 
-def generate(generator: nn.Module, params: Any, keys: Any) -> tuple[Any, Any, dict, dict]:
+def generate(
+    generator: nn.Module, params: Any, keys: Any, kept: Any = None
+) -> tuple[Any, Any, dict, dict]:
     """Pictures of a generator.
 
     Args:
-      generator: as `few.Few`.
+      generator: as `few.Few` or `maps.Maps`.
       params: its parameters.
       keys: [B] random keys, one a picture.
+      kept: [links] bool, the links that are not left out; None: all are kept.
 
     Returns:
-      The labels, the rendered tags, the pictures [B,S,S] after each link by its name, and each link's penalty.
+      The labels, the rendered tags, the pictures [B,S,S] after each link by its name, and the penalties by what they are on.
     """
-    labels, parameters = generator.apply({"params": params}, few.draw(keys, generator.size))
-    made = tag_renderer.render(labels, generator.size)
-    pictures, penalties = chain.through(few.LINKS, made, parameters)
-    return labels, made, pictures, penalties
+    latents = few.draw(keys, generator.size)
+    return generator.apply({"params": params}, latents, kept, method="made")
 
 
 def last(pictures: Mapping) -> AnyArray:
     """The pictures after the whole chain."""
-    return pictures[tuple(few.LINKS)[-1]]
+    return pictures[tuple(chain.CHAIN)[-1]]
 
 
 def keys_of(seed: Any, step: Any, count: Count, shard: Any) -> Array:

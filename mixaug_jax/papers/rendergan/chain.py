@@ -10,6 +10,7 @@ the code.
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -132,18 +133,21 @@ def identity(tags: Tags) -> dict[str, dict]:
 
 
 def through(
-    links: Mapping[str, Link], tags: Tags, parameters: Mapping[str, Mapping]
+    links: Mapping[str, Link], tags: Tags, parameters: Mapping, kept: Any = None
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """The pictures [B,S,S] after each link, by its name, in order, and the penalties.
 
     Args:
       links: of `CHAIN`, or others like them.
       tags: where the chain begins.
-      parameters: of each link.
+      parameters: of each link, or a function of the pictures so far that gives them.
+      kept: [links] bool, those that are not left out; None: all are kept.
     """
     x, pictures, penalties = tags.tag, {}, {}
-    for name, link in links.items():
-        x, penalties[name] = link(x, parameters[name], tags)
+    for k, (name, link) in enumerate(links.items()):
+        given = parameters[name]
+        changed, penalties[name] = link(x, given(x) if callable(given) else given, tags)
+        x = changed if kept is None else jnp.where(kept[k], changed, x)
         pictures[name] = x
     return pictures, penalties
 

@@ -8,12 +8,13 @@ import ml_collections
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import data, training
+from mixaug_jax.config.allowed import PLACE
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, processes, say
 from mixaug_jax.core.types import Config
 from mixaug_jax.draw import page
 from mixaug_jax.papers.rendergan import making, reading
-from mixaug_jax.papers.rendergan.marker_options import LABELED, check_own
+from mixaug_jax.papers.rendergan.marker_options import KEYS, LABELED, check_own
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.training import checkpoint
 
@@ -74,7 +75,7 @@ def _check_same(config: Config, workdir):
         {"markers": stored.markers.to_dict()} if "markers" in stored else {}
     )
     for key, value in config_lib.flatten({"markers": config.markers.to_dict()}).items():
-        if before.get(key, value) != value:
+        if KEYS[key].decides != PLACE and before.get(key, value) != value:
             raise ValueError(
                 f"{workdir} holds a run of other settings ({key}: {before[key]} -> {value}); use another --workdir, or these "
                 "settings again"

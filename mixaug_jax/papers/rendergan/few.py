@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from mixaug_jax.core.types import Array, Count, Float, RandomKey
-from mixaug_jax.data.markers import tags
+from mixaug_jax.data.markers import tag_renderer, tags
 from mixaug_jax.models.layers import batch_statistics
 from mixaug_jax.papers.rendergan import chain
 
@@ -93,6 +93,12 @@ class Few(nn.Module):
         seen = jax.lax.stop_gradient(jnp.concatenate([jnp.tanh(pose[name]) for name in POSE], -1))
         heads = self._network("links", jnp.concatenate([latents["links"], seen], -1), HEADS)
         return labels, self._parameters(heads, latents)
+
+    def made(self, latents: Mapping, kept: Any = None):
+        """Labels, rendered tags, the pictures [B,S,S] after each link, and penalties; `kept` as in `chain.through`."""
+        labels, parameters = self(latents)
+        made = tag_renderer.render(labels, self.size)
+        return labels, made, *chain.through(LINKS, made, parameters, kept)
 
     def _network(self, name, x, heads):
         for k in (1, 2):

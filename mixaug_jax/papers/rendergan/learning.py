@@ -1,6 +1,6 @@
 """The stage `gan`: trains generator and discriminator on the unlabeled pictures; <workdir>/gan/ holds what it makes.
 
-gan/settings.json checkpoints/<step>/ metrics.jsonl    links_<step>.png statistics.csv
+gan/settings.json checkpoints/<step>/ metrics.jsonl    links_<step>.png {statistics,worth,apart,kept}.csv
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from mixaug_jax import data
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, processes, say
 from mixaug_jax.core.types import Config, Dataset, Path
-from mixaug_jax.papers.rendergan import adversary, few, looking
+from mixaug_jax.papers.rendergan import adversary, examining, few, looking, maps
 from mixaug_jax.papers.rendergan.marker_options import LEARNED, check_own, settings_of
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.training import checkpoint, disk, resuming
@@ -45,7 +45,7 @@ def run(
       required: whether the stage was asked for by name; under "all", nothing is done where no generator is asked for.
 
     Raises:
-      ValueError: settings or data that cannot work, a folder of another training.
+      ValueError: settings or data that cannot work, a folder of another training, a reader that is none.
       FloatingPointError: a loss is not finite; the last good checkpoint stays.
     """
     check(config)
@@ -64,7 +64,9 @@ def run(
     ):
         state = _train(config, source, folder, manager, log)
         if processes.is_main():
-            looking.write(config, state.average, source, folder)
+            modules_here = modules(settings, axis_name="")
+            params = {"generator": state.average, "discriminator": state.discriminator}
+            examining.examine(config, modules_here, jax.device_get(params), source, folder.parent)
         manager.wait_until_finished()
     devices_lib.barrier("generator looked at")
 
@@ -73,6 +75,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     """Raises ValueError for settings that cannot work, or unlabeled pictures that are not there."""
     config_lib.check(config)
     check_own(config)
+    if config.markers.generator == "maps":
+        maps.check(config.data.size)
+    examining.check_reader(config)
     devices_lib.check_batch_size(config.markers.batch_size, key="markers.batch_size")
     if config.data.markers.crops:
         data.open_source(_UNLABELED, config, annotations=False)
@@ -80,7 +85,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 def _check_same(folder, settings):
     path = folder / "settings.json"
-    stored = files.read_json(path) if path.exists() else settings
+    stored = _stored(folder) if path.exists() else settings
     changed = [f"{k}: {stored.get(k)} -> {v}" for k, v in settings.items() if stored.get(k) != v]
     if changed:
         raise ValueError(
@@ -92,14 +97,24 @@ def _check_same(folder, settings):
     devices_lib.barrier("settings of the generator")
 
 
-def modules(config: Config, axis_name: str = devices_lib.AXIS) -> tuple[few.Few, Any]:
-    """The generator and the discriminator that a config describes."""
-    generator = few.Few(config.data.size, float(config.data.markers.spin), axis_name)
-    return generator, adversary.Discriminator(config.markers.filters, axis_name)
+def _stored(folder) -> dict:
+    # There was but one generator before its name was noted.
+    return {"generator": "few"} | files.read_json(folder / "settings.json")
+
+
+def modules(settings: Mapping, axis_name: str = devices_lib.AXIS) -> tuple[Any, Any]:
+    """The generator and the discriminator that `settings_of` a config describe."""
+    size, spin, filters = settings["size"], float(settings["spin"]), settings["filters"]
+    few_or_maps = {
+        "few": lambda: few.Few(size, spin, axis_name),
+        "maps": lambda: maps.Maps(size, spin, filters, axis_name),
+    }
+    return few_or_maps[settings["generator"]](), adversary.Discriminator(filters, axis_name)
 
 
 def _train(config, source, folder, manager, log):
-    generator, discriminator = modules(config)
+    generator, discriminator = modules(settings_of(config))
+    alone = generator.clone(axis_name="")
     total = config.markers.steps
     state = adversary.init(generator, discriminator, config.seed, total)
     restored = resuming.restore(manager, **_items(state), config=config)
@@ -128,7 +143,8 @@ def _train(config, source, folder, manager, log):
             )
             checkpoint.write_checkpoint(manager, number, **_items(state), config=config, metrics={})
             if processes.is_main():
-                looking.draw_links(config, state.average, source, folder / f"links_{number}.png")
+                path = folder / f"links_{number}.png"
+                looking.draw_links(alone, state.average, source, path, config.seed)
     return state
 
 
@@ -171,7 +187,7 @@ def _means(pending, number) -> dict:
     return {name: float(value.mean()) for name, value in values.items()}
 
 
-def load_generator(config: Config, workdir: Path) -> tuple[few.Few, Mapping]:
+def load_generator(config: Config, workdir: Path) -> tuple[Any, Mapping]:
     """The generator that a run's decoder learns from, and its averaged parameters.
 
     Args:
@@ -184,14 +200,14 @@ def load_generator(config: Config, workdir: Path) -> tuple[few.Few, Mapping]:
     folder = pathlib.Path(config.markers.gan or workdir).expanduser() / "gan"
     if not checkpoint.steps_there(folder):
         raise ValueError(f"{folder} holds no generator; --stage=gan trains one")
-    stored, own = files.read_json(folder / "settings.json"), settings_of(config)
+    stored, own = _stored(folder), settings_of(config)
     for name in ("size", "spin"):
         if stored[name] != own[name]:
             raise ValueError(
                 f"{folder} holds a generator of {name} {stored[name]}; this run has {own[name]}"
             )
-    generator, discriminator = modules(config)
-    shapes = _items(adversary.shapes(generator, discriminator, own["steps"]))
+    generator, discriminator = modules(stored)
+    shapes = _items(adversary.shapes(generator, discriminator, stored["steps"]))
     with checkpoint.manager(folder, scored=False) as manager:
         found = resuming.restore(manager, **shapes, config=config)
     if found is None:

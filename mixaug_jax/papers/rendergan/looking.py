@@ -2,6 +2,7 @@
 
 import functools
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,21 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import PIL.Image
 
-from mixaug_jax.core import files, say
-from mixaug_jax.core.types import Config, Dataset, Path
+from mixaug_jax.core import files
+from mixaug_jax.core.types import Count, Dataset, Path
 from mixaug_jax.core.walk import spread
 from mixaug_jax.papers.rendergan import adversary, chain, few
 
 _MARKERS, _SCALE = 16, 3  # in a row, and how much larger a pixel is drawn
-_COUNT = 500  # pictures that statistics are of
 _BATCH = 100
-_HEADER = ("what", "real", "made")
 
 
 @functools.lru_cache(maxsize=4)
-def _program(size, spin):
-    generator = few.Few(size, spin)
-
+def _program(generator):
     def made(params: Any, keys: Any):
         labels, tags, pictures, _ = adversary.generate(generator, params, keys)
         return labels, tags.tag, pictures
@@ -31,9 +28,9 @@ def _program(size, spin):
     return jax.jit(made)
 
 
-def _made(config, params, seed, count):
-    """Labels, tags and pictures after each link, of the averaged generator on one device."""
-    program = _program(config.data.size, float(config.data.markers.spin))
+def made_by(generator: Any, params: Any, seed: Count, count: Count) -> tuple:
+    """Labels, tags and pictures after each link, of a generator on one device, as numpy arrays of `count` markers."""
+    program = _program(generator)
     keys = jax.random.split(jax.random.key(seed), count)
     parts = [
         jax.device_get(program(jax.device_get(params), keys[i : i + _BATCH]))
@@ -42,17 +39,18 @@ def _made(config, params, seed, count):
     return jax.tree.map(lambda *values: np.concatenate(values), *parts)
 
 
-def draw_links(config: Config, params: Any, source: Dataset, path: Path) -> None:
+def draw_links(generator: Any, params: Any, source: Dataset, path: Path, seed: Count) -> None:
     """Writes a PNG: a row of 16 real pictures, then of 16 markers as rendered and after each link.
 
     Args:
-      config: of the run.
-      params: of the generator.
+      generator: the module, of one device.
+      params: its parameters.
       source: real pictures.
       path: of the file.
+      seed: of the markers.
     """
-    _, tags, pictures = _made(config, params, config.seed, _MARKERS)
-    rows = [_real(source, _MARKERS), tags, *(pictures[name] for name in few.LINKS)]
+    _, tags, pictures = made_by(generator, params, seed, _MARKERS)
+    rows = [real_ones(source, _MARKERS), tags, *(pictures[name] for name in chain.CHAIN)]
     sheet = np.concatenate([np.concatenate(list(row), 1) for row in rows])
     gray = np.asarray(chain.as_bytes(sheet[None]))[0, ..., 0]
     stored = io.BytesIO()
@@ -61,7 +59,8 @@ def draw_links(config: Config, params: Any, source: Dataset, path: Path) -> None
     files.write_bytes(path, stored.getvalue())
 
 
-def _real(source, count):
+def real_ones(source: Dataset, count: Count) -> np.ndarray:
+    """Real pictures [n,S,S] in -1..1, spread over a data set, `count` where it has so many."""
     indices = spread(len(source), count)
     return np.stack(
         [np.asarray(chain.as_numbers(source[int(i)]["image"][None]))[0] for i in indices]
@@ -96,12 +95,11 @@ def spreads(labels: Any) -> list[tuple]:
     return [(f"{name}, deviation", "", float(np.std(getattr(labels, name)))) for name in few.POSE]
 
 
-def write(config: Config, params: Any, source: Dataset, folder: Any) -> None:
-    """Writes statistics.csv and says it; arguments as of `draw_links`."""
-    count = min(_COUNT, len(source))
-    labels, _, pictures = _made(config, params, config.seed + 1, count)
-    rows = statistics(_real(source, count), np.clip(adversary.last(pictures), -1, 1))
-    rows += spreads(labels)
-    files.write_csv(folder / "statistics.csv", _HEADER, rows)
-    for name, *values in rows:
-        say.detail(f"{name}: {', '.join(f'{v:.3f}' for v in values if v != '')}")
+def changes(tags: Any, pictures: Mapping) -> list[tuple]:
+    """Rows (what, "", deviation over the pictures of how much a link changes them); 0 where it does the same to all."""
+    rows, before = [], tags
+    for name in chain.CHAIN:
+        moved = np.abs(pictures[name] - before).mean((1, 2))
+        rows.append((f"change by {name}, deviation", "", float(moved.std())))
+        before = pictures[name]
+    return rows

@@ -6,12 +6,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from mixaug_jax import data
 from mixaug_jax.core.types import Array, Config, Count, Path, RandomKey, Scalar
 from mixaug_jax.data.markers import tag_renderer, tags
 from mixaug_jax.papers.rendergan import adversary, chain, learning
 from mixaug_jax.papers.rendergan.hand_links import HANDMADE
-from mixaug_jax.papers.rendergan.marker_options import LEARNED, MADE
+from mixaug_jax.papers.rendergan.marker_options import BOTH, LABELED, LEARNED, MADE
 
 
 def plain(key: RandomKey, count: Count, arrays: Any, *, size: Count, spin: Scalar) -> dict:
@@ -25,7 +27,8 @@ def plain(key: RandomKey, count: Count, arrays: Any, *, size: Count, spin: Scala
       spin: markers are turned by so much at most, radians.
 
     Returns:
-      {"image": uint8 [B,S,S,1], "label": int32 [B], "targets": float32 [B,12]}.
+      {"image": uint8 [B,S,S,1], "label": int32 [B], "targets": float32 [B,12], "parts": uint8 [B,S,S], 1 + the bit whose cell
+      lies there, 0 beside the cells}.
     """
     labels = tags.draw(key, count, size=size, spin=spin)
     return example(labels, tag_renderer.render(labels, size).tag)
@@ -54,6 +57,7 @@ def example(labels: tags.Labels, x: Array) -> dict:
         "image": chain.as_bytes(x),
         "label": jnp.zeros(count, jnp.int32),
         "targets": labels.bits,
+        "parts": tag_renderer.cells(labels, x.shape[-1]),
     }
 
 
@@ -66,7 +70,7 @@ def learned(
       key: of all draws.
       count: B; the generator's norms see the batch of all devices.
       arrays: the generator's parameters.
-      generator: as `few.Few`.
+      generator: as in `adversary.generate`.
       until: the last link that is learned; "poses": none, only how markers lie.
       size: side, pixels.
     """
@@ -78,6 +82,53 @@ def learned(
     done = names.index(until) + 1 if until in names else 0
     x = pictures[until] if done else made.tag
     return example(labels, by_hand(key, x, made, names[done:]))
+
+
+def beside(key: RandomKey, count: Count, arrays: Any, *, make: Callable, pad: Count) -> dict:
+    """Half of a batch as `make` gives it, half labeled pictures, drawn anew each time and shifted by `pad` pixels at most.
+
+    Args:
+      key: of all draws.
+      count: B.
+      arrays: {"made": what `make` is given, "labeled": as of `labeled_pictures`}.
+      make: as `learned`.
+      pad: pixels; what comes in from beyond the edge is black, and no part.
+    """
+    own, which, where = jax.random.split(key, 3)
+    half = count // 2
+    made = make(own, half, arrays["made"])
+    index = jax.random.randint(which, (count - half,), 0, len(arrays["labeled"]["image"]))
+    real = jax.tree.map(lambda v: v[index], arrays["labeled"])
+    moves = jax.random.randint(where, (count - half, 2), 0, 2 * pad + 1)
+    for name in {"image", "parts"} & real.keys():
+        real[name] = jax.vmap(functools.partial(_shifted, pad=pad))(real[name], moves)
+    made["weights"] = jnp.ones_like(made["targets"])
+    return {name: jnp.concatenate([made[name], real[name]]) for name in real}
+
+
+def _shifted(x, move, pad):
+    """x [S,S,...] within `pad` zeros, cut again."""
+    padded = jnp.pad(x, [(pad, pad)] * 2 + [(0, 0)] * (x.ndim - 2))
+    return jax.lax.dynamic_slice(padded, (*move, *(0,) * (x.ndim - 2)), x.shape)
+
+
+def labeled_pictures(config: Config) -> dict[str, np.ndarray]:
+    """All labeled pictures, as a batch of them: image, label, targets, weights, and parts where they are known.
+
+    Raises:
+      ValueError: a folder of crops that cannot be read.
+    """
+    source = data.open_source(LABELED, config)
+    classes = data.class_of_parts(source) if source.class_parts else None
+    rows = []
+    for index in range(len(source)):
+        example = source[index]
+        row = {name: example[name] for name in ("image", "targets", "weights")}
+        row["label"] = np.int32(0)
+        if classes is not None:
+            row["parts"] = classes[example["parts"]]
+        rows.append(row)
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 _WITHOUT = {"plain": plain, "handmade": handmade}
@@ -95,4 +146,9 @@ def maker(config: Config, workdir: Path) -> tuple[Callable | None, Any]:
     if train not in LEARNED:
         return None, ()
     generator, params = learning.load_generator(config, workdir)
-    return functools.partial(learned, generator=generator, until=train, size=size), params
+    until = "detail" if train == BOTH else train
+    make = functools.partial(learned, generator=generator, until=until, size=size)
+    if train != BOTH:
+        return make, params
+    arrays = {"made": params, "labeled": labeled_pictures(config)}
+    return functools.partial(beside, make=make, pad=config.data.pad), arrays
