@@ -40,7 +40,7 @@ def make(
     configs = _configs(study)
     if column is None:
         column = next((config.report.column_width for config in configs.values()), 0.0)
-    shown, problem = _pictures(configs, folder)
+    shown, problem = _pictures(study, configs, folder)
     said = [page.paragraph(text, kind="banner") for text in [sentences.at_chance(study)] if text]
     said.append(page.paragraph(_what(study, configs, shown), kind="note"))
     said += [page.labeled(*text.partition(": ")[::2]) for text in study.sentences.values()]
@@ -229,13 +229,15 @@ def _configs(study):
     }
 
 
-def _pictures(configs, folder):
+def _pictures(study, configs, folder):
     """The pictures of the augmentations, or None and why not ("": all weights were imported)."""
     configs = {n: config for n, config in configs.items() if not config.weights}
     if not configs:
         return None, ""
     try:
-        return augmentations.pictures(configs, folder / "pictures.npz"), ""
+        # Of each the network of its first seed, where its mixer looks at one.
+        places = {name: where for (name, _), where in reversed(study.workdirs.items())}
+        return augmentations.pictures(configs, folder / "pictures.npz", places), ""
     except (ValueError, OSError) as error:
         return None, f"The data set cannot be read here: {str(error).splitlines()[0]}"
 
