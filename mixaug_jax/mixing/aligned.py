@@ -113,8 +113,8 @@ def alignmix(
     """Mixup of the input, or of the last map after its nodes were aligned by optimal transport.
 
     Venkataramanan et al., AlignMixup, arXiv 2103.15375, section 3, as in the published code for CIFAR: a coin for the layer,
-    and one for whose places count. (The decoder of the paper's third view is not in that code.) Here the model calls this at both
-    places with the same key, `active` at the one that was drawn, as in `manifold_mixup`.
+    and one for whose places count. (The decoder of the paper's third view is not in that code.) Here the model calls this at
+    both places with the same key, `active` at the one that was drawn, as in `manifold_mixup`.
 
     Args:
       key: the step's key, equal on all devices; the draws are the same at both places.
