@@ -68,6 +68,6 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],
         "tensorboard": ["tensorboardX"],
         "prepare": ["tensorflow-cpu"],
-        "bench": ["torch", "captum", "opencv-contrib-python-headless"],
+        "bench": ["torch", "captum", "opencv-contrib-python-headless", "gco-wrapper"],
     },
 )

@@ -95,16 +95,17 @@ def mixer_alone(devices: tuple, mixer: str) -> Program:
     """A mixer on images of 224 px, `MIXED` on each device."""
     config, count = recipe(mixer), MIXED * len(devices)
 
-    def mix(seed, images, targets):
+    def mix(seed, net, images, targets):
         shard = jax.lax.axis_index(devices_lib.AXIS)
         key = jax.random.key(seed)
-        return steps.mixed(key, images, targets, config=config, shard=shard)[:2]
+        return steps.mixed(key, images, targets, config=config, shard=shard, net=net)[:2]
 
-    specs = (REPLICATED, SHARDED, SHARDED)
+    specs = (REPLICATED, REPLICATED, SHARDED, SHARDED)
     mapped = devices_lib.pmap(mix, specs, SHARDED, devices=devices)
     rows = placed((array(count, 224, 224, 3), array(count, 1000)), SHARDED, devices)
     seed = placed(array(dtype=np.uint32), REPLICATED, devices)
-    return Program(mapped, (seed, *rows), count)
+    net = placed(network(side=224, classes=1000), REPLICATED, devices)
+    return Program(mapped, (seed, net, *rows), count)
 
 
 def network(name: str = "resnet18", side: int = 32, width: float = 0.125, classes: int = 10) -> Net:

@@ -1,7 +1,5 @@
 """What is explained: one number of a network's output for one image; and what an image is compared with."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -19,10 +17,15 @@ from mixaug_jax.core.types import (
     Scalar,
 )
 from mixaug_jax.models import probability
+from mixaug_jax.models.layer_maps import (  # noqa: F401, methods find them here
+    cam_layer,
+    map_layer,
+    map_layers,
+    map_shapes,
+)
 
 OUTPUTS = ("logit", "prob", "loss")
 BASELINES = ("zero", "mean", "blur")
-NODES = 4  # along a side of the map that a class activation map is made of
 
 
 def outputs(net: Net, x: Images, label: Label, output: str = "logit") -> Outputs:
@@ -88,61 +91,3 @@ def replacement(image: Image, baseline: Baseline) -> Image:
     if baseline == "mean":
         return jnp.broadcast_to(image.mean((0, 1)), image.shape)
     return resampling.blur(image, min(image.shape[:2]) / 16)
-
-
-def map_shapes(net: Any, image: Any) -> dict[str, tuple[int, int, int]]:
-    """{layer: [h,w,K]} of the layers whose output is a map, in the network's order; one trace, and nothing is computed.
-
-    Args:
-      net: the network.
-      image: preprocessed [h,w,C], an array or its shape.
-
-    Raises:
-      checks.UnsupportedError: for a network without maps.
-    """
-    found = jax.eval_shape(_maps, net, jax.ShapeDtypeStruct((1, *image.shape), jnp.float32))
-    # In the network's order, which the dict from JAX does not have.
-    shapes = {layer: found[layer].shape[1:] for layer in net.layers if found[layer].ndim == 4}
-    if not shapes:
-        raise checks.UnsupportedError(
-            f"no layer of the network gives a map [h,w,K]; it has {', '.join(net.layers)}"
-        )
-    return shapes
-
-
-def _maps(net, x):  # not within `map_shapes`, so that JAX knows it again and traces once
-    return {layer: net.maps(layer, h) for layer, h in net.capture(x, net.layers).items()}
-
-
-def map_layers(net: Any, image: Any) -> tuple[str, ...]:
-    """The layers of `map_shapes`."""
-    return tuple(map_shapes(net, image))
-
-
-def map_layer(net: Any, image: Any, layer: str, depth: float) -> str:
-    """`layer`, or where it is "" the one at `depth` (0 to 1) among those with a map.
-
-    Raises:
-      ValueError: for a layer that the network does not have, or one without a map, or a network without maps.
-    """
-    maps = map_layers(net, image)
-    if not layer:
-        return maps[min(int(depth * len(maps)), len(maps) - 1)]
-    checks.choice("layer", layer, maps)
-    return layer
-
-
-def cam_layer(net: Any, image: Any, layer: str = "") -> str:
-    """`layer`, or where it is "" the one that class activation maps of `image` [h,w,C] are made of.
-
-    That is the last whose map has 4 x 4 nodes or more: a ResNet's layer4 at 224 pixels, but layer3 at 64, where layer4 has
-    2 x 2 and points nowhere. Where no map has so many, it is the last one.
-
-    Raises:
-      ValueError: as `map_layer`.
-    """
-    if layer:
-        return map_layer(net, image, layer, 1)
-    shapes = map_shapes(net, image)
-    fine = [name for name, (height, width, _) in shapes.items() if min(height, width) >= NODES]
-    return (fine or list(shapes))[-1]

@@ -4,7 +4,7 @@ import ml_collections
 
 from mixaug_jax import mixing
 from mixaug_jax.config import keys
-from mixaug_jax.core import checks
+from mixaug_jax.core import checks, entries
 from mixaug_jax.explain import options
 from mixaug_jax.models.net import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD
 
@@ -133,7 +133,8 @@ def set_method(config: ml_collections.ConfigDict, method: str) -> None:
       ValueError: an unknown method.
     """
     if method in ("baseline", "none", ""):
-        del config.mix.label  # nothing is mixed
+        for option in ("label", *mixing.FOR_ALL):  # nothing is mixed
+            del config.mix[option]
         return
     checks.choice("method", method, ("baseline", *mixing.MIXERS))
     config.mix.name = method
@@ -141,6 +142,8 @@ def set_method(config: ml_collections.ConfigDict, method: str) -> None:
     for option in ("prob", "per", "label"):  # a mixer need not have them
         if option not in known:
             del config.mix[option]
+    if "net" not in entries.keywords(mixing.MIXERS[method]):
+        del config.mix.net
     config.mix.update(known)
     config.mix.update(_METHOD_ON_DATA.get((method, config.data.name), {}))
     # Mixup's own code trains CIFAR by another recipe than Cutout's.

@@ -128,6 +128,10 @@ _MIX = {
                Choice(("batch", "example"))),
     "label": Key("mixed", "what becomes of the labels of a mixer that mixes them; visible: see docs/rendergan.md",
                  Choice(mixing.MASK_LABELS)),
+    "net": Key("current", "what a mixer that looks at a network sees: current, ema (train.ema), or a file of weights",
+                Text(1)),
+    "share": Key(1.0, "share of a step's examples that the mixer is given; the others stay (DropMix)",
+                  Number(0, 1, above=True)),
 }
 
 _MODEL = {

@@ -7,7 +7,7 @@ import ml_collections
 
 from mixaug_jax import mixing
 from mixaug_jax.config import keys
-from mixaug_jax.core import checks
+from mixaug_jax.core import checks, entries
 from mixaug_jax.data.speech import spectrogram
 from mixaug_jax.models import Assume, build
 from mixaug_jax.occlusion import grid
@@ -41,7 +41,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 def _check_mixer(values):
     """Options of another mixer than mix.name."""
     name = values.get("mix.name")
-    allowed = mixing.options(name) if name in mixing.MIXERS else None
+    allowed = _options_of(name) if name in mixing.MIXERS else None
     given = [key.removeprefix("mix.") for key in values if key.startswith("mix.")]
     surplus = [] if allowed is None else [o for o in given if o not in ("name", *allowed)]
     if surplus:
@@ -49,6 +49,13 @@ def _check_mixer(values):
             f"mix.{min(surplus)} is not an option of {name}; its options: {', '.join(allowed)} "
             f"(start from configs/{name}.py)"
         )
+
+
+def _options_of(mixer):
+    """A mixer's options, and the settings beside them that apply to it."""
+    takes = entries.keywords(mixing.MIXERS[mixer])
+    beside = [key for key in mixing.FOR_ALL if key != "net" or key in takes]
+    return [*mixing.options(mixer), *beside]
 
 
 def _check_data(config):
@@ -98,6 +105,8 @@ def _check_training(config):
     t, batch = config.train, config.data.batch_size
     if not t.steps and not t.epochs:
         raise ValueError("train.epochs and train.steps are both 0; set one")
+    if config.mix.get("net") == "ema" and not t.ema:
+        raise ValueError("mix.net='ema' needs an average of the weights: set train.ema above 0")
     if batch % t.accumulate:
         raise ValueError(f"train.accumulate={t.accumulate} does not divide data.batch_size={batch}")
 

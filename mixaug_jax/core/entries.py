@@ -12,9 +12,10 @@ from typing import Any
 
 from mixaug_jax.core import checks
 
-# shard, mean, std, active, net: a mixer's; key, chunk: seed and memory of a run; stats, baselines: of other images;
+# shard, mean, std, active, deepest, net: a mixer's; key, chunk: seed and memory of a run; stats, baselines: of other images;
 # readout: trained weights; parts: of what an example shows.
-FILLED_IN = ("shard", "mean", "std", "active", "net", "key", "chunk", "stats", "baselines", "readout", "parts")  # fmt: skip
+FILLED_IN = ("shard", "mean", "std", "active", "deepest", "net")
+FILLED_IN += ("key", "chunk", "stats", "baselines", "readout", "parts")
 # Arrays that take the place of an entry's own draws, which no config holds.
 DRAWN = ("noise", "masks", "draws")
 

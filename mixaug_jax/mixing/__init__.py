@@ -9,19 +9,27 @@ lambda, coin and mask, alike on all devices; with `per="example"` each has its o
 what was published. With the probability 1 - `prob` nothing is mixed. lambda is always the weight of
 the image's own content, computed from the pixels that were really kept. `label` says what becomes
 of the labels; under "visible" mixers by a mask return them `labels.Pending`, for the training step
-to settle.
+to settle. A mixer that takes `net` looks at a network, as it is evaluated, through the maps of
+`mixing.maps`; its rows of targets sum to 1 unless it says otherwise.
 
 * Chen et al., GridMask, arXiv 2001.04086: gridmask
 * DeVries & Taylor, Cutout, arXiv 1708.04552: cutout
 * Harris et al., FMix, arXiv 2002.12047: fmix
+* Huang et al., SnapMix, arXiv 2012.04846: snapmix
+* Kang & Kim, GuidedMixup, arXiv 2306.16612: guidedmixup
+* Kim et al., Puzzle Mix, arXiv 2009.06962: puzzlemix
 * Lee et al., SmoothMix, CVPR Workshops 2020: smoothmix
 * OpenMixup, arXiv 2209.04851, after Baek et al., Pattern Recognition 109, 2021: gridmix
 * Qin et al., ResizeMix, arXiv 2012.11101: resizemix
 * timm's mixup-or-CutMix, as in DeiT, arXiv 2012.12877: switch
 * Uddin et al., SaliencyMix, arXiv 2006.01791: saliencymix
+* Venkataramanan et al., AlignMixup, arXiv 2103.15375: alignmix
 * Verma et al., Manifold Mixup, arXiv 1806.05236: manifold_mixup
+* Walawalkar et al., Attentive CutMix, arXiv 2003.13048: attentivemix
+* Yin et al., Batchmixup, Findings of ACL 2021: batchmixup
 * Yun et al., CutMix, arXiv 1905.04899: cutmix
 * Zhang et al., mixup, arXiv 1710.09412: mixup
+* Zhong et al., Random Erasing, arXiv 1708.04896: random_erasing
 
 A new mixer is one function of this form and one line in `MIXERS`.
 """
@@ -31,15 +39,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mixaug_jax.core import checks, entries
+from mixaug_jax.core.types import Config
+from mixaug_jax.mixing.aligned import alignmix, batchmixup
 from mixaug_jax.mixing.boxes import cut_box, cutmix, resizemix, saliencymix, switch
+from mixaug_jax.mixing.erasing import random_erasing
 from mixaug_jax.mixing.grids import gridmask, gridmix
+from mixaug_jax.mixing.guided import guidedmixup
 from mixaug_jax.mixing.hidden import manifold_mixup
 from mixaug_jax.mixing.labels import LABELS, MASK_LABELS, mix_targets
+from mixaug_jax.mixing.looked_at import attentivemix, snapmix
 from mixaug_jax.mixing.masks import fmix, smoothmix
 from mixaug_jax.mixing.pixels import cutout, mixup
+from mixaug_jax.mixing.puzzle import puzzlemix
 from mixaug_jax.mixing.saliency import fine_grained_saliency
 
 __all__ = [
+    "FOR_ALL",
     "LABELS",
     "MASK_LABELS",
     "MIXERS",
@@ -48,19 +63,30 @@ __all__ = [
     "fine_grained_saliency",
     "mix_targets",
     "options",
+    "own_options",
 ]
 
+# Settings beside a mixer's own options: which network it looks at, and how many of a step's examples are mixed.
+FOR_ALL = ("net", "share")
+
 MIXERS = {
+    "alignmix": alignmix,
+    "attentivemix": attentivemix,
+    "batchmixup": batchmixup,
     "cutmix": cutmix,
     "cutout": cutout,
     "fmix": fmix,
     "gridmask": gridmask,
     "gridmix": gridmix,
+    "guidedmixup": guidedmixup,
     "manifold_mixup": manifold_mixup,
     "mixup": mixup,
+    "puzzlemix": puzzlemix,
+    "random_erasing": random_erasing,
     "resizemix": resizemix,
     "saliencymix": saliencymix,
     "smoothmix": smoothmix,
+    "snapmix": snapmix,
     "switch": switch,
 }
 
@@ -77,7 +103,12 @@ def options(name: str) -> dict[str, Any]:
     return entries.options(MIXERS[name])
 
 
+def own_options(mix: Config) -> dict[str, Any]:
+    """What of a section of settings the mixer itself is told: all but its name, and what whoever calls it does with it."""
+    return {name: value for name, value in mix.items() if name not in ("name", *FOR_ALL)}
+
+
 def bound(mixer: Callable, options: Mapping[str, Any], available: Mapping[str, Any]) -> Callable:
-    """f(key, images, targets): a mixer with its options, and of what is `available` ("shard", "mean", "std") what it takes."""
+    """f(key, images, targets): a mixer with its options, and of what is `available` ("shard", "net", ...) what it takes."""
     asked = entries.keywords(mixer)
     return functools.partial(mixer, **options, **{k: v for k, v in available.items() if k in asked})

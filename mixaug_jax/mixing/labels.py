@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from mixaug_jax.core.types import AnyArray, Array, Bool, Count, Float, Integer, Numbers, Targets
 
 LABELS = ("mixed", "first", "pasted", "majority")
+WEIGHTS = ("published", "normalized")
 VISIBLE = "visible"  # of mixers by a mask: each class by what is still seen of it, which only the training step can tell
 MASK_LABELS = (*LABELS, VISIBLE)
 
@@ -111,3 +112,34 @@ def settle(pending: Pending, kept: Float[AnyArray, "B classes"]) -> Targets:
     """
     own, partner = pending.own.astype(jnp.float32), pending.partner.astype(jnp.float32)
     return (kept * own + (1 - kept) * partner).astype(pending.own.dtype)
+
+
+def weigh_targets(
+    targets: Targets,
+    partner_targets: Targets,
+    own: Numbers,
+    other: Numbers,
+    label: str,
+    weights: str = "published",
+) -> Targets:
+    """The targets of images whose own label and whose partner's have weights that need not sum to 1.
+
+    Args:
+      targets: [B,K] rows summing to 1, of the images themselves.
+      partner_targets: [B,K], of the images mixed into them.
+      own, other: [B] >= 0, the weights of the two; (1, 0) means not mixed.
+      label: "mixed", own * targets + other * partner_targets; or one label with the weight 1, as in `mix_targets`.
+      weights: of "mixed": "published", as they are, so that the sum of a row weighs the example's loss; or "normalized".
+
+    Returns:
+      [B,K] in the type of `targets`, computed in float32.
+    """
+    total = own + other
+    share = jnp.where(total > 0, own / jnp.where(total > 0, total, 1), 1)
+    # "majority" and "pasted" compare, for which a share is as good as two weights.
+    mixed = mix_targets(targets, partner_targets, share, label)
+    if label != "mixed" or weights == "normalized":
+        return mixed
+    own, other = (jnp.asarray(w, jnp.float32)[:, None] for w in (own, other))
+    mixed = own * targets.astype(jnp.float32) + other * partner_targets.astype(jnp.float32)
+    return mixed.astype(targets.dtype)

@@ -164,7 +164,7 @@ class StagedModel(nn.Module, kw_only=True):
           train: use and update batch statistics, apply dropout (rng "dropout").
           start: the layer whose output `x` is; "" for the input.
           stop: the last layer to run; "" for the logits.
-          hidden: `hidden(layer, h) -> h`, applied to the output of each of `hidden_layers` that is run.
+          hidden: `hidden(layer, h) -> h`, applied to the output of each layer that is run.
 
         Returns:
           The output of layer `stop`: logits [B,K] float32, or features in `dtype`.
@@ -173,7 +173,7 @@ class StagedModel(nn.Module, kw_only=True):
             raise ValueError("an affine rule merges the running statistics: it needs train=False")
         for layer in layers_between(self.layers, start, stop):
             x = self.run(layer, jnp.asarray(x, self.dtype), train)
-            if hidden is not None and layer in self.hidden_layers:
+            if hidden is not None:
                 x = hidden(layer, x)
         return x
 

@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from mixaug_jax.core import files
 from mixaug_jax.data import transforms
 from mixaug_jax.draw.style import STYLE
 from mixaug_jax.models import imagenet
+from mixaug_jax.training import checkpoint, mixing_batches
 
 _COUNT = 6  # images in a row
 DRAWS = 16  # of which one is shown
@@ -45,16 +47,20 @@ class Pictures:
     held_out: int
 
 
-def pictures(configs: dict, path: os.PathLike | str) -> Pictures:
+def pictures(
+    configs: dict, path: os.PathLike | str, workdirs: Mapping[str, os.PathLike | str] | None = None
+) -> Pictures:
     """The images under each config's augmentation, read from `path` or made and written there.
 
     All share the images and the random key. For the picture prob is 1 and every image has draws of its own (per="example"),
     so that a row shows the range of what the method does; of `DRAWS` keys the one is taken under which the most labels are
-    mixed, since an image may well meet itself. manifold_mixup is shown at the input.
+    mixed, since an image may well meet itself. Mixers of hidden features are shown at the input. One that looks at a network
+    sees that of the run's latest checkpoint, and has no row where there is none.
 
     Args:
       configs: resolved settings by the name to show; the data must be that of the first.
       path: of the .npz.
+      workdirs: of the runs, by the same names.
 
     Raises:
       ValueError, OSError: the data cannot be read.
@@ -63,16 +69,17 @@ def pictures(configs: dict, path: os.PathLike | str) -> Pictures:
     first = next(iter(configs.values()))
     wanted = {name: config.mix.to_dict() for name, config in configs.items()}
     settings = {"mix": wanted, "data": first.data.to_dict()}
+    workdirs = workdirs or {}
     settings = json.loads(json.dumps(settings))  # tuples are lists, as they come back
     stored = _load(path, settings)
     if stored is not None:
         return stored
-    made = _make(configs, first)
+    made = _make(configs, first, workdirs)
     _save(path, made, settings)
     return made
 
 
-def _make(configs, first) -> Pictures:
+def _make(configs, first, workdirs) -> Pictures:
     source = data.open_source(first.data.train_split, first, annotations=False)
     held_out = first.data.test_split or first.data.validation_split
     count = len(data.open_source(held_out, first, annotations=False))
@@ -80,7 +87,12 @@ def _make(configs, first) -> Pictures:
     targets = np.eye(source.num_classes, dtype=np.float32)[labels]
     # A page runs no code that was brought to a run: a mixer that is not known here has no row.
     mixing_ones = {name: c for name, c in configs.items() if c.mix.name in mixing.MIXERS}
-    mixed = {name: _mixed(config, images, targets) for name, config in mixing_ones.items()}
+    nets = {name: _net(config, workdirs.get(name)) for name, config in mixing_ones.items()}
+    mixed = {
+        name: _mixed(config, images, targets, nets[name])
+        for name, config in mixing_ones.items()
+        if nets[name] is not None
+    }
     # One draw for all rows, which share their keys; below 0.95 a label counts as visibly mixed.
     best = sum((t.max(-1) < 0.95).sum(-1) for _, t in mixed.values()).argmax() if mixed else 0
     rows = {"images": (images, targets)} | {n: (x[best], t[best]) for n, (x, t) in mixed.items()}
@@ -107,20 +119,33 @@ def _examples(source, config):
     return images, np.array([example["label"] for example in chosen])
 
 
-def _mixed(config, images, targets):
+def _net(config, workdir):
+    """What a config's mixer looks at: a network, () where it needs none, None where it is not there."""
+    if not mixing_batches.looks_at_net(config):
+        return ()
+    try:
+        return mixing_batches.teacher(config) or checkpoint.load(workdir or "")
+    except (ValueError, OSError):
+        return None
+
+
+def _mixed(config, images, targets, net):
     """Images uint8 [DRAWS,n,h,w,C] and targets [DRAWS,n,K] under a config's method."""
     mean, std = (np.asarray(v, np.float32) for v in (config.data.mean, config.data.std))
-    options = {k: v for k, v in config.mix.items() if k != "name"}
+    options = mixing.own_options(config.mix)
     options |= {k: v for k, v in (("prob", 1.0), ("per", "example")) if k in options}
-    if (
-        options.get("label") == mixing.labels.VISIBLE
-    ):  # the picture says how much is kept of the whole
-        options["label"] = "mixed"
-    known = {"mean": tuple(config.data.mean), "std": tuple(config.data.std)}
-    mixer = mixing.bound(mixing.MIXERS[config.mix.name], options, known)
+    if options.get("label") == mixing.labels.VISIBLE:
+        options["label"] = "mixed"  # the picture says how much is kept of the whole
+    known = {"mean": tuple(config.data.mean), "std": tuple(config.data.std), "deepest": False}
+    entry = mixing.MIXERS[config.mix.name]
+
+    def mixer(net: Any, key: Any, images: Any, targets: Any):
+        return mixing.bound(entry, options, {**known, "net": net})(key, images, targets)
+
     keys = jax.random.split(jax.random.key(0), DRAWS)
     normalized = (images.astype(np.float32) / 255 - mean) / std
-    mixed, targets = jax.jit(jax.vmap(mixer, (0, None, None)))(keys, normalized, targets)
+    draw = jax.jit(jax.vmap(mixer, (None, 0, None, None)))
+    mixed, targets = draw(net, keys, normalized, targets)
     pixels = 255 * (np.asarray(mixed) * std + mean)
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8), np.asarray(targets)
 

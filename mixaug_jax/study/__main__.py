@@ -111,7 +111,12 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--configs", type=_names, default=[], help="config files FILE.py[:DATA], with commas")
+    add(
+        "--configs",
+        type=_names,
+        default=[],
+        help="config files FILE.py[:DATA], with commas; mixers[:DATA]: the baseline and every mixer",
+    )
     add("--seeds", type=_numbers, default=[], help="of the trainings, with commas")
     add("--workdir", required=True, help="the study's folder")
     add(

@@ -13,13 +13,14 @@ from typing import Any
 import ml_collections
 
 from mixaug_jax import config as config_lib
-from mixaug_jax import data
+from mixaug_jax import data, mixing
 from mixaug_jax.config import brought, keys, opening
 from mixaug_jax.core import files, say
 from mixaug_jax.study import sweeps
 
 UNMIXED = "-label_majority"  # added to the name of a run whose images are mixed and labels are not
 BASELINE = "baseline"  # what the others are compared with, where there is one of this name
+EVERY_MIXER = "mixers"  # stands for the baseline and all of them
 
 COMPILED = "compiled"  # the folder of programs that runs share
 
@@ -70,8 +71,9 @@ def make_plan(
     """All runs of a study, settings checked; writes nothing.
 
     Args:
-      configs: config files, each "FILE.py" or "FILE.py:DATA", or ConfigDicts (called by their method), or {name: either}. The
-        one called "baseline", or else the first, is what the others are compared with.
+      configs: config files, each "FILE.py" or "FILE.py:DATA", or ConfigDicts (called by their method), or {name: either};
+        "mixers" or "mixers:DATA" stands for the baseline and every entry of MIXERS that has a config of its name. The one
+        called "baseline", or else the first, is what the others are compared with.
       seeds: of the trainings. Imported weights (config.weights) have one seed only.
       workdir: the study's folder.
       overrides: "key=value" for every config, typed by the config's own key. A key that only some configs have, as an option of
@@ -128,7 +130,9 @@ def _swept(variant) -> dict[str, str]:
 def _named(configs) -> dict:
     if isinstance(configs, str | ml_collections.ConfigDict):
         raise ValueError("configs must be a list of config files or ConfigDicts, or a dict of them")
-    pairs = configs.items() if isinstance(configs, Mapping) else [(_name(c), c) for c in configs]
+    pairs = (
+        configs.items() if isinstance(configs, Mapping) else [(_name(c), c) for c in _each(configs)]
+    )
     named = dict(pairs)
     if not named:
         raise ValueError("a study needs one config or more, e.g. --configs=configs/baseline.py")
@@ -145,6 +149,17 @@ def _named(configs) -> dict:
                 f"a letter or digit, and is none of {', '.join(_OWN_FOLDERS)}, *{UNMIXED}"
             )
     return named
+
+
+def _each(configs):
+    """The configs one by one: "mixers[:DATA]" stands for the baseline and every mixer."""
+    for source in configs:
+        name, colon, where = source.partition(":") if isinstance(source, str) else ("", "", "")
+        if name == EVERY_MIXER:
+            mixers = [mixer for mixer in mixing.MIXERS if mixer in opening.shipped()]
+            yield from (f"{mixer}{colon}{where}" for mixer in (BASELINE, *mixers))
+        else:
+            yield source
 
 
 def _name(source) -> str:

@@ -23,7 +23,14 @@ from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, processes, say
 from mixaug_jax.core.types import Tree
 from mixaug_jax.models import build
-from mixaug_jax.training import checkpoint, disk, losses, predictions, resuming
+from mixaug_jax.training import (
+    checkpoint,
+    disk,
+    losses,
+    mixing_batches,
+    predictions,
+    resuming,
+)
 from mixaug_jax.training import progress as progress_lib
 from mixaug_jax.training import step as steps
 from mixaug_jax.training.metric_log import MetricLog, finished, read
@@ -45,8 +52,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     _check_devices(config)
     # A mixer of images wants to know neither how many classes nor how many images there will be.
     some = {"train_size": config.data.batch_size, "class_names": ("one", "another")}
-    if not steps.mixes_features(config):
-        steps.check_mixing(config_lib.resolve(config, **some))
+    if not (mixing_batches.mixes_features(config) or mixing_batches.looks_at_net(config)):
+        mixing_batches.check_mixing(config_lib.resolve(config, **some))
 
 
 def train(
@@ -82,7 +89,7 @@ def train(
         sources["train"] = dataclasses.replace(sources["train"], make=make, arrays=arrays)
     train = sources["train"]
     losses.check_loss(config, train)
-    steps.check_label(config, train)
+    mixing_batches.check_label(config, train)
     config = config_lib.resolve(
         config,
         train_size=len(train),
@@ -92,14 +99,15 @@ def train(
     config = brought.noted(config)
     sizes = {name: len(source) for name, source in sources.items() if source is not None}
     processes.compare("data", sizes | {"classes": sources["train"].class_names})
-    if steps.mixes_features(config):
-        steps.check_mixing(config)
+    teacher = mixing_batches.teacher(config)
+    if mixing_batches.mixes_features(config) or mixing_batches.looks_at_net(config):
+        mixing_batches.check_mixing(config, teacher)
     workdir = pathlib.Path(workdir).absolute()
     with processes.claimed(workdir / files.RUN_LOCK):
-        return _train_in(workdir, config, sources)
+        return _train_in(workdir, config, sources, teacher)
 
 
-def _train_in(workdir, config, sources) -> dict:
+def _train_in(workdir, config, sources, teacher) -> dict:
     """`train` in a working directory that no other process writes to."""
     resuming.heal_settings(workdir)
     # A run that goes on must be this one, and takes over where its schedule began.
@@ -118,7 +126,7 @@ def _train_in(workdir, config, sources) -> dict:
             scored=sources["validation"] is not None,
         ) as manager,
     ):
-        return _train(config, sources, workdir, manager)
+        return _train(config, sources, workdir, manager, teacher)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +146,7 @@ class _Run:
         return "test" if self.sources["test"] is not None else "validation"
 
 
-def _train(config, sources, workdir, manager) -> dict:
+def _train(config, sources, workdir, manager, teacher) -> dict:
     total = config.resolved.steps
     model, optimizer = build.build_model(config), steps.build_optimizer(config)
     state = _restore_or_init(model, optimizer, config, manager)
@@ -154,7 +162,8 @@ def _train(config, sources, workdir, manager) -> dict:
         run = _Run(config, sources, workdir, manager, metric_log, _evaluator(model, config))
         if start < total:
             with _stop_signal() as stop:
-                train_step = _train_step(model, optimizer, config, sources["train"])
+                given = {"model": model, "optimizer": optimizer, "config": config}
+                train_step = _train_step(given, sources["train"], teacher)
                 state, scores = _loop(run, state, train_step, stop)
         net = build.as_net(config, model, state.evaluated)
         found = predictions.keep(workdir, net, sources[run.held_out], config, run.held_out)
@@ -177,22 +186,25 @@ def _ended(run) -> dict:
     return {f"{run.held_out}_images": len(run.sources[run.held_out])}
 
 
-def _train_step(model, optimizer, config, source):
+def _train_step(given, source, teacher):
     """The mapped step: of a state and a batch, or of a state and the arrays that a source makes its data from."""
-    given = {"model": model, "optimizer": optimizer, "config": config}
+    config = given["config"]
     step, spec = functools.partial(steps.train_step, **given), devices_lib.SHARDED
     if source.make is not None:
         count = config.data.batch_size // jax.device_count()
         step = functools.partial(steps.made_step, make=source.make, count=count, **given)
         spec = devices_lib.REPLICATED
-    return devices_lib.pmap(
+    # A network that the mixer looks at is one more argument: closed over, it would be compiled into the step.
+    more = () if teacher is None else (devices_lib.replicate(teacher),)
+    mapped = devices_lib.pmap(
         step,
-        in_specs=(devices_lib.REPLICATED, spec),
+        in_specs=(devices_lib.REPLICATED, spec, *(devices_lib.REPLICATED for _ in more)),
         out_specs=(devices_lib.REPLICATED, devices_lib.REPLICATED),
         # Donated, so that the old and the new state need not fit in memory together.
         donate_argnums=0,
         deterministic=config.deterministic,
     )
+    return lambda state, data: mapped(state, data, *more)
 
 
 def _loop(run, state, train_step, stop):

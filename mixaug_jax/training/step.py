@@ -18,16 +18,13 @@ import ml_collections
 import numpy as np
 import optax
 
-from mixaug_jax import mixing
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import entries
 from mixaug_jax.core.types import Tree
-from mixaug_jax.data import parts_wanted, transforms
+from mixaug_jax.data import transforms
 from mixaug_jax.data.speech import spectrogram
-from mixaug_jax.mixing import labels
 from mixaug_jax.models import build
-from mixaug_jax.models.wrapped import Wrapped, no_hidden_layers
 from mixaug_jax.training import losses
+from mixaug_jax.training.mixing_batches import looks_at_net, mixed, settled
 
 _MADE = np.uint32(
     2**32 - 2
@@ -120,106 +117,6 @@ def init_state(model: Any, optimizer: Any, config: ml_collections.ConfigDict) ->
     return devices_lib.replicate(lowered.compile(devices_lib.quick_options())(key))
 
 
-def mixed(key: Any, images: Any, targets: Any, *, config: ml_collections.ConfigDict, shard: Any):
-    """Mixes a batch by config.mix.
-
-    Args:
-      key: the micro-batch's key, equal on all devices.
-      images: [B,H,W,C] float32, normalized.
-      targets: [B,K] float32.
-      config: resolved settings.
-      shard: this device's index.
-
-    Returns:
-      images, targets (or `labels.Pending`), and what the model is to call on hidden features (of a mixer that takes `active`),
-      or None.
-    """
-    if config.mix.name == "none":
-        return images, targets, None
-    options = {k: v for k, v in config.mix.items() if k != "name"}
-    entry, d = mixing.MIXERS[config.mix.name], config.data
-    mixer = mixing.bound(
-        entry, options, {"shard": shard, "mean": tuple(d.mean), "std": tuple(d.std)}
-    )
-    if not mixes_features(config):
-        return *mixer(key, images, targets), None
-    # A mixer of hidden features: it is called at each candidate layer, and active at the one that is drawn.
-    model = build.build_model(config)
-    if isinstance(model, Wrapped):
-        raise ValueError(no_hidden_layers(model.name))
-    layers = ("input", *model.hidden_layers)
-    # No shard in this key, so all devices draw the same layer.
-    key, layer_key = jax.random.split(key)
-    chosen = jax.random.randint(layer_key, (), 0, len(layers))
-
-    def hidden(layer: Any, h: Any):
-        return mixer(key, h, targets, active=chosen == layers.index(layer))[0]
-
-    # The same key gives the same partners at every layer, so labels are mixed once.
-    return hidden("input", images), mixer(key, images, targets)[1], hidden
-
-
-def mixes_features(config: ml_collections.ConfigDict) -> bool:
-    """Whether config.mix mixes hidden features, of a network that has to be there for it."""
-    name = config.mix.name
-    return name != "none" and "active" in entries.keywords(mixing.MIXERS[name])
-
-
-def check_mixing(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError where the mixer refuses its options or these images; compiles nothing."""
-    d, classes = config.data, len(config.resolved.class_names)
-    # A mixer only ever sees one device's share of one micro-batch.
-    count = d.batch_size // config.train.accumulate // jax.device_count()
-    jax.eval_shape(
-        lambda key, images, targets: mixed(key, images, targets, config=config, shard=0)[:2],
-        jax.random.key(0),
-        jax.ShapeDtypeStruct((count, d.size, d.size, len(d.mean)), jnp.float32),
-        jax.ShapeDtypeStruct((count, classes), jnp.float32),
-    )
-
-
-def check_label(config: ml_collections.ConfigDict, source: Any) -> None:
-    """Raises ValueError where mix.label needs more of a batch than the training data tell; compiles nothing."""
-    if not parts_wanted(config):
-        return
-    known = bool(source.class_parts)
-    if source.make is not None:
-        make = functools.partial(source.make, count=2)
-        program = devices_lib.pmap(
-            lambda key, arrays: make(key, arrays=arrays),
-            in_specs=(devices_lib.REPLICATED, devices_lib.REPLICATED),
-            out_specs=devices_lib.SHARDED,
-        )
-        known = "parts" in jax.eval_shape(program, jax.random.key(0), source.arrays)
-    if not known:
-        raise ValueError(_no_parts(config))
-
-
-def _no_parts(config):
-    return (
-        f"mix.label={labels.VISIBLE!r} needs pictures whose pixels tell which class they show, which data.name="
-        f"{config.data.name!r} does not have here; use markers, or another mix.label"
-    )
-
-
-def settled(targets: Any, batch: Mapping, classes: int, config: ml_collections.ConfigDict) -> Any:
-    """Targets that a mixer left open, by what the batch tells of its images; others as they are.
-
-    Args:
-      targets: [B,K], or `labels.Pending` ones, whose columns may be several blocks of all classes.
-      batch: with parts [B,H,W], 1 + the class that a pixel tells of, 0: none.
-      classes: in a block.
-      config: of the run.
-    """
-    if not isinstance(targets, labels.Pending):
-        return targets
-    if "parts" in batch:
-        kept = labels.kept_shares(targets.mask, batch["parts"], classes)
-    else:
-        raise ValueError(_no_parts(config))
-    return labels.settle(targets, jnp.tile(kept, (1, targets.own.shape[-1] // kept.shape[-1])))
-
-
 def loss_fn(
     params: Tree,
     batch_stats: Tree,
@@ -230,9 +127,17 @@ def loss_fn(
     config: ml_collections.ConfigDict,
     shard: Any,
     fixed: Any = None,
+    net: Any = None,
 ):
-    """The mean loss of one micro-batch; returns (loss, (batch_stats, share of right answers)). `fixed`: other variables."""
+    """The mean loss of one micro-batch; returns (loss, (batch_stats, share of right answers)).
+
+    `fixed`: other variables. `net`: what the mixer looks at, where that is not the network as it is now.
+    """
     d = config.data
+    if net is None and looks_at_net(config):
+        # A constant of the loss, which is differentiated once and not through what the mixer saw.
+        now = {"params": jax.lax.stop_gradient(params), "batch_stats": batch_stats}
+        net = build.as_net(config, model, {**(fixed or {}), **now})
     images = transforms.device_transform(
         batch["image"], batch["seed"], jitter=d.jitter, lighting=d.lighting, mean=d.mean, std=d.std
     )
@@ -251,7 +156,7 @@ def loss_fn(
     # Mixing draws the same on every device where a batch shares its draws; dropout never does.
     mix_key, dropout_key = jax.random.split(key)
     images, (targets, weights), hidden = _mixed_known(
-        mix_key, images, targets, weights, batch=batch, config=config, shard=shard
+        mix_key, images, targets, weights, batch, config=config, shard=shard, net=net or ()
     )
     logits, updated = model.apply(
         {**(fixed or {}), "params": params, "batch_stats": batch_stats},
@@ -266,23 +171,29 @@ def loss_fn(
     return loss, (updated.get("batch_stats", {}), right)
 
 
-def _mixed_known(key, images, targets, weights, *, batch, config, shard):
+def _mixed_known(key, images, targets, weights, batch, **given):
     """`mixed` with unknown classes: images, (targets, weights), and the model's `hidden`."""
-    classes = targets.shape[-1]
+    classes, config = targets.shape[-1], given["config"]
     if config.train.loss == "softmax":
-        images, targets, hidden = mixed(key, images, targets, config=config, shard=shard)
+        images, targets, hidden = mixed(key, images, targets, **given)
         targets = settled(targets, batch, classes, config)
         return images, (targets, weights), hidden
     # Cross-entropy is linear in the target: an image of two gets each one's loss, as far as that is known, by its share. So
     # weights are mixed as targets are, and a class of which one partner knows nothing has the other's target.
     both = jnp.concatenate([targets * weights, weights], -1)
-    images, both, hidden = mixed(key, images, both, config=config, shard=shard)
+    images, both, hidden = mixed(key, images, both, **given)
     targets, weights = jnp.split(settled(both, batch, classes, config), 2, -1)
     return images, (targets / jnp.where(weights > 0, weights, 1), weights), hidden
 
 
 def train_step(
-    state: State, batch: dict, *, model: Any, optimizer: Any, config: ml_collections.ConfigDict
+    state: State,
+    batch: dict,
+    teacher: Any = None,
+    *,
+    model: Any,
+    optimizer: Any,
+    config: ml_collections.ConfigDict,
 ) -> tuple[State, dict]:
     """One step on one device's share of the batch, for `devices_lib.pmap`.
 
@@ -291,6 +202,7 @@ def train_step(
       batch: image uint8 [B,h,w,C], label int32 [B], seed uint32 [B]; of recordings also valid bool [B,w]; of examples with
         several classes targets [B,K] in 0..1 and maybe weights [B,K], see `losses.example_losses`; under mix.label="visible"
         parts, see `settled`.
+      teacher: replicated, the network of `teacher` that the mixer looks at; None: see mix.net.
       model: linen module.
       optimizer: optax transformation.
       config: resolved settings.
@@ -305,7 +217,9 @@ def train_step(
     accumulate = config.train.accumulate
     # Collections of a user's module that are neither learned nor counted.
     fixed = {k: v for k, v in state.variables.items() if k not in ("params", "batch_stats")}
-    given = {"model": model, "config": config, "shard": shard, "fixed": fixed}
+    if teacher is None and looks_at_net(config) and config.mix.net == "ema":
+        teacher = build.as_net(config, model, state.ema)
+    given = {"model": model, "config": config, "shard": shard, "fixed": fixed, "net": teacher}
     gradient = jax.value_and_grad(functools.partial(loss_fn, **given), has_aux=True)
     params = state.variables["params"]
 
@@ -338,13 +252,22 @@ def train_step(
 
 
 def made_step(
-    state: State, arrays: Any, *, make: Callable, count: int, model: Any, optimizer: Any, config: ml_collections.ConfigDict
-) -> tuple[State, dict]:  # fmt: skip
+    state: State,
+    arrays: Any,
+    teacher: Any = None,
+    *,
+    make: Callable,
+    count: int,
+    model: Any,
+    optimizer: Any,
+    config: ml_collections.ConfigDict,
+) -> tuple[State, dict]:
     """`train_step` on data that a source makes on the device.
 
     Args:
       state: as in `train_step`.
       arrays: what `make` is given, replicated.
+      teacher: as in `train_step`.
       make: f(key, count, arrays) -> {"image": uint8 [count,h,w,C], "label": int32 [count]}; the key follows from the seed, the
         step and the device.
       count: examples of one device.
@@ -354,7 +277,7 @@ def made_step(
     key = jax.random.fold_in(jax.random.fold_in(step, _MADE), jax.lax.axis_index(devices_lib.AXIS))
     key, seeds = jax.random.split(key)
     batch = {"seed": jax.random.bits(seeds, (count,), jnp.uint32), **make(key, count, arrays)}
-    return train_step(state, batch, model=model, optimizer=optimizer, config=config)
+    return train_step(state, batch, teacher, model=model, optimizer=optimizer, config=config)
 
 
 def _scan_mean(step, carry, inputs):

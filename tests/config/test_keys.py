@@ -173,7 +173,7 @@ def test_names_are_looked_up_when_they_are_checked(monkeypatch):
     with config.ignore_type():
         config.model.name, config.mix.name = "mine", "also_mine"
         config.explain.methods = ("gradient", "my_method")
-    with pytest.raises(ValueError, match=r"mix\.name must be one of none, cutmix, .*'also_mine'"):
+    with pytest.raises(ValueError, match=r"mix\.name must be one of none, alignmix, .*'also_mine'"):
         config_lib.check(config)
 
     def also_mine(key, images, targets, *, prob=1.0, per="batch", shard=0, depth=(1, 2)):

@@ -6,7 +6,7 @@ import pytest
 from recordings import config, write_recordings
 
 from mixaug_jax import config as config_lib
-from mixaug_jax import data, training
+from mixaug_jax import data, mixing, training
 from mixaug_jax.config import get_config
 from mixaug_jax.data import transforms
 from mixaug_jax.mixing import MIXERS
@@ -55,7 +55,7 @@ def test_batches_have_one_channel_and_the_mask(root, train):
 @pytest.mark.parametrize("name", sorted(MIXERS))
 def test_every_mixer_takes_one_channel(root, name):
     settings = config_lib.resolve(config(root, name), train_size=16, class_names=("a", "b"))
-    training.step.check_mixing(settings)
+    training.mixing_batches.check_mixing(settings)
 
 
 @pytest.mark.parametrize("name", ["cutmix", "mixup", "saliencymix"])
@@ -67,7 +67,7 @@ def test_mixed_spectrograms(root, name):
         batch["image"], batch["seed"], jitter=0, lighting=0, mean=(0.26,), std=(0.29,)
     )
     targets = jax.nn.one_hot(batch["label"], 2)
-    options = {k: v for k, v in settings.mix.items() if k != "name"}
+    options = mixing.own_options(settings.mix)
     if name == "saliencymix":
         options |= {"mean": (0.26,), "std": (0.29,)}
     mixed, labels = jax.jit(lambda k: MIXERS[name](k, images, targets, **options))(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mixaug_jax.mixing import LABELS, MIXERS, mix_targets
+from mixaug_jax.mixing.labels import weigh_targets
 
 OWN = np.array([[1, 0], [1, 0], [1, 0], [1, 0]], np.float32)
 PARTNER = np.array([[0, 1], [0, 1], [0, 1], [0, 1]], np.float32)
@@ -40,7 +41,7 @@ def test_smoothed_and_half_precision_targets():
         np.testing.assert_allclose(np.sum(targets, -1, dtype=np.float32), 1, atol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+@pytest.mark.parametrize("name", ["mixup", "cutmix", "guidedmixup"])
 def test_a_label_changes_the_label_only(name):
     """The same draws, the same images, whatever becomes of the labels."""
     images = jax.random.normal(jax.random.key(0), (8, 12, 12, 3))
@@ -62,3 +63,21 @@ def test_a_label_changes_the_label_only(name):
     pasted, majority = (np.argmax(by_label[label][1], -1) for label in ("pasted", "majority"))
     np.testing.assert_array_equal(pasted, np.where(lam < 1, chosen, own))
     np.testing.assert_array_equal(majority, np.where(lam >= 0.5, own, chosen))
+
+
+def test_two_weights_that_need_not_sum_to_1():
+    own, other = (
+        np.array([1, 0.9, 0.25, 0.75], np.float32),
+        np.array([0, 0.6, 0.25, 1.5], np.float32),
+    )
+    published = weigh_targets(OWN, PARTNER, own, other, "mixed")
+    np.testing.assert_array_equal(published, np.stack([own, other], 1))
+    normalized = weigh_targets(OWN, PARTNER, own, other, "mixed", "normalized")
+    np.testing.assert_allclose(normalized[:, 0], own / (own + other), rtol=1e-6)
+    for label, first in (
+        ("first", [1, 1, 1, 1]),
+        ("pasted", [1, 0, 0, 0]),
+        ("majority", [1, 1, 1, 0]),
+    ):
+        one = weigh_targets(OWN, PARTNER, own, other, label)
+        np.testing.assert_array_equal(one, np.stack([first, 1 - np.array(first)], 1))

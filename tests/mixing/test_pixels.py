@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
+from mixaug_jax.core import entries
 from mixaug_jax.mixing import MIXERS, options
 from mixaug_jax.mixing.pixels import cutout_mask, mix
 
@@ -19,9 +21,20 @@ def batch():
     return images, jax.nn.one_hot(jnp.arange(6) % 4, 4)
 
 
+# What suits 16 x 20 pixels; what always happens; rows that sum to 1.
+SUITED = {
+    "puzzlemix": {"blocks": (2, 4), "iterations": 20},
+    "random_erasing": {"prob": 1.0},
+    "snapmix": {"weights": "normalized"},
+}
+
+
 @functools.cache
 def compiled(name, **given):
     """A jitted f(key, images, targets, shard); eagerly each operation would compile alone."""
+    given = SUITED.get(name, {}) | given
+    if "net" in entries.keywords(MIXERS[name]):
+        given["net"] = tiny.net(4)
     return jax.jit(lambda key, x, t, shard=0: MIXERS[name](key, x, t, shard=shard, **given))
 
 
@@ -188,6 +201,37 @@ def test_wrong_options_of_all(batch, name, given, says):
         ("smoothmix", {"sigma": (0, 0.5)}, "greater than 0"),
         ("switch", {"switch_prob": -1}, "switch_prob must be between 0 and 1"),
         ("manifold_mixup", {"alpha": 0}, "alpha must be greater than 0"),
+        ("alignmix", {"layers": ("first",)}, "layers must be one of input, last; got 'first'"),
+        ("attentivemix", {"count": -1}, "count must be an integer of at least 0"),
+        (
+            "attentivemix",
+            {"net": tiny.net(4), "count": 20},
+            "count=20 cells cannot be chosen among 4 x 5",
+        ),
+        (
+            "attentivemix",
+            {"net": tiny.net(4), "layer": "fc"},
+            "layer must be one of relu1, relu3, relu4",
+        ),
+        ("batchmixup", {"temperature": 0}, "temperature must be greater than 0"),
+        ("guidedmixup", {"saliency": "sr"}, "saliency must be one of spectral, gradient"),
+        ("guidedmixup", {"saliency": "gradient"}, "guidedmixup looks at a network"),
+        ("guidedmixup", {"partners": "greedy_c"}, "partners must be one of random, greedy"),
+        (
+            "puzzlemix",
+            {"blocks": (2, 8)},
+            "blocks must divide the sides of the images, 16 x 20 pixels",
+        ),
+        ("puzzlemix", {"blocks": (1,)}, "each of blocks must be an integer of at least 2"),
+        ("puzzlemix", {"blocks": ()}, "blocks must hold a number at least"),
+        ("puzzlemix", {"blocks": (4,), "transport_block": 4}, "makes 4 or 20 blocks on a side"),
+        ("puzzlemix", {"blocks": (4,), "levels": 4}, "levels must be one of 2, 3"),
+        ("puzzlemix", {"blocks": (4,)}, "puzzlemix looks at a network: pass net="),
+        ("random_erasing", {"area": (0.5, 0.2)}, "area must be a pair"),
+        ("random_erasing", {"aspect": 0}, "aspect"),
+        ("random_erasing", {"fill": "red"}, "fill must be one of zero, noise"),
+        ("snapmix", {"weights": "half"}, "weights must be one of published, normalized"),
+        ("snapmix", {"net": tiny.net(3)}, "the network tells 3 classes apart, and targets have 4"),
     ],
 )
 def test_wrong_options_of_one(batch, name, given, says):
@@ -218,5 +262,5 @@ def test_options():
     assert options("cutout") == {"prob": 1.0, "per": "example", "length": 0.5}
     assert "active" not in options("manifold_mixup")
     assert "std" not in options("saliencymix")
-    with pytest.raises(ValueError, match=r"mix\.name must be one of cutmix, .*; got 'cutmux'"):
+    with pytest.raises(ValueError, match=r"mix\.name must be one of alignmix, .*; got 'cutmux'"):
         options("cutmux")

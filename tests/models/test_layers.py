@@ -190,16 +190,17 @@ def test_bfloat16_body_keeps_float32_where_it_matters(small):
     assert logits.dtype == jnp.float32
 
 
-def test_hidden_is_called_after_each_candidate(small):
+def test_hidden_is_called_after_each_layer(small):
     model, variables, x = small
     calls = []
 
     def hidden(layer, h):
         calls.append((layer, h.shape))
-        return 0 * h
+        return 0 * h if layer in model.hidden_layers else h
 
     y = model.apply(variables, x, hidden=hidden)
-    assert calls == [("layer1", (8, 8, 8, 2)), ("layer2", (8, 4, 4, 4))]
+    assert [layer for layer, _ in calls] == list(model.layers)
+    assert calls[1:3] == [("layer1", (8, 8, 8, 2)), ("layer2", (8, 4, 4, 4))]
     np.testing.assert_allclose(y, np.broadcast_to(y[:1], y.shape), rtol=1e-6)
 
 

@@ -49,7 +49,8 @@ def encoded(variables, x):
     features = []
 
     def keep(layer, h):
-        features.append(h)
+        if layer in upernet.Encoder.hidden_layers:
+            features.append(h)
         return h
 
     encoder = upernet.Encoder(0, (3, 4, 6, 3), True, 64, "imagenet")

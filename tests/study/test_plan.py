@@ -4,6 +4,7 @@ import pytest
 import studies
 
 from mixaug_jax import config as config_lib
+from mixaug_jax import mixing
 from mixaug_jax.study import __main__ as command
 from mixaug_jax.study import plan
 
@@ -158,3 +159,16 @@ def test_a_run_of_other_settings_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"train\.epochs: 21 -> 20"):
         studies.asked(tmp_path / "two", seeds=[0])
     assert not (tmp_path / "two" / "study.json").exists()
+
+
+def test_mixers_stands_for_the_baseline_and_all_of_them(tmp_path):
+    runs = planned(tmp_path, configs=["mixers:cifar10"], seeds=[0])
+    assert [run.name for run in runs] == ["baseline", *mixing.MIXERS]
+    assert {run.config.data.name for run in runs} == {"cifar10"}
+    assert runs[3].flags[0] == f"--config={runs[3].name}:cifar10"
+    few = planned(
+        tmp_path, "mix.share=0.5", configs=["mixers", CONFIGS[0] + ":scenes"][:1], seeds=[0]
+    )
+    assert [run.config.mix.get("share") for run in few] == [None, *[0.5] * len(mixing.MIXERS)]
+    with pytest.raises(ValueError, match="two configs are called cutmix"):
+        planned(tmp_path, configs=["mixers", CONFIGS[0]])

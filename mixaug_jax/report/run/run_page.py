@@ -21,6 +21,7 @@ from mixaug_jax.draw import (
 from mixaug_jax.draw.page import Interval, Table
 from mixaug_jax.explain import caveats
 from mixaug_jax.explain import evaluation as explained
+from mixaug_jax.mixing import MIXERS
 from mixaug_jax.models import imagenet
 from mixaug_jax.report import augmentations, provenance, references
 from mixaug_jax.report.run import (
@@ -110,7 +111,8 @@ def _pictures(workdir, config, folder):
     if not config.resolved.steps:  # not trained here, so nothing was mixed
         return None, ""
     try:
-        return augmentations.pictures({_method(config): config}, folder / "pictures.npz"), ""
+        name, path = _method(config), folder / "pictures.npz"
+        return augmentations.pictures({name: config}, path, {name: workdir}), ""
     except (ValueError, OSError) as error:
         text = str(error).splitlines()[0]
         return (
@@ -133,6 +135,10 @@ def _augmentation(config, shown, problem, folder):
     alt = f"a row of training images with their labels: {_flat(shown.labels[0])}"
     if method != "none" and len(shown.names) == 1:
         caption = f"{count} training images. {method} was brought to the run, and a page runs no such code."
+        if method in MIXERS:
+            caption = (
+                f"{count} training images. {method} looks at a network, which cannot be read here."
+            )
     elif method != "none":
         caption = (
             f"{count} training images without and with {method}. The label used in training is given below each image. For "

@@ -16,6 +16,7 @@ from mixaug_jax.draw.page import Link, Table
 from mixaug_jax.report import augmentations, provenance, references
 from mixaug_jax.report.run import age, found_files
 from mixaug_jax.report.study import (
+    study_changes,
     study_explanations,
     study_interventions,
     study_numbers,
@@ -40,7 +41,7 @@ def make(
     configs = _configs(study)
     if column is None:
         column = next((config.report.column_width for config in configs.values()), 0.0)
-    shown, problem = _pictures(configs, folder)
+    shown, problem = _pictures(study, configs, folder)
     said = [page.paragraph(text, kind="banner") for text in [sentences.at_chance(study)] if text]
     said.append(page.paragraph(_what(study, configs, shown), kind="note"))
     said += [page.labeled(*text.partition(": ")[::2]) for text in study.sentences.values()]
@@ -53,6 +54,7 @@ def make(
     parts = [
         study_numbers.comparison(study, folder),
         study_numbers.differences(study, folder, column),
+        study_changes.section(study, folder, column),
         study_sweeps.section(study, folder, column),
         _concepts(study, folder, column),
         study_interventions.section(study, folder, column),
@@ -229,13 +231,15 @@ def _configs(study):
     }
 
 
-def _pictures(configs, folder):
+def _pictures(study, configs, folder):
     """The pictures of the augmentations, or None and why not ("": all weights were imported)."""
     configs = {n: config for n, config in configs.items() if not config.weights}
     if not configs:
         return None, ""
     try:
-        return augmentations.pictures(configs, folder / "pictures.npz"), ""
+        # Of each the network of its first seed, where its mixer looks at one.
+        places = {name: where for (name, _), where in reversed(study.workdirs.items())}
+        return augmentations.pictures(configs, folder / "pictures.npz", places), ""
     except (ValueError, OSError) as error:
         return None, f"The data set cannot be read here: {str(error).splitlines()[0]}"
 

@@ -1,0 +1,12 @@
+"""AlignMixup (Venkataramanan et al., arXiv 2103.15375): the input, or the last map after its nodes were aligned.
+
+    python -m mixaug_jax.main --config=configs/alignmix.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers]
+
+Expect: not run on any set at full length.
+"""
+
+from mixaug_jax import config
+
+
+def get_config(data="scenes"):
+    return config.get_config("alignmix", data)

@@ -1,0 +1,12 @@
+"""Random erasing (Zhong et al., arXiv 1708.04896): a rectangle of random area and shape is lost.
+
+    python -m mixaug_jax.main --config=configs/random_erasing.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers]
+
+Expect: not run on any set at full length.
+"""
+
+from mixaug_jax import config
+
+
+def get_config(data="scenes"):
+    return config.get_config("random_erasing", data)

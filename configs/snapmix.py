@@ -1,0 +1,12 @@
+"""SnapMix (Huang et al., arXiv 2012.04846): a box resized into a box, labels by the evidence in both.
+
+    python -m mixaug_jax.main --config=configs/snapmix.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech]
+
+Expect: not run on any set at full length.
+"""
+
+from mixaug_jax import config
+
+
+def get_config(data="scenes"):
+    return config.get_config("snapmix", data)

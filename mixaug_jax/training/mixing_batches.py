@@ -1,0 +1,192 @@
+"""How config.mix mixes a batch on a device, and what it needs for that: hidden features, a network to look at."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from mixaug_jax import mixing
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import entries
+from mixaug_jax.data import parts_wanted
+from mixaug_jax.mixing import labels
+from mixaug_jax.models import build, layer_maps
+from mixaug_jax.models import weights as weights_lib
+from mixaug_jax.models.wrapped import Wrapped, no_hidden_layers
+
+
+def mixed(
+    key: Any, images: Any, targets: Any, *, config: ml_collections.ConfigDict, shard: Any, net: Any = ()
+):  # fmt: skip
+    """Mixes a batch by config.mix, or as many of its first examples as mix.share says (DropMix, arXiv 2307.09136).
+
+    Args:
+      key: the micro-batch's key, equal on all devices.
+      images: [B,H,W,C] float32, normalized.
+      targets: [B,K] float32.
+      config: resolved settings.
+      shard: this device's index.
+      net: what a mixer that looks at a network sees; () for all others.
+
+    Returns:
+      images, targets (or `labels.Pending`), and what the model is to call on hidden features (of a mixer that takes `active`),
+      or None.
+    """
+    if config.mix.name == "none":
+        return images, targets, None
+    entry, d = mixing.MIXERS[config.mix.name], config.data
+    available = {"shard": shard, "mean": tuple(d.mean), "std": tuple(d.std), "net": net}
+    mixer = mixing.bound(entry, mixing.own_options(config.mix), available)
+    count = _mixed_count(config, len(images))
+
+    def first(x: Any):
+        return x if count == len(x) else x[:count]
+
+    def completed(mixed: Any, x: Any):
+        if isinstance(mixed, labels.Pending):
+            seen = jnp.ones((len(x), *mixed.mask.shape[1:]), mixed.mask.dtype)
+            rest = labels.Pending(x, x, seen)
+            return jax.tree.map(completed, mixed, rest)
+        return mixed if count == len(x) else jnp.concatenate([mixed, x[count:]])
+
+    some = first(targets)
+    if not mixes_features(config):
+        out = mixer(key, first(images), some)
+        return completed(out[0], images), completed(out[1], targets), None
+    # A mixer of hidden features: it is called at each candidate layer, and active at the one that is drawn.
+    layers, deepest = _candidates(config)
+    # No shard in this key, so all devices draw the same layer.
+    key, layer_key = jax.random.split(key)
+    chosen = jax.random.randint(layer_key, (), 0, len(layers))
+    takes = entries.keywords(entry)
+
+    def hidden(layer: Any, h: Any):
+        if layer not in layers:
+            return h
+        said = {"deepest": layer == deepest} if "deepest" in takes else {}
+        active = chosen == layers.index(layer)
+        return completed(mixer(key, first(h), some, active=active, **said)[0], h)
+
+    # The same key gives the same partners at every layer, so labels are mixed once.
+    both = mixer(key, first(images), some)[1]
+    return hidden("input", images), completed(both, targets), hidden
+
+
+def _mixed_count(config, batch):
+    """How many of a device's examples are mixed."""
+    share = config.mix.get("share", 1.0)  # runs from before there was the key say nothing of it
+    count = round(share * batch)
+    if share < 1 and count < 2:
+        raise ValueError(
+            f"mix.share={share:g} of the {batch} images that a device mixes at once is {count}; mixing needs 2 at least"
+        )
+    return count
+
+
+def _candidates(config):
+    """The places where a mixer of hidden features may mix, "input" or layers, and the last layer with a map."""
+    model = build.build_model(config)
+    if isinstance(model, Wrapped):
+        raise ValueError(no_hidden_layers(model.name))
+    if "layers" not in config.mix:
+        return ("input", *model.hidden_layers), ""
+    net = build.as_net(config, model, build.variable_shapes(model, config))
+    size = (config.data.size, config.data.size, len(config.data.mean))
+    last = layer_maps.map_layers(net, jax.ShapeDtypeStruct(size, jnp.float32))[-1]
+    return tuple(last if place == "last" else place for place in config.mix.layers), last
+
+
+def mixes_features(config: ml_collections.ConfigDict) -> bool:
+    """Whether config.mix mixes hidden features, of a network that has to be there for it."""
+    name = config.mix.name
+    return name != "none" and "active" in entries.keywords(mixing.MIXERS[name])
+
+
+def looks_at_net(config: ml_collections.ConfigDict) -> bool:
+    """Whether config.mix looks at a network."""
+    name = config.mix.name
+    return name != "none" and "net" in entries.keywords(mixing.MIXERS[name])
+
+
+def teacher(config: ml_collections.ConfigDict) -> Any:
+    """The network in the file `mix.net`, or None where the mixer looks at the one that is trained, or at none.
+
+    Raises:
+      ValueError: no such file, a file that is refused (see `import_weights`), or a network of other images.
+    """
+    if not looks_at_net(config) or config.mix.net in ("current", "ema"):
+        return None
+    net, d = weights_lib.import_weights(config.mix.net), config.data
+    seen = (net.preprocess.mean, net.preprocess.std)
+    if seen != (tuple(d.mean), tuple(d.std)):
+        raise ValueError(
+            f"the network in mix.net={config.mix.net!r} sees images normalized by mean and std {seen}; data.mean and data.std "
+            f"are {(tuple(d.mean), tuple(d.std))}"
+        )
+    return net
+
+
+def check_mixing(config: ml_collections.ConfigDict, teacher: Any = None) -> None:
+    """Raises ValueError where the mixer refuses its options, these images or its network (`teacher`, or the one that is
+    trained); compiles nothing."""
+    d, classes = config.data, len(config.resolved.class_names)
+    net = teacher or ()
+    if looks_at_net(config) and not net:
+        model = build.build_model(config)
+        net = build.as_net(config, model, build.variable_shapes(model, config))
+    # A mixer only ever sees one device's share of one micro-batch.
+    count = d.batch_size // config.train.accumulate // jax.device_count()
+    jax.eval_shape(
+        lambda net, key, images, targets: mixed(
+            key, images, targets, config=config, shard=0, net=net
+        )[:2],
+        net,
+        jax.random.key(0),
+        jax.ShapeDtypeStruct((count, d.size, d.size, len(d.mean)), jnp.float32),
+        jax.ShapeDtypeStruct((count, config.resolved.get("logits", classes)), jnp.float32),
+    )
+
+
+def check_label(config: ml_collections.ConfigDict, source: Any) -> None:
+    """Raises ValueError where mix.label needs more of a batch than the training data tell; compiles nothing."""
+    if not parts_wanted(config):
+        return
+    known = bool(source.class_parts)
+    if source.make is not None:
+        make = functools.partial(source.make, count=2)
+        program = devices_lib.pmap(
+            lambda key, arrays: make(key, arrays=arrays),
+            in_specs=(devices_lib.REPLICATED, devices_lib.REPLICATED),
+            out_specs=devices_lib.SHARDED,
+        )
+        known = "parts" in jax.eval_shape(program, jax.random.key(0), source.arrays)
+    if not known:
+        raise ValueError(_no_parts(config))
+
+
+def _no_parts(config):
+    return (
+        f"mix.label={labels.VISIBLE!r} needs pictures whose pixels tell which class they show, which data.name="
+        f"{config.data.name!r} does not have here; use markers, or another mix.label"
+    )
+
+
+def settled(targets: Any, batch: Mapping, classes: int, config: ml_collections.ConfigDict) -> Any:
+    """Targets that a mixer left open, by what the batch tells of its images; others as they are.
+
+    Args:
+      targets: [B,K], or `labels.Pending` ones, whose columns may be several blocks of all classes.
+      batch: with parts [B,H,W], 1 + the class that a pixel tells of, 0: none.
+      classes: in a block.
+      config: of the run.
+    """
+    if not isinstance(targets, labels.Pending):
+        return targets
+    if "parts" in batch:
+        kept = labels.kept_shares(targets.mask, batch["parts"], classes)
+    else:
+        raise ValueError(_no_parts(config))
+    return labels.settle(targets, jnp.tile(kept, (1, targets.own.shape[-1] // kept.shape[-1])))
