@@ -141,6 +141,6 @@ def test_rules_of_relus_are_refused_and_relevance_passes(net):
             checks.UnsupportedError, match="is a sign, whose rule may be clipped_act"
         ):
             METHODS[name](net, x, 0)
-    ours = METHODS["lrp"](net, x, 0, rule="epsilon", use_bias=False)
+    ours = METHODS["lrp"](net, x, 0, rule="epsilon")
     assert np.isfinite(ours).all()
     assert np.abs(ours).max() > 0
