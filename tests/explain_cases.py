@@ -15,6 +15,10 @@ SIDE, CLASSES, IMAGES = 12, 5, 7
 NAMES = tuple(f"class {k}" for k in range(CLASSES))
 # Small enough for 12 x 12 pixels, and few.
 SMALL = {
+    "blur_ig": {"steps": 3},
+    "guided_ig": {"steps": 3},
+    "idgi": {"steps": 3},
+    "split_ig": {"steps": 4},
     "occlusion": {"window": 4, "stride": 4},
     "feature_ablation": {"window": 4},
     "rise": {"samples": 6, "cells": 3},

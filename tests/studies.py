@@ -7,7 +7,7 @@ import score_cases
 
 from mixaug_jax import config as config_lib
 from mixaug_jax.attribution import METHODS
-from mixaug_jax.core import entries
+from mixaug_jax.core import entries, files
 from mixaug_jax.dissection import counting
 from mixaug_jax.dissection import result as dissection
 from mixaug_jax.explain import evaluation
@@ -102,3 +102,23 @@ def explanations(method, values, images=6, brought=(), **settings):
         ),
         settings={"method": method, "split": "test", "weights": 1, "examples": 7} | settings,
     )
+
+
+def write_predictions(run, labels, predicted, *, classes=(), targets=None):
+    """`predictions.npz` of a run's folder that `write_run` made, and the names of its classes."""
+    count = len(labels)
+    shown = np.zeros((count, 0)) if targets is None else targets
+    arrays = {
+        "indices": np.arange(count, dtype=np.int32),
+        "label": np.asarray(labels, np.int32),
+        "predicted": np.asarray(predicted, np.int32),
+        "probability": np.full(count, 0.5, np.float32),
+        "top": np.zeros((count, 2), np.int32),
+        "top_probability": np.full((count, 2), 0.5, np.float32),
+        "targets": shown.astype(np.float32),
+    }
+    files.save_npz(run.workdir / "predictions.npz", arrays, {"split": "test", "examples": 7})
+    if classes:
+        config = json.loads((run.workdir / "config.json").read_text())
+        config["resolved"]["class_names"] = list(classes)
+        (run.workdir / "config.json").write_text(json.dumps(config))

@@ -108,7 +108,7 @@ def test_train_step_that_mixes(mixer):
     lower_step(mixer, {})
 
 
-@pytest.mark.parametrize("name", ["resnet50", "efficientnet_lite0"])
+@pytest.mark.parametrize("name", ["resnet50", "binary_resnet18", "efficientnet_lite0"])
 def test_gradients(name):
     """1x1, strided and depthwise convolutions and the max pool, which have ways of their own on CPU; one block a group."""
     whole = MODELS[name](CLASSES, width=1 / 16)
@@ -241,6 +241,12 @@ def explained(methods, asked, monkeypatch, devices):
 @pytest.mark.parametrize("method", METHODS)
 def test_method(method, monkeypatch, devices):
     assert len(explained((method,), (), monkeypatch, devices)) == 2  # and that of no scores
+
+
+@pytest.mark.parametrize("statistic", ["top", "entropy"])
+def test_gradient_paths(statistic):
+    found = functools.partial(METHODS["gradient_paths"], statistic=statistic)
+    lower(jax.jit(jax.vmap(found, (None, 0, 0))), network(), array(2, SIDE, SIDE, 3), integers(2))
 
 
 @pytest.mark.parametrize("score", SCORES)

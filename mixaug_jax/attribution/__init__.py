@@ -24,6 +24,7 @@ A new method is one function of this form and one line in `METHODS`; what its si
 
 import jax.numpy as jnp
 
+from mixaug_jax.attribution.blur_path import blur_ig
 from mixaug_jax.attribution.bottleneck import iba
 from mixaug_jax.attribution.cam import (
     gradcam,
@@ -45,14 +46,17 @@ from mixaug_jax.attribution.gradients import (
     smoothgrad_squared,
     vargrad,
 )
+from mixaug_jax.attribution.guided_path import guided_ig
+from mixaug_jax.attribution.important_direction import idgi
 from mixaug_jax.attribution.layer_statistics import iba_statistics
 from mixaug_jax.attribution.method import Method
-from mixaug_jax.attribution.path import expected_gradients, integrated_gradients
+from mixaug_jax.attribution.path import expected_gradients, integrated_gradients, split_ig
 from mixaug_jax.attribution.perturbation import feature_ablation, occlusion, rise
 from mixaug_jax.attribution.readout import Readout, iba_readout
 from mixaug_jax.attribution.readout_files import load_readout
 from mixaug_jax.attribution.readout_training import Training, train_readout
 from mixaug_jax.attribution.relevance import deeplift, excitation_backprop, lrp
+from mixaug_jax.attribution.semirings import gradient_paths, layer_paths, path_entropy
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import AnyArray, Array, Float
 
@@ -64,11 +68,14 @@ __all__ = [
     "control_names",
     "heatmap",
     "iba_statistics",
+    "layer_paths",
     "load_readout",
+    "path_entropy",
     "train_readout",
 ]
 
 METHODS = {
+    "blur_ig": Method(blur_ig, title="blur integrated gradients"),
     "deconvnet": Method(deconvnet, signed=False),
     "deeplift": Method(deeplift, title="DeepLIFT", complete=True),
     "excitation_backprop": Method(excitation_backprop),
@@ -77,11 +84,14 @@ METHODS = {
     "gradcam": Method(gradcam, title="Grad-CAM", cam=True),
     "gradcam_plus_plus": Method(gradcam_plus_plus, title="Grad-CAM++", cam=True),
     "gradient": Method(gradient, signed=False),
+    "gradient_paths": Method(gradient_paths, signed=False, title="sum over gradient paths"),
     "guided_backprop": Method(guided_backprop, signed=False, title="guided backpropagation"),
     "guided_gradcam": Method(guided_gradcam, signed=False, title="guided Grad-CAM"),
+    "guided_ig": Method(guided_ig, title="guided integrated gradients"),
     "hirescam": Method(hirescam, title="HiResCAM", cam=True),
     "iba": Method(iba, title="information bottleneck"),
     "iba_readout": Method(iba_readout, title="readout bottleneck"),
+    "idgi": Method(idgi, title="IDGI"),
     "input_x_gradient": Method(input_x_gradient, title="input x gradient"),
     "integrated_gradients": Method(integrated_gradients, complete=True),
     "layercam": Method(layercam, title="LayerCAM", cam=True),
@@ -92,6 +102,7 @@ METHODS = {
     "scorecam": Method(scorecam, title="Score-CAM", cam=True),
     "smoothgrad": Method(smoothgrad, signed=False, title="SmoothGrad"),
     "smoothgrad_squared": Method(smoothgrad_squared, title="SmoothGrad squared"),
+    "split_ig": Method(split_ig, title="split integrated gradients"),
     "vargrad": Method(vargrad, title="VarGrad"),
     "xgradcam": Method(xgradcam, title="XGrad-CAM", cam=True),
     # What knows nothing of the network.

@@ -11,13 +11,17 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from mixaug_jax.core import checks
 from mixaug_jax.core.types import AnyArray, Array
+from mixaug_jax.models import binary
 
 STABILIZER = 1e-6
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def replaced(forward: Callable, backward: Callable, *inputs: AnyArray) -> Array:
+def replaced(
+    forward: Callable, backward: Callable, *inputs: AnyArray
+) -> Array | tuple[Array, Array]:
     """forward(*inputs), whose cotangent r goes back as backward(*inputs, r), a tuple of one array for each input."""
     return forward(*inputs)
 
@@ -266,6 +270,7 @@ class Recorder:
 
     def act(self, name: str, x: AnyArray) -> Array:
         """The rule of a ReLU."""
+        check_relu(name)
         self.sums.append(x)
         return jax.nn.relu(x)
 
@@ -281,6 +286,8 @@ class Recorder:
 
 def pass_act(name: str, x: AnyArray) -> Array:
     """Relevance goes through an activation unchanged; what a ReLU6 cuts off takes none of it."""
+    if _is_sign(name):
+        return binary.identity(x)
     if _is_cut(name):
         return jax.lax.stop_gradient(jax.nn.relu(x))
     return replaced(jax.nn.relu, lambda x, r: (r,), x)
@@ -289,6 +296,20 @@ def pass_act(name: str, x: AnyArray) -> Array:
 def _is_cut(name):
     """Whether this is the ReLU that a ReLU6 subtracts; see `layers.StagedModel`."""
     return name.rpartition(".")[2] == "cut"
+
+
+def _is_sign(name):
+    """Whether this is a binarized network's activation; see `models.binary`."""
+    return name.rpartition(".")[2].startswith("sign")
+
+
+def check_relu(name: str) -> None:
+    """Raises checks.UnsupportedError where a rule of a ReLU meets a sign."""
+    if _is_sign(name):
+        raise checks.UnsupportedError(
+            f"{name} is a sign, whose rule may be clipped_act, bireal_act or identity_act of models.binary; this one is a "
+            "ReLU's"
+        )
 
 
 def share_add(name: str, x: AnyArray, y: AnyArray) -> Array:
@@ -310,6 +331,7 @@ def share_pool(name: str, plain: Callable, x: AnyArray) -> Array:
 
 def guided_act(name: str, x: AnyArray) -> Array:
     """Guided backpropagation: only positive gradients of positive inputs pass, and none where a ReLU6 cuts."""
+    check_relu(name)
     if _is_cut(name):
         return jax.nn.relu(x)
     return replaced(jax.nn.relu, lambda x, r: (jnp.where(x > 0, jnp.maximum(r, 0), 0),), x)
@@ -317,6 +339,7 @@ def guided_act(name: str, x: AnyArray) -> Array:
 
 def deconvnet_act(name: str, x: AnyArray) -> Array:
     """The deconvolutional network's ReLU: only positive gradients pass, whatever the input was; none where a ReLU6 cuts."""
+    check_relu(name)
     if _is_cut(name):
         return jax.nn.relu(x)
     return replaced(jax.nn.relu, lambda x, r: (jnp.maximum(r, 0),), x)
@@ -324,6 +347,7 @@ def deconvnet_act(name: str, x: AnyArray) -> Array:
 
 def rescale_act(name: str, x: AnyArray) -> Array:
     """DeepLIFT's rescale rule, for x [2,...] = (image, baseline): the slope between the two instead of the derivative."""
+    check_relu(name)
 
     def backward(x: AnyArray, r: AnyArray) -> tuple[Array]:
         slope = _ratio(

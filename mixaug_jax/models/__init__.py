@@ -5,6 +5,7 @@ A new network is a function like those below and a line in `MODELS`.
 
 from mixaug_jax.core import checks
 from mixaug_jax.models.assume import Assume
+from mixaug_jax.models.binary import BinaryResNet
 from mixaug_jax.models.efficientnet_lite import COEFFICIENTS, HEAD, STEM, EfficientNetLite, scaled
 from mixaug_jax.models.layers import STEMS
 from mixaug_jax.models.marker_decoder import Decoder
@@ -41,6 +42,16 @@ def resnet18(
 ) -> ResNet:
     """ResNet-18, 64 * width filters in the first layer; stem "imagenet" or "cifar"; layer4 halves the side, or not (1)."""
     return _resnet(num_classes, width, stem, last_stride, (2, 2, 2, 2), False)
+
+
+def binary_resnet18(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", last_stride: int = 2
+) -> BinaryResNet:
+    """ResNet-18 with binary inputs and kernels of its 3x3 convolutions, as `resnet18`."""
+    plain = resnet18(num_classes, width=width, stem=stem, last_stride=last_stride)
+    return BinaryResNet(
+        num_classes, plain.blocks, False, plain.filters, stem, last_stride=last_stride
+    )
 
 
 def resnet34(
@@ -171,6 +182,7 @@ def decoder34(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -
 
 MODELS = {
     "resnet18": resnet18,
+    "binary_resnet18": binary_resnet18,
     "resnet34": resnet34,
     "resnet50": resnet50,
     "resnet101": resnet101,

@@ -87,7 +87,7 @@ class EfficientNetLite(StagedModel):
 
     def _block(self, name, x, group, stride, train):
         """Mobile inverted bottleneck: 1x1 to six times the filters (not in the first group), depthwise, 1x1 without ReLU."""
-        y = x
+        y, x = self.branch(f"{name}.fork", x) if self._adds(x, group, stride) else (x, x)
         if group > 0:
             filters = 6 * x.shape[-1]
             y = self.conv(f"{name}._expand_conv", y, filters, 1, norm=f"{name}._bn0", train=train)
@@ -98,7 +98,10 @@ class EfficientNetLite(StagedModel):
         y = self.relu(f"{name}._relu1", y)
         filters = self.filters[group]
         y = self.conv(f"{name}._project_conv", y, filters, 1, norm=f"{name}._bn2", train=train)
-        return self.residual(f"{name}.add", y, x) if stride == 1 and x.shape == y.shape else y
+        return self.residual(f"{name}.add", y, x) if self._adds(x, group, stride) else y
+
+    def _adds(self, x, group, stride):
+        return stride == 1 and x.shape[-1] == self.filters[group]
 
     def _stem(self, x, stride, train):
         def linear(x: AnyArray, kernel: AnyArray, bias: Any):

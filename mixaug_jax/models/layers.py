@@ -115,6 +115,7 @@ class StagedModel(nn.Module, kw_only=True):
       add: rule `f(layer_name, x, y)` in place of a residual sum, `y` being the shortcut.
       pool: rule `f(layer_name, plain, x)`, where `plain(x)` is the pooling; the last part of the layer's name starts with
         "max" or "avg".
+      fork: rule `f(layer_name, x) -> (x, x)` where a block and its shortcut part; what comes back from both is added without.
 
     Rules are compared to know whether to compile again: pass module-level functions, or frozen dataclasses with a `__call__`
     where they need settings (two equal `functools.partial` objects are not equal, nor are two lambdas).
@@ -134,6 +135,7 @@ class StagedModel(nn.Module, kw_only=True):
     act: Callable | None = None
     add: Callable | None = None
     pool: Callable | None = None
+    fork: Callable | None = None
 
     def __post_init__(self):
         if self.affine is not None and not self.merges_norm:
@@ -262,6 +264,10 @@ class StagedModel(nn.Module, kw_only=True):
         if self.act is not None:
             return self.act(name, x)
         return nn.leaky_relu(x, self.slope) if self.slope else nn.relu(x)
+
+    def branch(self, name: str, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """x for a block and x for its shortcut."""
+        return (x, x) if self.fork is None else self.fork(name, x)
 
     def residual(self, name: str, x: jax.Array, shortcut: Any):
         return x + shortcut if self.add is None else self.add(name, x, shortcut)

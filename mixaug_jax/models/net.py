@@ -267,6 +267,7 @@ class Net:
         act: Callable | None = None,
         add: Callable | None = None,
         pool: Callable | None = None,
+        fork: Callable | None = None,
     ) -> "Net":
         """The same network and variables under other layer rules (None: the plain layer); see `layers.StagedModel`.
 
@@ -278,6 +279,10 @@ class Net:
                 f"{self.name} has no fields affine, act, add and pool, so its backward rules cannot be replaced"
             )
         model = self.model.clone(affine=affine, act=act, add=add, pool=pool)
+        if fork is not None:
+            if not hasattr(self.model, "fork"):
+                raise checks.UnsupportedError(f"{self.name} has no field fork")
+            model = model.clone(fork=fork)
         return dataclasses.replace(self, model=model)
 
     def reinitialized(self, key: Key[Array, ""], image: Image) -> "Net":

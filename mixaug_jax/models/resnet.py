@@ -80,7 +80,8 @@ class ResNet(StagedModel):
     def _basic(self, name, x, filters, steps, train):
         stride, first, dilation = steps
         norms = (f"{name}.bn1", f"{name}.bn2")
-        shortcut = self._shortcut(name, x, filters, stride, train)
+        x, shortcut = self.branch(f"{name}.fork", x)
+        shortcut = self._shortcut(name, shortcut, filters, stride, train)
         x = self._wide(f"{name}.conv1", x, filters, (stride, first), norms[0], train)
         x = self.relu(f"{name}.relu1", x)
         x = self._wide(f"{name}.conv2", x, filters, (1, dilation), norms[1], train)
@@ -89,7 +90,8 @@ class ResNet(StagedModel):
     def _bottleneck(self, name, x, filters, steps, train):
         stride, first, _ = steps
         early, late = (stride, 1) if self.stride_in == "conv1" else (1, stride)
-        shortcut = self._shortcut(name, x, 4 * filters, stride, train)
+        x, shortcut = self.branch(f"{name}.fork", x)
+        shortcut = self._shortcut(name, shortcut, 4 * filters, stride, train)
         x = self.conv(f"{name}.conv1", x, filters, 1, early, norm=f"{name}.bn1", train=train)
         x = self.relu(f"{name}.relu1", x)
         x = self._wide(f"{name}.conv2", x, filters, (late, first), f"{name}.bn2", train)

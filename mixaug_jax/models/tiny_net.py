@@ -25,8 +25,8 @@ class Tiny(StagedModel):
             x = self.conv("conv1", x, self.filters, 3, norm="bn1", bias=True, train=train)
             return self.relu("relu1", x)
         if layer == "relu3":
-            shortcut = self.max_pool("maxpool1", x, 2, 2)
-            x = self.conv("conv2", shortcut, self.filters, 3, norm="bn2", train=train)
+            x, shortcut = self.branch("fork", self.max_pool("maxpool1", x, 2, 2))
+            x = self.conv("conv2", x, self.filters, 3, norm="bn2", train=train)
             x = self.relu("relu2", x)
             x = self.conv("conv3", x, self.filters, 3, norm="bn3", train=train)
             return self.relu("relu3", self.residual("add", x, shortcut))

@@ -5,7 +5,7 @@ import os
 import pathlib
 
 from mixaug_jax import config as config_lib
-from mixaug_jax.study import collect, comparing, crossing, plan, runs
+from mixaug_jax.study import class_effects, collect, comparing, crossing, plan, runs
 from mixaug_jax.study.collect import Part
 from mixaug_jax.study.results import Study
 from mixaug_jax.training import chance
@@ -44,14 +44,16 @@ def gather(workdir: os.PathLike | str) -> Study:
     method = _method(asked, parts)
     crossed = _cross_models(folder, parts, workdirs, method, problems)
     study = comparing.compare(names, asked["seeds"], parts, method, at_chance=at_chance)
-    return dataclasses.replace(
+    study = dataclasses.replace(
         study,
-        problems=tuple(problems),
         failed=tuple(failed),
         workdirs=workdirs,
         cross_deletion=crossed,
         asked=asked,
     )
+    classes = class_effects.compare(study, folder)
+    problems += classes.problems if classes else ()
+    return dataclasses.replace(study, problems=tuple(problems), classes=classes)
 
 
 def _at_chance(name, seed, run) -> dict:

@@ -25,7 +25,8 @@ EVERY_MIXER = "mixers"  # stands for the baseline and all of them
 COMPILED = "compiled"  # the folder of programs that runs share
 
 _LOCK = "lock"  # held while runs are added
-_OWN_FOLDERS = (COMPILED, "configs", "cross_model_deletion", _LOCK, "report", "tables")
+SHOWN = "shown_classes.npz"  # what test images show besides their class
+_OWN_FOLDERS = (COMPILED, "configs", "cross_model_deletion", _LOCK, "report", SHOWN, "tables")
 
 
 @dataclasses.dataclass(frozen=True)

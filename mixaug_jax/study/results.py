@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from mixaug_jax.study.class_results import ClassStudy
 from mixaug_jax.study.crossing import CrossDeletion
 from mixaug_jax.study.measures import Measure
 
@@ -53,6 +54,7 @@ class Study:
       cross_deletion: {seed: CrossDeletion}.
       asked: study.json: {"configs": {name: settings without the seed}, "seeds", "overrides", "commands"}; `commands` is
         {"name/seed": command} that makes each run.
+      classes: gains and losses of single classes; None where no run has predictions of single images.
     """
 
     augmentations: tuple[str, ...]
@@ -79,6 +81,7 @@ class Study:
     cross_deletion: dict[int, CrossDeletion] = dataclasses.field(default_factory=dict)
     asked: dict = dataclasses.field(default_factory=dict)
     failed: tuple[str, ...] = ()
+    classes: ClassStudy | None = None
 
     @property
     def headlines(self) -> tuple[int, ...]:

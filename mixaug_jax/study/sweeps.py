@@ -85,3 +85,18 @@ def _variant(base: str, values: dict[str, Any]) -> Variant:
         f"{key.rpartition('.')[2]}{re.sub(r'[^A-Za-z0-9.+-]', '_', v)}" for key, v in values.items()
     )
     return Variant("-".join([base, *parts]), base, values)
+
+
+def lines(swept: dict[str, dict[str, str]], key: str) -> dict[str, dict[str, str]]:
+    """{line: {value of `key`: augmentation}}; a line is a config with the same values of all other keys.
+
+    Args:
+      swept: of study.json, {augmentation: {"of": config, key: value, ...}}.
+      key: the one that is drawn along the axis.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name, values in swept.items():
+        if key in values:
+            rest = [f"{k}={v}" for k, v in values.items() if k not in ("of", key)]
+            found.setdefault(", ".join([values["of"], *rest]), {})[values[key]] = name
+    return found

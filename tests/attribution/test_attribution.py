@@ -14,18 +14,22 @@ from mixaug_jax.explain import memory
 
 # What each method cannot do without, or what keeps it small.
 SMALL = {
+    "blur_ig": {"steps": 2},
     "expected_gradients": {"baselines": np.ones((2, 12, 12, 3)), "samples": 2},
+    "guided_ig": {"steps": 2},
     "iba": {
         "stats": (np.zeros((6, 6, 4)), np.ones((6, 6, 4)), np.ones((6, 6, 4))),
         "samples": 1,
         "steps": 2,
     },
+    "idgi": {"steps": 2},
     "integrated_gradients": {"steps": 2},
     "lrp": {"rule": "z_box"},
     "occlusion": {"window": 6},
     "rise": {"samples": 2},
     "smoothgrad": {"samples": 2},
     "smoothgrad_squared": {"samples": 2},
+    "split_ig": {"steps": 2},
     "vargrad": {"samples": 2},
 }
 CONTROLS = ("random", "center", "sobel")

@@ -17,6 +17,7 @@ from mixaug_jax.report import augmentations, provenance, references
 from mixaug_jax.report.run import age, found_files
 from mixaug_jax.report.study import (
     study_changes,
+    study_classes,
     study_explanations,
     study_interventions,
     study_numbers,
@@ -56,6 +57,7 @@ def make(
         study_numbers.differences(study, folder, column),
         study_changes.section(study, folder, column),
         study_sweeps.section(study, folder, column),
+        study_classes.section(study, study.classes, folder, column),
         _concepts(study, folder, column),
         study_interventions.section(study, folder, column),
         study_explanations.section(study, folder, column),

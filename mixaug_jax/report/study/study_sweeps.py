@@ -12,6 +12,7 @@ from mixaug_jax.draw import page, style
 from mixaug_jax.draw.style import FAINT, GRID, PALETTE, STYLE, add_legend
 from mixaug_jax.study.results import Study
 from mixaug_jax.study.sentences import title
+from mixaug_jax.study.sweeps import lines
 
 _WIDE = 9.4  # inches, the width of the page
 _DECADE = 8.0  # positive values that lie further apart than by this factor have a logarithmic axis
@@ -33,21 +34,6 @@ def section(study: Study, folder: pathlib.Path, column: float = 0.0) -> str:
         names = ", ".join(title(study.measures[m]) for m in measures)
         parts.append(page.figure(folder, name, caption, alt=f"line charts over {key}: {names}"))
     return page.section("sweeps", "Sweeps", *parts) if parts else ""
-
-
-def lines(swept: dict[str, dict[str, str]], key: str) -> dict[str, dict[str, str]]:
-    """{line: {value of `key`: augmentation}}; a line is a config with the same values of all other keys.
-
-    Args:
-      swept: of study.json, {augmentation: {"of": config, key: value, ...}}.
-      key: the one that is drawn along the axis.
-    """
-    found: dict[str, dict[str, str]] = {}
-    for name, values in swept.items():
-        if key in values:
-            rest = [f"{k}={v}" for k, v in values.items() if k not in ("of", key)]
-            found.setdefault(", ".join([values["of"], *rest]), {})[values[key]] = name
-    return found
 
 
 def figure(study: Study, key: str, measures: list[int]) -> Figure:

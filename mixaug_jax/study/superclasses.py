@@ -1,0 +1,39 @@
+"""The superclasses of CIFAR-100 (Krizhevsky 2009): which of its classes are of one family."""
+
+import functools
+
+_CIFAR100 = """
+aquatic mammals: beaver dolphin otter seal whale
+fish: aquarium_fish flatfish ray shark trout
+flowers: orchid poppy rose sunflower tulip
+food containers: bottle bowl can cup plate
+fruit and vegetables: apple mushroom orange pear sweet_pepper
+household electrical devices: clock keyboard lamp telephone television
+household furniture: bed chair couch table wardrobe
+insects: bee beetle butterfly caterpillar cockroach
+large carnivores: bear leopard lion tiger wolf
+large man-made outdoor things: bridge castle house road skyscraper
+large natural outdoor scenes: cloud forest mountain plain sea
+large omnivores and herbivores: camel cattle chimpanzee elephant kangaroo
+medium-sized mammals: fox porcupine possum raccoon skunk
+non-insect invertebrates: crab lobster snail spider worm
+people: baby boy girl man woman
+reptiles: crocodile dinosaur lizard snake turtle
+small mammals: hamster mouse rabbit shrew squirrel
+trees: maple_tree oak_tree palm_tree pine_tree willow_tree
+vehicles 1: bicycle bus motorcycle pickup_truck train
+vehicles 2: lawn_mower rocket streetcar tank tractor
+"""
+
+
+@functools.cache
+def _families() -> dict[str, str]:
+    lines = [line.partition(": ")[::2] for line in _CIFAR100.strip().splitlines()]
+    return {name: family for family, names in lines for name in names.split()}
+
+
+def superclass(classes: tuple[str, ...], name: str) -> str:
+    """The family of a class; "" where the classes are not those of CIFAR-100."""
+    families = _families()
+    # "house" and "rocket" are classes of other sets, too, where they have no family.
+    return families[name] if set(classes) == families.keys() else ""

@@ -1,0 +1,197 @@
+"""Statistics of gradient paths, against every path one by one."""
+
+import itertools
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from attribution_cases import close, explain, random_net
+
+from mixaug_jax.attribution import METHODS, gradient_paths, layer_paths, path_entropy, semirings
+from mixaug_jax.core import checks
+from mixaug_jax.models import MODELS, Net, Preprocess
+from mixaug_jax.models.layers import StagedModel
+
+STATISTICS = ("abs", "top", "bottom", "entropy")
+
+
+class Dense(StagedModel):
+    """Three dense layers, the second with a shortcut."""
+
+    layers: ClassVar = ("hidden", "sum", "fc")
+    sizes: tuple[int, ...] = (5, 5, 3)
+    branches: bool = True
+
+    def run(self, layer, x, train):
+        if layer == "hidden":
+            return self.relu("relu1", self.dense("one", x.reshape(len(x), -1), self.sizes[0]))
+        if layer == "sum":
+            x, shortcut = self.branch("fork", x) if self.branches else (x, x)
+            return self.relu("relu2", self.residual("add", self.dense("two", x, 5), shortcut))
+        return self.dense("three", x, self.sizes[2])
+
+
+@pytest.fixture(scope="module")
+def arrays(golden):
+    return dict(golden("mixers_net/backprop.npz"))
+
+
+def net_of(arrays, **options):
+    weights = [arrays[f"path_w{k}"].astype(np.float32) for k in range(3)]
+    params = {
+        name: {"kernel": w, "bias": np.zeros(w.shape[1], np.float32)}
+        for name, w in zip(("one", "two", "three"), weights, strict=True)
+    }
+    return Net(Dense(**options), {"params": params}, Preprocess(1)), arrays["path_x"].astype(
+        np.float32
+    )
+
+
+def explained(arrays):
+    """The output whose gradient is stored."""
+    net, x = net_of(arrays)
+    jacobian = jax.jacrev(lambda x: net.logits(x.reshape(1, 1, 1, 4))[0])(x)
+    return int(np.argmin(np.abs(jacobian - arrays["path_stats"][:, 0]).max(1)))
+
+
+def test_every_path_of_a_small_network(arrays):
+    net, x = net_of(arrays)
+    image, label = x.reshape(1, 1, 4), explained(arrays)
+    np.testing.assert_allclose(net.logits(image[None])[0], arrays["path_out"], rtol=1e-5)
+    stats = arrays["path_stats"]
+    for statistic, column in (("abs", 1), ("top", 2), ("bottom", 3)):
+        ours = gradient_paths(net, image, label, statistic=statistic)
+        np.testing.assert_allclose(ours.ravel(), stats[:, column], rtol=1e-5, atol=1e-7)
+    # The stored entropies are those of single inputs; ours is of all channels of the pixel.
+    shares = stats[:, 1] / stats[:, 1].sum()
+    mixed = (shares * stats[:, 4]).sum() - (shares * np.log(shares)).sum()
+    ours = gradient_paths(net, image, label, statistic="entropy")
+    assert ours.shape == (1, 1, 1)
+    np.testing.assert_allclose(ours.ravel(), mixed, rtol=1e-5)
+    assert float(path_entropy(net, image, label)) == pytest.approx(mixed, rel=1e-5)
+
+
+def test_a_shortcut_that_does_not_branch_is_refused(arrays):
+    net, x = net_of(arrays, branches=False)
+    image = x.reshape(1, 1, 4)
+    with pytest.raises(checks.UnsupportedError, match="1 residual sums and 0 branches"):
+        gradient_paths(net, image, 0, statistic="top")
+    assert gradient_paths(net, image, 0, statistic="entropy").shape == (1, 1, 1)
+
+
+def test_a_convolution_against_its_dense_twin():
+    """Strides, padding and overlapping pools: layers of edges as matrices, all their paths one by one."""
+
+    class Convolved(StagedModel):
+        layers: ClassVar = ("conv", "pool", "fc")
+
+        def run(self, layer, x, train):
+            if layer == "conv":
+                return self.relu("relu", self.conv("conv", x, 2, 3, 2, bias=True))
+            if layer == "pool":
+                return self.max_pool("maxpool", x, 3, 2, padding=1)
+            return self.dense("fc", self.global_average("avgpool", x), 3)
+
+    model, rng = Convolved(), np.random.default_rng(0)
+    image = rng.normal(size=(6, 6, 2)).astype(np.float32)
+    variables = model.init(jax.random.key(0), image[None])
+    net = Net(model, variables, Preprocess(6))
+
+    parts = (
+        lambda x: net.features(x, "conv"),
+        lambda h: net.between(h, "conv", "pool"),
+        lambda h: net.between(h, "pool", "fc"),
+    )
+    first = parts[0](image[None])
+    second = parts[1](first)
+    # Plain derivatives of layers of edges are the edges themselves: 0 where there is none.
+    third, middle, lowest = (
+        np.asarray(jax.jacrev(part)(x)).reshape(-1, x.size)
+        for part, x in zip(reversed(parts), (second, first, image[None]), strict=True)
+    )
+    edges = [third[1:2], middle, lowest]
+    stats = {name: np.zeros(image.size) for name in STATISTICS}
+    for i in range(image.size):
+        values = np.array(
+            [
+                edges[0][0, a] * edges[1][a, b] * edges[2][b, i]
+                for a, b in itertools.product(range(second.size), range(first.size))
+                if edges[1][a, b]
+            ]
+        )
+        size = np.abs(values[values != 0])
+        stats["abs"][i] = size.sum()
+        stats["top"][i], stats["bottom"][i] = values.max(), values.min()
+        stats["entropy"][i] = -(size * np.log(size)).sum()
+    for statistic in ("abs", "top", "bottom"):
+        ours = np.asarray(gradient_paths(net, image, 1, statistic=statistic)).ravel()
+        expected = stats[statistic]
+        # Where no open path leads, a pixel that all windows miss has 0 either way.
+        np.testing.assert_allclose(np.where(expected == 0, 0, ours), expected, atol=1e-6)
+    total, mixed = (stats[name].reshape(6, 6, 2).sum(-1) for name in ("abs", "entropy"))
+    expected = np.where(
+        total > 0, mixed / np.maximum(total, 1e-30) + np.log(np.maximum(total, 1e-30)), 0
+    )
+    ours = gradient_paths(net, image, 1, statistic="entropy")
+    np.testing.assert_allclose(ours[..., 0], expected, atol=1e-5)
+
+
+def test_bounds():
+    net, images = random_net()
+    labels = np.arange(2)
+    found = {
+        s: explain(METHODS["gradient_paths"], net, images, labels, statistic=s) for s in STATISTICS
+    }
+    gradient = explain(METHODS["gradient"], net, images, labels)
+    assert (found["abs"] >= np.abs(gradient) * (1 - 1e-5)).all()
+    assert (found["top"] <= found["abs"] + 1e-6).all()
+    assert (found["bottom"] >= -found["abs"] - 1e-6).all()
+    assert (found["top"] >= found["bottom"]).all()
+    assert (found["entropy"] >= -1e-4).all()
+    # A factor of one layer is one of all paths, and changes no share.
+    params = dict(net.variables["params"])
+    params["fc"] = jax.tree.map(lambda a: 3 * a, params["fc"])
+    larger = Net(net.model, {**net.variables, "params": params}, net.preprocess)
+    for statistic, factor in (("abs", 3), ("top", 3), ("entropy", 1)):
+        ours = explain(METHODS["gradient_paths"], larger, images, labels, statistic=statistic)
+        close(ours, factor * found[statistic], 1e-4)
+
+
+def test_open_gates_and_weights_of_one_count_the_paths():
+    model = Dense(sizes=(5, 5, 3))
+    params = {
+        name: {"kernel": np.ones(shape, np.float32), "bias": np.zeros(shape[1], np.float32)}
+        for name, shape in (("one", (4, 5)), ("two", (5, 5)), ("three", (5, 3)))
+    }
+    net, image = Net(model, {"params": params}, Preprocess(1)), np.ones((1, 1, 4), np.float32)
+    each = 5 * 5 + 5  # through the layer and through the shortcut
+    np.testing.assert_allclose(
+        gradient_paths(net, image, 0, statistic="abs"), np.full((1, 1, 4), each)
+    )
+    entropy = gradient_paths(net, image, 0, statistic="entropy")
+    np.testing.assert_allclose(entropy, np.full((1, 1, 1), np.log(4 * each)), rtol=1e-6)
+    np.testing.assert_allclose(gradient_paths(net, image, 0, statistic="top"), np.ones((1, 1, 4)))
+
+
+def test_a_layer_in_between(arrays):
+    net, x = net_of(arrays)
+    image, label = x.reshape(1, 1, 4), explained(arrays)
+    last = np.asarray(layer_paths(net, image, label, statistic="top", layer="sum"))
+    np.testing.assert_allclose(last.ravel(), arrays["path_w2"][:, label], rtol=1e-6)
+
+
+def test_what_cannot_be_told():
+    net, images = random_net()
+    with pytest.raises(ValueError, match="statistic must be one of abs, top, bottom, entropy"):
+        gradient_paths(net, images[0], 0, statistic="max")
+    grouped = Net(
+        MODELS["efficientnet_lite0"](3, width=1 / 8).clone(blocks=(1,) * 7), {}, Preprocess(32)
+    )
+    x = jnp.zeros((32, 32, 3))
+    variables = jax.eval_shape(lambda x: grouped.model.init(jax.random.key(0), x[None]), x)
+    grouped = Net(grouped.model, variables, grouped.preprocess)
+    with pytest.raises(checks.UnsupportedError, match="is a grouped convolution"):
+        jax.eval_shape(lambda n, x: gradient_paths(n, x, 0, statistic="top"), grouped, x)
+    assert semirings.STATISTICS == STATISTICS
