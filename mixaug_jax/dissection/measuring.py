@@ -8,7 +8,7 @@ import numpy as np
 
 from mixaug_jax.core import say, walk
 from mixaug_jax.core.types import Activations, AnyArray, Devices, Float, Int, Sliced, Thresholds
-from mixaug_jax.dissection import counting, thresholds
+from mixaug_jax.dissection import counting, formulas, thresholds
 from mixaug_jax.dissection.activations import Watched
 from mixaug_jax.dissection.concepts import LabelMaps
 from mixaug_jax.dissection.result import PER, Options
@@ -53,7 +53,7 @@ class Layer:
 
 
 def measure(layer: Layer, given: Thresholds | Sequence[float] | None = None) -> dict[str, Any]:
-    """The fields threshold, tally, counts, null and halves of a `Dissection`.
+    """The fields threshold, tally, counts, null, halves and formulas of a `Dissection`.
 
     given: thresholds [U] to use in place of the quantiles.
     """
@@ -79,7 +79,23 @@ def measure(layer: Layer, given: Thresholds | Sequence[float] | None = None) -> 
         "counts": counts,
         "null": _stacked(null, counts),
         "halves": _stacked([_count(*best, layer.options) for best in halves], counts),
+        "formulas": _formulas(layer, threshold, [tally, *shuffled], orders),
     }
+
+
+def _formulas(layer, threshold, tallies, orders) -> formulas.Composed:
+    """None but where they are asked for."""
+    if not layer.options.formulas:
+        return formulas.NONE
+    return formulas.search(
+        layer.watched("logical forms"),
+        threshold,
+        layer.labels.maps,
+        tallies,
+        orders,
+        layer.counting,
+        most=layer.options.formulas,
+    )
 
 
 def count_only(layer: Layer) -> Int[np.ndarray, "2 2 T G"]:

@@ -28,6 +28,7 @@ from mixaug_jax.report.run import (
     answers,
     found_files,
     over_steps,
+    run_formulas,
     run_interventions,
     run_occlusion,
 )
@@ -237,6 +238,7 @@ def _concepts(source, folder, results, unread, notes, column):
     parts.append(page.table(folder, Table("unique", caption, header, rows)))
     browser = unit_browser.write(folder, results, unit_pictures.load_for(results, source))
     parts += [page.heading("Unit browser"), browser.html]
+    parts += run_formulas.parts(source, folder, results, browser)
     # Both tables are as long as the network is wide; the page shows their heads.
     for name, key in (("concepts", "best_iou"), ("units", "iou_1")):
         rows = sorted(files.read_csv(source / f"{name}.csv"), key=lambda row: -float(row[key] or 0))
