@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import toy
 
+from mixaug_jax import dissection
 from mixaug_jax.core import files
 from mixaug_jax.dissection import intervening, interventions, removal_result, unit_sets
 from mixaug_jax.report.run import run_interventions
@@ -107,6 +108,12 @@ def test_what_it_writes(workdir, removed, capsys):
     part = run_interventions.section(folder, workdir / "report", [], 3.25)
     assert "relu4 has 16 units; with all of them the balanced accuracy is" in part
     assert files.read_csv(workdir / "report" / "intervention_units.csv")[0]["layer"] == "relu4"
+    # What the page's browser says of units is of the same weights.
+    dissected = dissection.load(workdir / "dissection" / "relu4.npz")
+    (again,) = run_interventions.of(folder, {"relu4": dissected}).values()
+    np.testing.assert_array_equal(again.importance, result.importance)
+    other = dataclasses.replace(dissected, settings=dissected.settings | {"weights": 1})
+    assert run_interventions.of(folder, {"relu4": other, "relu3": dissected}) == {}
 
 
 def test_the_same_again_computes_nothing_and_other_settings_do(
