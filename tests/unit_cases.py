@@ -8,6 +8,7 @@ import planted
 
 from mixaug_jax.data.source import Source
 from mixaug_jax.dissection import concepts, unit_sets
+from mixaug_jax.dissection.activations import Largest
 from mixaug_jax.dissection.counting import Tally
 from mixaug_jax.dissection.formulas import Composed
 from mixaug_jax.dissection.measuring import top_images
@@ -44,7 +45,7 @@ def dissected(units, images=40, *, layer="layer4", names=planted.NAMES, side=16)
         layer=layer, names=tuple(names), threshold=np.full(units, 1.5, np.float32), tally=tally,
         counts=counts, null=counts[None][:0], random=counts - 1, halves=counts[None][:0],
         indices=indices, settings={"options": dataclasses.asdict(SMALL), "labels": shape},
-        **top_images(maps, maps.max((1, 2)), indices),
+        **top_images(maps, Largest.none(units).with_images(maps.max((1, 2)), 0), indices),
     )  # fmt: skip
     coarse = draw.integers(0, len(names), (images, 4, 4, 1), np.uint8)
     label_maps = coarse.repeat(side // 4, 1).repeat(side // 4, 2)

@@ -59,6 +59,8 @@ _DISSECT = {
                            Many(Int(32, 4096), 1, 16)),
     "cache_gb": Key(4.0, "GiB of activations on disk; beyond, the forward pass is repeated",
                     _GIB, NOTHING),
+    "memory_gb": Key(1.0, "GiB of the tables of counts; with less, units go in more blocks",
+                     Number(0, 10**6, above=True), NOTHING),
 }
 
 _EXPLAIN = {

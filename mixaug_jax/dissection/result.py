@@ -75,17 +75,24 @@ class Resources:
     Attributes:
       folder: where activations and label maps wait; "" takes one that is removed in the end.
       cache_gb: GiB of activations that a process keeps on disk; beyond it the forward pass is repeated.
+      memory_gb: GiB that tables of counts take on a device and on the host together; with less, units go in more blocks, each
+        with a walk over the images of its own.
+      parts: a folder where the counts of blocks of units are kept, so that a dissection that was stopped goes on from
+        there; whoever names it removes it in the end. "": none.
       batch_size: images of a forward step, over all devices of all processes.
       threads: that read images.
     """
 
     folder: Path = ""
     cache_gb: float = 4.0
+    memory_gb: float = 1.0
+    parts: Path = ""
     batch_size: int = 64
     threads: int = 4
 
     def __post_init__(self):
         checks.not_negative("cache_gb", self.cache_gb)
+        checks.number("memory_gb", self.memory_gb, 0, np.inf, above=True)
         for name in ("batch_size", "threads"):
             checks.count(name, getattr(self, name))
 

@@ -36,6 +36,7 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
     `pictures/<layer>.npz` for the page's unit browser, and the
     figures `unique_<layer>` and `units_<layer>` as PNG and SVG. A layer whose .npz is there with the
     same settings and weights is not computed again.
+    Counts of blocks of units wait in `dissection/parts/` until all is done: a run that was stopped goes on after the last one.
     In a job of several processes each runs the network over its share of the images, and keeps their
     activations in its system's folder for temporary files; the first one writes.
 
@@ -102,6 +103,7 @@ def _dissect_step(config, net, dataset, folder, step, required):
         return
     for layer in missing:
         save(results[layer], folder / f"{layer}.npz")
+    shutil.rmtree(folder / "parts", ignore_errors=True)  # what a run that was stopped goes on from
     _keep_pictures(config, results, dataset, net.preprocess, labels, folder)
     _write(config, results, dataset, net.preprocess, labels, folder, again=bool(missing))
 
@@ -136,6 +138,8 @@ def _compute(config, folder, net, dataset, layers, labels) -> dict[str, Dissecti
     resources = Resources(
         folder=scratch,
         cache_gb=config.dissect.cache_gb,
+        memory_gb=config.dissect.memory_gb,
+        parts=folder / "parts",
         batch_size=config.eval.batch_size,
         threads=config.data.threads,
     )
