@@ -15,7 +15,7 @@ from mixaug_jax.dissection import concepts, counting, network
 from mixaug_jax.dissection.result import Options, Resources
 
 IMAGES, BATCH = 23, 2  # of four devices: two steps of two images on each, and a rest
-OPTIONS = Options(shuffles=2, q=0.05)
+OPTIONS = Options(shuffles=2, q=0.05, formulas=4)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,14 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import scores, training
 from mixaug_jax.attribution import METHODS, readout, readout_training
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.dissection import activations, interventions, resample, tables, thresholds
+from mixaug_jax.dissection import (
+    activations,
+    formula_counts,
+    interventions,
+    resample,
+    tables,
+    thresholds,
+)
 from mixaug_jax.explain import examples, job, programs, running
 from mixaug_jax.mixing import MIXERS
 from mixaug_jax.models import MODELS, Net, Preprocess, build, upernet
@@ -213,6 +220,22 @@ def test_counts(devices, backend):
         labels = {"ids": integers(ROWS, 32), "words": array(ROWS, 32, 8, dtype=np.uint32)}
     given = {"activations": array(ROWS, 4, 4, units), "there": integers(ROWS)}
     lower(step, state, given | labels, array(units))
+    lower(reduce, state)
+
+
+def test_counts_of_formulas(devices):
+    concepts, units, beam, pairings = 5, 3, 10, 2
+    step, reduce = formula_counts._programs(GRID, devices)
+    state = stacked(devices, table=(pairings * concepts, 2 * units * beam))
+    constants = {"thresholds": array(units), "places": integers(pairings, units)}
+    constants["operators"] = integers(pairings, units, beam, 1)
+    batch = {"activations": array(ROWS, 4, 4, units), "there": integers(ROWS)}
+    batch |= {
+        "ids": integers(ROWS, pairings, 32),
+        "leaves": integers(ROWS, pairings, units, beam, 2),
+    }
+    batch["words"] = array(ROWS, pairings, 32, 8, dtype=np.uint32)
+    lower(step, state, batch, constants)
     lower(reduce, state)
 
 

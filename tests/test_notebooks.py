@@ -19,8 +19,8 @@ transformer = pytest.importorskip(
 )
 
 ROOT = pathlib.Path(__file__).parents[1]
-# In the order in which a reader takes them: the second and third find the network of the first.
-NAMES = ("train_on_tpu", "dissect_and_attribute", "compare_augmentations")
+# In the order in which a reader takes them: the others find the network of the first.
+NAMES = ("train_on_tpu", "dissect_and_attribute", "compare_augmentations", "one_unit")
 SECONDS = 900  # for one cell, on a machine with other work
 
 
@@ -175,7 +175,7 @@ def figures(outputs):
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_run(devices, tmp_path):
-    first, second, third = (run(name, tmp_path, devices) for name in NAMES)
+    first, second, third, fourth = (run(name, tmp_path, devices) for name in NAMES)
     assert text(first["devices"]).startswith(f"{devices} x cpu")
     assert re.search(r"test accuracy 0\.\d+ \(32 images\)", text(first["train"]))
     assert "there is nothing to train" in text(second["load"])
@@ -185,9 +185,13 @@ def test_run(devices, tmp_path):
         (first, ("augmentations", "curves")),
         (second, ("gallery", "curves", "concepts", "units")),
         (third, ("differences", "concepts")),
+        (fourth, ("sheet", "needed")),
     ):
         assert {id_: figures(outputs[id_]) for id_ in shown} == dict.fromkeys(shown, 1)
     assert "pointing_game" in text(second["scores"])
+    assert re.search(r"^\w+ +\(\w+\)  IoU 0\.\d+, precision", text(fourth["detects"]))
+    assert re.search(r"best label IoU 0\.\d+; .+: IoU 0\.\d+", text(fourth["form"]))
+    assert text(fourth["force"]).count("by other units") == 3
     # Networks of so few steps are at chance, which the sentences say before they compare anything.
     sentences = third["sentences"][0].data["text/markdown"]
     assert (

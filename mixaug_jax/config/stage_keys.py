@@ -48,6 +48,8 @@ _DISSECT = {
     "iou": Key((0.03, 0.04, 0.05), "a unit detects a concept where IoU is above",
                Many(Number(0, 1, below=True), 1, 100, distinct=True)),
     "shuffles": Key(5, "of label maps against images, for the level of chance", Int(0, 10**6)),
+    "formulas": Key(0, "units, the sharpest, whose best form of concepts by AND, OR, NOT is sought; 0: none",
+                    Int(0, 10**6)),
     "random_baseline": Key(True, "also count the same architecture with random weights", Flag()),
     "seed": Key(0, "of the shuffles, the groups of images and the random weights", SEED),
     "colors": Key("auto", "names of pixels where the data has none",
@@ -59,6 +61,8 @@ _DISSECT = {
                            Many(Int(32, 4096), 1, 16)),
     "cache_gb": Key(4.0, "GiB of activations on disk; beyond, the forward pass is repeated",
                     _GIB, NOTHING),
+    "memory_gb": Key(1.0, "GiB of the tables of counts; with less, units go in more blocks",
+                     Number(0, 10**6, above=True), NOTHING),
 }
 
 _EXPLAIN = {

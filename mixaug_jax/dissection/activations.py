@@ -135,6 +135,34 @@ def last_maps(net: Net, dataset: Dataset, count: int = 2) -> tuple[str, ...]:
     return tuple(layer for layer, (h, w, _) in maps.items() if h * w > 1)[-count:]
 
 
+TOP = 5  # images of a unit that are kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Largest:
+    """The largest activations of each of U units in the images so far, one an image; of equal ones the first comes first.
+
+    Attributes:
+      image: int [k,U], the images' numbers; k is `TOP`, or as many images as there are.
+      value: float32 [k,U].
+    """
+
+    image: Int[np.ndarray, "k U"]
+    value: Float[np.ndarray, "k U"]
+
+    @classmethod
+    def none(cls, units: Count) -> "Largest":
+        """Of no image."""
+        return cls(np.zeros((0, units), np.int64), np.zeros((0, units), np.float32))
+
+    def with_images(self, maxima: Float[np.ndarray, "n U"], first: Count) -> "Largest":
+        """With n further images, numbered from `first`, of which these are the largest activations."""
+        numbers = np.broadcast_to(first + np.arange(len(maxima))[:, None], maxima.shape)
+        image, value = np.concatenate([self.image, numbers]), np.concatenate([self.value, maxima])
+        best = np.argsort(-value, 0, kind="stable")[:TOP]
+        return Largest(*(np.take_along_axis(x, best, 0) for x in (image, value)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Recomputed:
     """Activations [N,h,w,U] of a layer that are not kept: a slice of images runs the network, here alone."""
@@ -175,7 +203,7 @@ class Kept:
 
 def collect(
     forward: Forward, sizes: dict[str, tuple[int, ...]], folder: Path, cache_gb: float, title: str
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+) -> tuple[dict[str, Any], dict[str, Largest]]:
     """Runs the network once over this process's share of the images.
 
     Args:
@@ -187,8 +215,8 @@ def collect(
       title: of the lines about progress.
 
     Returns:
-      {layer: [N,h,w,U] float32, `Kept` or `Recomputed`}, and {layer: each unit's largest
-      activation in each image of the share, float32 [n,U]}.
+      {layer: [N,h,w,U] float32, `Kept` or `Recomputed`}, and {layer: the largest activations in
+      the images of the share}.
 
     Raises:
       OSError: the disk is full.
@@ -197,7 +225,7 @@ def collect(
     total = len(forward.indices)
     mine = walk.share(total, forward.devices)
     room = min(cache_gb * 2**30, 0.95 * shutil.disk_usage(folder).free)
-    maxima = {layer: [np.zeros((0, sizes[layer][2]), np.float32)] for layer in forward.layers}
+    largest = {layer: Largest.none(sizes[layer][2]) for layer in forward.layers}
     files = {}
     for layer in forward.layers:
         need = 4 * len(mine) * int(np.prod(sizes[layer]))
@@ -214,7 +242,7 @@ def collect(
     report, done = walk.progress(title, total, forward.devices), 0
     for batch in forward.run(mine.start, mine.stop):
         for layer, h in batch.items():
-            maxima[layer].append(h.max((1, 2)))
+            largest[layer] = largest[layer].with_images(h.max((1, 2)), mine.start + done)
             if layer in files:
                 files[layer].write(np.ascontiguousarray(h))
         done += len(h)
@@ -230,7 +258,7 @@ def collect(
             )
         else:
             kept[layer] = Recomputed(dataclasses.replace(forward, layers=(layer,)), shape)
-    return kept, {layer: np.concatenate(found) for layer, found in maxima.items()}
+    return kept, largest
 
 
 def _mapped(name, images, size) -> np.ndarray:

@@ -14,7 +14,7 @@ from mixaug_jax.core import walk
 from mixaug_jax.core.files import checksum
 from mixaug_jax.core.types import Activations, Devices, LabelMaps, Sliced, Thresholds
 from mixaug_jax.dissection import concepts, tables
-from mixaug_jax.dissection.activations import Watched, check_activations, read
+from mixaug_jax.dissection.activations import Largest, Watched, check_activations, read
 from mixaug_jax.dissection.measuring import Layer, measure, top_images
 from mixaug_jax.dissection.result import Dissection, Options
 
@@ -72,8 +72,8 @@ def dissect_arrays(
         segmentation, indices, vocabulary, _labels(segmentation, names, devices)
     )
     found = measure(Layer(activations, labels, options, layer, devices), thresholds)
-    maxima = _maxima(activations, layer, devices)
-    found |= top_images(activations, maxima, indices, devices)
+    largest = _largest(activations, layer, devices)
+    found |= top_images(activations, largest, indices, devices)
     # What `compare` and the tables read of a result, with the arrays in place of a network.
     settings = {
         "layer": layer,
@@ -112,12 +112,13 @@ def _probe(array, devices) -> int:
     return walk.fingerprint(image, int(array.shape[0]), devices)
 
 
-def _maxima(activations, layer, devices) -> np.ndarray:
-    """Each unit's largest activation in each image of this process's share, float32 [n,U]."""
+def _largest(activations, layer, devices) -> Largest:
+    """In the images of this process's share."""
     images, _, _, units = activations.shape
     mine = walk.share(images, devices)
     watched = Watched(activations, f"{layer}, largest activations", devices)
-    parts = [np.zeros((0, units), np.float32)]
+    found = Largest.none(units)
     for start in range(mine.start, mine.stop, _AT_ONCE):
-        parts.append(read(watched, start, min(start + _AT_ONCE, mine.stop)).max((1, 2)))
-    return np.concatenate(parts)
+        batch = read(watched, start, min(start + _AT_ONCE, mine.stop))
+        found = found.with_images(batch.max((1, 2)), start)
+    return found

@@ -11,6 +11,7 @@ once, as in davidbau/dissect. No 1e-10 is added anywhere: 0/0 is 0.
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +31,7 @@ from mixaug_jax.core.types import (
     Thresholds,
 )
 from mixaug_jax.dissection import tables
+from mixaug_jax.dissection.parts import NO_PARTS, Parts
 from mixaug_jax.dissection.tables import Categories, Counting
 
 
@@ -263,6 +265,7 @@ def tally_halves(
     *,
     seed: int = 0,
     restricted: bool = False,
+    parts: Parts = NO_PARTS,
 ) -> tuple[list[Tally], list[Best]]:
     """`tally_orders`, and the best labels in random halves of the images, thresholds held.
 
@@ -275,6 +278,7 @@ def tally_halves(
       activations, thresholds, segmentation, orders, counting: as in `tally_orders`.
       seed: of the groups and halves, see `stats.groups`.
       restricted: which IoU of the halves, as in `Tally.iou`.
+      parts: where the counts of each block of units are kept.
 
     Returns:
       the tallies of the S pairings, and `best_by_category` of each half, [] for fewer images than groups.
@@ -290,21 +294,32 @@ def tally_halves(
     first = stats.GROUPS if grouped else 1
     shuffled = np.repeat(first + np.arange(len(orders) - 1)[:, None], images, 1)
     slots = np.concatenate([own[None], shuffled])
-    tallies, best = [], []
-    for block in _blocks(activations, first + len(shuffled), counting):
+
+    def counted(block: _Units) -> dict[str, np.ndarray]:
         units = np.asarray(thresholds)[block.first : block.last]
         table, sizes = tables.count(
             block, units, segmentation, counting, orders=orders, slots=slots
         )
         # Reduced to best labels before the tables of the next block take the memory.
         groups = table[:first], sizes[:first]
-        tallies.append([_tally(table[:first].sum(0), sizes[:first].sum(0), counting)])
-        tallies[-1] += [
-            _tally(*one, counting) for one in zip(table[first:], sizes[first:], strict=True)
-        ]
-        best.append([_best_of_half(*groups, half, counting, restricted) for half in halves])
-    return [_joined(parts) for parts in zip(*tallies, strict=True)], [
-        tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in zip(*best, strict=True)
+        best = [_best_of_half(*groups, half, counting, restricted) for half in halves]
+        labels, values = zip(*best, strict=True) if best else ((), ())
+        whole = [part.sum(0, keepdims=True) for part in groups]
+        return {
+            "table": np.concatenate([whole[0], table[first:]]),
+            "sizes": np.concatenate([whole[1], sizes[first:]]),
+            "labels": np.array(labels, np.int64),
+            "values": np.array(values, np.float64),
+        }
+
+    tallies, best = [], []
+    for block in _blocks(activations, first + len(shuffled), counting):
+        made = parts.get(f"units-{block.first}-{block.last}", functools.partial(counted, block))
+        both = zip(made["table"], made["sizes"], strict=True)
+        tallies.append([_tally(*one, counting) for one in both])
+        best.append(list(zip(made["labels"], made["values"], strict=True)))
+    return [_joined(blocks) for blocks in zip(*tallies, strict=True)], [
+        tuple(map(np.concatenate, zip(*blocks, strict=True))) for blocks in zip(*best, strict=True)
     ]
 
 

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 
 from mixaug_jax.core import say, walk
-from mixaug_jax.core.types import Activations, AnyArray, Devices, Float, Int, Sliced, Thresholds
-from mixaug_jax.dissection import counting, thresholds
-from mixaug_jax.dissection.activations import Watched
+from mixaug_jax.core.types import Activations, Devices, Int, Sliced, Thresholds
+from mixaug_jax.dissection import counting, formulas, thresholds
+from mixaug_jax.dissection.activations import TOP, Largest, Watched
 from mixaug_jax.dissection.concepts import LabelMaps
-from mixaug_jax.dissection.result import PER, Options
+from mixaug_jax.dissection.parts import NO_PARTS, Parts
+from mixaug_jax.dissection.result import PER, Options, Resources
 from mixaug_jax.dissection.tables import Counting
-
-_TOP = 5  # images of a unit that are kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +26,8 @@ class Layer:
       options: how units are measured and counted.
       title: of the lines about progress.
       devices: a tuple, of all processes.
+      memory_gb: GiB that tables may take.
+      parts: where counts are kept until all is done.
     """
 
     activations: Activations | Sliced
@@ -34,6 +35,8 @@ class Layer:
     options: Options
     title: str
     devices: tuple
+    memory_gb: float = Resources.memory_gb
+    parts: Parts = NO_PARTS
 
     def watched(self, what: str) -> Watched:
         """The activations; reading them says how far `what` is."""
@@ -48,16 +51,24 @@ class Layer:
     def counting(self) -> Counting:
         """How pixels are counted."""
         return Counting(
-            len(self.category), self.category, self.options.padding, devices=self.devices
+            len(self.category),
+            self.category,
+            self.options.padding,
+            memory_mb=1024 * self.memory_gb,
+            devices=self.devices,
         )
 
 
 def measure(layer: Layer, given: Thresholds | Sequence[float] | None = None) -> dict[str, Any]:
-    """The fields threshold, tally, counts, null and halves of a `Dissection`.
+    """The fields threshold, tally, counts, null, halves and formulas of a `Dissection`.
 
     given: thresholds [U] to use in place of the quantiles.
     """
-    threshold = _threshold(layer) if given is None else np.asarray(given, np.float32)
+    if given is None:
+        made = layer.parts.get("thresholds", lambda: {"threshold": _threshold(layer)})
+        threshold = made["threshold"]
+    else:
+        threshold = np.asarray(given, np.float32)
     orders, note = _orders(len(layer.labels.indices), layer.options)
     if note:
         say.line(note)
@@ -70,6 +81,7 @@ def measure(layer: Layer, given: Thresholds | Sequence[float] | None = None) -> 
         layer.counting,
         seed=layer.options.seed,
         restricted=layer.options.restricted,
+        parts=layer.parts,
     )
     counts = _counts_of(tally, layer)
     null = [_counts_of(one, layer) for one in shuffled]
@@ -79,21 +91,46 @@ def measure(layer: Layer, given: Thresholds | Sequence[float] | None = None) -> 
         "counts": counts,
         "null": _stacked(null, counts),
         "halves": _stacked([_count(*best, layer.options) for best in halves], counts),
+        "formulas": _formulas(layer, threshold, [tally, *shuffled], orders),
     }
 
 
+def _formulas(layer, threshold, tallies, orders) -> formulas.Composed:
+    """None but where they are asked for."""
+    if not layer.options.formulas:
+        return formulas.NONE
+
+    def found() -> dict[str, np.ndarray]:
+        forms = formulas.search(
+            layer.watched("logical forms"),
+            threshold,
+            layer.labels.maps,
+            tallies,
+            orders,
+            layer.counting,
+            most=layer.options.formulas,
+        )
+        return {f.name: getattr(forms, f.name) for f in dataclasses.fields(forms)}
+
+    return formulas.Composed(**layer.parts.get("forms", found))
+
+
 def count_only(layer: Layer) -> Int[np.ndarray, "2 2 T G"]:
-    """The counts alone, by thresholds of their own."""
-    order = np.arange(len(layer.labels.indices))[None]
-    (tally,) = counting.tally_orders(
-        layer.watched("counts"), _threshold(layer), layer.labels.maps, order, layer.counting
-    )
-    return _counts_of(tally, layer)
+    """The counts alone, by thresholds of their own; kept as the part "random"."""
+
+    def counted() -> dict[str, np.ndarray]:
+        order = np.arange(len(layer.labels.indices))[None]
+        (tally,) = counting.tally_orders(
+            layer.watched("counts"), _threshold(layer), layer.labels.maps, order, layer.counting
+        )
+        return {"counts": _counts_of(tally, layer)}
+
+    return layer.parts.get("random", counted)["counts"]
 
 
 def top_images(
     activations: Activations | Sliced,
-    maxima: Float[AnyArray, "n U"],
+    largest: Largest,
     indices: Int[np.ndarray, " N"],
     devices: Devices = None,
 ) -> dict[str, np.ndarray]:
@@ -101,17 +138,15 @@ def top_images(
 
     Args:
       activations: [N,h,w,U]; read are the images that are among the top ones, each by the process whose share it is in.
-      maxima: each unit's largest activation in each of the n images of this process's share (`walk.share`).
+      largest: of the images of this process's share (`walk.share`).
       indices: of the images in the data set; of equal maxima the first image comes first.
       devices: default all of all processes.
     """
     devices = walk.chosen(devices)
     mine = walk.share(len(indices), devices)
     # The top ones of each share, then those of all; stable: ties in the data set's order.
-    best = np.argsort(-maxima, 0, kind="stable")[:_TOP]
-    own = {"image": mine.start + best, "value": np.take_along_axis(maxima, best, 0)}
-    found = walk.join(own, devices)
-    best = np.argsort(-found["value"], 0, kind="stable")[:_TOP]
+    found = walk.join({"image": largest.image, "value": largest.value}, devices)
+    best = np.argsort(-found["value"], 0, kind="stable")[:TOP]
     top = np.take_along_axis(found["image"], best, 0).T  # [U,5]
     # An image is read once for all units that it is among the top ones of. In the order of the images come those of process 0
     # first, then those of process 1, as `walk.join` joins their maps.

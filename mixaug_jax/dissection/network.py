@@ -21,6 +21,7 @@ from mixaug_jax.core.types import Dataset, Devices, Net, Thresholds
 from mixaug_jax.dissection import activations as activations_lib
 from mixaug_jax.dissection import concepts
 from mixaug_jax.dissection.measuring import Layer, count_only, measure, top_images
+from mixaug_jax.dissection.parts import Parts
 from mixaug_jax.dissection.result import Dissection, Options, Resources
 
 Given = Mapping[str, Thresholds | Sequence[float]]  # thresholds [U] of layers
@@ -85,24 +86,32 @@ def dissect(
                 threads=resources.threads,
                 devices=devices,
             )
+        settings = settings_of(net, labels, options, layers, given=thresholds)
+        parts = {k: Parts(resources.parts, settings[k], devices) for k in layers}
         forward = _forward(net, dataset, layers, labels.indices, resources, devices)
         limits = {"sizes": sizes, "scratch": scratch, "cache_gb": resources.cache_gb}
         walked = functools.partial(_activations, **limits)
         # The layers share a forward pass, and are then measured one by one from its files.
         found = {}
-        for layer, kept, maxima in walked(forward, title="forward"):
-            seen = Layer(kept, labels, options, layer, devices)
+        for layer, kept, largest in walked(forward, title="forward"):
+            seen = Layer(kept, labels, options, layer, devices, resources.memory_gb, parts[layer])
             found[layer] = measure(seen, (thresholds or {}).get(layer))
-            found[layer] |= top_images(kept, maxima, labels.indices, devices)
+            found[layer] |= top_images(kept, largest, labels.indices, devices)
             found[layer]["random"] = np.full_like(found[layer]["counts"], -1)
         # What the architecture and the data bring without any training, by thresholds of its own.
         untrained = _untrained(net, dataset, options.seed) if options.random_baseline else None
         if untrained is not None:
-            other = dataclasses.replace(forward, net=untrained)
-            for layer, kept, _ in walked(other, title="forward, random weights"):
-                seen = Layer(kept, labels, options, f"{layer}, random weights", devices)
+            left = tuple(k for k in forward.layers if not parts[k].has("random"))
+            other = dataclasses.replace(forward, net=untrained, layers=left)
+            again = walked(other, title="forward, random weights") if left else ()
+            for layer, kept, _ in again:
+                title = f"{layer}, random weights"
+                seen = Layer(
+                    kept, labels, options, title, devices, resources.memory_gb, parts[layer]
+                )
                 found[layer]["random"] = count_only(seen)
-    settings = settings_of(net, labels, options, layers, given=thresholds)
+            for layer in set(layers) - set(left):
+                found[layer]["random"] = parts[layer].get("random", dict)["counts"]
     return {
         layer: Dissection(
             layer=layer,
@@ -124,16 +133,16 @@ def _forward(net, dataset, layers, indices, resources, devices) -> activations_l
 
 
 def _activations(forward, sizes, scratch, cache_gb, title) -> Iterator[tuple]:
-    """Yields (layer, activations, maxima) of each layer; their files live until the end."""
+    """Yields (layer, activations, largest) of each layer; their files live until the end."""
     # Copies go to the devices once, not with every step.
     here = walk.own(forward.devices)
     variables = devices_lib.replicate(jax.device_get(forward.net.variables), here)
     net = dataclasses.replace(forward.net, variables=variables)
     forward = dataclasses.replace(forward, net=net)
     with tempfile.TemporaryDirectory(dir=scratch) as place:
-        kept, maxima = activations_lib.collect(forward, sizes, place, cache_gb, title)
+        kept, largest = activations_lib.collect(forward, sizes, place, cache_gb, title)
         for layer in forward.layers:
-            yield layer, kept[layer], maxima[layer]
+            yield layer, kept[layer], largest[layer]
 
 
 def settings_of(

@@ -77,8 +77,8 @@ def _interval(base: Dissection, other: Dissection) -> np.ndarray:
 
 
 def _counted(options: Options) -> Options:
-    """Without what decides the random network, and the images, of which the labels' settings tell."""
-    return dataclasses.replace(options, random_baseline=False, size=0, max_images=0)
+    """Without what decides the random network, the formulas, and the images, of which the labels' settings tell."""
+    return dataclasses.replace(options, random_baseline=False, size=0, max_images=0, formulas=0)
 
 
 def _check_pair(first: str, base: Dissection, name: str, other: Dissection) -> None:

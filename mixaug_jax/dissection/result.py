@@ -8,13 +8,16 @@ import numpy as np
 from mixaug_jax.core import checks, stats
 from mixaug_jax.core.devices import PRECISIONS
 from mixaug_jax.core.files import load_npz, save_npz
-from mixaug_jax.core.types import Float, Int, Path
+from mixaug_jax.core.types import Count, Float, Int, Path
 from mixaug_jax.dissection import counting
+from mixaug_jax.dissection import formulas as formulas_lib
 from mixaug_jax.dissection.concepts import Vocabulary
+from mixaug_jax.dissection.formulas import Composed
 from mixaug_jax.dissection.resample import PADDINGS
 from mixaug_jax.dissection.thresholds import OVER, RULES
 
 PER = ("unit", "category")  # the two conventions of `counting.count_detectors`
+_FORMULA = dataclasses.fields(Composed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Options:
       size: side of the label maps [pixels]; 0: the input's, or a quarter of it above 112.
       max_images: at most so many images, spread evenly over the data set; 0: all.
       precision: of float32 matrix products in the forward pass, "default", "high" or "highest".
+      formulas: logical forms of concepts are looked for, for so many units, the sharpest; see `formulas`. 0: none.
     """
 
     q: float = 0.01
@@ -48,6 +52,7 @@ class Options:
     size: int = 0
     max_images: int = 0
     precision: str = "highest"
+    formulas: int = 0
 
     def __post_init__(self):
         object.__setattr__(self, "iou", tuple(self.iou))  # a list, as JSON has it, has no hash
@@ -58,7 +63,7 @@ class Options:
             raise ValueError(
                 f"iou must be one or more thresholds from 0 up to below 1; got {self.iou}"
             )
-        for name in ("shuffles", "seed", "size", "max_images"):
+        for name in ("shuffles", "seed", "size", "max_images", "formulas"):
             checks.count(name, getattr(self, name), 0)
         checks.choice("precision", self.precision, PRECISIONS)
 
@@ -70,17 +75,24 @@ class Resources:
     Attributes:
       folder: where activations and label maps wait; "" takes one that is removed in the end.
       cache_gb: GiB of activations that a process keeps on disk; beyond it the forward pass is repeated.
+      memory_gb: GiB that tables of counts take on a device and on the host together; with less, units go in more blocks, each
+        with a walk over the images of its own.
+      parts: a folder where the counts of blocks of units are kept, so that a dissection that was stopped goes on from
+        there; whoever names it removes it in the end. "": none.
       batch_size: images of a forward step, over all devices of all processes.
       threads: that read images.
     """
 
     folder: Path = ""
     cache_gb: float = 4.0
+    memory_gb: float = 1.0
+    parts: Path = ""
     batch_size: int = 64
     threads: int = 4
 
     def __post_init__(self):
         checks.not_negative("cache_gb", self.cache_gb)
+        checks.number("memory_gb", self.memory_gb, 0, np.inf, above=True)
         for name in ("batch_size", "threads"):
             checks.count(name, getattr(self, name))
 
@@ -112,6 +124,7 @@ class Dissection:
       top_maps: float32 [U,5,h,w], the unit's maps of those images.
       indices: int [N], of the images that were looked at, in the data set.
       settings: what made this, as JSON has it.
+      formulas: the best logical forms of units, where they were asked for.
     """
 
     layer: str
@@ -127,6 +140,7 @@ class Dissection:
     top_maps: Float[np.ndarray, "U top h w"]
     indices: Int[np.ndarray, " N"]
     settings: dict
+    formulas: Composed = formulas_lib.NONE
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -148,6 +162,12 @@ class Dissection:
     def iou(self) -> Float[np.ndarray, "U C"]:
         """[U,C] float64; over all images, or those with the category if that was the setting."""
         return self.tally.iou(self.options.restricted)
+
+    def profile(self, unit: Count) -> list[tuple[str, str, float]]:
+        """The name and the category of every concept that a unit has a pixel in common with, and its IoU, largest first."""
+        iou = self.iou()[unit]
+        order = np.argsort(-iou, kind="stable")
+        return [(*self.names[c], float(iou[c])) for c in order.tolist() if iou[c] > 0]
 
     def top_labels(
         self, count: int = 5
@@ -189,10 +209,11 @@ def save(result: Dissection, path: Path) -> None:
     arrays = {
         field.name: np.asarray(getattr(result, field.name))
         for field in dataclasses.fields(result)
-        if field.name not in ("tally", "settings", "names")
+        if field.name not in ("tally", "settings", "names", "formulas")
     }
     # A flat file of arrays, which anybody reads without this package.
     arrays |= {f.name: getattr(result.tally, f.name) for f in dataclasses.fields(result.tally)}
+    arrays |= {f"formula_{f.name}": getattr(result.formulas, f.name) for f in _FORMULA}
     arrays["concept_names"] = np.array([name for name, _ in result.names])
     arrays["concept_categories"] = np.array([category for _, category in result.names])
     arrays["category_names"] = np.array(result.categories)
@@ -212,10 +233,16 @@ def _from_arrays(arrays, settings):
     tally = {f.name: arrays.pop(f.name) for f in dataclasses.fields(counting.Tally)}
     names, categories = (arrays.pop(f"concept_{what}").tolist() for what in ("names", "categories"))
     del arrays["category_names"]  # they are there for other readers
+    # Files of before have none.
+    given = {
+        f.name: arrays.pop(f"formula_{f.name}", getattr(formulas_lib.NONE, f.name))
+        for f in _FORMULA
+    }
     return Dissection(
         names=tuple(zip(names, categories, strict=True)),
         tally=counting.Tally(**tally),
         layer=str(arrays.pop("layer")),
         settings=settings,
+        formulas=Composed(**given),
         **arrays,
     )

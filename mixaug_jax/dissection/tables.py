@@ -31,12 +31,14 @@ from mixaug_jax.core import walk
 from mixaug_jax.core.types import (
     Activations,
     AnyArray,
+    Bool,
     Devices,
     Int,
     Integer,
     LabelMaps,
     Sliced,
     Thresholds,
+    UInt32,
 )
 from mixaug_jax.dissection import activations as activations_lib
 from mixaug_jax.dissection import resample
@@ -109,7 +111,7 @@ def count(
     pack = _pack_labels if backend == "bits" else _plain_labels
 
     def labels_of(chosen: np.ndarray, slots: np.ndarray) -> dict:
-        return pack(_read_labels(segmentation, chosen, concepts), slots, concepts, categories)
+        return pack(read_labels(segmentation, chosen, concepts), slots, concepts, categories)
 
     # T tables lie below each other in one array, of which an image touches the rows of its labels.
     first = walk.share(images, devices).start
@@ -200,8 +202,10 @@ def _groups(categories: np.ndarray) -> int:
     return int(categories.max(initial=-1)) + 1
 
 
-def _read_labels(segmentation, chosen: np.ndarray, num_concepts: int) -> np.ndarray:
-    """Label maps of the images `chosen` [n,S] as int32 [n,S,P,K]."""
+def read_labels(
+    segmentation: LabelMaps | Sliced, chosen: Int[np.ndarray, "n S"], num_concepts: int
+) -> Int[np.ndarray, "n S P K"]:
+    """Label maps of the images `chosen` as int32; ValueError where a number is no concept's."""
     maps = np.asarray(segmentation[chosen.reshape(-1)])
     low, high = maps.min((1, 2, 3)), maps.max((1, 2, 3))
     wrong = (low < 0) | (high >= num_concepts)
@@ -233,7 +237,7 @@ def _pack_labels(labels: np.ndarray, slots: np.ndarray, num_concepts, categories
     packed = []
     # Images touch different rows, so each brings the numbers of its own.
     for sets, places in zip(labels, slots, strict=True):
-        one = [_pack_image(maps, num_concepts, categories) for maps in sets]
+        one = [pack_image(maps, num_concepts, categories) for maps in sets]
         ids = np.concatenate([s * rows + ids for s, (ids, _) in zip(places, one, strict=True)])
         packed.append((ids.astype(np.int32), np.concatenate([words for _, words in one])))
     # A power of two, so that few programs are compiled. What fills up adds no pixel to row 0.
@@ -245,9 +249,11 @@ def _pack_labels(labels: np.ndarray, slots: np.ndarray, num_concepts, categories
     return {"ids": ids, "words": words}
 
 
-def _pack_image(maps: np.ndarray, num_concepts: int, categories: np.ndarray):
-    """Label maps [P,K] of one image: ids [M] and words [M,W]. A label that stands in two slots of a
-    pixel sets its bit there once."""
+def pack_image(
+    maps: Int[np.ndarray, "P K"], num_concepts: int, categories: Int[np.ndarray, " entries"]
+) -> tuple[Int[np.ndarray, " M"], UInt32[np.ndarray, "M W"]]:
+    """Label maps of one image: ids [M], 0 for all pixels first, then its labels and their categories, and words, the
+    pixels of each. A label that stands in two slots of a pixel sets its bit there once."""
     present = np.flatnonzero(np.bincount(maps.ravel(), minlength=num_concepts))
     present = present[present > 0]
     groups = np.unique(categories[present]) if len(categories) else present[:0]
@@ -307,22 +313,32 @@ def _count_bits(on: jax.Array, words: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     on: [P,U] bool; words: uint32 [M,W].
     """
-    words = words.T
-    on = jnp.pad(on, ((0, -len(on) % 32), (0, 0))).reshape(len(words), 32, -1)
+    sums = shared_pixels(pack_pixels(on), words.T)
+    return sums, jax.lax.population_count(words).astype(jnp.int32).sum(1)
+
+
+def pack_pixels(on: Bool[jax.Array, "P U"]) -> UInt32[jax.Array, "W U"]:
+    """The same, 32 pixels to a word, the first in its lowest bit."""
+    on = jnp.pad(on, ((0, -len(on) % 32), (0, 0))).reshape(-(-len(on) // 32), 32, -1)
 
     def fold(k: jax.Array, packed: jax.Array) -> jax.Array:
         return packed | (on[:, k].astype(jnp.uint32) << k.astype(jnp.uint32))
 
-    packed = jax.lax.fori_loop(0, 32, fold, jnp.zeros((len(words), on.shape[2]), jnp.uint32))
+    return jax.lax.fori_loop(0, 32, fold, jnp.zeros((len(on), on.shape[2]), jnp.uint32))
+
+
+def shared_pixels(
+    packed: UInt32[jax.Array, "W U"], words: UInt32[jax.Array, "W M"]
+) -> Int[jax.Array, "M U"]:
+    """How many pixels each pair of columns has in common."""
 
     # One word of pixels at a time: [M,U] integers stay in the cache, [M,W,U] would not.
     def intersect(w: jax.Array, sums: jax.Array) -> jax.Array:
         both = packed[w][None] & words[w][:, None]
         return sums + jax.lax.population_count(both).astype(jnp.int32)
 
-    sums = jnp.zeros((words.shape[1], on.shape[2]), jnp.int32)
-    sums = jax.lax.fori_loop(0, len(words), intersect, sums)
-    return sums, jax.lax.population_count(words).astype(jnp.int32).sum(0)
+    sums = jnp.zeros((words.shape[1], packed.shape[1]), jnp.int32)
+    return jax.lax.fori_loop(0, len(words), intersect, sums)
 
 
 def _count_dense(on: jax.Array, labels: jax.Array, num_concepts: int, categories: tuple):

@@ -45,6 +45,23 @@ def concept_rows(result: Dissection) -> tuple[list[str], list[list]]:
     return header, rows
 
 
+def formula_rows(result: Dissection) -> tuple[list[str], list[list]]:
+    """Header and a row for each unit whose logical form was looked for: its best concept, the form that fits it best, and the
+    largest IoU of a form and of a concept where label maps are shuffled against images; "" without shuffles."""
+    header = ["layer", "unit", "concept", "iou", "form", "concepts", "form_iou", "form_chance"]
+    header += ["concept_chance", "above_chance"]
+    found, rows = result.formulas, []
+    labels = result.tally.iou()[found.units].argmax(1) if len(found.units) else ()
+    chance = ["" if np.isnan(v) else f"{v:.6f}" for v in found.chance[[-1, 0]]]
+    for k, text in enumerate(found.texts(result.names)):
+        name = result.names[labels[k]][0] if found.iou[k, 0] else ""
+        row = [result.layer, int(found.units[k]), name, f"{found.iou[k, 0]:.6f}", text]
+        row += [int((found.concepts[k] > 0).sum()), f"{found.iou[k, -1]:.6f}", *chance]
+        above = "yes" if found.above_chance[k] else "no"
+        rows.append([*row, above if len(found.null) else ""])
+    return header, rows
+
+
 def count_rows(result: Dissection) -> tuple[list[str], list[list]]:
     """Header and a row for each convention, IoU threshold and category: detectors and unique
     concepts, each beside its shuffled null, its count with random weights and its 95 % interval.
@@ -107,6 +124,10 @@ def summary(result: Dissection, per: str = "unit") -> str:
         if found["random"] != "":
             chance.append(f"random weights {found['random']}")
         lines.append(f"  IoU > {threshold:g}: {found['count']:4}   {', '.join(chance)}".rstrip())
+    forms = result.formulas
+    if len(forms.units):
+        judged = f"; {forms.above_chance.sum()} above chance" if len(forms.null) else ""
+        lines.append(f"  logical forms of {len(forms.units)} units{judged}")
     if not result.counts.any():
         lines.append("no unit is above any of the IoU thresholds")
     return "\n".join(lines)

@@ -6,6 +6,7 @@ import io
 import json
 import pathlib
 import re
+import types
 import urllib.parse
 from collections.abc import Mapping
 
@@ -15,11 +16,12 @@ import PIL.Image
 
 from mixaug_jax.core import files
 from mixaug_jax.core.types import Count
+from mixaug_jax.dissection.removal_result import Intervention
 from mixaug_jax.dissection.result import Dissection
-from mixaug_jax.draw import page, templates, unit_pictures
+from mixaug_jax.draw import page, templates, unit_facts, unit_pictures
+from mixaug_jax.draw.unit_facts import short
 from mixaug_jax.draw.unit_pictures import COLUMNS, SHEET, UnitPictures
 
-_NEXT = 3  # concepts of a unit that are named
 _MOST = 3_500_000  # bytes of all layers on one page; a layer beyond them gets a page of its own
 
 
@@ -55,6 +57,7 @@ def write(
     folder: pathlib.Path,
     results: Mapping[str, Dissection],
     pictures: Mapping[str, UnitPictures],
+    removed: Mapping[str, Intervention] = types.MappingProxyType({}),
     *,
     most: int = _MOST,
 ) -> Browser:
@@ -64,9 +67,13 @@ def write(
       folder: where the page is written.
       results: dissections by layer, in the network's order.
       pictures: by layer; units of a layer without are listed without images.
+      removed: what becomes of the classes without each unit, by layer, of the same weights; without, units do not say.
       most: bytes of the data of all layers on the page.
     """
-    data = {layer: as_json(result, pictures.get(layer)) for layer, result in results.items()}
+    data = {
+        layer: as_json(result, pictures.get(layer), removed.get(layer))
+        for layer, result in results.items()
+    }
     # The deepest layer speaks for the run, so it is the first to have a place on the page.
     own, beside, left = {}, {}, most
     for layer in reversed(data):
@@ -76,22 +83,23 @@ def write(
         else:
             beside[layer] = f"units-{re.sub(r'[^A-Za-z0-9._-]', '_', layer)}.html"
     for layer, name in beside.items():
-        text = _render({layer: data[layer]}, {layer: results[layer]}, {})
+        text = _render({layer: data[layer]}, {layer: results[layer]}, {}, layer in removed)
         section = page.section("units", f"Units of {layer}", text)
         files.write_text(folder / name, page.document(f"Units of {layer}", [], [section]))
     own = {layer: own[layer] for layer in results if layer in own}
     beside = {layer: beside[layer] for layer in results if layer in beside}
-    return Browser(_render(own, results, beside), beside)
+    return Browser(_render(own, results, beside, any(k in removed for k in own)), beside)
 
 
-def _render(data, results, beside):
-    """The HTML of the layers in `data`, with links to those `beside`."""
+def _render(data, results, beside, important):
+    """The HTML of the layers in `data`, with links to those `beside`; `important`: whether units are sorted by it, too."""
     counts = {layer: len(results[layer].threshold) for layer in (*data, *beside)}
     return templates.render(
         "units.html",
         # "<" is written so that nothing in a name can end the script element.
         data={k: markupsafe.Markup(text.replace("<", "\\u003c")) for k, text in data.items()},
         caption=caption(results, sum(counts[layer] for layer in data)),
+        important=important,
         categories=list(dict.fromkeys(c for k in data for c in results[k].categories)),
         links=[(layer, urllib.parse.quote(name), counts[layer]) for layer, name in beside.items()],
     )
@@ -109,28 +117,27 @@ def caption(results: Mapping[str, Dissection], units: int) -> str:
     )
 
 
-def as_json(result: Dissection, pictures: UnitPictures | None = None) -> str:
+def as_json(
+    result: Dissection, pictures: UnitPictures | None = None, removed: Intervention | None = None
+) -> str:
     """A layer's units as JSON text: what the script of the page reads."""
     dead = unit_pictures.dead_units(result)
-    labels, values = result.top_labels(min(_NEXT, len(result.names)))
+    facts = unit_facts.of_units(result, removed)
     area = result.tally.unit / max(1, result.pixels)
     names = [list(name) for name in result.names]
     shown, units = [], []
     for unit in range(len(dead)):
         one = {
             "unit": unit,
-            "threshold": _short(result.threshold[unit]),
-            "area": _short(area[unit]),
+            "threshold": short(result.threshold[unit]),
+            "area": short(area[unit]),
             "dead": bool(dead[unit]),
-            # What a unit has no pixel in common with is no match, although the order of ties has one.
-            "concepts": [
-                [int(c), _short(v)] for c, v in zip(labels[unit], values[unit], strict=True) if v
-            ],
             "images": [],
+            **facts[unit],
         }
         if pictures is not None and not dead[unit]:
             places = np.searchsorted(pictures.images, result.top_images[unit]).tolist()
-            strength = map(_short, result.top_activations[unit])
+            strength = map(short, result.top_activations[unit])
             inside = pictures.concept[unit].any((1, 2)).tolist()
             one["images"] = [list(row) for row in zip(places, strength, inside, strict=True)]
             one["first"] = len(shown) * len(places)  # number of its first mask
@@ -143,6 +150,7 @@ def as_json(result: Dissection, pictures: UnitPictures | None = None) -> str:
         "units": units,
         "columns": COLUMNS,
         "perSheet": SHEET,
+        **unit_facts.of_layer(result, removed),
     }
     if pictures is not None:
         data |= {
@@ -154,11 +162,6 @@ def as_json(result: Dissection, pictures: UnitPictures | None = None) -> str:
             "masks": _mask_sheets(np.concatenate(shown)) if shown else [],
         }
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False)
-
-
-def _short(number) -> float:
-    """Four digits are enough to read."""
-    return float(f"{number:.4g}")
 
 
 def _address(kind, content) -> str:

@@ -19,6 +19,9 @@
 
   const iou = (unit) => (unit.concepts.length ? unit.concepts[0][1] : 0);
 
+  // The largest drop of any class's accuracy on training images; what was not removed comes last.
+  const importance = (unit) => (unit.classes?.length ? unit.classes[0][1] : -2);
+
   const anchor = (unit) => `unit-${unit.layer.layer}-${unit.unit}`;
 
   // Sheets are decoded when their first picture is asked for.
@@ -127,22 +130,71 @@
       element("div", { class: "units-pair" }, ...canvases), element("figcaption", {}, said)));
   }
 
-  function show(unit, detail) {
-    const next = unit.concepts.slice(1).map(([c, value]) =>
-      `${unit.layer.names[c][0]} ${value.toFixed(3)}`);
+  // A table whose last column draws the second: its largest number has a whole bar.
+  function bars(caption, header, rows, digits) {
+    const most = Math.max(...rows.map(([, value]) => value), 1e-12);
+    const head = header.map((name, k) => element("th", { scope: "col", class: k ? "number" : "" }, name));
+    const lines = rows.map(([name, ...numbers]) => {
+      const bar = element("span", { class: "units-bar" });
+      bar.style.width = `${100 * Math.max(0, numbers[0]) / most}%`;
+      const cells = numbers.map((value) => element("td", { class: "number" }, value.toFixed(digits)));
+      return element("tr", {}, element("th", { scope: "row" }, name), ...cells,
+        element("td", { "aria-hidden": "true" }, bar));
+    });
+    head.push(element("td", { "aria-hidden": "true" }));
+    return element("div", { class: "units-table" }, element("table", {},
+      element("caption", {}, caption), element("thead", {}, element("tr", {}, ...head)),
+      element("tbody", {}, ...lines)));
+  }
+
+  // What a unit is, beside its pictures: only what was measured.
+  function profile(unit) {
+    const { names, classes } = unit.layer;
+    const rows = unit.concepts.map(([c, value]) => [`${names[c][0]} (${names[c][1]})`, value]);
+    const parts = rows.length ? [bars("overlap with concepts", ["concept", "IoU"], rows, 3)] : [];
+    if (unit.classes?.length) {
+      const lost = unit.classes.map(([k, ...drops]) => [classes[k], ...drops.map((drop) => 100 * drop)]);
+      parts.push(bars("without the unit a class loses, points",
+        ["class", "training", "other images"], lost, 1));
+    }
+    return element("div", { class: "units-tables" }, ...parts);
+  }
+
+  function notes(unit) {
     const facts = [`threshold ${short(unit.threshold)}`, `on in ${short(100 * unit.area)} % of the pixels`];
-    if (next.length) facts.push(`next: ${next.join(", ")}`);
+    const [name] = concept(unit);
+    if (unit.fits) {
+      const [precise, recalled] = unit.fits.map((share) => `${short(100 * share)} %`);
+      facts.push(`${precise} of these show ${name}, and it is on in ${recalled} of the pixels that do`);
+    }
+    if (unit.selective) {
+      const [k, index] = unit.selective;
+      facts.push(`most active for the class ${unit.layer.classes[k]}: selectivity ${index.toFixed(2)}`);
+    }
+    return facts.join(" · ");
+  }
+
+  function form(unit) {
+    const [text, value, above] = unit.form;
+    const { chance } = unit.layer;
+    const judged = above === null ? "" : `, ${above ? "above" : "not above"} the ${chance.toFixed(3)} of chance`;
+    return element("p", { class: "units-form" }, "best form: ", element("strong", {}, text), ` · IoU ${value.toFixed(3)}${judged}`);
+  }
+
+  function show(unit, detail) {
     const parts = [
       element("h4", {}, `Unit ${unit.unit} of ${unit.layer.layer}`),
       element("p", { class: "units-verdict" }, verdict(unit)),
-      element("p", { class: "note" }, `${facts.join(" · ")} · `,
+      element("p", { class: "note" }, `${notes(unit)} · `,
         element("a", { href: `#${encodeURIComponent(anchor(unit))}` }, "link to this unit")),
     ];
+    if (unit.form) parts.splice(2, 0, form(unit));
     if (unit.images.length)
       parts.push(element("ul", { class: "units-images", "aria-label": "top images" },
         ...unit.images.map((_, place) => pictures(unit, place))));
     else if (!unit.dead)
       parts.push(element("p", { class: "note" }, "Its pictures are not there; the stage dissect makes them."));
+    if (!unit.dead) parts.push(profile(unit));
     detail.replaceChildren(...parts);
   }
 
@@ -165,6 +217,7 @@
     concept: (a, b) => last(concept(a)[0]).localeCompare(last(concept(b)[0])) || iou(b) - iou(a),
     threshold: (a, b) => b.threshold - a.threshold,
     area: (a, b) => b.area - a.area,
+    importance: (a, b) => importance(b) - importance(a) || iou(b) - iou(a),
   };
 
   function start(root) {

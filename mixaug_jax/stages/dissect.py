@@ -32,9 +32,11 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
     """Dissects checkpoints of a run and writes tables and figures.
 
     Writes `dissection/` (`dissection/<step>/` for each step of which="all"): `<layer>.npz`,
-    units.csv, concepts.csv, counts.csv, `pictures/<layer>.npz` for the page's unit browser, and the
+    units.csv, concepts.csv, counts.csv, formulas.csv where `dissect.formulas` asks for it,
+    `pictures/<layer>.npz` for the page's unit browser, and the
     figures `unique_<layer>` and `units_<layer>` as PNG and SVG. A layer whose .npz is there with the
     same settings and weights is not computed again.
+    Counts of blocks of units wait in `dissection/parts/` until all is done: a run that was stopped goes on after the last one.
     In a job of several processes each runs the network over its share of the images, and keeps their
     activations in its system's folder for temporary files; the first one writes.
 
@@ -101,6 +103,7 @@ def _dissect_step(config, net, dataset, folder, step, required):
         return
     for layer in missing:
         save(results[layer], folder / f"{layer}.npz")
+    shutil.rmtree(folder / "parts", ignore_errors=True)  # what a run that was stopped goes on from
     _keep_pictures(config, results, dataset, net.preprocess, labels, folder)
     _write(config, results, dataset, net.preprocess, labels, folder, again=bool(missing))
 
@@ -135,6 +138,8 @@ def _compute(config, folder, net, dataset, layers, labels) -> dict[str, Dissecti
     resources = Resources(
         folder=scratch,
         cache_gb=config.dissect.cache_gb,
+        memory_gb=config.dissect.memory_gb,
+        parts=folder / "parts",
         batch_size=config.eval.batch_size,
         threads=config.data.threads,
     )
@@ -179,6 +184,10 @@ def _write(config, results, dataset, preprocess, labels, folder, *, again):
         "concepts": dissection_tables.concept_rows,
         "counts": dissection_tables.count_rows,
     }
+    if any(len(result.formulas.units) for result in results.values()):
+        rows["formulas"] = dissection_tables.formula_rows
+    else:  # of a dissection before, whose results are not there any more
+        (folder / "formulas.csv").unlink(missing_ok=True)
     for name, make in rows.items():
         made = [make(result) for result in results.values()]
         files.write_csv(
@@ -196,8 +205,8 @@ def _write(config, results, dataset, preprocess, labels, folder, *, again):
     files.seal(folder)
     done = "written to" if again else "already there:"
     say.line(
-        f"{done} {folder}: {', '.join(f'{layer}.npz' for layer in results)}, units.csv, "
-        "concepts.csv, counts.csv, pictures, unique_* and units_* as PNG, SVG and PDF"
+        f"{done} {folder}: {', '.join(f'{layer}.npz' for layer in results)}, "
+        f"{', '.join(f'{name}.csv' for name in rows)}, pictures, unique_* and units_* as PNG, SVG and PDF"
     )
 
 

@@ -63,14 +63,15 @@ def test_what_a_setting_decides():
     assert all_of(keys.NOTHING, keys.MACHINE) == {
         "compile_cache", "stages", "train.log_every", "train.checkpoint_every", "train.keep_every",
         "train.profile_steps", "train.restart", "eval.batch_size", "eval.every", "data.threads",
-        "data.prefetch", "dissect.cache_gb", "weights_check"}  # fmt: skip
+        "data.prefetch", "dissect.cache_gb", "dissect.memory_gb", "weights_check"}  # fmt: skip
     assert all_of(keys.LENGTH) == {"train.epochs", "train.steps"}
     assert all_of(keys.PLACE) == {"data.dir", "data.markers.crops"}
     for stage in ("dissect", "intervene", "explain", "occlude"):
         section = {key for key in keys.KEYS if key.startswith(f"{stage}.")}
         # A readout bottleneck is trained for the explanations.
         beside = {key for key in keys.KEYS if key.startswith("readout.") and stage == "explain"}
-        assert all_of(stage) == section - {"dissect.cache_gb"} | beside
+        machine = {"dissect.cache_gb", "dissect.memory_gb"}
+        assert all_of(stage) == section - machine | beside
     assert keys.decides("explain.options.iba.beta") == "explain"
     assert keys.decides("mix.alpha") == keys.decides("data.mine.depth") == keys.NETWORK
     assert keys.decides("resolved.steps") == keys.MACHINE

@@ -10,7 +10,15 @@ import pytest
 import mixaug_jax
 from mixaug_jax import dissection
 from mixaug_jax.core import say
-from mixaug_jax.dissection import Counting, Options, Resources, activations, resample, result
+from mixaug_jax.dissection import (
+    Counting,
+    Options,
+    Resources,
+    activations,
+    resample,
+    result,
+    tables,
+)
 
 QUICK = {"shuffles": 2, "random_baseline": False}
 
@@ -132,6 +140,52 @@ def test_one_forward_pass_for_all_layers_and_seldom_more_past_the_bound(monkeypa
             np.testing.assert_array_equal(
                 getattr(kept[layer], field), getattr(repeated[layer], field), err_msg=field
             )
+
+
+class StoppedError(Exception):
+    """In the place of a kill."""
+
+
+def test_one_that_was_stopped_goes_on_after_the_last_block(monkeypatch, tmp_path):
+    """Blocks of few units, and the network of random weights: the same to the bit, and nothing is counted twice."""
+    options = Options(size=16, shuffles=2, formulas=3)
+    given = (planted.net(), planted.source(24), ("pixels", "mixed"), options)
+    whole = dissection.dissect(*given, resources=Resources(folder=tmp_path))
+    count, calls = tables.count, []
+
+    def stopping(at):
+        def counted(block, *arguments, **more):
+            calls.append(getattr(block, "first", -1))
+            if len(calls) == at:
+                raise StoppedError
+            return count(block, *arguments, **more)
+
+        return counted
+
+    some = Resources(folder=tmp_path, memory_gb=9_000 / 2**30, parts=tmp_path / "parts")
+    for at in (3, 3, 3, 0):
+        calls.clear()
+        monkeypatch.setattr(tables, "count", stopping(at))
+        if at:
+            with pytest.raises(StoppedError):
+                dissection.dissect(*given, resources=some)
+        else:
+            found = dissection.dissect(*given, resources=some)
+    assert calls == [-1]  # all that was left: the counts of the last layer with random weights
+    for layer in ("pixels", "mixed"):
+        for field in dataclasses.fields(whole[layer].tally):
+            ours, right = (getattr(r[layer].tally, field.name) for r in (found, whole))
+            np.testing.assert_array_equal(ours, right)
+        for field in ("threshold", "counts", "null", "random", "halves", "top_images", "top_maps"):
+            np.testing.assert_array_equal(
+                getattr(found[layer], field), getattr(whole[layer], field), err_msg=field
+            )
+        np.testing.assert_array_equal(found[layer].formulas.iou, whole[layer].formulas.iou)
+    # Parts of other settings are not taken.
+    calls.clear()
+    other = dataclasses.replace(options, seed=1)
+    dissection.dissect(*given[:3], other, resources=some)
+    assert len(calls) > 3
 
 
 def test_a_dense_layer_is_a_map_of_one_node():
@@ -264,7 +318,7 @@ def test_saved_and_loaded(tmp_path):
     again = dissection.load(path)
     for field in dataclasses.fields(again):
         a, b = getattr(found["mixed"], field.name), getattr(again, field.name)
-        if field.name == "tally":
+        if field.name in ("tally", "formulas"):
             for part in dataclasses.fields(a):
                 np.testing.assert_array_equal(getattr(a, part.name), getattr(b, part.name))
         else:

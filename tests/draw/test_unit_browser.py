@@ -80,6 +80,36 @@ def test_units_without_pictures_are_listed(layer, tmp_path):
     assert not any(one["images"] for one in data["units"])
 
 
+def test_what_a_unit_is_needed_for_and_its_form(layer, tmp_path):
+    result, pictures = layer
+    result = dataclasses.replace(result, formulas=unit_cases.FORMS)
+    removed = {"layer4": unit_cases.removed(result)}
+    made = unit_browser.write(tmp_path, {"layer4": result}, {"layer4": pictures}, removed)
+    assert '<option value="importance">' in made.html
+    (data,) = blocks(made.html)
+    assert data["classes"] == ["ant", "bee", "cow"]
+    assert data["chance"] == 0.05
+    first, second, third = data["units"][1:4]
+    assert first["form"] == ["dog AND NOT cat", 0.3125, True]
+    assert second["form"] == ["(cat AND paw) OR fur", 0.04, False]
+    assert "form" not in third
+    # Class by class: as it was measured on training images, and on those that did not choose it.
+    assert first["classes"] == [[0, 0.5, 0.5], [1, 0.25, 0.25], [2, 0, 0]]
+    assert second["classes"][0] == [1, 0.125, pytest.approx(0.5 * 4 / 10, rel=1e-3)]
+    assert first["selective"] == [0, 0.5]
+    tally, (best, value) = result.tally, first["concepts"][0]
+    assert first["fits"] == pytest.approx(
+        tally.intersection[1, best] / [tally.unit[1], tally.concept[best]], rel=1e-3
+    )
+    assert value == pytest.approx(result.iou()[1].max(), rel=1e-3)
+    assert [c for c, _ in first["concepts"]] == (
+        1 + np.argsort(-result.iou()[1, 1:], kind="stable")
+    ).tolist()
+    plain = unit_browser.write(tmp_path, {"layer4": result}, {"layer4": pictures})
+    assert "importance" not in plain.html
+    assert "classes" not in blocks(plain.html)[0]
+
+
 def test_names_cannot_end_the_script(tmp_path):
     hostile = (
         ("none", "none"),

@@ -1,5 +1,8 @@
 """The unit browser in headless Chromium: filtered, sorted, opened by address and by keyboard, on a screen and on a phone."""
 
+import dataclasses
+import os
+import pathlib
 import shutil
 
 import numpy as np
@@ -15,6 +18,7 @@ CHROMIUM = (
 if not CHROMIUM:
     pytest.skip("no Chromium is installed", allow_module_level=True)
 
+AXE = os.environ.get("MIXAUG_JAX_AXE", "")  # axe.min.js of the npm package axe-core
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")  # root has no sandbox
 FLAGS += ("--disable-background-networking", "--disable-component-update", "--disable-sync")
 UNITS = {"layer3": 6, "block/1 a": 30}
@@ -22,7 +26,10 @@ UNITS = {"layer3": 6, "block/1 a": 30}
 
 @pytest.fixture(scope="module")
 def layers():
-    return {name: unit_cases.layer(units, layer=name) for name, units in UNITS.items()}
+    made = {name: unit_cases.layer(units, layer=name) for name, units in UNITS.items()}
+    result, pictures = made["layer3"]
+    made["layer3"] = dataclasses.replace(result, formulas=unit_cases.FORMS), pictures
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +38,11 @@ def written(layers, tmp_path_factory):
     folder = tmp_path_factory.mktemp("units")
     results = {name: result for name, (result, _) in layers.items()}
     pictures = {name: made for name, (_, made) in layers.items()}
-    made = unit_browser.write(folder, results, pictures)
+    removed = {"layer3": unit_cases.removed(results["layer3"])}
+    made = unit_browser.write(folder, results, pictures, removed)
     rows = [(f"{n} {u}", page.Link(str(u), made.address(n, u))) for n in UNITS for u in (0, 3)]
     table = page.table(folder, page.Table("all", "All units.", ("layer", "unit"), rows))
-    section = page.section("concepts", "Concepts", made.html, table)
+    section = page.section("concepts", "Concepts", page.heading("Unit browser"), made.html, table)
     path = folder / "report.html"
     path.write_text(page.document("Run", [], [section]), encoding="utf-8")
     return path
@@ -243,6 +251,49 @@ def test_the_pictures_are_the_image_and_its_mask(visit, layers):
     text = tab.locator(".units-detail").inner_text()
     assert "detects dog (object)" in text
     assert f"threshold {result.threshold[1]:g}" in text
+
+
+def test_what_a_unit_is_needed_for(visit, layers):
+    tab = visit("#unit-layer3-1")
+    shown(tab, "Unit 1 of layer3")
+    detail = tab.locator(".units-detail")
+    text = detail.inner_text()
+    assert "best form: dog AND NOT cat · IoU 0.313, above the 0.050 of chance" in text
+    assert "most active for the class ant: selectivity 0.50" in text
+    profile, lost = detail.locator("table").all()
+    rows = profile.locator("tbody tr").all()
+    iou = layers["layer3"][0].iou()[1]
+    assert [row.locator("td").first.inner_text() for row in rows] == [
+        f"{value:.3f}" for value in sorted(iou[iou > 0], reverse=True)
+    ]
+    assert [row.inner_text().split() for row in lost.locator("tbody tr").all()] == [
+        ["ant", "50.0", "50.0"], ["bee", "25.0", "25.0"], ["cow", "0.0", "0.0"]
+    ]  # fmt: skip
+    # A bar is as long as its number.
+    lengths = lost.locator(".units-bar").evaluate_all(
+        "all => all.map((e) => e.offsetWidth / e.parentElement.clientWidth)"
+    )
+    assert lengths[1] == pytest.approx(lengths[0] / 2, abs=0.02)
+    assert lengths[2] == 0
+    assert lengths[0] > 0.8
+    tab.get_by_label("order by").select_option("importance")
+    assert listed(tab)[:2] == [("layer3", 1), ("layer3", 2)]
+    # A unit without any of it says what it can.
+    tab.locator("[id='unit-block/1 a-7']").click()
+    shown(tab, "Unit 7 of block/1 a")
+    assert detail.locator("table").count() == 1
+    assert "best form" not in detail.inner_text()
+
+
+@pytest.mark.skipif(not AXE, reason="MIXAUG_JAX_AXE does not name a copy of axe.min.js")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing(visit, scheme, width):
+    tab = visit("#unit-layer3-1", width, color_scheme=scheme)
+    shown(tab, "Unit 1 of layer3")
+    tab.evaluate(pathlib.Path(AXE).read_text(encoding="utf-8"))
+    found = tab.evaluate("axe.run('.units').then((result) => result.violations)")
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
 
 
 def test_pictures_of_the_list_are_drawn_when_they_come_into_sight(visit):

@@ -14,6 +14,7 @@ import planted
 import pytest
 import toy
 
+import mixaug_jax
 from mixaug_jax import config as config_lib
 from mixaug_jax import dissection
 from mixaug_jax.dissection import activations, network
@@ -47,6 +48,32 @@ def workdir(trained, tmp_path, monkeypatch):
 def rows(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_logical_forms_where_they_are_asked_for(workdir, capsys):
+    config = settings(formulas=5, layers=("relu4",))
+    dissect.run(config, workdir)
+    folder = workdir / "dissection"
+    found = dissection.load(folder / "relu4.npz")
+    table = rows(folder / "formulas.csv")
+    assert [int(row["unit"]) for row in table] == found.formulas.units.tolist()
+    assert [row["form"] for row in table] == found.formulas.texts(found.names)
+    best = found.top_labels(1)[0][:, 0]
+    for row in table:
+        assert row["concept"] == found.names[best[int(row["unit"])]][0]
+        assert float(row["form_iou"]) >= float(row["iou"]) > 0
+        assert (row["above_chance"] == "yes") == (
+            float(row["form_iou"]) > float(row["form_chance"])
+        )
+    assert "logical forms of 5 units; " in capsys.readouterr().out
+    mixaug_jax.write_report(workdir)
+    page = (workdir / "report" / "report.html").read_text()
+    assert "Logical forms" in page
+    assert "one layer in 3 would still have such a unit" in page
+    assert len(rows(workdir / "report" / "formulas.csv")) == 5
+    # Without them nothing is left of them.
+    dissect.run(settings(layers=("relu4",)), workdir)
+    assert not (folder / "formulas.csv").exists()
 
 
 def test_what_it_writes(workdir, capsys):

@@ -2,11 +2,14 @@
 
 import csv
 import dataclasses
+import pathlib
 
+import jobs
 import numpy as np
 import pytest
 import toy
 
+from mixaug_jax import dissection
 from mixaug_jax.core import files
 from mixaug_jax.dissection import intervening, interventions, removal_result, unit_sets
 from mixaug_jax.report.run import run_interventions
@@ -107,6 +110,46 @@ def test_what_it_writes(workdir, removed, capsys):
     part = run_interventions.section(folder, workdir / "report", [], 3.25)
     assert "relu4 has 16 units; with all of them the balanced accuracy is" in part
     assert files.read_csv(workdir / "report" / "intervention_units.csv")[0]["layer"] == "relu4"
+    # What the page's browser says of units is of the same weights.
+    dissected = dissection.load(workdir / "dissection" / "relu4.npz")
+    (again,) = run_interventions.of(folder, {"relu4": dissected}).values()
+    np.testing.assert_array_equal(again.importance, result.importance)
+    other = dataclasses.replace(dissected, settings=dissected.settings | {"weights": 1})
+    assert run_interventions.of(folder, {"relu4": other, "relu3": dissected}) == {}
+
+
+SOME = {"layers": ("relu3", "relu4"), "sets": ("units", "important"), "max_images": 13}
+JOB = """
+sys.path.insert(0, {folder!r})
+import pytest, test_intervene, toy
+from mixaug_jax.stages import intervene
+toy.use(pytest.MonkeyPatch(), test_intervene.source)
+intervene.run(test_intervene.settings(**test_intervene.SOME), {workdir!r})
+"""
+
+
+def test_the_same_by_one_device_by_four_and_by_two_processes(workdir, tmp_path):
+    """By running the rest of the network (relu3) and by adding parts (relu4)."""
+    folders = [workdir]
+    for processes in (1, 2):
+        folders.append(toy.copy_run(workdir, tmp_path / f"of{processes}"))
+        body = JOB.format(folder=str(pathlib.Path(__file__).parent), workdir=str(folders[-1]))
+        ended = jobs.run(tmp_path, body, processes)
+        assert [one.code for one in ended] == [0] * processes, ended[0].errors
+    intervene.run(settings(**SOME), workdir)
+    for layer in SOME["layers"]:
+        first, *others = (
+            removal_result.load(f / "interventions" / f"{layer}.npz") for f in folders
+        )
+        assert len(first.sets) > first.units
+        for other in others:
+            for name in ("labels", "predicted", "clean_predicted", "importance"):
+                np.testing.assert_array_equal(getattr(other, name), getattr(first, name), name)
+            np.testing.assert_array_equal(other.sets.units, first.sets.units)
+            for name in ("loss", "clean_loss", "mean", "importance_loss"):
+                np.testing.assert_allclose(
+                    getattr(other, name), getattr(first, name), atol=1e-6, err_msg=name
+                )
 
 
 def test_the_same_again_computes_nothing_and_other_settings_do(

@@ -1,7 +1,8 @@
 """The part of a run's page about interventions: what becomes of its classes without single units, detectors, and many units."""
 
+import contextlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup
@@ -10,6 +11,7 @@ from mixaug_jax.core import files, stats
 from mixaug_jax.core.types import Scalar
 from mixaug_jax.dissection import removal_rates, removal_result
 from mixaug_jax.dissection.removal_result import Intervention
+from mixaug_jax.dissection.result import Dissection
 from mixaug_jax.draw import intervention_figures, page, style
 from mixaug_jax.draw.page import Interval, Table
 from mixaug_jax.report.run import found_files
@@ -53,6 +55,17 @@ def section(
         table = page.table(folder, _classes(classes), most=_MOST)
         parts.append(page.folded("Table of classes", table, long=True))
     return page.section("interventions", TITLE, *parts)
+
+
+def of(source: pathlib.Path, results: Mapping[str, Dissection]) -> dict[str, Intervention]:
+    """By layer what `source` has of the same weights as the dissections."""
+    found = {}
+    for layer, dissected in results.items():
+        with contextlib.suppress(ValueError):  # not there, or damaged, which `section` says
+            removed = removal_result.load(source / f"{layer}.npz")
+            if removed.settings["weights"] == dissected.settings.get("weights"):
+                found[layer] = removed
+    return found
 
 
 def said(result: Intervention) -> str:

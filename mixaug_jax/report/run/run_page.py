@@ -29,6 +29,7 @@ from mixaug_jax.report.run import (
     answers,
     found_files,
     over_steps,
+    run_formulas,
     run_interventions,
     run_occlusion,
 )
@@ -83,7 +84,14 @@ def make(workdir: pathlib.Path, folder: pathlib.Path, column: Scalar | None = No
     parts = [
         _augmentation(config, shown, problem, folder),
         _training(config, lines, folder),
-        _concepts(dissected, folder, results, unread, age.notes(known, made, "dissect"), column),
+        _concepts(
+            dissected,
+            folder,
+            (results, unread),
+            run_interventions.of(removed, results),
+            age.notes(known, made, "dissect"),
+            column,
+        ),
         run_interventions.section(removed, folder, age.notes(known, made, "intervene"), column),
         _explanations(source, folder, scores, entries, age.notes(known, made, "explain")),
         run_occlusion.section(
@@ -215,8 +223,8 @@ def _dissections(folder):
     return found, unread
 
 
-def _concepts(source, folder, results, unread, notes, column):
-    title = "Concepts"
+def _concepts(source, folder, found, removed, notes, column):
+    title, (results, unread) = "Concepts", found
     if not results:
         said = unread or ["dissect: not run (--stage=dissect)."]
         return page.section("concepts", title, *map(page.missing, said))
@@ -241,8 +249,10 @@ def _concepts(source, folder, results, unread, notes, column):
     )
     header = ("layer", "IoU >", "category", *_COUNTED, "detectors")
     parts.append(page.table(folder, Table("unique", caption, header, rows)))
-    browser = unit_browser.write(folder, results, unit_pictures.load_for(results, source))
+    pictures = unit_pictures.load_for(results, source)
+    browser = unit_browser.write(folder, results, pictures, removed)
     parts += [page.heading("Unit browser"), browser.html]
+    parts += run_formulas.parts(source, folder, results, browser)
     # Both tables are as long as the network is wide; the page shows their heads.
     for name, key in (("concepts", "best_iou"), ("units", "iou_1")):
         rows = sorted(files.read_csv(source / f"{name}.csv"), key=lambda row: -float(row[key] or 0))
