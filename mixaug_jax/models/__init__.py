@@ -13,6 +13,7 @@ from mixaug_jax.models.preact import PreActResNet, WideResNet
 from mixaug_jax.models.resnet import ResNet
 from mixaug_jax.models.tiny_net import Tiny
 from mixaug_jax.models.vgg import VGG
+from mixaug_jax.models.vit import VisionTransformer
 
 __all__ = ["MODELS", "Assume", "Net", "Preprocess"]
 
@@ -169,6 +170,94 @@ def decoder34(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -
     return _decoder(num_classes, width, stem, (3, 6, 4, 3))
 
 
+def vit_of_size(
+    num_classes: int,
+    *,
+    width: float = 1.0,
+    stem: str = "imagenet",
+    dim: int = 192,
+    depth: int = 12,
+    heads: int = 3,
+    patch: int = 16,
+    grid: int = 0,
+    distilled: bool = False,
+) -> VisionTransformer:
+    """A vision transformer of any size, tokens of `dim` * width numbers; its one stem, patches, serves for both."""
+    _check_stem(stem)
+    wide = heads * _filters(width, dim // heads)
+    return VisionTransformer(num_classes, wide, depth, heads, patch, grid, distilled)
+
+
+def vit_tiny(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", grid: int = 0
+) -> VisionTransformer:
+    """ViT-Ti/16: 12 blocks, tokens of 192 * width numbers, patches of 16 pixels; positions as `grid` of VisionTransformer."""
+    return vit_of_size(num_classes, width=width, stem=stem, grid=grid)
+
+
+def vit_small(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", grid: int = 0
+) -> VisionTransformer:
+    """ViT-S/16: as `vit_tiny`, tokens of 384 * width numbers."""
+    return vit_of_size(num_classes, width=width, stem=stem, dim=384, heads=6, grid=grid)
+
+
+def vit_base(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", grid: int = 0
+) -> VisionTransformer:
+    """ViT-B/16, torchvision's vit_b_16: as `vit_tiny`, tokens of 768 * width numbers."""
+    return vit_of_size(num_classes, width=width, stem=stem, dim=768, heads=12, grid=grid)
+
+
+def vit_micro(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", grid: int = 0
+) -> VisionTransformer:
+    """A small one for 64 px: 6 blocks, tokens of 96 * width numbers, 3 heads, patches of 8 pixels."""
+    return vit_of_size(num_classes, width=width, stem=stem, dim=96, depth=6, patch=8, grid=grid)
+
+
+def _deit(num_classes, width, stem, grid, distilled, dim) -> VisionTransformer:
+    sizes = {"dim": dim, "heads": dim // 64, "grid": grid, "distilled": distilled}
+    # As DeiT was trained.
+    return vit_of_size(num_classes, width=width, stem=stem, **sizes).clone(drop_path_rate=0.1)
+
+
+def deit_tiny(
+    num_classes: int,
+    *,
+    width: float = 1.0,
+    stem: str = "imagenet",
+    grid: int = 0,
+    distilled: bool = False,
+) -> VisionTransformer:
+    """DeiT-Ti: `vit_tiny` with stochastic depth, and where `distilled` a second token and head."""
+    return _deit(num_classes, width, stem, grid, distilled, 192)
+
+
+def deit_small(
+    num_classes: int,
+    *,
+    width: float = 1.0,
+    stem: str = "imagenet",
+    grid: int = 0,
+    distilled: bool = False,
+) -> VisionTransformer:
+    """DeiT-S: `vit_small`, as `deit_tiny`."""
+    return _deit(num_classes, width, stem, grid, distilled, 384)
+
+
+def deit_base(
+    num_classes: int,
+    *,
+    width: float = 1.0,
+    stem: str = "imagenet",
+    grid: int = 0,
+    distilled: bool = False,
+) -> VisionTransformer:
+    """DeiT-B: `vit_base`, as `deit_tiny`."""
+    return _deit(num_classes, width, stem, grid, distilled, 768)
+
+
 MODELS = {
     "resnet18": resnet18,
     "resnet34": resnet34,
@@ -187,4 +276,12 @@ MODELS = {
     "tiny": tiny,
     "decoder": decoder,
     "decoder34": decoder34,
+    "vit_tiny": vit_tiny,
+    "vit_small": vit_small,
+    "vit_base": vit_base,
+    "vit_micro": vit_micro,
+    "deit_tiny": deit_tiny,
+    "deit_small": deit_small,
+    "deit_base": deit_base,
+    "vit_of_size": vit_of_size,
 }

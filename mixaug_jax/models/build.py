@@ -121,6 +121,7 @@ def _with_body(module, settings):
         "remat": ("remat", settings.remat, True),
         # Runs from before there was the key say nothing of it.
         "last_stride": ("last_stride", settings.get("last_stride", 2) != 2, 1),
+        "drop_path": ("drop_path_rate", settings.get("drop_path", -1.0) >= 0, settings.get("drop_path", -1.0)),
     }
     known = {f.name for f in dataclasses.fields(module)} if isinstance(module, nn.Module) else ()
     fields = {}

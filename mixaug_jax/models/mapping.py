@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.models import efficientnet_lite, unsupported
+from mixaug_jax.models import efficientnet_lite, transformers, unsupported
 from mixaug_jax.models.pickles import Tensor
 
 RESNETS = {
@@ -25,20 +25,27 @@ LISTED = 10  # so many names of each kind are spelled out in an error
 
 
 class Architecture(NamedTuple):
-    """The arguments of `MODELS[name](num_classes, width=, stem=)`, and the number of the input's channels."""
+    """The arguments of `MODELS[name](num_classes, width=, stem=, **dict(options))`, and the number of the input's channels."""
 
     name: str
     num_classes: int
     width: float
     stem: str
     channels: int
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments besides the number of classes, by name, and the name."""
+        known = {"name": self.name, "width": self.width, "stem": self.stem}
+        return known | dict(self.options)
 
 
 class _Family(NamedTuple):
     """Where a family's numbers are read off.
 
     Attributes:
-      base, filters: layer `filters` has `base` * width filters.
+      base, filters: layer `filters` has `base` * width filters; a base of 0 has no width.
       first: the first convolution.
       last: what the last layer may be called.
     """
@@ -56,6 +63,8 @@ FAMILIES = {
     "vgg": _Family(64, "features.0", "features.0", ("classifier.6", "classifier")),
     "efficientnet_lite": _Family(32, "_conv_stem", "_conv_stem", ("_fc",)),
     "tiny": _Family(8, "conv1", "conv1", ("fc",)),
+    "vit": _Family(0, "", "patch_embed.proj", ("head",)),
+    "deit": _Family(0, "", "patch_embed.proj", ("head",)),
 }
 
 _LEAVES = {
@@ -72,8 +81,10 @@ def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Known are torchvision's names (and so those of the CutMix and SaliencyMix releases, of the Cutout code's WideResNet and of
     timm's ResNets, which are the same), the ResNets of the CIFAR code that Cutout and SaliencyMix build on (shortcut, linear),
-    and timm's VGG, whose hidden dense layers are convolutions.
+    timm's VGG, whose hidden dense layers are convolutions, and timm's and torchvision's vision transformers.
     """
+    if transformers.is_transformer(tensors):
+        return transformers.translated(tensors)
     renames = {
         "pre_logits.fc1.": "classifier.0.",
         "pre_logits.fc2.": "classifier.3.",
@@ -98,13 +109,16 @@ def _flattened(tensor: Tensor) -> Tensor:
     return Tensor(shape, tensor.dtype, lambda: tensor.read().reshape(shape))
 
 
-def identify(tensors: Mapping[str, Tensor], model: str = "", stem: str = "") -> Architecture:
+def identify(
+    tensors: Mapping[str, Tensor], model: str = "", stem: str = "", heads: int = 0
+) -> Architecture:
     """The architecture that tensors with `canonical` names belong to.
 
     Args:
       tensors: by name.
       model: a name in MODELS; "" finds it.
       stem: "imagenet" or "cifar"; "" finds it. EfficientNet-Lite's is "imagenet" then: its weights do not tell.
+      heads: of a transformer's attention, where somebody told.
 
     Raises:
       ValueError: no network here has such names.
@@ -113,10 +127,14 @@ def identify(tensors: Mapping[str, Tensor], model: str = "", stem: str = "") -> 
     name = model or name_of(tensors)
     family = family_of(name)
     classes = _length(shapes, family.last, 0, 1000)
-    filters = _length(shapes, (family.filters,), 0, family.base)
+    filters = _length(shapes, (family.filters,), 0, family.base) if family.base else 0
+    width = filters / family.base if family.base else 1.0
     channels = _length(shapes, (family.first,), 1, 3)
     stem = stem or _stem(name, shapes, family.first)
-    return Architecture(name, classes, filters / family.base, stem, channels)
+    found = Architecture(name, classes, width, stem, channels)
+    if name.startswith(("vit", "deit")):
+        return found._replace(options=transformers.options(name, shapes, heads))
+    return found
 
 
 def family_of(name: str) -> _Family:
@@ -147,6 +165,8 @@ def _length(shapes, layers, axis: int, default: int) -> int:
 
 
 def _name(shapes) -> str:
+    if transformers.is_transformer(shapes):
+        return transformers.name_of(shapes)
     if "_conv_stem.weight" in shapes:
         return _efficientnet_lite(shapes)
     if "block1.layer.0.conv1.weight" in shapes:
@@ -195,7 +215,7 @@ def _count(shapes, pattern: str) -> int:
 def _stem(name, shapes, first) -> str:
     if name.startswith("vgg"):
         return "cifar" if "classifier.weight" in shapes else "imagenet"
-    if name.startswith(("efficientnet", "tiny")):
+    if name.startswith(("efficientnet", "tiny", "vit", "deit")):
         return "imagenet"
     return "cifar" if shapes.get(f"{first}.weight", ())[2:] == (3, 3) else "imagenet"
 
@@ -208,11 +228,16 @@ def torch_shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 def _places(variables):
     """PyTorch's name -> (collection, layer, leaf, our shape)."""
     return {
-        f"{layer}.{_LEAVES[leaf]}": (collection, layer, leaf, array.shape)
+        _torch_name(layer, leaf): (collection, layer, leaf, array.shape)
         for collection, layers in variables.items()
         for layer, leaves in layers.items()
         for leaf, array in leaves.items()
     }
+
+
+def _torch_name(layer, leaf):
+    # A parameter that stands alone, as a class token, is called like its layer.
+    return layer if leaf == "value" else f"{layer}.{_LEAVES[leaf]}"
 
 
 def _torch_shape(leaf, shape):
@@ -296,5 +321,5 @@ def from_variables(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
                 array = np.asarray(array, np.float32)
                 if leaf == "kernel":
                     array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-                arrays[f"{layer}.{_LEAVES[leaf]}"] = array
+                arrays[_torch_name(layer, leaf)] = array
     return arrays

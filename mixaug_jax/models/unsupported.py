@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping
 
+from mixaug_jax.models import transformers
+
 # A piece of a tensor's name, and whose it is; the first that is found counts. Names are torchvision's and timm's.
 _SIGNS = (
     (r"features\.\d+\.squeeze\.", "SqueezeNet"),
@@ -13,7 +15,6 @@ _SIGNS = (
     (r"layers\.MBconv\.", "MaxViT"),
     (r"layers?[._]?\d.*relative_position_bias_table", "Swin Transformer"),
     (r"features\.\d+\.\d+\.attn\.relative_position_bias_table", "Swin Transformer"),
-    (r"(attn\.qkv|self_attention\.in_proj_weight|attn\.q_bias)", "vision transformer (ViT)"),
     (r"mlp_tokens\.", "MLP-Mixer"),
     (r"stages\.\d+\.blocks\.\d+\.conv_dw\.", "ConvNeXt"),
     (r"features\.\d+\.\d+\.layer_scale", "ConvNeXt"),
@@ -42,7 +43,7 @@ def name_of(shapes: Mapping[str, tuple[int, ...]]) -> str:
     for sign, name in _SIGNS:
         if any(re.search(sign, tensor) for tensor in shapes):
             return name
-    return _mobile(shapes) or _vgg(shapes) or _resnet(shapes)
+    return transformers.other(shapes) or _mobile(shapes) or _vgg(shapes) or _resnet(shapes)
 
 
 def _mobile(shapes):

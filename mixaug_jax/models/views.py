@@ -28,8 +28,10 @@ def preset(found: Architecture, name: str = "") -> Preprocess:
     (x - 127) / 128, the center's size / (size + 32), bicubic; the authors' code says bilinear, but TensorFlow's, which is not
     antialiased, and which PIL's bicubic comes closer to.
     "torchvision", "torchvision_v2": 224 of 256 or, for the weights called IMAGENET1K_V2, of 232 pixels, bilinear.
+    Transformers: as "timm", but torchvision's files as "torchvision".
     "timm": the default of that library's version 1.0 for the architecture: 224 of 235 pixels, bicubic, for ResNets (.95, the
-    recipe A1); 224 of 256, bilinear, for VGGs; sides and shares of its tf_efficientnet_lite, mean and deviation 0.5.
+    recipe A1); 224 of 256, bilinear, for VGGs; sides and shares of its tf_efficientnet_lite, mean and deviation 0.5; of transformers the side that their positions are
+    for, .9 of the short side, bicubic, with mean and deviation 0.5 for ViT and ImageNet's for DeiT.
 
     One-channel networks get the mean of the three channels' constants.
 
@@ -38,11 +40,13 @@ def preset(found: Architecture, name: str = "") -> Preprocess:
     """
     checks.choice("view", name, ("", *PRESETS))
     lite = found.name.startswith("efficientnet_lite")
-    if name and not (lite and name == "timm") and not found.name.startswith(("resnet", "vgg")):
+    if found.name.startswith(("vit", "deit")):
+        view = _transformer(found, name)
+    elif name and not (lite and name == "timm") and not found.name.startswith(("resnet", "vgg")):
         raise ValueError(
             f"view={name!r} has no recipe for {found.name}; give a Preprocess, or set view.size and its like"
         )
-    if lite:
+    elif lite:
         view = _lite(int(found.name[-1]), name)
     elif name == "timm":
         vgg = found.name.startswith("vgg")
@@ -77,6 +81,19 @@ def changed(view: Preprocess, found: Architecture, changes: Mapping[str, Any]) -
         return checked(dataclasses.replace(view, **changes), found)
     except ValueError as error:
         raise ValueError(f"view: {error}") from None
+
+
+def _transformer(found, name):
+    options = dict(found.options)
+    # Every named size but that for 64 px has patches of 16 pixels.
+    patch = options.get("patch", 8 if found.name == "vit_micro" else 16)
+    side = options["grid"] * patch
+    if name in ("torchvision", "torchvision_v2"):
+        return Preprocess(side, side * 256 // 224)
+    view = _cropped(side, 0.9, "bicubic")
+    if found.name.startswith("deit"):
+        return view
+    return dataclasses.replace(view, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def _lite(variant, name):
