@@ -75,7 +75,7 @@ def efficientnet():
 
 
 def timm_efficientnet():
-    rows = [f"ds_r1_k3_s1_e1_c8_se0.25"] + [
+    rows = ["ds_r1_k3_s1_e1_c8_se0.25"] + [
         f"ir_r{n}_k{k}_s{s}_e{e}_c{o}_se0.25" for e, o, n, s, k in EXPANDED[1:]
     ]
     from timm.models._efficientnet_builder import decode_arch_def, round_channels
@@ -87,7 +87,7 @@ def timm_efficientnet():
     )  # fmt: skip
 
 
-MOBILE = [[e, 8 * o // 8, n, s] for e, o, n, s in
+MOBILE = [[e, o, n, s] for e, o, n, s in
           [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2), (6, 64, 1, 2), (6, 96, 1, 1), (6, 160, 1, 2), (6, 320, 1, 1)]]  # fmt: skip
 SIDES = (33, 64)
 # Of each network what makes it, and the sides of the images that it is given.
@@ -105,7 +105,7 @@ NETS = {
     "timm resnet18d": (lambda: timm_resnet(resnet.BasicBlock, "deep", avg_down=True), SIDES),
     "timm resnet50d": (lambda: timm_resnet(resnet.Bottleneck, "deep", avg_down=True), SIDES),
     "timm seresnet50": (
-        lambda: resnet.ResNet(resnet.Bottleneck, (1, 1, 1, 1), CLASSES, channels=(16, 32, 64, 128),
+        lambda: resnet.ResNet(resnet.Bottleneck, (1, 1, 1, 1), CLASSES,
                               block_args={"attn_layer": "se"}), SIDES),
     "timm convnext": (lambda: convnext.ConvNeXt(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), num_classes=CLASSES), SIDES),
     "torchvision convnext": (
@@ -146,7 +146,9 @@ if __name__ == "__main__":
         shapes = {k: list(v.shape) for k, v in net.state_dict().items() if v.ndim}
         arrays[name] = np.array(json.dumps(shapes))
         for side in sides:
-            for key, value in zip(("logits", "slopes", "largest"), measured(net, side), strict=True):
+            for key, value in zip(
+                ("logits", "slopes", "largest"), measured(net, side), strict=True
+            ):
                 arrays[f"{name} x {side} {key}"] = value
         print(name, len(shapes), arrays[f"{name} x {sides[0]} logits"][0])
     np.savez_compressed(pathlib.Path(__file__).parent / "data/torch_families.npz", **arrays)

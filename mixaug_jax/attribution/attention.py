@@ -26,7 +26,7 @@ Tokens = Float[AnyArray, "T T"]  # how much of each token is in each
 def attention_rollout(
     net: Net, image: Image, label: Label, *, resize: str = "bilinear"
 ) -> Attribution:
-    """Attention rollout: the class token's share of each patch, through all blocks, [h,w,1] (Abnar and Zuidema 2020, 2005.00928).
+    """Attention rollout: the class token's share of each patch, [h,w,1] (Abnar and Zuidema 2020, arXiv 2005.00928).
 
     Of each block the mean over heads, and as much again for the residual sum. It does not look at the class.
 

@@ -10,7 +10,8 @@ from mixaug_jax.models.pickles import Tensor
 
 # By one of these a network is found, whatever stands in front of it.
 _ANCHORS = re.compile(
-    r"(.*\.|)((layer1\.0\.conv1|features\.0|_conv_stem|block1\.layer\.0\.conv1|conv4)\.weight|cls_token|class_token)"
+    r"(.*\.|)((layer1\.0\.conv1|features\.0|_conv_stem|block1\.layer\.0\.conv1|conv4|conv_stem|features\.0\.0"
+    r"|features\.conv0|stem\.0|downsample_layers\.0\.0)\.weight|cls_token|class_token)"
 )
 _HEADS = ("fc", "linear", "head", "classifier", "last_linear", "cls_head")
 # Parts that do nothing to the logits: a normalizing layer's constants, auxiliary classifiers, what a training loss keeps.

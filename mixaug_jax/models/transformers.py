@@ -31,7 +31,10 @@ _OTHERS = (
     (r"(^|\.)norm_pre\.|(^|\.)ln_pre\.", "with a norm before its blocks, as CLIP's"),
     (r"(^|\.)fc_norm\.", "that averages over its patches"),
     (r"(^|\.)attn_pool\.", "that pools by attention"),
-    (r"\.layer\.\d+\.attention\.attention\.query\.", "under other names than timm's or torchvision's"),
+    (
+        r"\.layer\.\d+\.attention\.attention\.query\.",
+        "under other names than timm's or torchvision's",
+    ),
 )
 _TRAINED = {(192, 12, 16): "tiny", (384, 12, 16): "small", (768, 12, 16): "base"}
 _PER_HEAD = 64  # numbers of a token in each head, of every published size but the huge one

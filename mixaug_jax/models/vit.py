@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mixaug_jax.core.types import AnyArray, Array, Float
+from mixaug_jax.core.types import AnyArray, Float
 from mixaug_jax.models.layers import StagedModel
 
 STD = 0.02
@@ -137,8 +137,10 @@ class VisionTransformer(StagedModel):
         return (logits + self.dense("head_dist", x[:, 1], self.num_classes, jnp.float32)) / 2
 
 
-def at_size(positions: Float[Array, "1 T D"], prefix: int, side: int) -> Float[Array, "1 t D"]:
-    """Positions of n x n patches, after `prefix` others, for side x side: bicubic, antialiased, as timm's resample_abs_pos_embed."""
+def at_size(
+    positions: Float[AnyArray, "1 T D"], prefix: int, side: int
+) -> Float[AnyArray, "1 t D"]:
+    """Positions of n x n patches, after `prefix` others, for side x side: bicubic, antialiased, as timm's."""
     grid = math.isqrt(positions.shape[1] - prefix)
     if grid == side:
         return positions

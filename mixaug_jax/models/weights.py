@@ -28,7 +28,10 @@ from mixaug_jax.models.probability import LOSSES
 NOTES = "mixaug_jax"  # where exported files keep what their names and shapes do not tell
 # Networks with blurred strides, whose blur has no weights: only their names tell them from ResNets.
 _BLURRED = re.compile(r"resnet(blur|aa)\w*", re.IGNORECASE)
-_DENSE_ENDS = ("resnet", "preact_resnet", "wide_resnet", "vit", "deit")  # whose heads people replace
+# So are those that timm took from TensorFlow, but for EfficientNet-Lite.
+_PADDED = re.compile(r"tf_(efficientnet_(?!lite)|mobilenet)\w*", re.IGNORECASE)
+# Whose heads people replace.
+_DENSE_ENDS = ("resnet", "resnext", "seresnet", "preact_resnet", "wide_resnet", "vit", "deit")
 _SIDE = 64  # of an image that every network here takes
 _NEAR = 1e-3  # logits that differ by less than this share of their spread are called equal
 
@@ -81,6 +84,11 @@ def import_network(
     """`import_weights` together with the arguments that make its model, for a config to keep."""
     checks.choice("model", model, ("", *models.MODELS))
     state = weight_files.read_state(path, key)
+    padded = _PADDED.search(f"{state.arch} {pathlib.Path(path).name}")
+    if padded:
+        raise ValueError(
+            f"{path} is of {padded[0]}, which pads as TensorFlow does and has no weights that say so, and is no network here"
+        )
     blurred = _BLURRED.search(f"{state.arch} {pathlib.Path(path).name}")
     if blurred:
         raise ValueError(
