@@ -93,6 +93,12 @@ FORMS = {
     "accumulated": {"train.accumulate": 2, "train.ema": 0.9},
     "recomputed": {"model.remat": True},
     "synchronized": {"model.sync_bn": True},
+    "adamw": {
+        "model.name": "vit_micro",
+        "model.width": 0.1,
+        "train.optimizer": "adamw",
+        "model.drop_path": 0.1,
+    },
 }
 
 
@@ -247,7 +253,9 @@ def explained(methods, asked, monkeypatch, devices):
         specs = {k: array(step, *v.shape, dtype=v.dtype) for k, v in rows.items()}
         seen.append(lower(task.program, net, np.uint32(0), task.arrays, specs))
 
-    seen, net = [], network(width=0.5)
+    of_tokens = any(METHODS[name].attention for name in methods)
+    sizes = {"dim": 6, "depth": 2, "heads": 2, "patch": 8}
+    seen, net = [], network("vit_of_size", **sizes) if of_tokens else network(width=0.5)
     monkeypatch.setattr(programs.Task, "check", lowered)
     source = dataclasses.replace(toy.source(side=SIDE, size=ROWS), box_names=("thing",))
     find = examples.finder(net, source, "true", "boxes")

@@ -24,6 +24,11 @@ A new method is one function of this form and one line in `METHODS`; what its si
 
 import jax.numpy as jnp
 
+from mixaug_jax.attribution.attention import (
+    attention_gradcam,
+    attention_rollout,
+    gradient_x_attention,
+)
 from mixaug_jax.attribution.blur_path import blur_ig
 from mixaug_jax.attribution.bottleneck import iba
 from mixaug_jax.attribution.cam import (
@@ -75,6 +80,8 @@ __all__ = [
 ]
 
 METHODS = {
+    "attention_gradcam": Method(attention_gradcam, title="attention Grad-CAM", attention=True),
+    "attention_rollout": Method(attention_rollout, attention=True),
     "blur_ig": Method(blur_ig, title="blur integrated gradients"),
     "deconvnet": Method(deconvnet, signed=False),
     "deeplift": Method(deeplift, title="DeepLIFT", complete=True),
@@ -85,6 +92,9 @@ METHODS = {
     "gradcam_plus_plus": Method(gradcam_plus_plus, title="Grad-CAM++", cam=True),
     "gradient": Method(gradient, signed=False),
     "gradient_paths": Method(gradient_paths, signed=False, title="sum over gradient paths"),
+    "gradient_x_attention": Method(
+        gradient_x_attention, title="gradient x attention", attention=True
+    ),
     "guided_backprop": Method(guided_backprop, signed=False, title="guided backpropagation"),
     "guided_gradcam": Method(guided_gradcam, signed=False, title="guided Grad-CAM"),
     "guided_ig": Method(guided_ig, title="guided integrated gradients"),

@@ -81,7 +81,7 @@ def iba(
     Args:
       net, image, label: see `mixaug_jax.attribution`.
       stats: (mean, std, active), [h',w',K] each, from `iba_statistics` for this layer and variant; required.
-      layer: where the noise is added; "" is the middle one of those with a map.
+      layer: where the noise is added; "" is the middle one of those with a map. Of tokens only those of patches get noise.
       variant: "library" or "paper", the settings of one or the other published code; see `iba_statistics`.
       beta: weight of the information's mean over the layer, nats a cell (the paper's beta/k for k cells).
       steps: of Adam with rate 1.
@@ -126,7 +126,8 @@ def fit_bottleneck(
 
     # What the noise is added to, standardized: mean 0 and deviation 1 are those of the noise.
     layer = bottleneck_layer(net, image, options.layer)
-    features = net.features(image[None], layer)[0]
+    output = net.features(image[None], layer)
+    features = net.maps(layer, output)[0]
     mean, std, active = _checked_stats(stats, features.shape)
     draw, samples = _noise(options, features.shape)
     std = std if paper else jnp.maximum(std, MIN_STD)
@@ -143,7 +144,9 @@ def fit_bottleneck(
         z = ((lam * signal + rest * noise) * std + mean) * active
         # After a ReLU, as there; a layer whose features are of both signs is left as it is.
         z = jnp.where((features >= 0).all(), jnp.maximum(z, 0), z) if paper else z
-        return outputs_from(net, image[None], layer, z[None], label, "loss")[0]
+        # A class token, which is no place, stays without noise.
+        h = net.with_maps(layer, output, z[None])
+        return outputs_from(net, image[None], layer, h, label, "loss")[0]
 
     each = jax.vmap(jax.value_and_grad(cross_entropy), (None, 0))
     adam = optax.adam(LEARNING_RATE)
@@ -202,16 +205,9 @@ def _noise(options, shape):
 
 
 def bottleneck_layer(net: Net, image: Image, layer: str) -> str:
-    """The layer of the bottleneck, `layer` or the middle one for "", whose features are maps as they are.
+    """The layer of the bottleneck, `layer` or the middle one for "".
 
     Raises:
-      ValueError: a layer that is not there, or (`checks.UnsupportedError`) one of tokens.
+      ValueError: a layer that is not there, or has no map, or (`checks.UnsupportedError`) one whose map reaches no logit.
     """
-    layer = map_layer(net, image, layer, DEPTH)
-    batch = jax.ShapeDtypeStruct((1, *image.shape), jnp.float32)
-    features = jax.eval_shape(lambda net, x: net.features(x, layer), net, batch)
-    if features.ndim != 4:
-        raise checks.UnsupportedError(
-            f"iba adds noise to maps [h,w,K]; layer {layer!r} of {net.name} gives {list(features.shape[1:])}"
-        )
-    return layer
+    return map_layer(net, image, layer, DEPTH)

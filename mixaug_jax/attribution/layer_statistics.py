@@ -126,6 +126,7 @@ def moments(
 
     count, found = over(real.sum()), {}
     for name, features in net.capture(images, layers).items():
+        features = net.maps(name, features)
         where = real.reshape(-1, *[1] * (features.ndim - 1))
         mean = over(jnp.sum(features, 0, where=where)) / jnp.maximum(count, 1)
         spread = over(jnp.sum(jnp.square(features - mean), 0, where=where))

@@ -18,6 +18,7 @@ class Method:
       cam: whether its maps are a layer's, enlarged, in which many values are equal.
       complete: whether a map sums to the change of the option `output` (without one: of the logit) from the option `baseline`
         to the image, so that a run says how much of it is missing.
+      attention: whether it looks at a vision transformer's attention, and refuses other networks.
     """
 
     f: Callable
@@ -26,6 +27,7 @@ class Method:
     control: bool = False
     cam: bool = False
     complete: bool = False
+    attention: bool = False
 
     def __call__(self, net: Any, image: Any, label: Any, **options: Any) -> Any:
         return self.f(net, image, label, **options)

@@ -118,6 +118,10 @@ def resized(maps: Features, size: Sequence[int]) -> Features:
     return jax.vmap(lambda m: resampling.enlarge(m, size, "aligned"))(maps)
 
 
+def _captured(net, x):  # not within `readout_layers`, so that JAX knows it again and traces once
+    return net.capture(x, net.layers)
+
+
 def readout_layers(net: Net, image: Any, layers: Sequence[str] = ()) -> tuple[str, ...]:
     """The layers that are read: the deepest of each of the four smallest sizes of map, and the logits.
 
@@ -131,6 +135,12 @@ def readout_layers(net: Net, image: Any, layers: Sequence[str] = ()) -> tuple[st
       ValueError: an unknown layer, a first one without a map, or one that comes before it.
     """
     shapes = map_shapes(net, image)
+    found = jax.eval_shape(_captured, net, jax.ShapeDtypeStruct((1, *image.shape), jnp.float32))
+    tokens = [name for name in shapes if found[name].ndim != 4]
+    if tokens:
+        raise checks.UnsupportedError(
+            f"a readout bottleneck reads maps [h,w,K]; {net.name} gives tokens at {tokens[0]}"
+        )
     if not layers:
         deepest = {shape[:2]: name for name, shape in shapes.items()}
         return (*list(deepest.values())[-READ:], net.layers[-1])

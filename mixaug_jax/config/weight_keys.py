@@ -22,8 +22,10 @@ _ASSUME = {
                     Int(1, 8)),
     "stride_in": Key("conv2", "the convolution of a bottleneck with the stride; Caffe's: conv1",
                      Choice(("conv2", "conv1"))),
-    "epsilon": Key(0.0, "of the batch norms; 0: the architecture's own", Number(0, 1)),
+    "epsilon": Key(0.0, "of the norms; 0: the architecture's own", Number(0, 1)),
     "slope": Key(0.0, "of the ReLUs below zero", Number(0, 1)),
+    "heads": Key(0, "of a transformer's attention; 0: one for every 64 numbers of a token",
+                 Int(0, 1024)),
 }
 
 _VIEW = {

@@ -1,9 +1,10 @@
 """Networks: `MODELS[name](num_classes, width=, stem=)` makes one, `Net` holds one with its variables.
 
-A new network is a function like those below and a line in `MODELS`.
+A new network is a function like those below and a line in `MODELS`. Those of further families stand in `convnets` and `vit_entries`.
 """
 
 from mixaug_jax.core import checks
+from mixaug_jax.models import convnets, vit_entries
 from mixaug_jax.models.assume import Assume
 from mixaug_jax.models.binary import BinaryResNet
 from mixaug_jax.models.efficientnet_lite import COEFFICIENTS, HEAD, STEM, EfficientNetLite, scaled
@@ -12,29 +13,17 @@ from mixaug_jax.models.marker_decoder import Decoder
 from mixaug_jax.models.net import Net, Preprocess
 from mixaug_jax.models.preact import PreActResNet, WideResNet
 from mixaug_jax.models.resnet import ResNet
+from mixaug_jax.models.sizes import check_stem, filters
 from mixaug_jax.models.tiny_net import Tiny
-from mixaug_jax.models.vgg import VGG
 
 __all__ = ["MODELS", "Assume", "Net", "Preprocess"]
-
-
-def _check_stem(stem: str) -> None:
-    checks.choice("model.stem", stem, ("imagenet", "cifar"))
-
-
-def _filters(width: float, base: int) -> int:
-    if width <= 0:
-        raise ValueError(
-            f"model.width must be a positive factor, 1.0 for the published network; got {width}"
-        )
-    return max(1, round(base * width))
 
 
 def _resnet(num_classes, width, stem, last_stride, blocks, bottleneck) -> ResNet:
     checks.choice("model.stem", stem, STEMS)
     checks.choice("model.last_stride", last_stride, (1, 2))
-    filters = _filters(width, 64)
-    return ResNet(num_classes, blocks, bottleneck, filters, stem, last_stride=last_stride)
+    first = filters(width, 64)
+    return ResNet(num_classes, blocks, bottleneck, first, stem, last_stride=last_stride)
 
 
 def resnet18(
@@ -86,42 +75,23 @@ def preact_resnet18(
     num_classes: int, *, width: float = 1.0, stem: str = "imagenet"
 ) -> PreActResNet:
     """PreAct-ResNet-18, 64 * width filters in the first layer; published with stem "cifar"."""
-    _check_stem(stem)
-    return PreActResNet(num_classes, _filters(width, 64), stem)
+    check_stem(stem)
+    return PreActResNet(num_classes, filters(width, 64), stem)
 
 
 def wide_resnet28_10(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> WideResNet:
     """WideResNet-28-10, 160 * width filters in the first group, dropout 0.3; published with stem "cifar"."""
-    _check_stem(stem)
-    return WideResNet(num_classes, 4, _filters(width, 160), _filters(width, 16), 0.3, stem)
-
-
-def vgg16(
-    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", single_layers: bool = False
-) -> VGG:
-    """VGG-16 without batch norm, 64 * width filters in the first block; stem "imagenet" or "cifar" chooses the head.
-
-    `single_layers` names every convolution and ReLU (conv4_1, relu4_1) in place of the blocks.
-    """
-    _check_stem(stem)
-    return VGG(num_classes, _filters(width, 64), False, stem, single_layers)
-
-
-def vgg16_bn(
-    num_classes: int, *, width: float = 1.0, stem: str = "imagenet", single_layers: bool = False
-) -> VGG:
-    """VGG-16 with batch norm, as `vgg16`."""
-    _check_stem(stem)
-    return VGG(num_classes, _filters(width, 64), True, stem, single_layers)
+    check_stem(stem)
+    return WideResNet(num_classes, 4, filters(width, 160), filters(width, 16), 0.3, stem)
 
 
 def _efficientnet_lite(num_classes, width, stem, variant) -> EfficientNetLite:
-    _check_stem(stem)
-    wide, deep, dropout = COEFFICIENTS[variant]
-    groups, blocks = scaled(wide, deep)
-    filters = tuple(_filters(width, base) for base in groups)
-    ends = (_filters(width, STEM), _filters(width, HEAD))
-    return EfficientNetLite(num_classes, filters, blocks, *ends, dropout, stem)
+    check_stem(stem)
+    *factors, dropout = COEFFICIENTS[variant]
+    groups, blocks = scaled(*factors)
+    wide = tuple(filters(width, base) for base in groups)
+    ends = (filters(width, STEM), filters(width, HEAD))
+    return EfficientNetLite(num_classes, wide, blocks, *ends, dropout, stem)
 
 
 def efficientnet_lite0(
@@ -161,13 +131,13 @@ def efficientnet_lite4(
 
 def tiny(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> Tiny:
     """Four convolutions with 8 * width filters for images of about 32 px; its one stem serves for both."""
-    _check_stem(stem)
-    return Tiny(num_classes, _filters(width, 8))
+    check_stem(stem)
+    return Tiny(num_classes, filters(width, 8))
 
 
 def _decoder(num_classes, width, stem, blocks) -> Decoder:
-    _check_stem(stem)
-    return Decoder(num_classes, _filters(width, 16), blocks, 256, 0.5, stem)
+    check_stem(stem)
+    return Decoder(num_classes, filters(width, 16), blocks, 256, 0.5, stem)
 
 
 def decoder(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> Decoder:
@@ -189,8 +159,7 @@ MODELS = {
     "resnet152": resnet152,
     "preact_resnet18": preact_resnet18,
     "wide_resnet28_10": wide_resnet28_10,
-    "vgg16": vgg16,
-    "vgg16_bn": vgg16_bn,
+    **convnets.VGGS,
     "efficientnet_lite0": efficientnet_lite0,
     "efficientnet_lite1": efficientnet_lite1,
     "efficientnet_lite2": efficientnet_lite2,
@@ -199,4 +168,6 @@ MODELS = {
     "tiny": tiny,
     "decoder": decoder,
     "decoder34": decoder34,
+    **convnets.OTHERS,
+    **vit_entries.ENTRIES,
 }

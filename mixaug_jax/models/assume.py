@@ -22,8 +22,9 @@ class Assume:
       dilation: of a ResNet's layer4 where strides are replaced by dilation: 1 (none), 2 (layer4), 4 (layer3 too) or 8
         (layer2 too), for strides of 32, 16, 8 and 4 in all.
       stride_in: "conv2" or "conv1", the convolution of a bottleneck that has its stride; Caffe's ResNets have it in the latter.
-      epsilon: of the batch norms; 0 is the architecture's own, 1e-5, and 1e-3 of EfficientNet-Lite.
+      epsilon: of the norms; 0 is the architecture's own, 1e-5, 1e-3 of EfficientNet-Lite, and 1e-6 of transformers.
       slope: of the ReLUs below zero.
+      heads: of a transformer's attention; 0 is one for every 64 numbers of a token.
     """
 
     stem: str = ""
@@ -33,6 +34,7 @@ class Assume:
     stride_in: str = "conv2"
     epsilon: float = 0.0
     slope: float = 0.0
+    heads: int = 0
 
     def __post_init__(self):
         checks.choice("assume.stem", self.stem, ("", "imagenet", "cifar", "strided"))
@@ -40,6 +42,7 @@ class Assume:
         checks.choice("assume.last_stride", self.last_stride, (1, 2))
         checks.choice("assume.dilation", self.dilation, (1, 2, 4, 8))
         checks.choice("assume.stride_in", self.stride_in, ("conv1", "conv2"))
+        checks.count("assume.heads", self.heads, 0)
         for name in ("epsilon", "slope"):
             checks.number(f"assume.{name}", getattr(self, name), 0, 1)
 

@@ -119,6 +119,11 @@ def _with_body(module, settings):
         "dtype": ("dtype", settings.dtype != "float32", jnp.dtype(settings.dtype)),
         "sync_bn": ("axis_name", settings.sync_bn, devices_lib.AXIS),
         "remat": ("remat", settings.remat, True),
+        "drop_path": (
+            "drop_path_rate",
+            settings.get("drop_path", -1.0) >= 0,
+            settings.get("drop_path", -1.0),
+        ),
     }
     known = {f.name for f in dataclasses.fields(module)} if isinstance(module, nn.Module) else ()
     fields = {}
@@ -197,7 +202,11 @@ def _by_name(net, name):
 
 
 def _own(module):
-    """The arguments that make a module of MODELS, or None."""
+    """The arguments that make a module of MODELS, or None; rather an entry's own network than one with other fields."""
+    return _made_by(module, with_fields=False) or _made_by(module, with_fields=True)
+
+
+def _made_by(module, with_fields):
     ours = __name__.partition(".")[0]
     for name, entry in models.MODELS.items():
         # A user's entry is not tried: it is stored by its class, with the file that defines it.
@@ -213,7 +222,7 @@ def _own(module):
             plain = made(entry, classes, options)
             if type(plain) is not type(module):
                 continue
-            fields = unseen_fields(module, plain)
+            fields = unseen_fields(module, plain) if with_fields else {}
             # No field stores the width: ratios of filters suggest it, and only an exact rebuild confirms it.
             for width in {1.0, *_ratios(module, plain)}:
                 if made(entry, classes, options | {"width": width}).clone(**fields) == module:

@@ -64,6 +64,16 @@ def pointwise(x: Images, kernel: Kernel, stride: int) -> Convolved:
     return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
+def patchwise(x: Images, kernel: Kernel) -> Convolved:
+    """`conv` without padding and with a stride as long as the kernel, as a product of matrices [B h' w', C k k] and [C k k, F]."""
+    size = len(kernel)
+    rows, cols = (n // size for n in x.shape[1:3])
+    x = x[:, : rows * size, : cols * size]
+    x = x.reshape(len(x), rows, size, cols, size, x.shape[-1]).transpose(0, 1, 3, 5, 2, 4)
+    kernel = kernel.transpose(2, 0, 1, 3).reshape(-1, kernel.shape[-1])
+    return x.reshape(*x.shape[:3], -1) @ kernel
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x, kernel, stride, padding):
     return _bordered(x, kernel, [(padding, padding)] * 2, stride)

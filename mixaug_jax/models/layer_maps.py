@@ -44,19 +44,33 @@ def map_layer(net: Any, image: Any, layer: str, depth: float) -> str:
 
     Raises:
       ValueError: for a layer that the network does not have, or one without a map, or a network without maps.
+      checks.UnsupportedError: for one of whose map nothing reaches the logits.
     """
-    maps = map_layers(net, image)
+    known = map_layers(net, image)
+    maps = _seeing(net, known)
     if not layer:
         return maps[min(int(depth * len(maps)), len(maps) - 1)]
-    checks.choice("layer", layer, maps)
+    checks.choice("layer", layer, known)
+    if layer not in maps:
+        raise checks.UnsupportedError(
+            f"layer {layer!r} of {net.name}: nothing of its map reaches the logits, which see the class token alone; the last "
+            f"that does is {maps[-1]}"
+        )
     return layer
+
+
+def _seeing(net, layers):
+    """Those of the layers of whose maps something reaches the logits."""
+    blind = getattr(getattr(net, "model", None), "blind_layers", ())
+    return [layer for layer in layers if layer not in blind]
 
 
 def cam_layer(net: Any, image: Any, layer: str = "") -> str:
     """`layer`, or where it is "" the one that class activation maps of `image` [h,w,C] are made of.
 
     That is the last whose map has 4 x 4 nodes or more: a ResNet's layer4 at 224 pixels, but layer3 at 64, where layer4 has
-    2 x 2 and points nowhere. Where no map has so many, it is the last one.
+    2 x 2 and points nowhere. Where no map has so many, it is the last one. A map of which nothing reaches the logits, as a last
+    block's of tokens, is none of them.
 
     Raises:
       ValueError: as `map_layer`.
@@ -64,5 +78,6 @@ def cam_layer(net: Any, image: Any, layer: str = "") -> str:
     if layer:
         return map_layer(net, image, layer, 1)
     shapes = map_shapes(net, image)
-    fine = [name for name, (height, width, _) in shapes.items() if min(height, width) >= _NODES]
-    return (fine or list(shapes))[-1]
+    seeing = _seeing(net, shapes)
+    fine = [name for name in seeing if min(shapes[name][:2]) >= _NODES]
+    return (fine or seeing)[-1]

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import AnyArray, Float
-from mixaug_jax.models.convolution import conv, dilated_conv
+from mixaug_jax.models.convolution import conv, dilated_conv, patchwise
+from mixaug_jax.models.grouped import in_groups
 from mixaug_jax.models.pooling import max_pool
 
 EPSILON = 1e-5  # PyTorch's, which every released checkpoint was trained with
@@ -38,17 +39,50 @@ def dense_init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 class Weights(nn.Module):
-    """The float32 kernel [..., in, out] of a conv or dense layer, and its bias [out] or None."""
+    """The float32 kernel [..., in, out] of a conv or dense layer, and its bias [out] or None.
+
+    A `std` above 0 draws the kernel from a normal of that deviation, cut off at two of them.
+    """
 
     shape: tuple[int, ...]
     use_bias: bool
+    std: float = 0.0
 
     @nn.compact
     def __call__(self):
         init = conv_init if len(self.shape) == 4 else dense_init
+        init = nn.initializers.truncated_normal(self.std) if self.std else init
         kernel = self.param("kernel", init, self.shape)
         bias = self.param("bias", nn.initializers.zeros, self.shape[-1:]) if self.use_bias else None
         return kernel, bias
+
+
+class Value(nn.Module):
+    """A float32 parameter that stands alone; one that is there already may be of another shape, as positions are."""
+
+    shape: tuple[int, ...]
+    init: Callable
+
+    @nn.compact
+    def __call__(self):
+        if self.has_variable("params", "value"):
+            return self.get_variable("params", "value")
+        return self.param("value", self.init, self.shape)
+
+
+class LayerNorm(nn.Module):
+    """Over the last axis, in float32 (Ba et al. 2016, 1607.06450)."""
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array):
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        x = x.astype(jnp.float32)
+        x = x - x.mean(-1, keepdims=True)
+        var = jnp.square(x).mean(-1, keepdims=True)
+        return x * jax.lax.rsqrt(var + self.epsilon) * scale + bias
 
 
 class BatchNorm(nn.Module):
@@ -102,6 +136,10 @@ class StagedModel(nn.Module, kw_only=True):
       layers: the layers' names in order; the last one gives the logits.
       hidden_layers: the layers after which manifold mixup may mix.
       merges_norm: whether every batch norm directly follows a conv or dense layer, and so can be merged into it.
+      no_affine: why else it refuses an affine rule, after "it"; "" is that it takes one.
+      smooth: what its activations are in place of ReLUs, "GELUs"; it refuses rules of ReLUs then.
+      blind_layers: those of whose maps nothing reaches the logits, as of a last block of which the class token alone is read.
+      init_std: of the normal that kernels are drawn from, cut off at two deviations; 0: see `conv_init` and `dense_init`.
       unseen: the fields that change no variable's name or shape, so that no file of weights tells them.
       epsilon: what the batch norms add to the variance.
       slope: of the ReLUs below zero; above 0 they are leaky, and no backward rule of a ReLU is theirs.
@@ -124,6 +162,10 @@ class StagedModel(nn.Module, kw_only=True):
     layers: ClassVar[tuple[str, ...]] = ()
     hidden_layers: ClassVar[tuple[str, ...]] = ()
     merges_norm: ClassVar[bool] = True
+    no_affine: ClassVar[str] = ""
+    smooth: ClassVar[str] = ""
+    blind_layers: ClassVar[tuple[str, ...]] = ()
+    init_std: ClassVar[float] = 0.0
     unseen: ClassVar[tuple[str, ...]] = ("epsilon", "slope")
 
     epsilon: float = EPSILON
@@ -142,6 +184,16 @@ class StagedModel(nn.Module, kw_only=True):
             raise checks.UnsupportedError(
                 f"{type(self).__name__} normalizes before its convolutions, so it has no merged layers and refuses an affine "
                 "rule (relevance propagation); resnet18 and vgg16_bn accept one"
+            )
+        if self.affine is not None and self.no_affine:
+            raise checks.UnsupportedError(
+                f"{type(self).__name__} {self.no_affine}, and refuses an affine rule (relevance propagation); resnet18 and "
+                "vgg16_bn accept one"
+            )
+        if self.act is not None and self.smooth:
+            raise checks.UnsupportedError(
+                f"{type(self).__name__} has {self.smooth}, and refuses rules of ReLUs; gradient and integrated_gradients need "
+                "none"
             )
         if self.act is not None and self.slope:
             raise checks.UnsupportedError(
@@ -184,6 +236,13 @@ class StagedModel(nn.Module, kw_only=True):
         """The output of `layer` as maps [B,h,w,K]: itself; a network of tokens [B,T,K] lays them out on their grid here."""
         return h
 
+    @nn.nowrap
+    def with_maps(
+        self, layer: str, h: Float[AnyArray, "..."], maps: Float[AnyArray, "..."]
+    ) -> Float[AnyArray, "..."]:
+        """The output `h` of `layer` with other `maps` in it; what `maps` leaves out of it, as a class token, stays."""
+        return maps
+
     def block(self, f: Callable, x: jax.Array) -> jax.Array:
         """f(model, x), recomputed in the backward pass where `remat` is set."""
         return (nn.remat(f) if self.remat and not self.is_initializing() else f)(self, x)
@@ -199,15 +258,22 @@ class StagedModel(nn.Module, kw_only=True):
         norm: str = "",
         bias: bool = False,
         train: bool = False,
+        groups: int = 1,
+        padding: int = -1,
     ):
-        """Convolution with PyTorch's padding, `size // 2`, then the batch norm `norm` where it is not ""."""
-        shape = (size, size, x.shape[-1], filters)
+        """Convolution with `padding` zeros on every side (-1: `size // 2`), then the batch norm `norm` where it is not ""."""
+        shape = (size, size, x.shape[-1] // groups, filters)
+        border = size // 2 if padding < 0 else padding
+        patches = size == stride > 1 and not border
 
         def linear(x: Any, kernel: Any, bias: Any):
-            y = conv(x, kernel, stride, size // 2)
+            if patches:
+                y = patchwise(x, kernel)
+            else:
+                y = (conv if groups == 1 else in_groups)(x, kernel, stride, border)
             return y if bias is None else y + bias
 
-        weights = Weights(shape, bias, name=name)
+        weights = Weights(shape, bias, self.init_std, name=name)
         return self._affine(name, linear, x.astype(self.dtype), weights, norm, train)
 
     def dilated(
@@ -230,12 +296,12 @@ class StagedModel(nn.Module, kw_only=True):
         return self._affine(name, linear, x.astype(self.dtype), weights, norm, train)
 
     def dense(self, name: str, x: jax.Array, features: int, dtype: Any = None):
-        """x [B,C] -> [B,features], with bias, in `dtype` (default: the body's)."""
+        """x [...,C] -> [...,features], with bias, in `dtype` (default: the body's)."""
 
         def linear(x: Any, kernel: Any, bias: Any):
             return x @ kernel + bias
 
-        weights = Weights((x.shape[-1], features), True, name=name)
+        weights = Weights((x.shape[-1], features), True, self.init_std, name=name)
         return self._affine(name, linear, x.astype(dtype or self.dtype), weights)
 
     def _affine(self, name, linear, x, weights, norm="", train=False):
@@ -259,6 +325,24 @@ class StagedModel(nn.Module, kw_only=True):
         layer = BatchNorm(x.shape[-1], self.axis_name, self.epsilon, name=name)
         mean, multiplier, bias = layer(x, train)
         return ((x.astype(jnp.float32) - mean) * multiplier + bias).astype(self.dtype)
+
+    def layer_norm(self, name: str, x: jax.Array):
+        """Over the last axis in float32, its result in the body's dtype."""
+        return LayerNorm(self.epsilon, name=name)(x).astype(self.dtype)
+
+    def value(self, name: str, shape: tuple[int, ...], init: Callable):
+        """A parameter of its own, in the body's dtype."""
+        return Value(shape, init, name=name)().astype(self.dtype)
+
+    def drop_path(self, name: str, x: jax.Array, rate: float, train: bool):
+        """x [B,...], in training 0 for a share `rate` of the examples and 1 / (1 - rate) times as large for the others.
+
+        Stochastic depth (Huang et al. 2016, 1603.09382), as in timm: `x` is what a residual block adds.
+        """
+        if not (rate and train):
+            return x
+        axes = tuple(range(1, x.ndim))
+        return nn.Dropout(rate, broadcast_dims=axes, name=name)(x, deterministic=False)
 
     def relu(self, name: str, x: jax.Array):
         if self.act is not None:

@@ -10,7 +10,8 @@ from mixaug_jax.models.pickles import Tensor
 
 # By one of these a network is found, whatever stands in front of it.
 _ANCHORS = re.compile(
-    r"(.*\.|)(layer1\.0\.conv1|features\.0|_conv_stem|block1\.layer\.0\.conv1|conv4)\.weight"
+    r"(.*\.|)((layer1\.0\.conv1|features\.0|_conv_stem|block1\.layer\.0\.conv1|conv4|conv_stem|features\.0\.0"
+    r"|features\.conv0|stem\.0|downsample_layers\.0\.0)\.weight|cls_token|class_token)"
 )
 _HEADS = ("fc", "linear", "head", "classifier", "last_linear", "cls_head")
 # Parts that do nothing to the logits: a normalizing layer's constants, auxiliary classifiers, what a training loss keeps.
@@ -30,7 +31,7 @@ def prefixes(names: Mapping[str, Tensor]) -> tuple[str, ...]:
     """What stands in front of the networks in a file, without the last dot: most tensors first; the whole file is ""."""
     anchors = [match for name in names if (match := _ANCHORS.fullmatch(name))]
     # Many networks have a fourth convolution; the one here has a norm of that number, too.
-    found = dict.fromkeys(m[1] for m in anchors if m[2] != "conv4" or f"{m[1]}bn4.weight" in names)
+    found = dict.fromkeys(m[1] for m in anchors if m[3] != "conv4" or f"{m[1]}bn4.weight" in names)
     sizes = {p: sum(name.startswith(p) for name in names) for p in found}
     # Blocks of a network may look like networks themselves, so what lies inside of another is none.
     outer = [p for p in found if not any(p != q and p.startswith(q) for q in found)]

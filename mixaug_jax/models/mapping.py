@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.models import efficientnet_lite, unsupported
+from mixaug_jax.models import efficientnet_lite, mobile, spellings, transformers, unsupported
 from mixaug_jax.models.pickles import Tensor
 
 RESNETS = {
@@ -21,24 +21,38 @@ RESNETS = {
     ((3, 4, 23, 3), True): "resnet101",
     ((3, 8, 36, 3), True): "resnet152",
 }
+# Of bottlenecks: groups of the first 3x3 convolution, and its filters by those of the stem.
+KIN = {
+    ((3, 4, 6, 3), 1, 2): "wide_resnet50_2",
+    ((3, 4, 6, 3), 32, 2): "resnext50_32x4d",
+    ((3, 4, 23, 3), 32, 4): "resnext101_32x8d",
+}
+VGGS = {8: "vgg11", 10: "vgg13", 13: "vgg16", 16: "vgg19"}  # by convolutions
 LISTED = 10  # so many names of each kind are spelled out in an error
 
 
 class Architecture(NamedTuple):
-    """The arguments of `MODELS[name](num_classes, width=, stem=)`, and the number of the input's channels."""
+    """The arguments of `MODELS[name](num_classes, width=, stem=, **dict(options))`, and the number of the input's channels."""
 
     name: str
     num_classes: int
     width: float
     stem: str
     channels: int
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments besides the number of classes, by name, and the name."""
+        known = {"name": self.name, "width": self.width, "stem": self.stem}
+        return known | dict(self.options)
 
 
 class _Family(NamedTuple):
     """Where a family's numbers are read off.
 
     Attributes:
-      base, filters: layer `filters` has `base` * width filters.
+      base, filters: layer `filters` has `base` * width filters; a base of 0 has no width.
       first: the first convolution.
       last: what the last layer may be called.
     """
@@ -52,10 +66,27 @@ class _Family(NamedTuple):
 FAMILIES = {
     "resnet": _Family(64, "conv1", "conv1", ("fc",)),
     "preact_resnet": _Family(64, "conv1", "conv1", ("linear",)),
+    "seresnet": _Family(64, "conv1", "conv1", ("fc",)),
+    "resnext": _Family(64, "conv1", "conv1", ("fc",)),
+    "wide_resnet50": _Family(64, "conv1", "conv1", ("fc",)),
+    "alexnet": _Family(64, "features.0", "features.0", ("classifier.6",)),
+    "densenet": _Family(64, "features.conv0", "features.conv0", ("classifier",)),
+    "mobilenet": _Family(32, "features.0.0", "features.0.0", ("classifier.1",)),
+    "efficientnet_b": _Family(32, "features.0.0", "features.0.0", ("classifier.1",)),
+    "convnext": _Family(96, "stem.0", "stem.0", ("head.fc",)),
     "wide_resnet": _Family(160, "block1.layer.0.conv1", "conv1", ("fc",)),
     "vgg": _Family(64, "features.0", "features.0", ("classifier.6", "classifier")),
     "efficientnet_lite": _Family(32, "_conv_stem", "_conv_stem", ("_fc",)),
     "tiny": _Family(8, "conv1", "conv1", ("fc",)),
+    "vit": _Family(0, "", "patch_embed.proj", ("head",)),
+    "deit": _Family(0, "", "patch_embed.proj", ("head",)),
+}
+
+# Filters of the first convolution, where they are not those of the family's others.
+BASES = {
+    "densenet161": 96,
+    "convnext_base": 128,
+    **{f"efficientnet_b{i}": mobile.scaled(i)[1] for i in range(len(mobile.COEFFICIENTS))},
 }
 
 _LEAVES = {
@@ -72,8 +103,13 @@ def canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Known are torchvision's names (and so those of the CutMix and SaliencyMix releases, of the Cutout code's WideResNet and of
     timm's ResNets, which are the same), the ResNets of the CIFAR code that Cutout and SaliencyMix build on (shortcut, linear),
-    and timm's VGG, whose hidden dense layers are convolutions.
+    timm's VGG, whose hidden dense layers are convolutions, and timm's and torchvision's vision transformers.
     """
+    if transformers.is_transformer(tensors):
+        return transformers.translated(tensors)
+    other = spellings.translated(tensors)
+    if other.keys() != tensors.keys() or "stages.0.blocks.0.conv_dw.weight" in tensors:
+        return other
     renames = {
         "pre_logits.fc1.": "classifier.0.",
         "pre_logits.fc2.": "classifier.3.",
@@ -98,13 +134,16 @@ def _flattened(tensor: Tensor) -> Tensor:
     return Tensor(shape, tensor.dtype, lambda: tensor.read().reshape(shape))
 
 
-def identify(tensors: Mapping[str, Tensor], model: str = "", stem: str = "") -> Architecture:
+def identify(
+    tensors: Mapping[str, Tensor], model: str = "", stem: str = "", heads: int = 0
+) -> Architecture:
     """The architecture that tensors with `canonical` names belong to.
 
     Args:
       tensors: by name.
       model: a name in MODELS; "" finds it.
       stem: "imagenet" or "cifar"; "" finds it. EfficientNet-Lite's is "imagenet" then: its weights do not tell.
+      heads: of a transformer's attention, where somebody told.
 
     Raises:
       ValueError: no network here has such names.
@@ -113,10 +152,16 @@ def identify(tensors: Mapping[str, Tensor], model: str = "", stem: str = "") -> 
     name = model or name_of(tensors)
     family = family_of(name)
     classes = _length(shapes, family.last, 0, 1000)
-    filters = _length(shapes, (family.filters,), 0, family.base)
-    channels = _length(shapes, (family.first,), 1, 3)
+    base = BASES.get(name, family.base)
+    # A stem of three convolutions ends in one whose norm is called as ever.
+    filters = _length(shapes, (family.filters, "bn1"), 0, base) if base else 0
+    width = filters / base if base else 1.0
+    channels = _length(shapes, (family.first, f"{family.first}.0"), 1, 3)
     stem = stem or _stem(name, shapes, family.first)
-    return Architecture(name, classes, filters / family.base, stem, channels)
+    found = Architecture(name, classes, width, stem, channels)
+    if name.startswith(("vit", "deit")):
+        return found._replace(options=transformers.options(name, shapes, heads))
+    return found
 
 
 def family_of(name: str) -> _Family:
@@ -147,12 +192,19 @@ def _length(shapes, layers, axis: int, default: int) -> int:
 
 
 def _name(shapes) -> str:
+    if transformers.is_transformer(shapes):
+        return transformers.name_of(shapes)
+    if name := spellings.name_of(shapes):
+        return name
     if "_conv_stem.weight" in shapes:
         return _efficientnet_lite(shapes)
     if "block1.layer.0.conv1.weight" in shapes:
         return "wide_resnet28_10"
     if "features.0.weight" in shapes:
-        return "vgg16_bn" if "features.1.weight" in shapes else "vgg16"
+        kernels = _count(
+            {n: s for n, s in shapes.items() if len(s) == 4}, r"features\.(\d+)\.weight"
+        )
+        return VGGS.get(kernels, "vgg16") + ("_bn" if "features.1.weight" in shapes else "")
     # Before the ResNets, whose block names it shares.
     if "layer2.0.shortcut.0.weight" in shapes:
         return "preact_resnet18"
@@ -166,12 +218,25 @@ def _name(shapes) -> str:
 def _resnet(shapes) -> str:
     blocks = tuple(_count(shapes, rf"layer{i}\.(\d+)\.") for i in range(1, 5))
     bottleneck = "layer1.0.conv3.weight" in shapes
+    kin = _kin(shapes, blocks) if bottleneck else ""
+    if kin:
+        return kin
     if (blocks, bottleneck) not in RESNETS:
         kind = "bottlenecks" if bottleneck else "basic blocks"
         raise ValueError(
             f"it is a ResNet of {blocks} {kind}; known are {', '.join(RESNETS.values())}"
         )
-    return RESNETS[blocks, bottleneck]
+    plain = RESNETS[blocks, bottleneck]
+    if "layer1.0.se.fc1.weight" in shapes:
+        return f"se{plain}"
+    return f"{plain}d" if "conv1.0.weight" in shapes else plain
+
+
+def _kin(shapes, blocks):
+    stem, inner = shapes.get("conv1.weight", (0,)), shapes.get("layer1.0.conv2.weight", ())
+    if len(inner) != 4 or not stem[0] or not inner[1] or inner[0] % stem[0]:
+        return ""
+    return KIN.get((blocks, inner[0] // inner[1], inner[0] // stem[0]), "")
 
 
 def _efficientnet_lite(shapes) -> str:
@@ -192,10 +257,14 @@ def _count(shapes, pattern: str) -> int:
     return len({match[1] for name in shapes if (match := re.match(pattern, name))})
 
 
+# Whose first kernel tells the stem.
+_BY_KERNEL = ("resnet", "resnext", "seresnet", "preact", "wide", "densenet")
+
+
 def _stem(name, shapes, first) -> str:
     if name.startswith("vgg"):
         return "cifar" if "classifier.weight" in shapes else "imagenet"
-    if name.startswith(("efficientnet", "tiny")):
+    if not name.startswith(_BY_KERNEL):
         return "imagenet"
     return "cifar" if shapes.get(f"{first}.weight", ())[2:] == (3, 3) else "imagenet"
 
@@ -208,11 +277,16 @@ def torch_shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 def _places(variables):
     """PyTorch's name -> (collection, layer, leaf, our shape)."""
     return {
-        f"{layer}.{_LEAVES[leaf]}": (collection, layer, leaf, array.shape)
+        _torch_name(layer, leaf): (collection, layer, leaf, array.shape)
         for collection, layers in variables.items()
         for layer, leaves in layers.items()
         for leaf, array in leaves.items()
     }
+
+
+def _torch_name(layer, leaf):
+    # A parameter that stands alone, as a class token, is called like its layer.
+    return layer if leaf == "value" else f"{layer}.{_LEAVES[leaf]}"
 
 
 def _torch_shape(leaf, shape):
@@ -296,5 +370,5 @@ def from_variables(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
                 array = np.asarray(array, np.float32)
                 if leaf == "kernel":
                     array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-                arrays[f"{layer}.{_LEAVES[leaf]}"] = array
+                arrays[_torch_name(layer, leaf)] = array
     return arrays

@@ -9,7 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mixaug_jax.core import checks
 from mixaug_jax.models.layers import StagedModel
 
 
@@ -26,6 +25,7 @@ class Decoder(StagedModel):
     """
 
     merges_norm: ClassVar = False
+    smooth: ClassVar = "ELUs"
 
     num_classes: int
     filters: int
@@ -33,13 +33,6 @@ class Decoder(StagedModel):
     hidden: int
     dropout: float
     stem: str
-
-    def __post_init__(self):
-        if self.act is not None:
-            raise checks.UnsupportedError(
-                f"{type(self).__name__} has ELUs, and refuses rules of ReLUs; gradient and integrated_gradients need none"
-            )
-        super().__post_init__()
 
     @property
     def layers(self) -> tuple[str, ...]:

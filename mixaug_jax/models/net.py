@@ -13,6 +13,7 @@ from PIL import Image as Picture
 
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import AnyArray, Array, Float, Image, Images, Key, Tree
+from mixaug_jax.models import vit
 from mixaug_jax.models.probability import LOSSES
 from mixaug_jax.models.wrapped import Wrapped, plain_variables, wrap_linen
 
@@ -243,6 +244,31 @@ class Net:
         """The output of `layer` as maps [B,h,w,K]: itself, unless the model lays out tokens [B,T,K] on their grid."""
         lay_out = getattr(self.model, "maps", None)
         return lay_out(layer, h) if lay_out else h
+
+    def with_maps(
+        self, layer: str, h: Float[AnyArray, "..."], maps: Float[AnyArray, "..."]
+    ) -> Float[AnyArray, "..."]:
+        """The output `h` of `layer` with `maps` [B,h,w,K] for its own; what these leave out of it, as a class token, stays."""
+        put = getattr(self.model, "with_maps", None)
+        return put(layer, h, maps) if put else maps
+
+    def attention(
+        self, x: Images, change: Mapping[str, Any] | tuple = ()
+    ) -> tuple[Float[Array, "B K"], dict[str, Float[Array, "B heads T T"]]]:
+        """Preprocessed images [B,h,w,C] -> logits, and {block: attention [B,heads,T,T]}, a row for each token that looks.
+
+        Args:
+          x: images.
+          change: {block: [B,heads,T,T]}, added to the attention; derivatives by it are those by the attention.
+
+        Raises:
+          checks.UnsupportedError: a network without attention.
+        """
+        if not getattr(self.model, "has_attention", False):
+            raise checks.UnsupportedError(
+                f"{self.name} has no attention to read; a vision transformer has"
+            )
+        return vit.read_attention(self.model, self.variables, x, change)
 
     def between(self, h: Float[AnyArray, "..."], start: str, stop: str = "") -> Float[Array, "..."]:
         """The output of layer `start` -> that of the later layer `stop` ("": the logits), float32, where the model is a chain.

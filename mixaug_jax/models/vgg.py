@@ -1,4 +1,4 @@
-"""VGG-16 (Simonyan and Zisserman 2014, 1409.1556, configuration D) with torchvision's names."""
+"""VGG (Simonyan and Zisserman 2014, 1409.1556, configurations A, B, D and E) with torchvision's names."""
 
 from typing import ClassVar
 
@@ -9,12 +9,13 @@ import numpy as np
 
 from mixaug_jax.models.layers import StagedModel
 
-CONVS = (2, 2, 3, 3, 3)  # in each of the five blocks
+# Convolutions in each of the five blocks, by how many layers have weights.
+CONVS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 GRID = 7  # the classifier of the "imagenet" stem sees 7 x 7 pixels, whatever the image's size
 
 
 class VGG(StagedModel):
-    """VGG-16, with or without batch norm.
+    """VGG-11 to 19, with or without batch norm.
 
     Layers: conv1 to conv5 (a block of convolutions, after its last ReLU and before its max pool), then, with the "imagenet"
     stem, fc6, fc7 (after their ReLUs) and fc8, or with the "cifar" stem only fc. With `single_layers` conv1_1 (before its
@@ -27,6 +28,7 @@ class VGG(StagedModel):
       stem: "imagenet" (adaptive average pool to 7 x 7, two hidden dense layers with dropout 0.5) or "cifar" (global average
         and one dense layer, as CIFAR code does for 32 px).
       single_layers: name every convolution (with its batch norm) and every ReLU.
+      convs: convolutions in each of the five blocks.
     """
 
     hidden_layers: ClassVar = ("conv1", "conv2")
@@ -36,6 +38,7 @@ class VGG(StagedModel):
     batch_norm: bool
     stem: str
     single_layers: bool = False
+    convs: tuple[int, ...] = CONVS[16]
 
     @property
     def unseen(self) -> tuple[str, ...]:
@@ -45,7 +48,7 @@ class VGG(StagedModel):
     def layers(self) -> tuple[str, ...]:
         head = ("fc6", "fc7", "fc8") if self.stem == "imagenet" else ("fc",)
         if self.single_layers:
-            places = [(b, i) for b, count in enumerate(CONVS, 1) for i in range(1, count + 1)]
+            places = [(b, i) for b, count in enumerate(self.convs, 1) for i in range(1, count + 1)]
             names = [f"{kind}{b}_{i}" for b, i in places for kind in ("conv", "relu")]
             return (*names, *head)
         return ("conv1", "conv2", "conv3", "conv4", "conv5", *head)
@@ -80,14 +83,14 @@ class VGG(StagedModel):
         return self._conv(block - 1, place - 1, x, train)
 
     def _convolutions(self, block: int, x, train):
-        for place in range(CONVS[block]):
+        for place in range(self.convs[block]):
             x = self._relu(block, place, self._conv(block, place, x, train))
         return x
 
     def _index(self, block, place):
         # torchvision numbers convolutions, norms, ReLUs and pools in one row.
         step = 3 if self.batch_norm else 2
-        return step * (sum(CONVS[:block]) + place) + block
+        return step * (sum(self.convs[:block]) + place) + block
 
     def _conv(self, block, place, x, train):
         i = self._index(block, place)
@@ -102,9 +105,9 @@ class VGG(StagedModel):
         return grid_average(x) if self.pool is None else self.pool(name, grid_average, x)
 
 
-def grid_average(x: jax.Array) -> jax.Array:
-    """PyTorch's adaptive average pool [B,h,w,C] -> [B,7,7,C]: cell i averages rows floor(i h / 7) to ceil((i + 1) h / 7)."""
-    rows, cols = averaging_matrix(x.shape[1], GRID), averaging_matrix(x.shape[2], GRID)
+def grid_average(x: jax.Array, cells: int = GRID) -> jax.Array:
+    """PyTorch's adaptive average pool [B,h,w,C] -> [B,n,n,C]: cell i of n averages rows floor(i h / n) to ceil((i + 1) h / n)."""
+    rows, cols = averaging_matrix(x.shape[1], cells), averaging_matrix(x.shape[2], cells)
     return jnp.einsum("ih,bhwc,jw->bijc", rows.astype(x.dtype), x, cols.astype(x.dtype))
 
 

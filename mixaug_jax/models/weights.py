@@ -28,7 +28,11 @@ from mixaug_jax.models.probability import LOSSES
 NOTES = "mixaug_jax"  # where exported files keep what their names and shapes do not tell
 # Networks with blurred strides, whose blur has no weights: only their names tell them from ResNets.
 _BLURRED = re.compile(r"resnet(blur|aa)\w*", re.IGNORECASE)
-_DENSE_ENDS = ("resnet", "preact_resnet", "wide_resnet")  # whose heads people replace
+# So are those that timm took from TensorFlow, but for EfficientNet-Lite.
+_PADDED = re.compile(r"tf_(efficientnet_(?!lite)|mobilenet)\w*", re.IGNORECASE)
+# Whose heads people replace.
+_DENSE_ENDS = ("resnet", "resnext", "seresnet", "preact_resnet", "wide_resnet", "vit", "deit")
+_SIDE = 64  # of an image that every network here takes
 _NEAR = 1e-3  # logits that differ by less than this share of their spread are called equal
 
 
@@ -80,6 +84,11 @@ def import_network(
     """`import_weights` together with the arguments that make its model, for a config to keep."""
     checks.choice("model", model, ("", *models.MODELS))
     state = weight_files.read_state(path, key)
+    padded = _PADDED.search(f"{state.arch} {pathlib.Path(path).name}")
+    if padded:
+        raise ValueError(
+            f"{path} is of {padded[0]}, which pads as TensorFlow does and has no weights that say so, and is no network here"
+        )
     blurred = _BLURRED.search(f"{state.arch} {pathlib.Path(path).name}")
     if blurred:
         raise ValueError(
@@ -94,13 +103,16 @@ def import_network(
         name = model or mapping.name_of(tensors)
         if name.startswith(_DENSE_ENDS):
             tensors, said = locating.with_head(tensors, mapping.family_of(name).last[0])
-        found = mapping.identify(tensors, name, _stem(assume, stem))
+        heads = assume.heads or fields.get("heads", 0)
+        found = mapping.identify(tensors, name, _stem(assume, stem), heads)
         module = _module(found, assume, fields)
     except ValueError as error:
         raise ValueError(f"{path} cannot be imported: {error}") from None
     if isinstance(view, str):
-        view = noted if noted and not view else views.preset(found, view)
-    image = jax.ShapeDtypeStruct((1, 32, 32, found.channels), jnp.float32)
+        from_torchvision = "class_token" in located.tensors
+        recipe = view or ("torchvision" if from_torchvision else "")
+        view = noted if noted and not view else views.preset(found, recipe)
+    image = jax.ShapeDtypeStruct((1, _SIDE, _SIDE, found.channels), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), image)
     try:
         view = views.checked(view, found)
@@ -135,7 +147,7 @@ def _module(found, assume, noted):
         raise ValueError(
             f"its first convolution takes {found.channels} channels, and images have 1 or 3 here"
         )
-    plain = models.MODELS[found.name](found.num_classes, width=found.width, stem=found.stem)
+    plain = build.made(models.MODELS[found.name], found.num_classes, found.settings)
     module = assume.applied(plain, found.name)
     for name, value in build.unseen_fields(module, plain).items():
         if noted.get(name, value) != value or (noted and name not in noted):

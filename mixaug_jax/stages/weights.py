@@ -53,7 +53,7 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
     classes = imagenet.wnids() if found.num_classes == imagenet.CLASSES else ()
     # One logit tells two classes apart.
     classes = classes or tuple(map(str, range(max(2, found.num_classes))))
-    settings = {"name": found.name, "width": found.width, "stem": found.stem}
+    settings = found.settings
     plain = build.made(models.MODELS[found.name], found.num_classes, settings)
     fields = build.unseen_fields(net.model, plain)
     config = brought.noted(config_lib.resolve(config, train_size=0, class_names=classes))

@@ -89,10 +89,27 @@ def _schedule(t, length):
 
 
 def build_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """SGD with momentum as PyTorch has it: the decay joins the gradient before the momentum, the rate multiplies last."""
+    """SGD with momentum as PyTorch has it: the decay joins the gradient before the momentum, the rate multiplies last.
+
+    Or AdamW (Loshchilov and Hutter 2017, 1711.05101) with beta2 0.999 and epsilon 1e-8, whose decay leaves out biases, norms,
+    positions and class tokens, as in DeiT's code.
+    """
     t = config.train
+    # Runs from before there was the key say nothing of it.
+    if t.get("optimizer", "sgd") == "adamw":
+        rate = learning_rate(config)
+        return optax.adamw(rate, b1=t.momentum, weight_decay=t.weight_decay, mask=_decayed)
     sgd = optax.sgd(learning_rate(config), t.momentum or None, nesterov=t.nesterov)
     return optax.chain(optax.add_decayed_weights(t.weight_decay), sgd)
+
+
+def _decayed(params):
+    """Which parameters are kernels; "value" is a token or a position."""
+
+    def is_kernel(path: Any, leaf: Any) -> bool:
+        return leaf.ndim > 1 and getattr(path[-1], "key", "") != "value"
+
+    return jax.tree_util.tree_map_with_path(is_kernel, params)
 
 
 def _init(model, optimizer, config):

@@ -34,7 +34,8 @@ SMALL = {
 }
 CONTROLS = ("random", "center", "sobel")
 # What needs a network of its own that is trained for it, and looks at no label, is tested in test_readout.py.
-ALONE = [name for name in METHODS if name != "iba_readout"]
+# So is what looks at attention, in test_attention.py.
+ALONE = [n for n, method in METHODS.items() if n != "iba_readout" and not method.attention]
 NETWORK = [name for name in ALONE if name not in CONTROLS]
 
 

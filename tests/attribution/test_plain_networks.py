@@ -18,6 +18,7 @@ IMAGE = np.random.default_rng(0).normal(size=(12, 12, 3)).astype(np.float32)
 NO_MAPS = {"gradcam", "gradcam_plus_plus", "guided_gradcam", "hirescam", "iba", "layercam"}
 NO_MAPS |= {"scorecam", "xgradcam"}
 NO_WEIGHTS = {"lrp", "excitation_backprop"}
+ATTENTION = {name for name, method in METHODS.items() if method.attention}
 
 
 class Mean(StagedModel):
@@ -67,8 +68,9 @@ def test_every_method(kind, cannot, name):
         options["baselines"] = IMAGE[None]
     if name == "iba" and not cannot:
         options["stats"] = iba_statistics(net, [np.stack([IMAGE, -IMAGE])])
-    if name in cannot:
-        with pytest.raises(checks.UnsupportedError, match=r"no layer of the network|Mean has no"):
+    if name in cannot | ATTENTION:
+        said = r"no layer of the network|Mean has no|has no attention to read"
+        with pytest.raises(checks.UnsupportedError, match=said):
             jax.eval_shape(lambda net: METHODS[name](net, IMAGE, 1, **options), net)
     else:
         found = jax.eval_shape(lambda net: METHODS[name](net, IMAGE, 1, **options), net)

@@ -13,7 +13,8 @@ from test_weights import LOGITS, close, importing, recipe_state, run, shapes
 
 from mixaug_jax.attribution import rules
 from mixaug_jax.models import MODELS, Net, Preprocess, efficientnet_lite, weights
-from mixaug_jax.models.efficientnet_lite import depthwise, grouped_conv, same_pad, shifted_sum
+from mixaug_jax.models.efficientnet_lite import same_pad
+from mixaug_jax.models.grouped import depthwise, grouped_conv, shifted_sum
 
 # Counted in the PyTorch port of the authors' code.
 PARAMETERS = [4_652_008, 5_416_680, 6_092_072, 8_197_096, 13_006_568]

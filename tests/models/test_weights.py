@@ -93,7 +93,7 @@ def test_pytorchs_own_files_and_logits(tmp_path, name, maker, args, options):
     container = {"state_dict": state, "epoch": 3} if legacy else {"net": state, "acc": 95.1}
     torch.save(container, file, _use_new_zipfile_serialization=not legacy)
     found, ours = weights.import_network(file)
-    assert found == (name, 5, options["width"], options["stem"], 3)
+    assert found[:5] == (name, 5, options["width"], options["stem"], 3)
     assert ours.model == MODELS[name](5, **options)
     x = np.random.default_rng(0).normal(size=(2, 43, 38, 3)).astype(np.float32)
     close(run(ours, x), torch_nets.logits(net, x))
@@ -131,7 +131,7 @@ def test_every_network_is_found_by_its_names(name):
         tensors |= {
             "conv1.weight": pickles.Tensor((*named["conv1.weight"][:2], 3, 3), np.dtype("f4"), None)
         }
-    assert mapping.identify(mapping.canonical(tensors)) == (name, 7, 1.0, stem, 3)
+    assert mapping.identify(mapping.canonical(tensors))[:5] == (name, 7, 1.0, stem, 3)
 
 
 @pytest.mark.parametrize("container", ["state_dict", "model", "net", ""])

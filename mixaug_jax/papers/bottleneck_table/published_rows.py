@@ -228,7 +228,7 @@ def chosen(names: Sequence[str], maps: str, known: Mapping[str, Row]) -> dict[st
     """{name: row} of those that are asked for.
 
     Args:
-      names: of `known` or METHODS; () is all of `known`, "all" every method of METHODS besides.
+      names: of `known` or METHODS; () is all of `known`, "all" every method of METHODS besides, those of attention left out.
       maps: "published" or "ours".
       known: of `published`.
 
@@ -237,7 +237,9 @@ def chosen(names: Sequence[str], maps: str, known: Mapping[str, Row]) -> dict[st
     """
     every = (*known, *(name for name in METHODS if name not in known))
     checks.choices("table.rows", names, (*every, ALL))
-    wanted = every if ALL in names else names or tuple(known)
+    # The table is of networks without attention.
+    plain = tuple(n for n in every if not getattr(METHODS.get(n), "attention", False))
+    wanted = plain if ALL in names else names or tuple(known)
     rows = {name: known[name] if name in known else other(name) for name in wanted}
     if maps == "ours":
         rows = {name: unscaled(row) for name, row in rows.items()}
