@@ -9,7 +9,7 @@ import pathlib
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,10 +23,11 @@ from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, processes, say
 from mixaug_jax.core.types import Tree
 from mixaug_jax.models import build
-from mixaug_jax.training import checkpoint, disk, losses, predictions, resuming
+from mixaug_jax.training import checkpoint, disk, first_batch, losses, predictions, resuming
 from mixaug_jax.training import progress as progress_lib
 from mixaug_jax.training import step as steps
 from mixaug_jax.training.metric_log import MetricLog, finished, read
+from mixaug_jax.training.writers import Writer, checked
 
 _MEMORY_ADVICE = (
     "memory ran out; lower data.batch_size or eval.batch_size, raise train.accumulate (smaller micro-batches, the same step), "
@@ -55,6 +56,7 @@ def train(
     *,
     make: Callable | None = None,
     arrays: Tree = (),
+    writers: Sequence[Writer] = (),
 ) -> dict:
     """Trains a network, or goes on with a run that was cut short, and evaluates it.
 
@@ -64,6 +66,8 @@ def train(
       make: makes the training data on the device, in place of the examples of data.train_split, see `data.Source`; an epoch is
         as long as theirs.
       arrays: what `make` is given.
+      writers: who else is told of settings, metrics and the first images: anything with `write_scalars(step, {name: value})`,
+        `write_images(step, {name: uint8 [N,H,W,C]})` and `write_hparams({key: value})`, see `writers.Writer`.
 
     Returns:
       {"test_accuracy": 0..1 on the test split ("validation_accuracy" where there is none), "step": number of steps,
@@ -76,6 +80,7 @@ def train(
       MemoryError, OSError: memory or disk ran out.
     """
     check(config)
+    writers = checked(writers)
     config = data.settled(config)
     sources = data.open_splits(config)
     if make is not None:
@@ -95,10 +100,10 @@ def train(
         steps.check_mixing(config)
     workdir = pathlib.Path(workdir).absolute()
     with processes.claimed(workdir / files.RUN_LOCK):
-        return _train_in(workdir, config, sources)
+        return _train_in(workdir, config, sources, writers)
 
 
-def _train_in(workdir, config, sources) -> dict:
+def _train_in(workdir, config, sources, writers) -> dict:
     """`train` in a working directory that no other process writes to."""
     resuming.heal_settings(workdir)
     # A run that goes on must be this one, and takes over where its schedule began.
@@ -117,7 +122,7 @@ def _train_in(workdir, config, sources) -> dict:
             scored=sources["validation"] is not None,
         ) as manager,
     ):
-        return _train(config, sources, workdir, manager)
+        return _train(config, sources, workdir, manager, writers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +142,7 @@ class _Run:
         return "test" if self.sources["test"] is not None else "validation"
 
 
-def _train(config, sources, workdir, manager) -> dict:
+def _train(config, sources, workdir, manager, writers) -> dict:
     total = config.resolved.steps
     model, optimizer = build.build_model(config), steps.build_optimizer(config)
     state = _restore_or_init(model, optimizer, config, manager)
@@ -149,9 +154,10 @@ def _train(config, sources, workdir, manager) -> dict:
         )
     # Evaluated once: what a finished run has logged is not computed again.
     scores = _finished(workdir, total) if start == total else {}
-    with contextlib.closing(MetricLog(workdir, start)) as metric_log:
+    with contextlib.closing(MetricLog(workdir, start, writers)) as metric_log:
         run = _Run(config, sources, workdir, manager, metric_log, _evaluator(model, config))
         if start < total:
+            metric_log.describe(config_lib.flatten(config.to_dict()))
             with _stop_signal() as stop:
                 train_step = _train_step(model, optimizer, config, sources["train"])
                 state, scores = _loop(run, state, train_step, stop)
@@ -204,6 +210,8 @@ def _loop(run, state, train_step, stop):
     for step in range(start + 1, total + 1):
         with progress.waiting():
             batch = next(batches)
+        if step == 1 and run.sources["train"].make is None:
+            run.metric_log.show(step, functools.partial(first_batch.pictures, batch, config))
         with profile.step(step, step - start):
             state, metrics = train_step(state, batch)
         progress.add(step, metrics)
