@@ -55,20 +55,21 @@ class TensorBoard:
 
     Args:
       folder: of the event files; made where missing.
-      start: step that a run goes on from; what an earlier one wrote past it is hidden.
+      start: step that a run goes on from; what an earlier one wrote past it is hidden. -1 hides nothing.
 
     Raises:
       ImportError: tensorboardX is not there.
     """
 
-    def __init__(self, folder: Path, start: Count = 0):
+    def __init__(self, folder: Path, start: Count = -1):
         try:
             import tensorboardX
         except ImportError as error:
             raise ImportError(
                 "TensorBoard's events need tensorboardX: pip install 'mixaug_jax[tensorboard]'"
             ) from error
-        self._events = tensorboardX.SummaryWriter(str(folder), purge_step=start)
+        past = start + 1 if start >= 0 else None
+        self._events = tensorboardX.SummaryWriter(str(folder), purge_step=past)
 
     def write_scalars(self, step: Count, scalars: Mapping[str, Scalar]) -> None:
         """Adds a point to the curve of each name."""
