@@ -13,9 +13,15 @@ import tempfile
 import numpy as np
 
 import mixaug_jax
-from mixaug_jax import data, explain
-from mixaug_jax.attribution import METHODS, control_names
-from mixaug_jax.core import checks, files, say
+from mixaug_jax import data
+from mixaug_jax.attribution import (
+    METHODS,
+    control_names,
+    heatmap,
+    iba_statistics,
+    train_readout,
+)
+from mixaug_jax.core import checks, entries, files, say
 from mixaug_jax.data.transforms import seen_part
 from mixaug_jax.draw import explanation_figures
 from mixaug_jax.explain import regions
@@ -26,7 +32,7 @@ from mixaug_jax.scores import SCORES
 
 PLACE = pathlib.Path(__file__).parent
 PICTURE = 3  # of the validation split
-SCORED = ("gradcam", "integrated_gradients", "gradient")
+SCORED = "gradcam"
 TEXT = """# Gallery
 
 Made by `python docs/make_gallery.py {run}` of a small network trained on the scenes. It shows what each part
@@ -50,7 +56,7 @@ network. A map that looks like `sobel` shows the image.
 
 ## Scores
 
-The same image's explanations by every score, beside the controls. One image says nothing of a method: the table shows which
+The same image's Grad-CAM by every score, beside the controls. One image says nothing of a method: the table shows which
 way a score points and how large its numbers are.
 
 {table}
@@ -87,39 +93,42 @@ def draw_mixers() -> None:
 
 def explained(net, dataset) -> tuple[dict, str]:
     """{method: map [h,w]} of the picture, and a sentence about methods that this network cannot have."""
-    controls = control_names()
-    found, lacking = {}, []
+    image, label = net.preprocess(dataset[PICTURE]["image"]), dataset[PICTURE]["label"]
+    others = np.stack([net.preprocess(dataset[k]["image"]) for k in range(32)])
+    filled_in = {"baselines": others, "stats": iba_statistics(net, [others])}
+    found, lacking, controls = {}, [], control_names()
     for name in (*(m for m in METHODS if m not in controls), *controls):
-        one = dataclasses.replace(dataset, read=lambda _: dataset[PICTURE], size=1)
+        wanted = entries.keywords(METHODS[name])
+        given = {what: value for what, value in filled_in.items() if what in wanted}
         try:
-            given = {"reference": dataset, "options": explain.Options(reference_images=32)}
-            result = mixaug_jax.evaluate(
-                net, one, methods=(name,), scores=(next(iter(SCORES)),), **given
-            )
-        except (checks.UnsupportedError, ValueError) as error:
+            if "readout" in wanted:
+                given["readout"] = train_readout(net, dataset)
+            raw = mixaug_jax.attribute(net, image[None], [label], name, options=given)
+        except checks.UnsupportedError as error:
             lacking.append(f"`{name}` ({error})")
             continue
-        found[name] = result[name].heat[0]
-        say.line(f"{name}: {reduction(METHODS[name], 'auto')}")
+        found[name] = np.asarray(heatmap(raw, reduction(METHODS[name], "auto")))[0]
+        say.line(name)
     return found, f"Left out: {'; '.join(lacking)}." if lacking else ""
 
 
 def scored(net, dataset) -> tuple[str, str]:
-    """The table of scores as Markdown, and a sentence about scores that one image cannot have."""
+    """The table of scores as Markdown, and a sentence about scores that this network cannot have."""
     one = dataclasses.replace(dataset, read=lambda _: dataset[PICTURE], size=1)
-    rows, lacking, names = [], [], (*SCORED, *control_names())
+    rows, lacking, names = [], [], (SCORED, *control_names())
     for name, score in SCORES.items():
         try:
-            found = mixaug_jax.evaluate(net, one, methods=SCORED, scores=(name,))
-        except (checks.UnsupportedError, ValueError) as error:
+            found = mixaug_jax.evaluate(net, one, methods=(SCORED,), scores=(name,))
+        except checks.UnsupportedError as error:
             lacking.append(f"`{name}` ({error})")
             continue
-        facts = found[names[0]].entries["scores"][name]
+        facts = found[SCORED].entries["scores"][name]
         better = {1: "larger", -1: "smaller", 0: ""}[facts["better"]]
-        values = [np.mean(found[method].scores[name]) for method in names]
-        title = getattr(score, "title", "") or name
-        rows.append([f"`{name}`", title, better, *(f"{value:.3g}" for value in values)])
-        say.line(f"{name}")
+        values = [float(np.mean(found[method].scores[name])) for method in names]
+        title = getattr(score, "title", "") or name.replace("_", " ")
+        cells = ("-" if np.isnan(value) else f"{value:.3g}" for value in values)
+        rows.append([f"`{name}`", title, better, *cells])
+        say.line(name)
     header = ["score", "what it is", "better", *(f"`{name}`" for name in names)]
     lines = [header, ["---"] * len(header), *rows]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
