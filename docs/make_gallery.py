@@ -6,16 +6,19 @@ The run is one that the README's first command made; every method and score comp
 """
 
 import dataclasses
+import io
 import pathlib
 import sys
 import tempfile
 
 import numpy as np
+import PIL.Image
 
 import mixaug_jax
 from mixaug_jax import data
 from mixaug_jax.attribution import (
     METHODS,
+    Training,
     control_names,
     heatmap,
     iba_statistics,
@@ -102,7 +105,7 @@ def explained(net, dataset) -> tuple[dict, str]:
         given = {what: value for what, value in filled_in.items() if what in wanted}
         try:
             if "readout" in wanted:
-                given["readout"] = train_readout(net, dataset)
+                given["readout"] = train_readout(net, dataset, Training(steps=60))
             raw = mixaug_jax.attribute(net, image[None], [label], name, options=given)
         except checks.UnsupportedError as error:
             lacking.append(f"`{name}` ({error})")
@@ -136,9 +139,13 @@ def scored(net, dataset) -> tuple[str, str]:
 
 
 def save(figure, name: str) -> None:
-    """As a PNG beside the page."""
-    path = PLACE / "gallery" / f"{name}.png"
-    figure.savefig(path, dpi=90)
+    """As a PNG of few colors beside the page."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=90)
+    picture = PIL.Image.open(buffer).convert("RGB").quantize(128)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    files.write_bytes(PLACE / "gallery" / f"{name}.png", buffer.getvalue())
 
 
 if __name__ == "__main__":
