@@ -15,6 +15,9 @@ concepts.json     {"1": ["cat", "object"], "2": ["grass", "material"], "9": "voi
     (name, category) of the numbers in the masks; 0 is none. What is called void is not labeled, and so is 255 where it is not
     named. A mask is a PNG of the picture's size: gray or palette (the index is the number) up to 65535, or with several
     channels where a pixel has several concepts.
+parts.json        {"1": "head", "2": "tail", ...}, without gaps
+    the names of the numbers in masks of parts, as PASCAL-Part has them, which annotations.json names by the key "parts": a PNG
+    of one channel, 0 where there is no part.
 
 A camera's orientation tag is applied where the folder has no annotations; where it has, these are given in the stored pixels.
 `python -m mixaug_jax.data.convert` makes both files from COCO's, Pascal VOC's or trimaps.
@@ -88,8 +91,16 @@ def open_folder(split: str, config: Config, *, annotations: bool = True) -> Sour
         return files[index][0].name
 
     concepts, boxes = (known.concept_names, known.box_names) if annotations else ((), ())
-    several = table is not None
-    return Source(read, len(files), class_names, concepts, boxes, file_name, multi_label=several)
+    return Source(
+        read,
+        len(files),
+        class_names,
+        concepts,
+        boxes,
+        file_name,
+        multi_label=table is not None,
+        part_names=known.part_names if annotations else (),
+    )
 
 
 def _complete(files, corrupt, threads):
