@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixaug_jax import mixing
+from mixaug_jax.core import entries
 from mixaug_jax.core.types import Config, UInt8
 from mixaug_jax.data import transforms
 from mixaug_jax.training import losses
@@ -18,7 +20,8 @@ NAME = "train/first_step"
 def pictures(batch: Mapping, config: Config) -> dict[str, UInt8[np.ndarray, "N H W C"]]:
     """The images of the first device's share of a batch, changed in color and mixed as a step does it, as stored images are.
 
-    Hidden features that are mixed cannot be seen: such a mixer's images are as before.
+    Mixed hidden features cannot be seen, and mixing that looks at a network takes that network: such mixers' images are as
+    before.
 
     Args:
       batch: as `steps.train_step` takes it, on the devices.
@@ -34,15 +37,18 @@ def pictures(batch: Mapping, config: Config) -> dict[str, UInt8[np.ndarray, "N H
     mean, std = np.asarray(d.mean, np.float32), np.asarray(d.std, np.float32)
     given = {"jitter": d.jitter, "lighting": d.lighting, "mean": d.mean, "std": d.std}
 
+    name = config.mix.name
+    takes = {*entries.keywords(mixing.MIXERS[name])} if name != "none" else set()
+
     def seen(own: Mapping):
         images = transforms.device_transform(own["image"], own["seed"], **given)
-        if steps.mixes_features(config):
+        if {"active", "net"} & takes:
             return images
         key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0))[0]
         targets, _ = losses.targets_of(own, config)
         return steps.mixed(key, images, targets, config=config, shard=0)[0]
 
     # Nothing to mix and nothing to change is no program to compile.
-    plain = config.mix.name == "none" and not (d.jitter or d.lighting)
+    plain = name == "none" and not (d.jitter or d.lighting)
     images = own["image"] if plain else jnp.rint(255 * (jax.jit(seen)(own) * std + mean))
     return {NAME: np.clip(np.asarray(images[:_SHOWN]), 0, 255).astype(np.uint8)}
