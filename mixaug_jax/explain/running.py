@@ -142,16 +142,8 @@ def evaluate(
       ValueError: an unknown name, an option outside its values, a layer that the network does not have, scores of alignment
         where the data set tells no place of anything.
     """
-    ready = prepare(
-        net,
-        dataset,
-        methods=methods,
-        scores=scores,
-        options=options,
-        reference=reference,
-        devices=devices,
-    )
-    return ready.evaluated(net)
+    job = make_job(net, dataset, methods, scores, options)
+    return prepare(net, dataset, job, reference, devices).evaluated(net)
 
 
 class Prepared(NamedTuple):
@@ -180,18 +172,9 @@ class Prepared(NamedTuple):
         }
 
 
-def prepare(
-    net: Any,
-    dataset: Any,
-    *,
-    methods: Iterable[str | Callable],
-    scores: Iterable[str | Callable],
-    options: Options,
-    reference: Any,
-    devices: Iterable | None,
-) -> Prepared:
+def prepare(net: Any, dataset: Any, job: Job, reference: Any, devices: Iterable | None) -> Prepared:
     """Checks, traces and reads what `evaluate` of the same arguments needs; explains nothing."""
-    job = make_job(net, dataset, methods, scores, options)
+    options = job.options
     readouts.check(net, options.entries)
     devices = walk.chosen(devices)
     dataset = numbered_as(dataset, num_classes(net, dataset))

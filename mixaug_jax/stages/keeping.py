@@ -21,6 +21,7 @@ from mixaug_jax.dissection.result import Dissection
 from mixaug_jax.explain import evaluation, running
 from mixaug_jax.explain.evaluation import Evaluation
 from mixaug_jax.explain.job import Options as Explaining
+from mixaug_jax.explain.job import make_job
 from mixaug_jax.stages import dissect as dissect_stage
 from mixaug_jax.stages import explain as explain_stage
 
@@ -119,11 +120,12 @@ def evaluate(
       ValueError: an unknown name, an option outside its values, a layer that the network does not have, scores of alignment
         where the data set tells no place of anything, or a workdir that is no run's.
     """
-    asked = {"methods": methods, "scores": scores, "options": options, "reference": reference}
     if not workdir:
+        asked = {"methods": methods, "scores": scores, "options": options, "reference": reference}
         return running.evaluate(net, dataset, **asked, devices=devices)
     with _claimed(workdir) as config:
-        ready = running.prepare(net, dataset, **asked, devices=devices)
+        job = make_job(net, dataset, methods, scores, options)
+        ready = running.prepare(net, dataset, job, reference, devices)
         found = ready.evaluated(net)
         folder = pathlib.Path(workdir).absolute() / "attribution"
         if processes.is_main():
