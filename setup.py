@@ -6,6 +6,8 @@ import re
 import setuptools
 
 ROOT = pathlib.Path(__file__).parent
+# The one place of the address; `python notebooks/set_address.py` writes it into the notebooks.
+URL = "https://github.com/OWNER/mixaug_jax"
 VERSION = re.search(r'__version__ = "(.*)"', (ROOT / "mixaug_jax/core/__init__.py").read_text())[1]
 
 setuptools.setup(
@@ -15,6 +17,18 @@ setuptools.setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    author="The mixaug_jax authors",
+    url=URL,
+    project_urls={"Changes": f"{URL}/blob/main/CHANGELOG.md", "Issues": f"{URL}/issues"},
+    keywords=["data augmentation", "interpretability", "network dissection", "attribution", "JAX"],
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     # The configs stand beside the package in a clone, and go into it where it is installed.
     packages=[
         *setuptools.find_packages(include=["mixaug_jax", "mixaug_jax.*"]),
@@ -63,7 +77,12 @@ setuptools.setup(
             "submitit",
             "nbclient",
             "ipykernel",
+            "pandas",
+            "datasets",
         ],
+        "frames": ["pandas"],
+        "hub": ["huggingface_hub", "datasets"],
+        "docs": ["mkdocs-material", "mkdocstrings[python]"],
         "slurm": ["submitit"],
         "tpu": ["jax[tpu]"],
         "tensorboard": ["tensorboardX"],

@@ -5,7 +5,8 @@
 
 CHECKPOINTS holds baseline.pth.tar, cutout.pth.tar, mixup.pth.tar, cutmix.pth.tar and saliencymix.pth.tar (any ending of weights
 will do, and so will folders of these names with one file each); SEGMENTER holds the encoder and the decoder of UPerNet. What is
-missing is said with where its authors published it. PHOTOS holds train/<class>/ and val/<class>/, whose images are scanned
+missing is said with where its authors published it. In their place, files of your own, in any number:
+--config.released.files=A.pth,B.safetensors,hf:timm/NAME. PHOTOS holds train/<class>/ and val/<class>/, whose images are scanned
 (--config.dissect.split=train takes the others). The table goes to the console, to released.csv and to released.png. A run that
 was stopped goes on with the same command.
 

@@ -65,6 +65,23 @@ def test_the_file(name):
     assert "not run" in "".join(book["cells"][0]["source"]), "nobody has run them on a TPU"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_address_is_that_of_the_package(name):
+    """Which stands in setup.py alone: a badge that opens this very notebook, and where pip takes the package from."""
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    spec = importlib.util.spec_from_file_location("set_address", ROOT / "notebooks/set_address.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    text = path.read_text(encoding="utf-8")
+    assert script.changed(text) == text
+    url = re.search(r'^URL = "(.*)"', (ROOT / "setup.py").read_text(), re.MULTILINE)[1]
+    assert f'REPOSITORY = "{url}"' in code_cells(name)["install"]
+    badge = "".join(read(name)["cells"][0]["source"]).splitlines()[2]
+    assert badge.endswith(f"/github/{url.partition('.com/')[2]}/blob/main/notebooks/{name}.ipynb)")
+    other = script.changed(text.replace("OWNER/", "someone-else/"))
+    assert other == text
+
+
 def test_settings_are_one_cell_that_all_share():
     cells = [code_cells(name) for name in NAMES]
     assert len({found["settings"] for found in cells}) == 1

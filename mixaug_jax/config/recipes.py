@@ -87,6 +87,7 @@ RECIPES = {
     "folder": _own_folder,
     "speech": _speech,
     "markers": _markers,
+    "hf": _own_folder,
     "cifar10": _cifar,
     "cifar100": _cifar,
     "imagenet2012": _imagenet,

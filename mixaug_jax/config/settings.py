@@ -28,7 +28,7 @@ def get_config(method: str = "baseline", data: str = "scenes") -> ml_collections
 
     Args:
       method: "baseline" or a name in `mixaug_jax.mixing.MIXERS`.
-      data: "scenes", "folder", "speech", "markers", "cifar10", "cifar100", "imagenet2012"; any other name is read as a
+      data: "scenes", "folder", "speech", "markers", "hf", "cifar10", "cifar100", "imagenet2012"; any other name is read as a
         prepared TFDS set, with the folder's recipe.
 
     Returns:

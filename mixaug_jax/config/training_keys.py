@@ -40,7 +40,8 @@ _TOP = {
     "compile_cache": Key("", "a folder that keeps compiled programs between runs", Text(), MACHINE),
     "stages": Key((), "what --stage=all does; (): train, dissect, intervene, explain, occlude, report",
                   Many(_NAME, most=50), NOTHING),
-    "weights": Key("", "released weights to start every later stage from", Text()),
+    "weights": Key("", "released weights to start every later stage from: a file, or hf:timm/NAME",
+                   Text()),
 }
 
 _DATA_KEYS = {

@@ -195,11 +195,13 @@ def settled(config: Any) -> Any:
     if config.data.test_split != "auto":
         return config
     # As above.
-    from mixaug_jax.data import layout
+    from mixaug_jax.data import layout, saved_sets
 
     config = config.copy_and_resolve_references()
     folder = config.data.name in ("folder", "speech") and not config.data.dir.endswith(".npz")
     there = not folder or layout.present(config.data.dir, "test")
+    if config.data.name == "hf":
+        there = saved_sets.present(config.data.dir, "test")
     config.data.test_split = "test" if there else ""
     return config
 
@@ -242,6 +244,14 @@ def _markers(split, config, *, annotations=True):
     return held_set.markers(split, config, annotations=annotations)
 
 
+def _hf(split, config, *, annotations=True):
+    """A set of Hugging Face's datasets that was saved to a folder."""
+    # As above.
+    from mixaug_jax.data import saved_sets
+
+    return saved_sets.open_saved(split, config, annotations=annotations)
+
+
 def _tfds(split, config, *, annotations=True):
     """A set of TensorFlow Datasets that is prepared as array_record."""
     # As above.
@@ -256,6 +266,7 @@ SOURCES = {
     "folder": _folder,
     "speech": _speech,
     "markers": _markers,
+    "hf": _hf,
     "cifar10": _tfds,
     "cifar100": _tfds,
     "imagenet2012": _tfds,

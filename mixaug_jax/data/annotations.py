@@ -1,4 +1,4 @@
-"""What annotations.json and concepts.json of a folder say of its pictures, all of it checked at once.
+"""What annotations.json, concepts.json and parts.json of a folder say of its pictures, all of it checked at once.
 
 Headers are read first (sizes need no decoding), then the pixels of the masks. What was found in a file is kept in the cache by
 its size and its time of change, so that only new files cost anything. All faults of a kind become one sentence.
@@ -23,6 +23,7 @@ _VERSION = 1  # of the kept facts
 _CHANNELS = {"1": 1, "L": 1, "P": 1, "I": 1, "I;16": 1, "I;16B": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 _LOSSY = ("JPEG", "WEBP")
 _NONE = ("none", "none")
+_MASKS = ("mask", "parts")  # keys of an entry that are paths of numbers by pixel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +31,12 @@ class Annotations:
     """The checked annotations of a folder.
 
     Attributes:
-      notes: {picture: {"boxes": [[name, row0, col0, row1, col1], ...], "mask": path}}, either key or both.
+      notes: {picture: {"boxes": [[name, row0, col0, row1, col1], ...], "mask": path, "parts": path}}, any of the keys.
       box_names: the classes, then the other names of boxes; empty where there are no boxes.
       concept_names: (name, category) of the numbers in masks; empty where there are no masks.
       void: numbers that mean that a pixel is not labeled.
       slots: of a pixel in the masks.
+      part_names: of the numbers in masks of parts, "none" first; empty where there are no such masks.
     """
 
     notes: dict[pathlib.Path, dict]
@@ -42,6 +44,7 @@ class Annotations:
     concept_names: tuple[tuple[str, str], ...] = ()
     void: frozenset[int] = frozenset()
     slots: int = 0
+    part_names: tuple[str, ...] = ()
 
     def of(self, path: pathlib.Path, shape: tuple[int, int]) -> dict:
         """boxes and box_labels, concepts, or neither: what the example of a picture of `shape` [rows, columns] has."""
@@ -53,7 +56,15 @@ class Annotations:
             example["box_labels"] = np.array(labels, np.int32)
         if "mask" in note:
             example["concepts"] = self._labels(note["mask"], shape)
+        if "parts" in note:
+            example["parts"] = self._parts(note["parts"], shape)
         return example
+
+    def _parts(self, path, shape):
+        mask = read_mask(path)
+        if mask.shape != (*shape, 1) or mask.max(initial=0) >= len(self.part_names):
+            raise ValueError(f"parts {path} are not as they were when they were checked")
+        return mask[..., 0].astype(np.uint8)
 
     def _labels(self, path, shape):
         mask = read_mask(path)
@@ -103,7 +114,10 @@ def open_annotations(config: Config, class_names: tuple[str, ...]) -> Annotation
     notes = _notes(root, _json(path), config.data.outside, faults)
     concept_names, void = _concepts(root / "concepts.json")
     faults.refuse(path)
+    part_names = _part_names(root / "parts.json")
     masks = [note["mask"] for note in notes.values() if "mask" in note]
+    if not part_names and any("parts" in note for note in notes.values()):
+        raise ValueError(f"{path} has parts, but there is no parts.json")
     if masks and not concept_names:
         raise ValueError(f"{path} has masks, but there is no concepts.json")
     facts = _facts(root, notes, config.data.threads)
@@ -116,12 +130,29 @@ def open_annotations(config: Config, class_names: tuple[str, ...]) -> Annotation
             continue
         _check_picture(picture, note, facts, root, faults)
         if "mask" in note:
-            _check_mask(picture, note["mask"], facts, (slots, known), faults)
+            _check_mask(picture, note["mask"], facts, (slots, known, "concepts.json"), faults)
+        if "parts" in note:
+            numbers = set(range(len(part_names)))
+            _check_mask(picture, note["parts"], facts, (1, numbers, "parts.json"), faults)
     faults.refuse(path)
     # A box that is named like a class has the class's number: regions of the image's class are found by it.
     named = {box[0] for note in notes.values() for box in note.get("boxes", ())}
     box_names = class_names + tuple(sorted(named - set(class_names))) if named else ()
-    return Annotations(notes, box_names, concept_names if masks else (), frozenset(void), slots)
+    found = Annotations(notes, box_names, concept_names if masks else (), frozenset(void), slots)
+    return dataclasses.replace(found, part_names=part_names)
+
+
+def _part_names(path) -> tuple[str, ...]:
+    """("none", names of the parts 1, 2, ...) from parts.json; () without one."""
+    entries = _json(path)
+    numbers = [int(k) if k.isascii() and k.isdigit() else 0 for k in entries]
+    if sorted(numbers) != list(range(1, len(entries) + 1)) or len(entries) > VOID:
+        raise ValueError(
+            f'{path} must be {{"1": "head", "2": "tail", ...}}, without gaps, up to {VOID}'
+        )
+    if not all(isinstance(name, str) and name for name in entries.values()):
+        raise ValueError(f"{path}: every part needs a name")
+    return ("none", *(entries[str(k)] for k in sorted(numbers))) if entries else ()
 
 
 def _json(path):
@@ -154,8 +185,8 @@ def _notes(root, entries, outside, faults):
             faults.add("pictures under two names", f"{first[normal]} and {name}")
         elif normal.startswith(("/", "../")) or not (root / normal).is_file():
             faults.add(f"names of no picture in {root}", name)
-        elif not isinstance(note, dict) or not note.keys() <= {"boxes", "mask"}:
-            faults.add("entries that are no object with boxes, mask or both", name)
+        elif not isinstance(note, dict) or not note.keys() <= {"boxes", *_MASKS}:
+            faults.add("entries that are no object with boxes, mask or parts", name)
         else:
             notes[root / normal] = _note(root, name, note, outside, faults)
         first.setdefault(normal, name)
@@ -175,17 +206,17 @@ def _note(root, name, note, outside, faults):
         )
     if "boxes" in note:
         checked["boxes"] = [box for box in boxes if box not in wrong]
-    if "mask" in note:
-        mask = note["mask"]
+    for key in note.keys() & {*_MASKS}:
+        mask = note[key]
         if not isinstance(mask, str) or not mask:
             faults.add("masks that are not the path of a PNG", f"that of {name}")
-            return checked
+            continue
         place = pathlib.Path(os.path.normpath(root / mask))
         if not outside and pathlib.Path(os.path.normpath(root)) not in place.parents:
             faults.add("masks outside of the folder, which only data.outside=True allows", mask)
         elif not place.is_file():
             faults.add("masks that are missing", f"{mask} of {name}")
-        checked["mask"] = place
+        checked[key] = place
     return checked
 
 
@@ -234,7 +265,7 @@ def _check_picture(picture, note, facts, root, faults):
 
 
 def _check_mask(picture, mask, facts, wanted, faults):
-    (slots, known), found, of = wanted, facts[mask], facts[picture]
+    (slots, known, table), found, of = wanted, facts[mask], facts[picture]
     if "error" in found:
         faults.add("masks that cannot be read", found["error"])
         return
@@ -246,7 +277,7 @@ def _check_mask(picture, mask, facts, wanted, faults):
         faults.add("masks with another number of channels than the first", channels)
     strangers = sorted(set(found["numbers"]) - known)
     if strangers:
-        faults.add("masks with a number that concepts.json lacks", f"{strangers[0]} in {mask}")
+        faults.add(f"masks with a number that {table} lacks", f"{strangers[0]} in {mask}")
 
 
 def _shaped(shape):
@@ -258,7 +289,7 @@ def _facts(root, notes, threads):
     kept_at = _place(root)
     kept, facts, new = _kept(kept_at), {}, []
     wanted = {picture: False for picture in notes} | {
-        note["mask"]: True for note in notes.values() if "mask" in note
+        note[key]: True for note in notes.values() for key in _MASKS if key in note
     }
     for file, is_mask in wanted.items():
         status = file.stat()

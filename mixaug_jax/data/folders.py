@@ -4,7 +4,8 @@
 
 The pictures are jpg, jpeg, jfif, png, bmp, webp, tif, tiff or gif (its first frame) of any size, in a class's folder or deeper
 in it. train's folders are the classes, in sorted order. Where there is no folder for validation, a share of train is set aside
-(`layout.class_files`). Two files of DIR are optional:
+(`layout.class_files`). With a table DIR/labels.csv a picture may show several classes at once, see `multi_label`. Two more
+files of DIR are optional:
 
 annotations.json  {"train/cat/1.jpg": {"boxes": [["head", row0, col0, row1, col1], ...],
                                        "mask": "masks/1.png"}, ...}
@@ -14,6 +15,9 @@ concepts.json     {"1": ["cat", "object"], "2": ["grass", "material"], "9": "voi
     (name, category) of the numbers in the masks; 0 is none. What is called void is not labeled, and so is 255 where it is not
     named. A mask is a PNG of the picture's size: gray or palette (the index is the number) up to 65535, or with several
     channels where a pixel has several concepts.
+parts.json        {"1": "head", "2": "tail", ...}, without gaps
+    the names of the numbers in masks of parts, as PASCAL-Part has them, which annotations.json names by the key "parts": a PNG
+    of one channel, 0 where there is no part.
 
 A camera's orientation tag is applied where the folder has no annotations; where it has, these are given in the stored pixels.
 `python -m mixaug_jax.data.convert` makes both files from COCO's, Pascal VOC's or trimaps.
@@ -24,6 +28,7 @@ import pathlib
 
 from mixaug_jax.core import say
 from mixaug_jax.core.types import Config
+from mixaug_jax.data import multi_label
 from mixaug_jax.data.annotations import open_annotations
 from mixaug_jax.data.images import decode_rgb, is_turned, skip_unreadable
 from mixaug_jax.data.layout import class_files
@@ -56,7 +61,11 @@ def open_folder(split: str, config: Config, *, annotations: bool = True) -> Sour
         not fit.
     """
     # A file cut short in transfer is found now, by its last bytes, and not in the middle of an epoch.
-    files, class_names = class_files(config, split, SUFFIXES, "image")
+    table = multi_label.open_labels(config) if multi_label.is_there(config) else None
+    if table is None:
+        files, class_names = class_files(config, split, SUFFIXES, "image")
+    else:
+        files, class_names = multi_label.files(config, split, SUFFIXES, table), table.class_names
     files, turned = _complete(files, config.data.corrupt, config.data.threads)
     root = pathlib.Path(config.data.dir).expanduser()
     # Boxes of a file count stored pixels, too.
@@ -75,14 +84,23 @@ def open_folder(split: str, config: Config, *, annotations: bool = True) -> Sour
 
     def read(index: int) -> dict:
         (path, label), image = read_image(index)
-        example = {"image": image, "label": label}
+        example = {"image": image} | ({"label": label} if table is None else table.of(path))
         return example | known.of(path, image.shape[:2]) if annotations else example
 
     def file_name(index: int) -> str:
         return files[index][0].name
 
     concepts, boxes = (known.concept_names, known.box_names) if annotations else ((), ())
-    return Source(read, len(files), class_names, concepts, boxes, file_name=file_name)
+    return Source(
+        read,
+        len(files),
+        class_names,
+        concepts,
+        boxes,
+        file_name,
+        multi_label=table is not None,
+        part_names=known.part_names if annotations else (),
+    )
 
 
 def _complete(files, corrupt, threads):

@@ -50,15 +50,15 @@ def class_files(
     if not directory:
         raise ValueError(f"data.dir is empty: {layout}")
     root = pathlib.Path(directory).expanduser()
-    train = _split_folder(root, "train", layout)
+    train = split_folder(root, "train", layout)
     # Labels are those of train/ for every split: a class that a split lacks must not shift the others.
     holding = [folder for folder in _classes(train, layout) if _first(folder, suffixes)]
     names = tuple(folder.name for folder in holding)
-    share = _set_aside(config, split, root)
-    folder = train if share else _split_folder(root, split, layout)
+    share = set_aside(config, split, root)
+    folder = train if share else split_folder(root, split, layout)
     files, others, empty = [], [p for p in _entries(folder) if not p.is_dir()], []
     for inner in _classes(folder, layout):
-        found = list(_below(inner))
+        found = list(below(inner))
         paths = [path for path in found if path.suffix.lower() in suffixes]
         others += [path for path in found if path.suffix.lower() not in suffixes]
         if not paths:
@@ -66,7 +66,7 @@ def class_files(
         elif inner.name not in names:
             raise ValueError(f"{inner} is a class that {train} does not have")
         else:
-            paths = _part(paths, share, split, inner) if share else paths
+            paths = part(paths, share, split, inner) if share else paths
             files += [(path, names.index(inner.name)) for path in paths]
     if not files:
         raise ValueError(f"{folder} has no {noun}s ({kinds}) in its class folders: {layout}")
@@ -74,7 +74,7 @@ def class_files(
     return files, names
 
 
-def _set_aside(config, split, root):
+def set_aside(config: Config, split: str, root: pathlib.Path) -> float:
     """The share of train/ that is the validation split, where there is no folder for it; else 0."""
     share = config.data.validation_share if config.data.validation_split else 0
     if not share or split == "test" or present(str(root), "validation"):
@@ -86,8 +86,10 @@ def _set_aside(config, split, root):
     return share
 
 
-def _part(paths, share, split, folder):
-    """The validation share of one class's files, or the rest, in their own order."""
+def part(
+    paths: list[pathlib.Path], share: float, split: str, folder: pathlib.Path
+) -> list[pathlib.Path]:
+    """The validation share of the files in a folder, a class's for one, or the rest, in their own order."""
     # At least one for each side where there are two: a class that nobody validates, or trains, is of no use.
     count = min(max(1, round(share * len(paths))), len(paths) - 1)
 
@@ -110,7 +112,8 @@ def _say_left_out(split, noun, kinds, others, empty):
         )
 
 
-def _split_folder(root, split, layout):
+def split_folder(root: pathlib.Path, split: str, layout: str) -> pathlib.Path:
+    """The folder of a split; ValueError, with what `layout` says, where it is not there, or there are two."""
     checks.choice("the split of a folder", split, _FOLDERS)
     if not root.is_dir():
         raise ValueError(f"data.dir={root} is no folder: {layout}")
@@ -138,18 +141,18 @@ def _entries(folder):
         raise ValueError(f"{folder} cannot be read: {error.strerror}") from error
 
 
-def _below(folder, above=()) -> Iterator[pathlib.Path]:
+def below(folder: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Iterator[pathlib.Path]:
     """The files in a folder and in those within it, links followed but for circles."""
     above = (*above, folder.resolve())
     for path in _entries(folder):
         if not path.is_dir():
             yield path
         elif path.resolve() not in above:
-            yield from _below(path, above)
+            yield from below(path, above)
 
 
 def _first(folder, suffixes):
-    return next((p for p in _below(folder) if p.suffix.lower() in suffixes), None)
+    return next((p for p in below(folder) if p.suffix.lower() in suffixes), None)
 
 
 def _classes(folder, layout):

@@ -5,6 +5,8 @@ import operator
 from collections.abc import Callable
 from typing import Any, SupportsIndex
 
+from mixaug_jax.core import say
+
 
 def _nameless(index: int) -> str:
     return ""
@@ -76,18 +78,25 @@ def numbered_as(source: Any, classes: int) -> Any:
     """A part of ImageNet with labels as a network of all its 1000 classes has them; any other set as it is.
 
     Args:
-      source: a `Source`; one of fewer classes, all called by their WordNet numbers ("n01440764"), is renumbered.
+      source: a `Source`; one of no more classes, all called by their WordNet numbers ("n01440764") or their English names, is
+        renumbered, which is said.
       classes: how many the network has.
     """
     # Processes that only read pictures import this file, and do not wait for networks.
     from mixaug_jax.models import imagenet
 
     names = tuple(getattr(source, "class_names", ()))
-    if classes != imagenet.CLASSES or not 0 < len(names) < classes:
+    if classes != imagenet.CLASSES or not 0 < len(names) <= classes:
         return source
-    numbers = imagenet.numbers_of(names)
+    numbers, how = imagenet.found(names)
     if not numbers:
+        if len(names) < classes:
+            say.once(f"the data's classes are not all classes of ImageNet: {how}")
         return source
+    if numbers == tuple(range(classes)):
+        return source
+    first = f"{names[0]} is {imagenet.wnids()[numbers[0]]}, number {numbers[0]}"
+    say.once(f"the data's {len(names)} classes are classes of ImageNet by their {how}: {first}")
 
     def read(index: int) -> dict:
         example = source.read(index)

@@ -22,6 +22,7 @@ import numpy as np
 
 from mixaug_jax.core import checks, say, walk
 from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core.frames import frame
 from mixaug_jax.core.types import (
     Bool,
     Count,
@@ -87,6 +88,19 @@ class Removed:
     clean_predicted: Int[np.ndarray, " N"]
     clean_loss: Float[np.ndarray, " N"]
     mean: Float[np.ndarray, "N U"]
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` (extra `frames`) of a row for each set of units: the accuracy and the mean loss without it, and
+        what is lost of the accuracy with all units."""
+        accuracy = (self.predicted == self.labels[:, None]).mean(0)
+        return frame(
+            {
+                "set": np.arange(len(accuracy)),
+                "accuracy": accuracy,
+                "drop": (self.clean_predicted == self.labels).mean() - accuracy,
+                "loss": self.loss.mean(0),
+            }
+        )
 
 
 def remove(

@@ -9,6 +9,7 @@ ICLR 2016 (arXiv 1511.07543): correlations of activations over images and places
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from scipy import optimize
 
 from mixaug_jax.core import checks, say, walk
 from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core.frames import frame
 from mixaug_jax.core.types import Count, Dataset, Devices, Float, Indices, Int, Net
 from mixaug_jax.dissection.activations import Forward, shapes
 from mixaug_jax.dissection.counting import derangements
@@ -38,6 +40,11 @@ class Matched:
     other: Int[np.ndarray, " U"]
     value: Float[np.ndarray, " U"]
     null: Float[np.ndarray, " U"]
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` (extra `frames`) of a row for each unit: its other, their correlation, and what chance gives."""
+        unit = np.arange(len(self.other))
+        return frame({"unit": unit, "other": self.other, "value": self.value, "null": self.null})
 
 
 def match(

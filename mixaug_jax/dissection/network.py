@@ -17,7 +17,7 @@ import numpy as np
 from mixaug_jax.core import checks, say, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import checksum
-from mixaug_jax.core.types import Dataset, Devices, Net, Thresholds
+from mixaug_jax.core.types import Dataset, Devices, Net, Path, Thresholds
 from mixaug_jax.dissection import activations as activations_lib
 from mixaug_jax.dissection import concepts
 from mixaug_jax.dissection.measuring import Layer, count_only, measure, top_images
@@ -68,10 +68,7 @@ def dissect(
     sizes = activations_lib.shapes(net, dataset, layers)
     _check_thresholds(thresholds or {}, sizes)
     devices, folder = walk.chosen(devices), resources.folder
-    if labels is None and not folder and walk.together(devices):
-        raise ValueError(
-            "in a job of several processes dissect needs labels, or resources.folder on a disk that all of them share"
-        )
+    check_shared(labels, folder, devices)
     with (
         tempfile.TemporaryDirectory(dir=folder or None, prefix="dissection-") as scratch,
         devices_lib.precision(options.precision),
@@ -122,6 +119,14 @@ def dissect(
         )
         for layer in layers
     }
+
+
+def check_shared(labels: concepts.LabelMaps | None, folder: Path, devices: tuple) -> None:
+    """Raises ValueError where the processes of a job would each make label maps in a place that the others do not see."""
+    if labels is None and not folder and walk.together(devices):
+        raise ValueError(
+            "in a job of several processes dissect needs labels, or resources.folder on a disk that all of them share"
+        )
 
 
 def _forward(net, dataset, layers, indices, resources, devices) -> activations_lib.Forward:

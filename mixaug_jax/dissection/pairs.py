@@ -3,12 +3,16 @@
 import dataclasses
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from mixaug_jax.core import stats
+from mixaug_jax.core.frames import frame
 from mixaug_jax.core.types import Float, Int, Path
-from mixaug_jax.dissection.result import Dissection, Options, load, with_total
+from mixaug_jax.dissection.result import PER, Dissection, Options, load, with_total
+
+COUNTED = ("detectors", "unique")  # the third axis of counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +35,24 @@ class Comparison:
     iou: tuple[float, ...]
     difference: Int[np.ndarray, "M 2 2 T G"]
     interval: Float[np.ndarray, "M 2 2 T G ends"]
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` (extra `frames`) of a row for each other run, convention, detectors or unique concepts, IoU
+        threshold and category: the difference to the first run, and low and high of its interval."""
+        m, p, w, t, g = (axis.ravel() for axis in np.indices(self.difference.shape))
+        return frame(
+            {
+                "run": np.take(self.names[1:], m),
+                "minus": [self.names[0]] * len(m),
+                "per": np.take(PER, p),
+                "counted": np.take(COUNTED, w),
+                "iou_threshold": np.take(self.iou, t),
+                "category": np.take(self.categories, g),
+                "difference": self.difference.ravel(),
+                "low": self.interval[..., 0].ravel(),
+                "high": self.interval[..., 1].ravel(),
+            }
+        )
 
 
 def compare(results: Mapping[str, Dissection | Path]) -> Comparison:

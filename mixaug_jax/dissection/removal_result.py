@@ -2,10 +2,12 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 
 from mixaug_jax.core.files import load_npz, save_npz
+from mixaug_jax.core.frames import frame
 from mixaug_jax.core.types import AnyArray, Count, Float, Int, Num, Path
 from mixaug_jax.dissection import removal_rates as rates
 from mixaug_jax.dissection import unit_sets
@@ -81,6 +83,24 @@ class Intervention:
     def units(self) -> int:
         """How many units the layer has."""
         return self.mean.shape[1]
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` (extra `frames`) of a row for each set of units: its kind, its subject (a unit, a class or a
+        concept, by the kind; -1 for none), how many units it has, the accuracy and the mean loss without it, and what
+        that loses of the accuracy."""
+        accuracy = (self.predicted == self.labels[:, None]).mean(0)
+        return frame(
+            {
+                "layer": [self.layer] * len(self.sets),
+                "kind": self.sets.kind,
+                "subject": self.sets.subject,
+                "draw": self.sets.draw,
+                "units": self.sets.sizes,
+                "accuracy": accuracy,
+                "drop": (self.clean_predicted == self.labels).mean() - accuracy,
+                "loss": self.loss.mean(0),
+            }
+        )
 
     @functools.cached_property
     def answers(self) -> Int[np.ndarray, "N sets"]:

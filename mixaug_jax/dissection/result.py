@@ -2,13 +2,15 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from mixaug_jax.core import checks, stats
 from mixaug_jax.core.devices import PRECISIONS
 from mixaug_jax.core.files import load_npz, save_npz
-from mixaug_jax.core.types import Count, Float, Int, Path
+from mixaug_jax.core.frames import frame, names_of
+from mixaug_jax.core.types import Count, Dataset, Float, Int, Path
 from mixaug_jax.dissection import counting
 from mixaug_jax.dissection import formulas as formulas_lib
 from mixaug_jax.dissection.concepts import Vocabulary
@@ -197,6 +199,31 @@ class Dissection:
     def unique(self, per: str = "unit") -> Int[np.ndarray, "T G"]:
         """Unique concepts [T,G]."""
         return self.counts[PER.index(per), 1]
+
+    def to_frame(self, dataset: Dataset = ()) -> Any:
+        """A `pandas.DataFrame` (extra `frames`) of a row for each unit: its threshold, the share of all pixels where it is on,
+        its best concept with category and IoU ("" and 0 for a unit that is never on), and the image that moves it most.
+
+        Args:
+          dataset: what was dissected, for the name of that image's file; () leaves it "".
+        """
+        labels, values = self.top_labels(1)
+        best, iou = labels[:, 0], values[:, 0]
+        names = [self.names[k] if value else ("", "") for k, value in zip(best, iou, strict=True)]
+        top = self.top_images[:, 0]
+        return frame(
+            {
+                "layer": [self.layer] * len(best),
+                "unit": np.arange(len(best)),
+                "threshold": self.threshold,
+                "area": self.tally.unit / max(1, self.pixels),
+                "concept": [name for name, _ in names],
+                "category": [category for _, category in names],
+                "iou": iou,
+                "top_image": top,
+                "file": names_of(dataset, top),
+            }
+        )
 
 
 def with_total(counts: Int[np.ndarray, "*S G"]) -> Int[np.ndarray, "*S G+1"]:

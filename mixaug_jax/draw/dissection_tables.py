@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from mixaug_jax.dissection.pairs import Comparison
+from mixaug_jax.dissection.pairs import COUNTED, Comparison
 from mixaug_jax.dissection.result import PER, Dissection, with_total
-
-COUNTED = ("detectors", "unique")
 
 
 def unit_rows(result: Dissection) -> tuple[list[str], list[list]]:

@@ -216,8 +216,8 @@ def _said(examples, row, dataset, class_names) -> str:
 
 def sheet(
     images: Sequence[Photo] | UInt8[np.ndarray, "n h w C"],
-    masks: Bool[np.ndarray, "n h w"],
-    heats: Mapping[str, Float[np.ndarray, "n h w"]],
+    masks: Bool[np.ndarray, "n h w"] | Sequence[Mask],
+    heats: Mapping[str, Float[np.ndarray, "n h w"] | Sequence[Heatmap]],
     hits: Mapping[str, Num[np.ndarray, " n"]],
     texts: Sequence[str] = (),
 ) -> Figure:
@@ -225,8 +225,8 @@ def sheet(
 
     Args:
       images: uint8 [n][h,w,3 or 1].
-      masks: bool [n,h,w], the regions whose outline is drawn.
-      heats: {name: [n,h,w]}.
+      masks: bool [n][h,w], the regions whose outline is drawn.
+      heats: {name: [n][h,w]}, as large as their images.
       hits: {name: [n]}, whether the largest value lies in the region; not marked where it is NaN.
       texts: what is said before each row, [n]; () for nothing.
     """
@@ -336,7 +336,8 @@ def blend(
     image: UInt8[np.ndarray, "H W 3"], heat: Float[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "H W 3"]:
     """uint8 [H,W,3] and a finite map [H,W] -> uint8 [H,W,3]: the image in dim gray, the positive heat in color over it."""
-    top = np.quantile(heat[heat > 0], 0.99)  # a few pixels would leave the others dark
+    # A few pixels would leave the others dark; nothing positive is a map of zeros.
+    top = np.quantile(heat[heat > 0], 0.99) if (heat > 0).any() else 1.0
     share = np.clip(heat / top, 0, 1)[..., None]
     return _mixed(0.55 * image.mean(-1, keepdims=True), share).astype(np.uint8)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mixaug_jax.core.files import load_npz, save_npz
+from mixaug_jax.core.frames import frame, names_of
 from mixaug_jax.core.stats import image_weights, percentiles
 from mixaug_jax.scores import SCORES
 from mixaug_jax.scores.score import as_score
@@ -70,6 +71,15 @@ class Evaluation:
         """Whether it is a "method" or a "control" that knows nothing of the network."""
         return self.entries["kind"]
 
+    def to_frame(self, dataset: Any = ()) -> Any:
+        """A `pandas.DataFrame` (extra `frames`) of a row for each image: its index and the name of its file, the explained and
+        the predicted class, and a column for each score, NaN where the image was left out.
+
+        Args:
+          dataset: the images' own, for the names of their files; () leaves these "".
+        """
+        return frame(image_columns(self, dataset))
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -89,6 +99,18 @@ class Row:
     high: float
     images: int
     left_out: int
+
+
+def image_columns(result: Evaluation, dataset: Any = ()) -> dict[str, Any]:
+    """The columns of `Evaluation.to_frame`, each [N]."""
+    return {
+        "method": [result.method] * len(result.indices),
+        "image": result.indices,
+        "file": names_of(dataset, result.indices),
+        "label": result.labels,
+        "predicted": result.predicted,
+        **result.scores,
+    }
 
 
 def summarize(

@@ -237,7 +237,8 @@ def finder(net: Net, dataset: Any, label: str, region: str) -> regions.Finder:
     if label == "true" and len(names) != classes:
         raise ValueError(
             f"label='true', but the network has {classes} classes and the data set {len(names)}; "
-            "name the folders of ImageNet's classes by their WordNet numbers (n01440764), or explain another label: "
+            "name the folders of ImageNet's classes by their WordNet numbers (n01440764) or their names (tench), "
+            "or explain another label: "
             "'predicted', or 'mapped' for a network of ImageNet's classes"
         )
     if label == "mapped":

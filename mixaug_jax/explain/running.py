@@ -7,7 +7,7 @@ results["gradcam"].scores["deletion"].mean(), results["random"].scores["deletion
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,8 +32,8 @@ from mixaug_jax.explain.job import (
     reduction,
     settings_of,
 )
+from mixaug_jax.explain.measured import finished
 from mixaug_jax.models.net import count_classes
-from mixaug_jax.scores.faithfulness import auc
 from mixaug_jax.scores.score import kind_of
 
 
@@ -143,6 +143,38 @@ def evaluate(
         where the data set tells no place of anything.
     """
     job = make_job(net, dataset, methods, scores, options)
+    return prepare(net, dataset, job, reference, devices).evaluated(net)
+
+
+class Prepared(NamedTuple):
+    """All that `evaluate` looks at, once it is known to fit.
+
+    Attributes:
+      dataset: with labels as the network has them.
+      job: what is run.
+      examples: the images that are explained.
+      reference: the images that some methods look at besides.
+      devices: on which.
+    """
+
+    dataset: Any
+    job: Job
+    examples: Examples
+    reference: Any
+    devices: tuple
+
+    def evaluated(self, net: Any) -> dict[str, Evaluation]:
+        """What `evaluate` gives of the network that this was prepared for."""
+        given = (self.job, self.reference)
+        return {
+            n: evaluate_method(net, self.examples, n, *given, devices=self.devices)
+            for n in self.job.methods
+        }
+
+
+def prepare(net: Any, dataset: Any, job: Job, reference: Any, devices: Iterable | None) -> Prepared:
+    """Checks, traces and reads what `evaluate` of the same arguments needs; explains nothing."""
+    options = job.options
     readouts.check(net, options.entries)
     devices = walk.chosen(devices)
     dataset = numbered_as(dataset, num_classes(net, dataset))
@@ -162,7 +194,7 @@ def evaluate(
             threads=options.threads,
             devices=devices,
         )
-    return {n: evaluate_method(net, examples, n, job, others, devices=devices) for n in job.methods}
+    return Prepared(dataset, job, examples, others, devices)
 
 
 def load_reference(
@@ -273,7 +305,7 @@ def evaluate_method(
         examples.indices,
         examples.labels,
         examples.predicted,
-        *_finished(found, examples, job),
+        *finished(found, examples, job),
         entries={
             "kind": _kind(method),
             "title": entries.title_of(method),
@@ -367,34 +399,3 @@ def of_reference(net: Any, name: str, job: Job, reference: Any, compute: bool) -
     shape = features_shape(net, reference[:1], layer)
     # A trace needs shapes alone; the values would cost a pass over all references.
     return {"stats": (np.zeros(shape, np.float32),) * 3}
-
-
-def _finished(found, examples, job):
-    """Scores float64 [N], NaN where there is no region, curves float32 [N,T+1], and pairs float32 [N,2,sizes,samples]."""
-    scores, curves, pairs = {}, {}, {}
-    shown = examples.masks.any((1, 2))
-    for name, score in job.scores.items():
-        measured, told = found[name], job.told(name)
-        if isinstance(measured, tuple):
-            measured = pairs[name] = np.stack(measured, 1)
-        measured = np.asarray(measured)
-        if measured.ndim == 2:
-            curves[name] = measured.astype(np.float32)
-        values = _values(score, measured, told).astype(np.float64)
-        if "mask" in entries.arguments(score):
-            # No map can hit a region that is not there, so these must not count as misses.
-            values = np.where(shown, values, np.nan)
-        scores[name] = values
-        scores |= {part: record.f(values, examples) for part, record in score.also.items()}
-    return scores, curves, pairs
-
-
-def _values(score, measured, told):
-    """[N], the value of each example from what was measured."""
-    if score.value is not None:
-        return np.asarray(score.value(measured, told))
-    if measured.ndim == 1:
-        return measured
-    count = measured.shape[1]
-    positions = score.positions(told, count) if score.positions else ()
-    return np.asarray(auc(measured, positions=positions))

@@ -67,6 +67,42 @@ def numbers_of(class_names: Sequence[str]) -> tuple[int, ...]:
     return () if -1 in found else found
 
 
+def found(class_names: Sequence[str]) -> tuple[tuple[int, ...], str]:
+    """Where classes stand among ImageNet's 1000, by their WordNet numbers or their English names, and by which of them.
+
+    Case and underscores do not matter in a name, and any of a class's words will do ("tench", "Tinca_tinca"), if no other class
+    has it.
+
+    Returns:
+      The numbers and "WordNet numbers" or "names"; () and a sentence's end where not all are ImageNet's: how many are not, and
+      one of them.
+    """
+    if numbers := numbers_of(class_names):
+        return numbers, "WordNet numbers"
+    known = {**_by_name(), **{wnid: number for number, wnid in enumerate(wnids())}}
+    places = tuple(known.get(_folded(name), -1) for name in class_names)
+    lacking = [name for name, place in zip(class_names, places, strict=True) if place < 0]
+    if not lacking:
+        return places, "names"
+    return (), f"{len(lacking)} of {len(places)} are not, such as {lacking[0]}"
+
+
+def _folded(name) -> str:
+    return " ".join(name.replace("_", " ").lower().split())
+
+
+@functools.cache
+def _by_name() -> dict[str, int]:
+    """The number of each word of ImageNet's label list that is of one class alone."""
+    from tensorflow_datasets.datasets.siscore import labels
+
+    owners: dict[str, set[int]] = {}
+    for number, words in enumerate(labels.IMAGENET_LABELS_LIST):
+        for word in (words, *words.split(",")):
+            owners.setdefault(_folded(word), set()).add(number)
+    return {word: numbers.pop() for word, numbers in owners.items() if len(numbers) == 1}
+
+
 @functools.cache
 def _table() -> dict[str, dict[str, str]]:
     folder = importlib.resources.files("mixaug_jax.models")

@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 
 from mixaug_jax.core import files
-from mixaug_jax.models import pickles, torch_files
+from mixaug_jax.models import class_names, pickles, torch_files
 from mixaug_jax.models.pickles import Foreign, Tensor
 
 # Where training scripts keep the weights in their checkpoints, the likeliest first; "" is the checkpoint itself.
@@ -49,6 +49,7 @@ class State(NamedTuple):
       metadata: its author's notes (safetensors only).
       containers: the names of the parts that hold weights, of which one was taken.
       arch: the architecture's name, where a training script noted it; else "".
+      class_names: of the network's classes, where one noted them; else ().
       remarks: sentences about what was chosen and what was left out.
     """
 
@@ -57,6 +58,7 @@ class State(NamedTuple):
     containers: tuple[str, ...] = ()
     arch: str = ""
     remarks: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
 
 def read_state(path: str | pathlib.Path, key: str = "") -> State:
@@ -101,6 +103,7 @@ def read_state(path: str | pathlib.Path, key: str = "") -> State:
         tuple(found),
         arch if isinstance(arch, str) else "",
         _remarks(content, found, taken),
+        class_names.noted(content) or class_names.noted(metadata),
     )
 
 

@@ -18,7 +18,8 @@ import numpy as np
 from mixaug_jax import models
 from mixaug_jax.core import checks, say
 from mixaug_jax.models import assume as assuming
-from mixaug_jax.models import build, locating, mapping, views, weight_files
+from mixaug_jax.models import build, hub, locating, mapping, views, weight_files
+from mixaug_jax.models import class_names as names_of_classes
 from mixaug_jax.models.assume import Assume
 from mixaug_jax.models.layers import STEMS, StagedModel
 from mixaug_jax.models.mapping import Architecture
@@ -48,7 +49,8 @@ def import_weights(
     """The network in a file of PyTorch weights, with its own preprocessing; neither PyTorch nor code from the file is run.
 
     Args:
-      path: a .pth, .pt, .pth.tar, .safetensors or .npz file or an index of shards (`weight_files.read_state`). The names are
+      path: a .pth, .pt, .pth.tar, .safetensors or .npz file or an index of shards (`weight_files.read_state`), or
+        "hf:timm/NAME" for a repository on the hub (`hub.located`), whose config.json says the view. The names are
         torchvision's, or those that `mapping.canonical` knows, under any prefix; so are those in .npz files.
       model: a name in MODELS; "" finds it from names and shapes.
       assume: what neither names nor shapes tell; what is taken for granted is printed.
@@ -83,13 +85,14 @@ def import_network(
 ) -> tuple[Architecture, Net]:
     """`import_weights` together with the arguments that make its model, for a config to keep."""
     checks.choice("model", model, ("", *models.MODELS))
+    path, facts = place = hub.located(path)
     state = weight_files.read_state(path, key)
-    padded = _PADDED.search(f"{state.arch} {pathlib.Path(path).name}")
+    said_of = f"{state.arch} {place.architecture} {path.name}"
+    padded, blurred = _PADDED.search(said_of), _BLURRED.search(said_of)
     if padded:
         raise ValueError(
             f"{path} is of {padded[0]}, which pads as TensorFlow does and has no weights that say so, and is no network here"
         )
-    blurred = _BLURRED.search(f"{state.arch} {pathlib.Path(path).name}")
     if blurred:
         raise ValueError(
             f"{path} is of {blurred[0]}, whose blur has no weights, and which is no network here"
@@ -111,6 +114,7 @@ def import_network(
     if isinstance(view, str):
         from_torchvision = "class_token" in located.tensors
         recipe = view or ("torchvision" if from_torchvision else "")
+        noted = noted or hub.view(facts)
         view = noted if noted and not view else views.preset(found, recipe)
     image = jax.ShapeDtypeStruct((1, _SIDE, _SIDE, found.channels), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), image)
@@ -119,7 +123,7 @@ def import_network(
         net = Net(module, mapping.to_variables(tensors, shapes), view, loss)
     except ValueError as error:
         raise ValueError(f"{path} does not fit {found.name}: {error}") from None
-    name = pathlib.Path(path).name
+    name = path.name
     for remark in (*state.remarks, *located.remarks, *said):
         say.line(f"{name}: {remark}")
     told = (
@@ -129,6 +133,12 @@ def import_network(
     )
     say.line(f"{name}: {found.name} with {assuming.sentence(module)} ({told})")
     return found, net
+
+
+def class_names(path: str | pathlib.Path) -> tuple[str, ...]:
+    """The names of the classes in the logits' order, where the file or its repository's config.json notes them; else ()."""
+    place = hub.located(path)
+    return weight_files.read_state(place.file).class_names or names_of_classes.noted(place.facts)
 
 
 def _stem(assume, noted):
@@ -210,10 +220,15 @@ def _given(check):
     return tensors["images"].read(), np.asarray(tensors["logits"].read(), np.float32)
 
 
-def export_weights(net: Net, path: str | pathlib.Path) -> None:
+def export_weights(net: Net, path: str | pathlib.Path, *, class_names: Sequence[str] = ()) -> None:
     """Writes a network's variables under PyTorch's names (torchvision's for ResNets and VGGs) and layouts as .safetensors.
 
     `import_weights` reads them back to the bit, with the same preprocessing; PyTorch's own modules load them too.
+
+    Args:
+      net: the network.
+      path: of the file.
+      class_names: to be noted in it, [K].
 
     Raises:
       ValueError: the network is not of this package, or `path` does not end in .safetensors.
@@ -226,5 +241,7 @@ def export_weights(net: Net, path: str | pathlib.Path) -> None:
     notes["fields"] = {name: getattr(net.model, name) for name in net.model.unseen}
     if isinstance(net.preprocess, Preprocess):
         notes["preprocess"] = dataclasses.asdict(net.preprocess)
+    if class_names:
+        notes["class_names"] = list(class_names)
     arrays = mapping.from_variables(net.variables)
     weight_files.write_safetensors(path, arrays, {NOTES: json.dumps(notes)})

@@ -9,11 +9,13 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from mixaug_jax.core import checks
 from mixaug_jax.core.files import load_npz, save_npz
+from mixaug_jax.core.frames import frame
 from mixaug_jax.core.stats import PERCENTILES
 from mixaug_jax.core.types import Bool, Float, Int, Path
 from mixaug_jax.occlusion.grid import Grid
@@ -71,6 +73,22 @@ class Sweep:
             "loss": loss - loss[..., :1],
             "first_order": self.first_order.astype(np.float64)[rows],
         }
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` (extra `frames`) of a row for each label that ranks and each cell of the grid: what is removed,
+        and the mean change over images of accuracy and loss, the latter also as the gradient predicts it."""
+        mean = {name: values.mean(1) for name, values in self.changes(self.kept).items()}
+        label, *place = (axis.ravel() for axis in np.indices((len(self.labels), *self.index.shape)))
+        removal = self.index[tuple(place)]
+        axes = (self.grid.rankings, self.grid.selections, self.grid.shares, self.grid.values)
+        names = ("ranking", "selection", "share", "value")
+        chosen = zip(names, axes, place, strict=True)
+        return frame(
+            {"label": np.take(self.labels, label)}
+            | {name: np.take(axis, at) for name, axis, at in chosen}
+            | {"images": [int(self.kept.sum())] * len(label)}
+            | {name: values[label, removal] for name, values in mean.items()}
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import tempfile
 import zlib
+from collections.abc import Mapping
 
 import jax
 
@@ -14,7 +15,7 @@ from mixaug_jax import data
 from mixaug_jax.core import checks, files, processes, say
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import load_if
-from mixaug_jax.core.types import Config, Net, Path
+from mixaug_jax.core.types import Config, Dataset, Net, Path, Preprocess
 from mixaug_jax.dissection import activations, broden, colors, concepts, network, segmenter
 from mixaug_jax.dissection.result import Dissection, Options, Resources, load, save
 from mixaug_jax.draw import dissection_figures, dissection_tables, style, unit_pictures
@@ -104,8 +105,28 @@ def _dissect_step(config, net, dataset, folder, step, required):
     for layer in missing:
         save(results[layer], folder / f"{layer}.npz")
     shutil.rmtree(folder / "parts", ignore_errors=True)  # what a run that was stopped goes on from
-    _keep_pictures(config, results, dataset, net.preprocess, labels, folder)
-    _write(config, results, dataset, net.preprocess, labels, folder, again=bool(missing))
+    keep(config, results, (dataset, net.preprocess, labels), folder, again=bool(missing))
+
+
+def keep(
+    config: Config,
+    results: Mapping[str, Dissection],
+    seen: tuple[Dataset, Preprocess, concepts.LabelMaps],
+    folder: pathlib.Path,
+    *,
+    again: bool,
+) -> None:
+    """Writes tables, pictures and figures of dissections whose .npz are there, as far as these are not there.
+
+    Args:
+      config: reads `report.column_width` and `data.threads`.
+      results: of layers of one network, by their names.
+      seen: the data set, how the network sees its images, and their label maps.
+      folder: of the results.
+      again: whether some of the results are new.
+    """
+    _keep_pictures(config, results, *seen, folder)
+    _write(config, results, *seen, folder, again=again)
 
 
 def options_of(config: Config) -> Options:

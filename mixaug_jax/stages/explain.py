@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -14,10 +15,9 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.attribution import METHODS, readout_training
 from mixaug_jax.attribution.target import map_layers
-from mixaug_jax.core import checks, entries, processes, say
+from mixaug_jax.core import checks, entries, keeping, processes, say
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import seal, write_csv, write_json
-from mixaug_jax.core.keeping import keep
 from mixaug_jax.core.types import Dataset
 from mixaug_jax.data.source import numbered_as
 from mixaug_jax.draw import explanation_figures
@@ -25,7 +25,15 @@ from mixaug_jax.draw.style import is_saved, save_figure
 from mixaug_jax.explain import caveats, readouts, regions
 from mixaug_jax.explain import options as options_lib
 from mixaug_jax.explain import running as run_lib
-from mixaug_jax.explain.evaluation import HEADER, load, save, summary, table
+from mixaug_jax.explain.evaluation import (
+    HEADER,
+    Evaluation,
+    image_columns,
+    load,
+    save,
+    summary,
+    table,
+)
 from mixaug_jax.explain.examples import Examples, finder, load_examples, num_classes
 from mixaug_jax.explain.job import Job, Options, make_job, needs_reference, settings_of
 from mixaug_jax.models import Net, build, imagenet
@@ -50,9 +58,10 @@ def run(
     """Explains images by checkpoints of a run, scores the explanations, and writes tables and figures.
 
     Writes `attribution/` (`attribution/<step>/` for each step of which="all"): `<method>.npz`, for the controls too,
-    scores.csv, and the figures `curves` and `overlays` as PNG, SVG and PDF; for methods that want one, readout/<step>.npz,
-    from which a killed training goes on. A method whose .npz is there with the same settings, images and weights is not
-    computed again. In a job of several processes each explains its share of the images; the first one writes.
+    scores.csv, images.csv (the scores of each image, with its file's name), and the figures `curves` and `overlays` as PNG, SVG
+    and PDF; for methods that want one, readout/<step>.npz, from which a killed training goes on. A method whose .npz is there
+    with the same settings, images and weights is not computed again. In a job of several processes each explains its share of
+    the images; the first one writes.
 
     Args:
       config: from `get_config`; its settings are those of the run, but for `explain`.
@@ -183,11 +192,33 @@ def _explain_step(config, net, dataset, folder, readout, step, required):
         make = functools.partial(
             run_lib.evaluate_method, net, examples, name, job, reference, extra=extra
         )
-        results[name], new = keep(path, settings, load=load, make=make, save=save)
+        results[name], new = keeping.keep(path, settings, load=load, make=make, save=save)
         again |= new
-    if not processes.is_main():
-        return
-    _write(config, results, job, folder)
+    if processes.is_main():
+        keep(config, results, job, (net, dataset, examples), folder, again=again)
+
+
+def keep(
+    config: ml_collections.ConfigDict,
+    results: Mapping[str, Evaluation],
+    job: Job,
+    seen: tuple[Net, Dataset, Examples],
+    folder: pathlib.Path,
+    *,
+    again: bool,
+) -> None:
+    """Writes the tables of results whose .npz are there, and their figures where these are not there.
+
+    Args:
+      config: reads `explain.replicates`, `explain.seed` and `report.column_width`.
+      results: of one network, by method.
+      job: what was run.
+      seen: the network, the data set with labels as the network has them, and the images that were explained.
+      folder: of the results.
+      again: whether some of the results are new.
+    """
+    net, dataset, examples = seen
+    _write(config, results, job, dataset, folder)
     if again or not all(
         is_saved(folder / name, column=config.report.column_width) for name in _FIGURES
     ):
@@ -195,8 +226,8 @@ def _explain_step(config, net, dataset, folder, readout, step, required):
     seal(folder)
     done = "written to" if again else "already there:"
     say.line(
-        f"{done} {folder}: {', '.join(f'{m}.npz' for m in results)}, scores.csv, curves and overlays as "
-        "PNG, SVG and PDF"
+        f"{done} {folder}: {', '.join(f'{m}.npz' for m in results)}, scores.csv, images.csv, curves "
+        "and overlays as PNG, SVG and PDF"
     )
 
 
@@ -304,8 +335,8 @@ def _where(examples: Examples) -> str:
     )
 
 
-def _write(config, results, job, folder):
-    """The table, and the summary on the console."""
+def _write(config, results, job, dataset, folder):
+    """The tables, and the summary on the console."""
     a = config.explain
     for method, result in results.items():
         if result.empty:
@@ -319,6 +350,9 @@ def _write(config, results, job, folder):
         say.line(missed)
     rows = table(results, replicates=a.replicates, seed=a.seed, scores=job.scores)
     write_csv(folder / "scores.csv", HEADER, rows)
+    columns = [image_columns(result, dataset) for result in results.values()]
+    images = [row for one in columns for row in zip(*one.values(), strict=True)]
+    write_csv(folder / "images.csv", columns[0], images)
     say.line(summary(results))
 
 

@@ -13,7 +13,7 @@ from mixaug_jax import models
 from mixaug_jax.config import brought
 from mixaug_jax.config.weight_keys import UNSET
 from mixaug_jax.core import processes, say
-from mixaug_jax.models import Assume, build, imagenet, views, weight_files, weights
+from mixaug_jax.models import Assume, build, hub, imagenet, views, weight_files, weights
 from mixaug_jax.stages import imported_accuracy
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.training import checkpoint
@@ -24,8 +24,8 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
 
     Every later stage reads it as if it had been trained here: the architecture, the number of classes and the preprocessing are
     those of the file, whatever config.model and config.data say; what a file does not tell stands in config.assume and
-    config.view. Classes are called by their numbers, ImageNet's by those
-    of WordNet. Where the run's data have as many classes, the accuracy on some of their
+    config.view. Classes are called as the file or the hub notes, else by their numbers, ImageNet's by
+    those of WordNet. Where the run's data have as many classes, the accuracy on some of their
     images is said, with a warning where it is no better than chance.
 
     Args:
@@ -51,6 +51,8 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
     said = [weights.compare_logits(net, config.weights_check)] if config.weights_check else []
     # A network of 1000 classes is one for ImageNet, whose folders are called by WordNet numbers.
     classes = imagenet.wnids() if found.num_classes == imagenet.CLASSES else ()
+    noted = weights.class_names(config.weights)
+    classes = classes or (noted if len(noted) == max(2, found.num_classes) else ())
     # One logit tells two classes apart.
     classes = classes or tuple(map(str, range(max(2, found.num_classes))))
     settings = found.settings
@@ -60,7 +62,7 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
     with config.unlocked():
         config.resolved.update(
             steps=0,
-            weights_sha256=_checksum(weight_files.files_of(config.weights)),
+            weights_sha256=_checksum(weight_files.files_of(hub.located(config.weights).file)),
             logits=found.num_classes,
             # A file that this package wrote knows; of any other the settings say it.
             loss=net.loss if net.loss == "sigmoid" else config.train.loss,
@@ -116,7 +118,8 @@ def export_run(workdir: os.PathLike | str, which: str = "latest") -> pathlib.Pat
     path.parent.mkdir(exist_ok=True)
     net = checkpoint.load(workdir, step)
     if processes.is_main():
-        weights.export_weights(net, path)
+        names = config_lib.read(workdir).resolved.class_names
+        weights.export_weights(net, path, class_names=names)
     say.line(f"weights {path}")
     return path
 

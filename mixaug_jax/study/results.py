@@ -1,9 +1,11 @@
 """What a study found: every run's numbers, and what they say about the augmentations."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
+from mixaug_jax.core.frames import frame
 from mixaug_jax.study.class_results import ClassStudy
 from mixaug_jax.study.crossing import CrossDeletion
 from mixaug_jax.study.measures import Measure
@@ -82,6 +84,19 @@ class Study:
     asked: dict = dataclasses.field(default_factory=dict)
     failed: tuple[str, ...] = ()
     classes: ClassStudy | None = None
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` (extra `frames`) of a row for each number of a run: augmentation, seed, what is measured, the
+        value, and low and high of its interval over images."""
+        a, s, m = np.nonzero(~np.isnan(self.values))
+        measured = [self.measures[k] for k in m]
+        fields = ("axis", "name", "subject", "setting", "level", "category", "better", "headline")
+        return frame(
+            {"augmentation": np.take(self.augmentations, a), "seed": np.take(self.seeds, s)}
+            | {field: [getattr(one, field) for one in measured] for field in fields}
+            | {"value": self.values[a, s, m]}
+            | {end: self.image_intervals[a, s, m, k] for k, end in enumerate(("low", "high"))}
+        )
 
     @property
     def headlines(self) -> tuple[int, ...]:

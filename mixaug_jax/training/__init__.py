@@ -12,11 +12,14 @@ from mixaug_jax.training.step import (
     state_shapes,
     train_step,
 )
+from mixaug_jax.training.writers import TensorBoard, Writer
 
 __all__ = [
     "EvalMetrics",
     "Interrupted",
     "State",
+    "TensorBoard",
+    "Writer",
     "build_model",
     "build_optimizer",
     "build_preprocess",

@@ -9,7 +9,7 @@ import pathlib
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +26,7 @@ from mixaug_jax.models import build
 from mixaug_jax.training import (
     checkpoint,
     disk,
+    first_batch,
     losses,
     mixing_batches,
     predictions,
@@ -34,6 +35,7 @@ from mixaug_jax.training import (
 from mixaug_jax.training import progress as progress_lib
 from mixaug_jax.training import step as steps
 from mixaug_jax.training.metric_log import MetricLog, finished, read
+from mixaug_jax.training.writers import Writer, checked
 
 _MEMORY_ADVICE = (
     "memory ran out; lower data.batch_size or eval.batch_size, raise train.accumulate (smaller micro-batches, the same step), "
@@ -62,6 +64,7 @@ def train(
     *,
     make: Callable | None = None,
     arrays: Tree = (),
+    writers: Sequence[Writer] = (),
 ) -> dict:
     """Trains a network, or goes on with a run that was cut short, and evaluates it.
 
@@ -71,6 +74,8 @@ def train(
       make: makes the training data on the device, in place of the examples of data.train_split, see `data.Source`; an epoch is
         as long as theirs.
       arrays: what `make` is given.
+      writers: who else is told of settings, metrics and the first images: anything with `write_scalars(step, {name: value})`,
+        `write_images(step, {name: uint8 [N,H,W,C]})` and `write_hparams({key: value})`, see `writers.Writer`.
 
     Returns:
       {"test_accuracy": 0..1 on the test split ("validation_accuracy" where there is none), "step": number of steps,
@@ -83,6 +88,7 @@ def train(
       MemoryError, OSError: memory or disk ran out.
     """
     check(config)
+    writers = checked(writers)
     config = data.settled(config)
     sources = data.open_splits(config)
     if make is not None:
@@ -104,10 +110,10 @@ def train(
         mixing_batches.check_mixing(config, teacher)
     workdir = pathlib.Path(workdir).absolute()
     with processes.claimed(workdir / files.RUN_LOCK):
-        return _train_in(workdir, config, sources, teacher)
+        return _train_in(workdir, config, sources, teacher, writers)
 
 
-def _train_in(workdir, config, sources, teacher) -> dict:
+def _train_in(workdir, config, sources, teacher, writers) -> dict:
     """`train` in a working directory that no other process writes to."""
     resuming.heal_settings(workdir)
     # A run that goes on must be this one, and takes over where its schedule began.
@@ -126,7 +132,7 @@ def _train_in(workdir, config, sources, teacher) -> dict:
             scored=sources["validation"] is not None,
         ) as manager,
     ):
-        return _train(config, sources, workdir, manager, teacher)
+        return _train(config, sources, workdir, manager, teacher, writers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +152,7 @@ class _Run:
         return "test" if self.sources["test"] is not None else "validation"
 
 
-def _train(config, sources, workdir, manager, teacher) -> dict:
+def _train(config, sources, workdir, manager, teacher, writers) -> dict:
     total = config.resolved.steps
     model, optimizer = build.build_model(config), steps.build_optimizer(config)
     state = _restore_or_init(model, optimizer, config, manager)
@@ -158,9 +164,10 @@ def _train(config, sources, workdir, manager, teacher) -> dict:
         )
     # Evaluated once: what a finished run has logged is not computed again.
     scores = _finished(workdir, total) if start == total else {}
-    with contextlib.closing(MetricLog(workdir, start)) as metric_log:
+    with contextlib.closing(MetricLog(workdir, start, writers)) as metric_log:
         run = _Run(config, sources, workdir, manager, metric_log, _evaluator(model, config))
         if start < total:
+            metric_log.describe(config_lib.flatten(config.to_dict()))
             with _stop_signal() as stop:
                 given = {"model": model, "optimizer": optimizer, "config": config}
                 train_step = _train_step(given, sources["train"], teacher)
@@ -217,6 +224,8 @@ def _loop(run, state, train_step, stop):
     for step in range(start + 1, total + 1):
         with progress.waiting():
             batch = next(batches)
+        if step == 1 and run.sources["train"].make is None:
+            run.metric_log.show(step, functools.partial(first_batch.pictures, batch, config))
         with profile.step(step, step - start):
             state, metrics = train_step(state, batch)
         progress.add(step, metrics)

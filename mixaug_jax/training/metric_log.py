@@ -1,4 +1,4 @@
-"""`metrics.jsonl`, one JSON object a line, and TensorBoard events where tensorboardX is installed.
+"""`metrics.jsonl`, one JSON object a line, TensorBoard events where tensorboardX is installed, and what other writers are told.
 
 The last value of a line, `check`, is a checksum of the others: a line that was damaged is left out, and not believed.
 """
@@ -8,8 +8,11 @@ import math
 import os
 import pathlib
 import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from mixaug_jax.core import files, processes, say
+from mixaug_jax.training import writers as writers_lib
 
 
 class MetricLog:
@@ -18,10 +21,11 @@ class MetricLog:
     Args:
       workdir: the run's working directory.
       start: step the run starts from; lines past it, left by a killed run, are dropped.
+      writers: who else is told, see `writers.Writer`.
     """
 
-    def __init__(self, workdir, start: int = 0):
-        self._file = self._events = None
+    def __init__(self, workdir, start: int = 0, writers: Sequence[writers_lib.Writer] = ()):
+        self._file, self._writers = None, ()
         if not processes.is_main():
             return
         path = pathlib.Path(workdir) / "metrics.jsonl"
@@ -34,7 +38,7 @@ class MetricLog:
         kept = [line for line in found if line["step"] <= start]
         files.write_text(path, "".join(map(_line, kept)))
         self._file = files.append(path)
-        self._events = _tensorboard(workdir, start)
+        self._writers = (*_tensorboard(workdir, start), *writers)
 
     def write(self, step: int, **values: float) -> None:
         """Adds a line {"step": step, name: value, ...}; a value that is not finite becomes null (JSON has no NaN)."""
@@ -43,14 +47,24 @@ class MetricLog:
         finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
         self._file.write(_line({"step": step, **finite}))
         self._file.flush()
-        if self._events is not None:
-            for name, value in values.items():
-                self._events.add_scalar(name, value, step)
+        for writer in self._writers:
+            writer.write_scalars(step, values)
+
+    def describe(self, settings: Mapping[str, Any]) -> None:
+        """Tells the writers the settings, as {"train.lr": 0.1, ...}."""
+        for writer in self._writers:
+            writer.write_hparams(writers_lib.settings_of(settings))
+
+    def show(self, step: int, make: Callable[[], Mapping]) -> None:
+        """Tells the writers the images that `make` makes, which is not called where nobody listens."""
+        images = make() if self._writers else {}
+        for writer in self._writers:
+            writer.write_images(step, images)
 
     def close(self) -> None:
-        """Ends the files."""
-        for file in (self._file, self._events):
-            if file is not None:
+        """Ends the files, and the writers that can be ended."""
+        for file in (self._file, *self._writers):
+            if hasattr(file, "close"):
                 file.close()
 
 
@@ -100,7 +114,6 @@ def judged(line: dict) -> str:
 
 def _tensorboard(workdir, start):
     try:
-        import tensorboardX
+        return (writers_lib.TensorBoard(workdir, start),)
     except ImportError:  # the extra `tensorboard`
-        return None
-    return tensorboardX.SummaryWriter(str(workdir), purge_step=start)
+        return ()

@@ -6,6 +6,7 @@ import itertools
 import json
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,10 @@ from mixaug_jax import data
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import keeping, say, walk
 from mixaug_jax.core.files import checksum, load_npz, save_npz
+from mixaug_jax.core.frames import frame, names_of
 from mixaug_jax.core.types import Config, Count, Dataset, Float, Int, Net, Path
 from mixaug_jax.data.source import numbered_as
-from mixaug_jax.models import probability
+from mixaug_jax.models import imagenet, probability
 from mixaug_jax.models.net import count_classes, input_shape
 from mixaug_jax.training import checkpoint
 
@@ -55,6 +57,30 @@ class Predictions:
     def accuracy(self) -> float:
         """The share of images whose predicted class is the true one, 0..1."""
         return float((self.predicted == self.label).mean())
+
+    def to_frame(self, dataset: Dataset = ()) -> Any:
+        """A `pandas.DataFrame` (extra `frames`) of a row for each image: its index and the name of its file, the true class
+        with its probability, the predicted one with its, and whether they are equal.
+
+        Args:
+          dataset: the split, for the names of files and classes; () leaves out the former, and has numbers for the latter.
+        """
+        classes = imagenet.readable(getattr(dataset, "class_names", ()))
+
+        def named(labels: np.ndarray) -> Any:
+            return [classes[label] for label in labels] if len(classes) else labels
+
+        return frame(
+            {
+                "image": self.indices,
+                "file": names_of(dataset, self.indices),
+                "label": named(self.label),
+                "probability": self.probability,
+                "predicted": named(self.predicted),
+                "top_probability": self.top_probability[:, 0],
+                "right": self.predicted == self.label,
+            }
+        )
 
 
 def load(path: Path) -> Predictions:

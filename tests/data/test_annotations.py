@@ -150,7 +150,7 @@ WRONG = [
     ({"train/cat/7.png": {"boxes": []}}, "names of no picture in", "1, such as train/cat/7.png"),
     ({"../x.png": {}}, "names of no picture in", "such as ../x.png"),
     ({"train/cat/1.png": {}, "train/./cat/1.png": {}}, "pictures under two names: 1, such as train/cat/1.png and"),
-    ({"train/cat/1.png": {"box": []}}, "entries that are no object with boxes, mask or both: 1"),
+    ({"train/cat/1.png": {"box": []}}, "entries that are no object with boxes, mask or parts: 1"),
     ({"train/cat/1.png": {"boxes": [["cat", 5, 0, 1, 1]]}}, "boxes that are not [name, row0,", "row0 < row1"),
     ({"train/cat/1.png": {"boxes": [["cat", 0, 0, 1]]}}, "boxes that are not [name,"),
     ({"train/cat/1.png": {"boxes": [[1, 0, 0, 1, 1]]}}, "boxes that are not [name,"),
@@ -355,3 +355,28 @@ def test_real_photos(photographs, tmp_path):
             head = example["concepts"][row0:row1, col0:col1]
             assert (head == 2).mean() < 0.5
         assert example["concepts"].shape == (64, 64, 1)
+
+
+def test_masks_of_parts(root):
+    """As PASCAL-Part has them: numbers by pixel that parts.json names, checked as masks are."""
+    (root / "masks").mkdir(exist_ok=True)
+    parts = np.zeros((9, 7), np.uint8)
+    parts[2:5, 3:6], parts[7, 0] = 1, 2
+    save_mask(root, "masks/parts.png", parts)
+    annotate(root, {"train/cat/1.png": {"parts": "masks/parts.png"}})
+    refused(root, "annotations.json has parts, but there is no parts.json")
+    (root / "parts.json").write_text('{"1": "head", "2": "tail"}')
+    source = data.open_source("train", config(root))
+    assert source.part_names == ("none", "head", "tail")
+    assert source.concept_names == ()
+    found = [source[k] for k in range(len(source)) if "parts" in source[k]]
+    (example,) = found
+    np.testing.assert_array_equal(example["parts"], parts)
+    assert data.open_source("train", config(root), annotations=False).part_names == ()
+    (root / "parts.json").write_text('{"1": "head"}')
+    refused(root, "masks with a number that parts.json lacks: 1, such as 2 in")
+    (root / "parts.json").write_text('{"1": "head", "3": "tail"}')
+    refused(root, "without gaps")
+    save_mask(root, "masks/parts.png", parts[:5])
+    (root / "parts.json").write_text('{"1": "head", "2": "tail"}')
+    refused(root, "masks of another size than their picture's")

@@ -226,6 +226,18 @@ def test_from_files_to_the_table(parts, tmp_path, monkeypatch, capsys):
         assert (tmp_path / "run" / f"released.{ending}").stat().st_size > 1000
 
 
+def test_names_of_listed_files(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.pth").touch()
+    given = [str(tmp_path / folder / "net.pth") for folder in ("a", "b")] + ["hf:timm/small.in1k"]
+    assert list(table.named_files(given)) == ["a-net", "b-net", "small"]
+    with pytest.raises(ValueError, match=r"released\.files: .*none\.pth is no file"):
+        table.named_files([str(tmp_path / "none.pth")])
+    with pytest.raises(ValueError, match="two files of one name"):
+        table.named_files([given[0], given[0]])
+
+
 def test_some_networks_only(parts, tmp_path, capsys):
     config = settings(tmp_path)
     for name in ("mixup", "saliencymix"):
@@ -240,6 +252,17 @@ def test_some_networks_only(parts, tmp_path, capsys):
     assert "saliencymix" not in said
     with (tmp_path / "run" / "released.csv").open(newline="") as file:
         assert {row["model"] for row in csv.DictReader(file)} == {"baseline", "cutout"}
+    # Files of one's own in their place: only what is called as a published one has the paper's numbers.
+    weights_of = tmp_path / "weights"
+    (weights_of / "baseline.safetensors").rename(weights_of / "mine.v2.safetensors")
+    given = (str(weights_of / "cutout.safetensors"), str(weights_of / "mine.v2.safetensors"))
+    config.released.update(files=given, dir="")
+    table.run(config, tmp_path / "run")
+    with (tmp_path / "run" / "released.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["model"] for row in rows[:2]] == ["cutout", "mine"]
+    assert {row["paper"] for row in rows if row["model"] == "mine"} == {""}
+    assert any(row["paper"] for row in rows if row["model"] == "cutout")
 
 
 def test_what_cannot_work_is_said_before_anything_is_written(parts, tmp_path, monkeypatch):

@@ -82,6 +82,8 @@ def test_what_it_writes(workdir, capsys):
     dissect.run(config, workdir)
     folder = workdir / "dissection"
     assert {path.name for path in folder.iterdir()} == files_of("relu3", "relu4")
+    (events,) = workdir.glob("events.*")  # for TensorBoard, which shows the figures, too
+    assert b"dissection/unique_relu4" in events.read_bytes()
     result = dissection.load(folder / "relu4.npz")
     assert result.names[:5] == planted.NAMES
     assert result.categories == ("object", "part", "material", "color")

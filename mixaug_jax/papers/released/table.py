@@ -8,6 +8,7 @@ which images were scanned, so differences to its numbers are to be read with tha
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import ml_collections
@@ -19,6 +20,7 @@ from mixaug_jax.config.allowed import Choice, Key, Many, Text, section
 from mixaug_jax.core import files, say
 from mixaug_jax.dissection.result import PER, Dissection, load
 from mixaug_jax.draw import dissection_figures, dissection_tables, style
+from mixaug_jax.models import hub
 from mixaug_jax.stages import dissect as dissection_stage
 from mixaug_jax.stages import weights as import_stage
 from mixaug_jax.stages.base import Stage
@@ -39,6 +41,11 @@ KEYS = section(
         "dir": Key("", "the folder of released weights", Text()),
         "models": Key(
             MODELS, "all of the networks, or some", Many(Choice(MODELS), 1, distinct=True)
+        ),
+        "files": Key(
+            (),
+            "files of weights of your own, in place of dir and models",
+            Many(Text(1), distinct=True),
         ),
     },
     "released",
@@ -115,8 +122,8 @@ def run(
     """
     check(config)
     workdir = pathlib.Path(workdir)
-    names = tuple(config.released.models)
-    places = find_files(config.released.dir, names)
+    places = _places(config.released)
+    names = tuple(places)
     configs = {name: _config_of(config, file) for name, file in places.items()}
     for name in names:  # all first: a damaged file is found before hours of work
         say.line(f"{name}: {places[name]}")
@@ -143,8 +150,38 @@ def check(config: ml_collections.ConfigDict) -> None:
             f"dissect.layers={config.dissect.layers} must name one layer: the paper's table has one"
         )
     if own:
-        find_files(config.released.dir, tuple(config.released.models))
+        _places(config.released)
     dissection_stage.check(config)
+
+
+def _places(released) -> dict[str, str | pathlib.Path]:
+    """The file of each network: those that are listed, or those of the published ones."""
+    if released.files:
+        return named_files(released.files)
+    return find_files(released.dir, tuple(released.models))
+
+
+def named_files(given: Sequence[str]) -> dict[str, str | pathlib.Path]:
+    """Files of weights, or names on the hub, by the names that the table shows: the file's up to its first dot, with that of
+    its folder before it where two are alike. A published network's name has the paper's numbers beside it.
+
+    Raises:
+      ValueError: files that are not there, or two of one name.
+    """
+    on_hub = {path for path in given if path.startswith(hub.PREFIX)}
+    places = {path: path if path in on_hub else pathlib.Path(path).expanduser() for path in given}
+    missing = [path for path, place in places.items() if path not in on_hub and not place.is_file()]
+    if missing:
+        raise ValueError(f"released.files: {', '.join(missing)} is no file")
+    short = {path: pathlib.PurePath(path).name.partition(".")[0] for path in given}
+    alike = {name for name in short.values() if list(short.values()).count(name) > 1}
+    named = {
+        f"{pathlib.PurePath(path).parent.name}-{name}" if name in alike else name: places[path]
+        for path, name in short.items()
+    }
+    if len(named) < len(given):
+        raise ValueError(f"released.files has two files of one name among {', '.join(given)}")
+    return named
 
 
 def find_files(place: str, names: tuple[str, ...]) -> dict[str, pathlib.Path]:
@@ -191,7 +228,7 @@ def _config_of(config, file):
 
 
 def compare(results: dict[str, Dissection]) -> list[Cell]:
-    """The table, by threshold, category and network. results: by names in `MODELS`; of the same options."""
+    """The table, by threshold, category and network. results: of the same options, by name; the paper speaks of `MODELS`."""
     one = next(iter(results.values()))
     cells = []
     for t, iou in enumerate(one.options.iou):
@@ -199,7 +236,8 @@ def compare(results: dict[str, Dissection]) -> list[Cell]:
             found = {name: _found(result, t, category) for name, result in results.items()}
             counts = {name: beside["count"] for name, beside in found.items()}
             for name, beside in found.items():
-                paper = PAPER.get(iou, {}).get(category, ("",) * len(MODELS))[MODELS.index(name)]
+                said = dict(zip(MODELS, PAPER.get(iou, {}).get(category, ()), strict=False))
+                paper = said.get(name, "")
                 cells.append(
                     Cell(
                         iou,
@@ -234,9 +272,10 @@ def holds(paper: str, name: str, counts: dict[str, int]) -> str:
         true = own <= int(paper[2:])
     elif paper.startswith(">") and paper[1:].isdigit():
         true = own > int(paper[1:])
-    elif len(counts) < len(MODELS):
+    elif not set(MODELS) <= counts.keys():
         return ""
     else:
+        counts = {model: counts[model] for model in MODELS}
         above = sum(count > own for count in counts.values())
         true = {
             ">baseline": own > counts["baseline"],

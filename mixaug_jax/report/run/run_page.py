@@ -340,7 +340,8 @@ def _asked(config, results, source, scores):
         with contextlib.suppress(ValueError):  # a result that is not there, or damaged
             made = explained.load(source / f"{method}.npz").settings
             given |= {"explain.methods": (*methods,), "explain.scores": (*made["scores"],)}
-            given |= {f"explain.{key}": made[key] for key in ("split", "label")}
+            # What was explained from Python does not know its split.
+            given |= {f"explain.{key}": made[key] for key in ("split", "label") if key in made}
             given["explain.max_images"] = made["images"]
     had = config_lib.flatten(config.to_dict())
     # Results went through JSON, whose lists never equal the config's tuples.
