@@ -18,6 +18,8 @@ from mixaug_jax.data.animals.animal_samplers import ambiguous
 
 CONTROL = "bg_color"  # drawn freely in the study, so that it tells nothing
 LEAST_R2 = 0.1  # of what is called relevant
+# What a study asks of: two biases, what may tell the class, and the control.
+HEADLINES = ("obj_color", "spherical", "arm_position", CONTROL)
 
 
 class Pairs(NamedTuple):
@@ -96,40 +98,41 @@ def measure(
     if CONTROL not in names:
         raise ValueError(f"{CONTROL} must be among the changes: flips are compared with its own")
     near = ambiguous(pairs.values[:, ATTRIBUTES.index("arm_position")])
-    flips = flipped(pairs)
-    again = stats.bootstrap_means(flips, replicates, seed)
+    flips, spread = flipped(pairs), max(float(np.std(pairs.original)), 1e-12)
+    delta = {name: changed - pairs.original for name, changed in pairs.changed.items()}
+    moved = {n: regressors(n, pairs.values, v) for n, v in pairs.changed_values.items()}
     near_flips = np.where(near[:, None], flips, np.nan)
-    near_again = stats.bootstrap_means(near_flips, replicates, seed)
+    # One call, since drawing the scenes takes longer than all that is made of them.
+    columns = [flips, near_flips, *(_moments(moved[name], delta[name]) for name in names)]
+    again = stats.bootstrap_means(np.concatenate(columns, 1), replicates, seed)
+    again = np.split(again, np.cumsum([part.shape[1] for part in columns])[:-1], 1)
+    flips_again, near_again, *moments = again
     control = names.index(CONTROL)
-    beside, beside_again = flips - flips[:, [control]], again - again[:, [control]]
+    beside, beside_again = flips - flips[:, [control]], flips_again - flips_again[:, [control]]
     p = (1 + (beside_again <= tolerance).sum(0)) / (1 + replicates)
     p = stats.holm(np.where(np.arange(len(names)) == control, np.nan, p))
-    spread = max(float(np.std(pairs.original)), 1e-12)
     rows = []
     for k, name in enumerate(names):
-        delta = pairs.changed[name] - pairs.original
-        moved = regressors(name, pairs.values, pairs.changed_values[name])
-        r2 = explained(moved, delta)
-        r2_again = explained_again(moved, delta, replicates, seed)
         low, high = stats.percentiles(beside_again[:, k])
+        r2 = explained(moved[name], delta[name])
         found = low > tolerance and p[k] < stats.ALPHA and r2 >= LEAST_R2
         rows.append(
             Row(
                 name,
-                float(np.abs(delta).mean() / spread),
-                float(delta.mean()),
+                float(np.abs(delta[name]).mean() / spread),
+                float(delta[name].mean()),
                 float(flips[:, k].mean()),
-                *stats.percentiles(again[:, k]),
+                *stats.percentiles(flips_again[:, k]),
                 float(beside[:, k].mean()),
                 low,
                 high,
                 float(p[k]),
                 r2,
-                *stats.percentiles(r2_again),
-                _slope(moved, delta),
-                float(np.nanmean(near_flips[:, k])) if near.any() else np.nan,
+                *stats.percentiles(_r2(moments[k], moved[name].shape[1])),
+                _slope(moved[name], delta[name]),
+                float(near_flips[near, k].mean()) if near.any() else np.nan,
                 *stats.percentiles(near_again[:, k]),
-                explained(moved[near], delta[near]),
+                explained(moved[name][near], delta[name][near]),
                 bool(found),
             )
         )
@@ -168,14 +171,6 @@ def explained(moved: Float[AnyArray, "N k"], delta: Float[AnyArray, " N"]) -> fl
     if not len(delta):
         return np.nan
     return float(_r2(_moments(moved, delta).mean(0)[None], moved.shape[1])[0])
-
-
-def explained_again(
-    moved: Float[AnyArray, "N k"], delta: Float[AnyArray, " N"], replicates: Count, seed: Count
-) -> Float[np.ndarray, " R"]:
-    """`explained` in bootstrap resamples of the scenes, the draws of `stats.bootstrap_means`."""
-    again = stats.bootstrap_means(_moments(moved, delta), replicates, seed)
-    return _r2(again, moved.shape[1])
 
 
 def _moments(moved, delta):
