@@ -98,12 +98,11 @@ def measure(
     if CONTROL not in names:
         raise ValueError(f"{CONTROL} must be among the changes: flips are compared with its own")
     near = ambiguous(pairs.values[:, ATTRIBUTES.index("arm_position")])
-    flips, spread = flipped(pairs), max(float(np.std(pairs.original)), 1e-12)
-    delta = {name: changed - pairs.original for name, changed in pairs.changed.items()}
-    moved = {n: regressors(n, pairs.values, v) for n, v in pairs.changed_values.items()}
+    flips = flipped(pairs)
+    changes = [_change(pairs, name, near) for name in names]
     near_flips = np.where(near[:, None], flips, np.nan)
     # One call, since drawing the scenes takes longer than all that is made of them.
-    columns = [flips, near_flips, *(_moments(moved[name], delta[name]) for name in names)]
+    columns = [flips, near_flips, *(_moments(one.moved, one.delta) for one in changes)]
     again = stats.bootstrap_means(np.concatenate(columns, 1), replicates, seed)
     again = np.split(again, np.cumsum([part.shape[1] for part in columns])[:-1], 1)
     flips_again, near_again, *moments = again
@@ -112,31 +111,38 @@ def measure(
     p = (1 + (beside_again <= tolerance).sum(0)) / (1 + replicates)
     p = stats.holm(np.where(np.arange(len(names)) == control, np.nan, p))
     rows = []
-    for k, name in enumerate(names):
+    for k, one in enumerate(changes):
         low, high = stats.percentiles(beside_again[:, k])
-        r2 = explained(moved[name], delta[name])
-        found = low > tolerance and p[k] < stats.ALPHA and r2 >= LEAST_R2
-        rows.append(
-            Row(
-                name,
-                float(np.abs(delta[name]).mean() / spread),
-                float(delta[name].mean()),
-                float(flips[:, k].mean()),
-                *stats.percentiles(flips_again[:, k]),
-                float(beside[:, k].mean()),
-                low,
-                high,
-                float(p[k]),
-                r2,
-                *stats.percentiles(_r2(moments[k], moved[name].shape[1])),
-                _slope(moved[name], delta[name]),
-                float(near_flips[near, k].mean()) if near.any() else np.nan,
-                *stats.percentiles(near_again[:, k]),
-                explained(moved[name][near], delta[name][near]),
-                bool(found),
-            )
-        )
+        of_flips = float(flips[:, k].mean()), *stats.percentiles(flips_again[:, k])
+        of_beside = float(beside[:, k].mean()), low, high, float(p[k])
+        r2_again = _r2(moments[k], one.moved.shape[1])
+        near_share = float(flips[near, k].mean()) if near.any() else np.nan
+        of_near = near_share, *stats.percentiles(near_again[:, k]), one.near_r2
+        found = low > tolerance and p[k] < stats.ALPHA and one.r2 >= LEAST_R2
+        r2 = one.r2, *stats.percentiles(r2_again), one.slope
+        rows.append(Row(one.name, *one.sizes, *of_flips, *of_beside, *r2, *of_near, bool(found)))
     return rows
+
+
+class _Change(NamedTuple):
+    """What one attribute does to the logit, without any resampling."""
+
+    name: str
+    delta: np.ndarray
+    moved: np.ndarray
+    sizes: tuple[float, float]
+    r2: float
+    near_r2: float
+    slope: float
+
+
+def _change(pairs, name, near) -> _Change:
+    delta = np.asarray(pairs.changed[name], np.float64) - pairs.original
+    moved = regressors(name, pairs.values, pairs.changed_values[name])
+    spread = max(float(np.std(pairs.original)), 1e-12)
+    sizes = float(np.abs(delta).mean() / spread), float(delta.mean())
+    r2 = explained(moved, delta), explained(moved[near], delta[near])
+    return _Change(name, delta, moved, sizes, *r2, _slope(moved, delta))
 
 
 def flipped(pairs: Pairs) -> Float[np.ndarray, "N attributes"]:

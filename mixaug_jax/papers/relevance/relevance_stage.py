@@ -36,9 +36,9 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
     """Draws each attribute of scenes again, and writes what that does to the network.
 
     Writes `relevance/` (`relevance/<step>/` for which="all"): relevance.npz, relevance.csv, the tables of the page (attributes,
-    accuracy, bound; pointing, with pointing.npz, where there are explanations of the same weights; evaluator, where one is asked
-    for), the figure `relevance_attributes`, and a section of the run's page. What is there for the same settings, scenes and
-    weights is not computed again.
+    accuracy, bound; pointing, with pointing.npz, where there are explanations of the same weights; evaluator, where one is
+    asked for), the figure `relevance_attributes`, and a section of the run's page. What is there for the same settings, scenes
+    and weights is not computed again.
 
     Args:
       config: of a run on animals; the section `relevance`, which `configs/relevance.py` has, else its defaults.
