@@ -252,6 +252,14 @@ def _hf(split, config, *, annotations=True):
     return saved_sets.open_saved(split, config, annotations=annotations)
 
 
+def _animals(split, config, *, annotations=True):
+    """Rendered animals of eight blocks whose attributes are known and biased; nothing to download."""
+    # As above.
+    from mixaug_jax.data.animals import animal_set
+
+    return animal_set.animals(split, config, annotations=annotations)
+
+
 def _tfds(split, config, *, annotations=True):
     """A set of TensorFlow Datasets that is prepared as array_record."""
     # As above.
@@ -267,6 +275,7 @@ SOURCES = {
     "speech": _speech,
     "markers": _markers,
     "hf": _hf,
+    "animals": _animals,
     "cifar10": _tfds,
     "cifar100": _tfds,
     "imagenet2012": _tfds,
