@@ -114,4 +114,5 @@ def sure(value: Scalar, classes: tuple[str, str]) -> str:
     if not value:
         return "undecided"
     share = 100 / (1 + np.exp(-abs(float(value))))
-    return f"{classes[int(value > 0)]}, {min(share, 99.9):.3g} % sure"
+    text = f"{share:.0f}" if share < 99 else f"{min(share, 99.9):.1f}"
+    return f"{classes[int(value > 0)]}, {text} % sure"

@@ -187,6 +187,32 @@ def evidence_auc(evidence: PerAttribute, truth: PerAttribute) -> float:
     return float((ranks[truth].sum() - one * (one + 1) / 2) / (one * other))
 
 
+class ReaderRow(NamedTuple):
+    """A line of the table of readers, simulated ones and people.
+
+    Attributes:
+      reader: who reads: "simulated", "true attributes", "linear" or "people".
+      panel: which kind of panel.
+      network: whose panel.
+      accuracy, low, high: the mean share of right verdicts, and its interval over panels (people: over participants).
+      auc, auc_low, auc_high: of the evidence, likewise; NaN where all attributes are relevant, or none.
+      count: panels or participants.
+      left_out: participants who failed the check.
+    """
+
+    reader: str
+    panel: str
+    network: str
+    accuracy: float
+    low: float
+    high: float
+    auc: float
+    auc_low: float
+    auc_high: float
+    count: int
+    left_out: int = 0
+
+
 class Scores(NamedTuple):
     """A reader on many panels: [P] accuracies and AUCs, and verdicts [P,A] with their evidence over its border."""
 
