@@ -1,6 +1,6 @@
 """FMix (Harris et al., arXiv 2002.12047): a mask of low-frequency noise joins two images.
 
-    python -m mixaug_jax.main --config=configs/fmix.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers]
+    python -m mixaug_jax.main --config=configs/fmix.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers|animals]
 
 `--config.mix.variant=released` keeps the published code's axis slip (stripes, not blobs).
 

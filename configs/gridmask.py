@@ -1,6 +1,6 @@
 """GridMask (Chen et al., arXiv 2001.04086): a turned grid of squares of the mean color.
 
-    python -m mixaug_jax.main --config=configs/gridmask.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers]
+    python -m mixaug_jax.main --config=configs/gridmask.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers|animals]
 
 Expect: not run on any set at full length.
 """

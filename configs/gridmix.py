@@ -1,6 +1,6 @@
 """GridMix (Baek et al., Pattern Recognition 109, 2021): grid cells of another image.
 
-    python -m mixaug_jax.main --config=configs/gridmix.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers]
+    python -m mixaug_jax.main --config=configs/gridmix.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers|animals]
 
 Expect: not run on any set at full length.
 """

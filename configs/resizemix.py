@@ -1,6 +1,6 @@
 """ResizeMix (Qin et al., arXiv 2012.11101): a small copy of another image is pasted.
 
-    python -m mixaug_jax.main --config=configs/resizemix.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers]
+    python -m mixaug_jax.main --config=configs/resizemix.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers|animals]
 
 Expect: not run on any set at full length.
 """

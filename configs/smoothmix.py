@@ -1,6 +1,6 @@
 """SmoothMix (Lee et al., CVPR Workshops 2020): a soft blob of another image.
 
-    python -m mixaug_jax.main --config=configs/smoothmix.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers]
+    python -m mixaug_jax.main --config=configs/smoothmix.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers|animals]
 
 Expect: not run on any set at full length.
 """

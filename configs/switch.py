@@ -1,6 +1,6 @@
 """Mixup or CutMix by a coin, as timm and DeiT do (Touvron et al., arXiv 2012.12877).
 
-    python -m mixaug_jax.main --config=configs/switch.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers]
+    python -m mixaug_jax.main --config=configs/switch.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers|animals]
 
 Expect: not run on any set at full length.
 """

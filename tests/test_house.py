@@ -177,6 +177,7 @@ NAMED = {
     "study/plan.py": "the study's own baseline",
     "data/scenes": "the scenes' own words",
     "data/markers": "the markers' own words",
+    "data/animals": "the animals' own words",
     "stages/dissect.py": "label maps lie beside the scenes, whose folder is a cache",
     "draw/occlusion_tables.py": "a selection of the occlusion experiment is called random",
 }

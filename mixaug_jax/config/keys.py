@@ -37,7 +37,12 @@ __all__ += ["read_text", "table_of", "unknown"]
 KEYS: dict[str, Key] = {**training_keys.KEYS, **weight_keys.KEYS, **stage_keys.KEYS}
 TRAINING = (NETWORK, LENGTH, RATE, PLACE)  # what decides the network, in one way or another
 # Of one data set each.
-OWN_SECTIONS = {"scenes": "data.scenes", "speech": "data.audio", "markers": "data.markers"}
+OWN_SECTIONS = {
+    "scenes": "data.scenes",
+    "speech": "data.audio",
+    "markers": "data.markers",
+    "animals": "data.animals",
+}
 
 _OPTIONS = "explain.options."
 _SECTIONS = {key.partition(".")[0] for key in KEYS if "." in key}

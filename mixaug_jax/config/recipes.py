@@ -51,6 +51,15 @@ def _markers(config):
     config.train.update(loss="sigmoid", epochs=30, lr=0.05, warmup=0.05, weight_decay=5e-4)
 
 
+def _animals(config):
+    """Animals of eight blocks; a mirror image would be one that the sampler may not draw."""
+    config.data.animals = keys.defaults("data.animals")
+    config.data.update(size=64, batch_size=64, flip=False)
+    config.data.update(mean=(0.75, 0.72, 0.74), std=(0.105, 0.1, 0.115))
+    config.model.width = 0.25
+    config.train.update(epochs=10, lr=0.1, warmup=0.05, weight_decay=5e-4)
+
+
 def _cifar(config):
     """Cutout's recipe, which SaliencyMix's code shares."""
     config.data.update(size=32, batch_size=128, validation_split="", crop="pad")
@@ -85,6 +94,7 @@ RECIPES = {
     "folder": _own_folder,
     "speech": _speech,
     "markers": _markers,
+    "animals": _animals,
     "cifar10": _cifar,
     "cifar100": _cifar,
     "imagenet2012": _imagenet,

@@ -28,8 +28,8 @@ def get_config(method: str = "baseline", data: str = "scenes") -> ml_collections
 
     Args:
       method: "baseline" or a name in `mixaug_jax.mixing.MIXERS`.
-      data: "scenes", "folder", "speech", "markers", "cifar10", "cifar100", "imagenet2012"; any other name is read as a
-        prepared TFDS set, with the folder's recipe.
+      data: "scenes", "folder", "speech", "markers", "animals", "cifar10", "cifar100", "imagenet2012"; any other name is
+        read as a prepared TFDS set, with the folder's recipe.
 
     Returns:
       A ConfigDict whose keys are fixed; `config.unlocked()` adds to them.

@@ -19,6 +19,7 @@ from mixaug_jax.config.allowed import (
     section,
 )
 from mixaug_jax.data import transforms
+from mixaug_jax.data.animals import animal_samplers
 from mixaug_jax.models.probability import LOSSES
 
 SEED = Int(0, 2**32 - 1)
@@ -106,6 +107,19 @@ _MARKERS = {
                  Text(), PLACE),
 }
 
+_ANIMALS = {
+    "seed": Key(0, "of the pictures; config.seed is that of the training", SEED),
+    "sampler": Key("study", "which attributes tell the class, see animal_samplers.SAMPLERS",
+                   Choice(tuple(animal_samplers.SAMPLERS))),
+    "ranges": Key("released", "of yaw, positions and background: as the code draws them, or as meant",
+                  Choice(tuple(animal_samplers.RANGES))),
+    "label_noise": Key(0.1, "share of the training labels that a coin replaces: half are wrong",
+                       _SHARE),
+    "train": Key(12_000, "pictures; published: 60000", Int(1, 10**8)),
+    "validation": Key(2000, "pictures; published: 5000", Int(1, 10**8)),
+    "test": Key(2000, "pictures; published: 5000", Int(1, 10**8)),
+}
+
 _AUDIO = {
     "rate": Key(8000, "samples a second; recordings of another rate are resampled", Int(1, 10**6)),
     "window": Key(0.032, "length of a frame, s", Number(0, 10, above=True)),
@@ -179,6 +193,7 @@ KEYS: dict[str, Key] = {
     **section("data.scenes", _SCENES),
     **section("data.markers", _MARKERS),
     **section("data.audio", _AUDIO),
+    **section("data.animals", _ANIMALS),
     **section("mix", _MIX),
     **section("model", _MODEL),
     **section("train", _TRAIN),

@@ -224,6 +224,14 @@ def _markers(split, config, *, annotations=True):
     return held_set.markers(split, config, annotations=annotations)
 
 
+def _animals(split, config, *, annotations=True):
+    """Rendered animals of eight blocks whose attributes are known and biased; nothing to download."""
+    # As above.
+    from mixaug_jax.data.animals import animal_set
+
+    return animal_set.animals(split, config, annotations=annotations)
+
+
 def _tfds(split, config, *, annotations=True):
     """A set of TensorFlow Datasets that is prepared as array_record."""
     # As above.
@@ -238,6 +246,7 @@ SOURCES = {
     "folder": _folder,
     "speech": _speech,
     "markers": _markers,
+    "animals": _animals,
     "cifar10": _tfds,
     "cifar100": _tfds,
     "imagenet2012": _tfds,

@@ -294,6 +294,7 @@ def _data_settings(config) -> dict:
         "split": d[f"{config.dissect.split}_split"],
         "pixels": d.size,
         "scenes": d.scenes.to_dict() if d.name == "scenes" else {},
+        **({"animals": d.animals.to_dict()} if d.name == "animals" else {}),
         "colors": config.dissect.colors,
         "broden": config.dissect.broden,
     }
@@ -301,8 +302,8 @@ def _data_settings(config) -> dict:
 
 def _cache_root(config) -> pathlib.Path:
     """Where label maps are kept: beside the rendered scenes, for all runs."""
-    # For scenes data.dir is a cache; elsewhere it is the user's data, where nothing is written.
-    given = config.data.dir if config.data.name == "scenes" else ""
+    # For what is rendered data.dir is a cache; elsewhere it is the user's data, where nothing is written.
+    given = config.data.dir if config.data.name in ("scenes", "animals") else ""
     given = given or os.environ.get("MIXAUG_JAX_CACHE", "") or "~/.cache/mixaug_jax"
     return pathlib.Path(given).expanduser().absolute()
 

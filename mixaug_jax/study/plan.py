@@ -226,8 +226,8 @@ def settings(config: ml_collections.ConfigDict) -> dict:
         for key, value in config_lib.flatten(json.loads(config_lib.to_json(config))).items()
         if keys.decides(key) not in (keys.NOTHING, keys.MACHINE)
         and key != "seed"
-        # Scenes are rendered, so where they are cached decides nothing.
-        and not (key == "data.dir" and config.data.name == "scenes")
+        # Scenes and animals are rendered, so where they are cached decides nothing.
+        and not (key == "data.dir" and config.data.name in ("scenes", "animals"))
     }
 
 

@@ -1,0 +1,1 @@
+"""Animals of eight blocks, rendered here, whose every attribute is known and may be biased."""
