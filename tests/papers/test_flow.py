@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mixaug_jax.models import MODELS, Net, Preprocess
 from mixaug_jax.papers.relevance.panels import flow as flows
+from mixaug_jax.papers.relevance.panels import flow_routes, flow_training, seen
+from mixaug_jax.papers.relevance.panels.panel import Pictures
 
 SIDE = 8
 encode, decode = jax.jit(flows.encode), jax.jit(flows.decode)
@@ -94,3 +97,107 @@ def test_bits_are_those_of_a_density(flow):
     np.testing.assert_allclose(
         np.asarray(flows.bits(plain, x)), 8 - expected / (48 * np.log(2)), rtol=1e-5
     )
+
+
+TRAINING = flow_training.Training(steps=120, batch=8, lr=1e-2, depth=2, widths=(8, 8))
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return flow_training.train_flow(images(300), TRAINING)
+
+
+def test_training_beats_a_gaussian_of_each_pixel(trained):
+    flow, bits = trained
+    other = images(300)
+    pixels = flow_training.pixel_bits(other)
+    held = flows.spread_values(images(100, seed=9), jax.random.key(5))
+    assert float(flows.bits(flow, held).mean()) < pixels - 0.5
+    assert bits[-1] < bits[0]
+    # By hand: values of deviation 20 take log2(20 sqrt(2 pi e)) bits.
+    noise = np.random.default_rng(0).normal(128, 20, (20000, 1, 1, 1)).round().astype(np.uint8)
+    expected = np.log2(20 * np.sqrt(2 * np.pi * np.e))
+    assert flow_training.pixel_bits(np.repeat(noise, 3, 3)) == pytest.approx(expected, abs=0.02)
+
+
+def test_one_device_trains_as_four_do(monkeypatch):
+    short = dataclasses.replace(TRAINING, steps=3, widths=(4,), depth=1)
+    four, _ = flow_training.train_flow(images(40), short)
+    alone = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda: alone)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    flow_training._program.cache_clear()
+    one, _ = flow_training.train_flow(images(40), short)
+    flow_training._program.cache_clear()
+    for a, b in zip(jax.tree.leaves(four), jax.tree.leaves(one), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_smaller_and_larger_images():
+    large = flow_routes.enlarged(images(3), 2 * SIDE)
+    assert large.shape == (3, 2 * SIDE, 2 * SIDE, 3)
+    even = np.full((2, 6, 6, 3), 77, np.uint8)
+    even[:, 0, 0] = 80
+    small = flow_training.small(even, 3)
+    assert small[0, 0, 0, 0] == 78  # of 80, 77, 77, 77
+    assert small[0, 1, 1, 0] == 77
+    with pytest.raises(ValueError, match="6 pixels, must be a multiple of the flow's, 4"):
+        flow_training.small(even, 4)
+
+
+def test_along_a_linear_classifier(trained):
+    flow, _ = trained
+    latents, _ = encode(flow, flows.as_numbers(images(40)))
+    last = np.asarray(latents[:, -flow.last :])
+    labels = (last[:, 0] > np.median(last[:, 0])).astype(int)
+    head = flow_routes.fit_head(last, labels, 1e-3)
+    assert (((last @ head.weights + head.bias) > 0) == labels).mean() > 0.9
+    targets = np.array([-2.0, 0.0, 3.0], np.float32)
+    found = flow_routes.along_head(latents, head, targets)
+    logits = found[..., -flow.last :] @ head.weights + head.bias
+    np.testing.assert_allclose(logits, np.tile(targets, (40, 1)), atol=1e-3)
+    # What lies across the weights stays.
+    kept = found - latents[:, None]
+    np.testing.assert_allclose(kept[..., : -flow.last], 0, atol=1e-6)
+    across = kept[..., -flow.last :]
+    across -= (across @ head.weights)[..., None] * head.weights / (head.weights @ head.weights)
+    np.testing.assert_allclose(across, 0, atol=1e-4)
+
+
+def shown(count=24):
+    stored = images(count)
+    return Pictures(
+        stored, np.linspace(-2, 2, count).astype(np.float32), ("a", "b"),
+        np.zeros((count, 0), np.float32),
+    )  # fmt: skip
+
+
+def test_a_panel_of_the_flows_own_classifier(trained):
+    flow, _ = trained
+    pictures = shown()
+    labels = (pictures.images[:, 0, 0, 0] > 200).astype(int)
+    panel = flow_routes.linear_counterfactual(
+        pictures, labels, jax.random.key(0), flow=flow, rows=4
+    )
+    assert panel.images.shape == (4, 5, SIDE, SIDE, 3)
+    assert (np.diff(panel.logits, axis=1) > 0).all()
+
+
+def test_any_network_is_moved_to_its_targets(trained, monkeypatch):
+    """Latents go where the logit is what was asked for, and no farther than need be."""
+    flow, _ = trained
+    monkeypatch.setattr(flow_routes, "MOST", 60)
+    model = MODELS["tiny"](2)
+    variables = model.init(jax.random.key(0), np.zeros((1, SIDE, SIDE, 3), np.float32), train=False)
+    net = Net(model, variables, Preprocess(SIDE, mean=(0.5,) * 3, std=(0.25,) * 3))
+    stored = images(12)
+    own = seen.logits(net, stored)
+    pictures = Pictures(stored, own - own.mean(), ("a", "b"), np.zeros((12, 0), np.float32))
+    panel = flow_routes.counterfactual(
+        net, pictures, jax.random.key(0), flow=flow, rows=3, percents=(-50, 50), shift=own.mean()
+    )
+    half = np.percentile(np.abs(pictures.logits), 50)
+    assert np.abs(panel.logits - np.array([-half, half])).max() < 0.3 * half
+    other = dataclasses.replace(net, preprocess=Preprocess(4, resize=4))
+    with pytest.raises(ValueError, match="sees whole images of 8 pixels by a Preprocess"):
+        flow_routes.counterfactual(other, pictures, jax.random.key(0), flow=flow)
