@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +85,26 @@ class Training:
 QUICK = Training(beta=0.3, lr=1e-3, steps=300, stat_images=1000)
 
 
+class Pictures(NamedTuple):
+    """What a readout bottleneck is trained on.
+
+    Attributes:
+      read: f(index) -> (image [h,w,C] preprocessed, label).
+      count: of images.
+      threads: that read them.
+      devices: None: all of all processes.
+    """
+
+    read: Callable
+    count: int
+    threads: int = 4
+    devices: Devices = None
+
+    def image(self) -> np.ndarray:
+        """The first image."""
+        return self.read(0)[0]
+
+
 def train_readout(
     net: Net,
     dataset: Dataset,
@@ -120,36 +140,27 @@ def train_readout(
         example = dataset[index]
         return net.preprocess(example["image"]), example.get("label", 0)
 
-    return fit(
-        net, read, len(dataset), training, path=path, extra=extra, threads=threads, devices=devices
-    )
+    pictures = Pictures(read, len(dataset), threads, devices)
+    return fit(net, pictures, training, path=path, extra=extra)
 
 
 def fit(
-    net: Net,
-    read: Callable,
-    images: int,
-    training: Training,
-    *,
-    path: Path = "",
-    extra: Mapping = NOTHING,
-    threads: int = 4,
-    devices: Devices = None,
+    net: Net, pictures: Pictures, training: Training, *, path: Path = "", extra: Mapping = NOTHING
 ) -> Readout:
-    """`train_readout` on `images` examples of read(index) -> (image [h,w,C] preprocessed, label)."""
-    devices = walk.chosen(devices)
-    image = jax.ShapeDtypeStruct(np.shape(read(0)[0]), np.float32)
+    """`train_readout` on pictures that need be no data set."""
+    pictures = pictures._replace(devices=walk.chosen(pictures.devices))
+    image = jax.ShapeDtypeStruct(np.shape(pictures.image()), np.float32)
     layers = readout_lib.readout_layers(net, image, training.layers)
-    settings = _settings(net, training, layers, images, image.shape, extra)
-    if images < 2:
-        raise ValueError(f"a readout bottleneck needs at least 2 images; got {images}")
+    settings = {"images": pictures.count, "image": list(image.shape), **extra}
+    settings |= _settings(net, training, layers, training.length(pictures.count))
+    if pictures.count < 2:
+        raise ValueError(f"a readout bottleneck needs at least 2 images; got {pictures.count}")
     found = files.load_if(readout_files.load_progress, path, settings) if path else None
-    steps = training.length(images)
-    if found and found.step == steps:
+    if found and found.step == settings["length"]:
         return found.readout
-    net = devices_lib.replicate(net, devices)
+    net = devices_lib.replicate(net, pictures.devices)
     if found is None:
-        stats = _statistics(net, read, images, training, layers, threads, devices)
+        stats = _statistics(net, pictures, training, layers)
         key = jax.random.key(training.seed)
         params = readout_lib.init(key, net, image, layers, training.hidden)
         blank = Readout(
@@ -162,8 +173,11 @@ def fit(
             np.zeros((0, len(MEASURES)), np.float32),
             settings,
         )
-    say.line(_words(layers, training, steps, images))
-    found = _train(net, read, images, training, found, path, threads, devices)
+    say.line(
+        f"readout bottleneck: noise in {layers[0]}, reading {', '.join(layers)}; {settings['length']} steps of "
+        f"{training.batch_size} of {pictures.count} images, beta {training.beta:g}"
+    )
+    found = _train(net, pictures, training, found, path)
     say.line(outcome(found.history, found.readout))
     return found.readout
 
@@ -189,39 +203,29 @@ def outcome(history: np.ndarray, readout: Readout) -> str:
     return text
 
 
-def _settings(net, training, layers, images, shape, extra):
+def _settings(net, training, layers, steps):
     return {
         **dataclasses.asdict(training),
         "layers": list(layers),
-        "length": training.length(images),
-        "images": images,
+        "length": steps,
         "model": net.name,
         "weights": files.checksum(net.variables),
         "view": repr(net.preprocess),
-        "image": list(shape),
-        **extra,
     }
 
 
-def _words(layers, training, steps, images):
-    return (
-        f"readout bottleneck: noise in {layers[0]}, reading {', '.join(layers)}; {steps} steps of {training.batch_size} of "
-        f"{images} images, beta {training.beta:g}"
-    )
-
-
-def _statistics(net, read, images, training, layers, threads, devices):
+def _statistics(net, pictures, training, layers):
     """(mean, std, active) of each layer; each process reads its share, and all devices work on each step."""
-    chosen = walk.spread(images, training.stat_images)
+    devices, chosen = pictures.devices, walk.spread(pictures.count, training.stat_images)
     own = walk.share(len(chosen), devices)
     found, program = layer_statistics.Moments(), _moments_program(layers, devices)
     indices = [int(chosen[k]) for k in own]
-    reading = walk.read_ahead(lambda index: read(index)[0], indices, threads)
+    reading = walk.read_ahead(lambda index: pictures.read(index)[0], indices, pictures.threads)
     report = say.progress("statistics", len(own))
     size = max(1, training.batch_size // len(devices))
     for start, stop, rows in walk.spans(len(chosen), size, devices):
         batch = [next(reading) for _ in range(start, stop)]
-        shape = read(0)[0].shape if not batch else batch[0].shape
+        shape = batch[0].shape if batch else pictures.image().shape
         filled = np.zeros((rows, *shape), np.float32)
         filled[: len(batch)] = batch if batch else 0
         given = devices_lib.shard_batch((filled, np.arange(rows) < len(batch)), devices)
@@ -239,12 +243,13 @@ def _moments_program(layers, devices):
     return devices_lib.pmap_inference(step, specs, devices_lib.REPLICATED, devices=devices)
 
 
-def _train(net, read, images, training, found, path, threads, devices):
+def _train(net, pictures, training, found, path):
     """The training from where it is to its end."""
-    steps, program = training.length(images), _step_program(training, found.readout.layers, devices)
-    carry = devices_lib.replicate((found.readout, found.opt_state), devices)
+    steps = training.length(pictures.count)
+    program = _step_program(training, found.readout.layers, pictures.devices)
+    carry = devices_lib.replicate((found.readout, found.opt_state), pictures.devices)
     history, report = list(found.history), say.progress("readout bottleneck", steps, "steps")
-    for step, batch in _batches(read, images, training, range(found.step, steps), threads, devices):
+    for step, batch in _batches(pictures, training, range(found.step, steps)):
         (readout, opt_state), measured = program(net, *carry, np.uint32(step), batch)
         carry = readout, opt_state
         history.append(np.asarray(jax.device_get(measured)))
@@ -260,21 +265,22 @@ def _train(net, read, images, training, found, path, threads, devices):
     return found
 
 
-def _batches(read, images, training, steps, threads, devices) -> Iterator:
+def _batches(pictures, training, steps) -> Iterator:
     """(step, batch on the devices) of each of `steps`: what is drawn follows from the seed and the step alone."""
-    size = min(training.batch_size, images)
+    read, count, threads, devices = pictures
+    size = min(training.batch_size, count)
     own = walk.share(size, devices)
     ((_, _, rows),) = walk.spans(size, size, devices)
 
     def load(step: int):
-        indices = order(images, size, step, training.seed)[own.start : own.stop]
+        indices = order(count, size, step, training.seed)[own.start : own.stop]
         return step, indices, [read(int(i)) for i in indices]
 
     for step, indices, examples in walk.read_ahead(load, steps, threads):
         pixels = (
             np.stack([image for image, _ in examples])
             if examples
-            else np.zeros((0, *read(0)[0].shape), np.float32)
+            else np.zeros((0, *pictures.image().shape), np.float32)
         )
         batch = {"image": pixels.astype(np.float32), "index": indices.astype(np.int32)}
         batch["label"] = np.asarray([label for _, label in examples], np.int32)

@@ -84,7 +84,7 @@ def resolve(
                 "class_names": tuple(class_names),
                 "logits": logits_for(t.loss, len(class_names), multi_label=multi_label),
                 "loss": t.loss,
-                "model": {"name": m.name, "width": m.width, "stem": m.stem},
+                "model": {k: m[k] for k in ("name", "width", "stem", "last_stride")},
                 "preprocess": {
                     "size": d.size,
                     "resize": round(d.size * d.resize),

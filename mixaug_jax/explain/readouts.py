@@ -40,5 +40,5 @@ def filled_in(net: Net, given: Mapping, reference: AnyArray, compute: bool) -> d
     if not compute:
         return {"readout": readout_lib.blank(net, np.asarray(reference[0]))}
     training = dataclasses.replace(readout_training.QUICK, target="predicted")
-    found = readout_training.fit(net, lambda i: (reference[i], 0), len(reference), training)
-    return {"readout": found}
+    pictures = readout_training.Pictures(lambda i: (reference[i], 0), len(reference))
+    return {"readout": readout_training.fit(net, pictures, training)}

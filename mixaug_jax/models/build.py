@@ -119,8 +119,6 @@ def _with_body(module, settings):
         "dtype": ("dtype", settings.dtype != "float32", jnp.dtype(settings.dtype)),
         "sync_bn": ("axis_name", settings.sync_bn, devices_lib.AXIS),
         "remat": ("remat", settings.remat, True),
-        # Runs from before there was the key say nothing of it.
-        "last_stride": ("last_stride", settings.get("last_stride", 2) != 2, 1),
     }
     known = {f.name for f in dataclasses.fields(module)} if isinstance(module, nn.Module) else ()
     fields = {}

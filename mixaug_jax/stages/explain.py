@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 from typing import Any
@@ -15,7 +16,8 @@ from mixaug_jax.attribution import METHODS, readout_training
 from mixaug_jax.attribution.target import map_layers
 from mixaug_jax.core import checks, entries, processes, say
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core.files import load_if, seal, write_csv, write_json
+from mixaug_jax.core.files import seal, write_csv, write_json
+from mixaug_jax.core.keeping import keep
 from mixaug_jax.core.types import Dataset
 from mixaug_jax.data.source import numbered_as
 from mixaug_jax.draw import explanation_figures
@@ -178,14 +180,11 @@ def _explain_step(config, net, dataset, folder, readout, step, required):
     for name in job.methods:
         path = folder / f"{name}.npz"
         settings = settings_of(net, examples, name, job, reference, extra)
-        results[name] = load_if(load, path, settings) if processes.is_main() else None
-        if not processes.agreed(results[name] is not None):
-            again = True
-            results[name] = run_lib.evaluate_method(
-                net, examples, name, job, reference, extra=extra
-            )
-            if processes.is_main():
-                save(results[name], path)
+        make = functools.partial(
+            run_lib.evaluate_method, net, examples, name, job, reference, extra=extra
+        )
+        results[name], new = keep(path, settings, load=load, make=make, save=save)
+        again |= new
     if not processes.is_main():
         return
     _write(config, results, job, folder)

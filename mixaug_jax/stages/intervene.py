@@ -1,14 +1,15 @@
 """The stage `intervene` of a run: from its checkpoints, and their dissections, to `interventions/` in the working directory."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
-from mixaug_jax.core import checks, files, processes, say
+from mixaug_jax.core import checks, files, keeping, processes, say
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core.files import checksum, load_if
+from mixaug_jax.core.files import checksum
 from mixaug_jax.core.types import Config, Net, Path
 from mixaug_jax.core.walk import spread
 from mixaug_jax.data.source import numbered_as
@@ -113,15 +114,15 @@ def _intervene_step(config, net, sources, folders, step, required):
         asked = _asked(config, found)
         settings = _settings(config, net, (training, heldout), asked, (layer, found))
         path = folder / f"{layer}.npz"
-        results[layer] = load_if(removal_result.load, path, settings)
-        if not processes.agreed(results[layer] is not None):
-            detected = found and _detected(config, found, classes)
-            results[layer] = intervening.intervene(
-                net, training, heldout, layer, detected, asked, settings=settings
-            )
-            again = True
-            if processes.is_main():
-                removal_result.save(results[layer], path)
+        detected = found and _detected(config, found, classes)
+        make = functools.partial(
+            *(intervening.intervene, net, training, heldout, layer, detected, asked),
+            settings=settings,
+        )
+        results[layer], new = keeping.keep(
+            path, settings, load=removal_result.load, make=make, save=removal_result.save
+        )
+        again |= new
     if processes.is_main():
         _write(config, results, folder, again=again)
 

@@ -64,9 +64,10 @@ def import_run(config: ml_collections.ConfigDict, workdir: os.PathLike | str) ->
             logits=found.num_classes,
             # A file that this package wrote knows; of any other the settings say it.
             loss=net.loss if net.loss == "sigmoid" else config.train.loss,
-            model=settings | ({"fields": fields} if fields else {}),
             preprocess=dataclasses.asdict(net.preprocess),
         )
+        # Put in its place, not merged: what training's settings say of a network is not said of this one.
+        config.resolved.model = settings | ({"fields": fields} if fields else {})
     # One process looks, since it may be writing before another has looked.
     if processes.agreed(processes.is_main() and _already_there(workdir, config)):
         say.line(f"{config.weights} is imported already")

@@ -13,8 +13,8 @@ import numpy as np
 
 from mixaug_jax import data
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import processes, say, walk
-from mixaug_jax.core.files import checksum, load_if, load_npz, save_npz
+from mixaug_jax.core import keeping, say, walk
+from mixaug_jax.core.files import checksum, load_npz, save_npz
 from mixaug_jax.core.types import Config, Count, Dataset, Float, Int, Net, Path
 from mixaug_jax.data.source import numbered_as
 from mixaug_jax.models import probability
@@ -83,17 +83,18 @@ def keep(workdir: Path, net: Net, source: Dataset, config: Config, split: str) -
     """
     path = pathlib.Path(workdir) / FILE
     settings = _settings(net, source, config, split)
-    # One process looks, and all go its way: making them takes all.
-    found = load_if(load, path, settings) if processes.is_main() else None
-    if processes.agreed(found is not None):
-        return load(path) if found is None else found
-    found = _predicted(net, source, config, settings)
-    if processes.is_main():
+
+    def save(found: Predictions, path: Path) -> None:
         arrays = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
         del arrays["settings"]
         save_npz(path, arrays, settings)
+
+    def make() -> Predictions:
+        return _predicted(net, source, config, settings)
+
+    found, _ = keeping.keep(path, settings, load=load, make=make, save=save)
     devices_lib.barrier("predictions written")
-    return found
+    return load(path) if found is None else found
 
 
 def keep_given(workdir: Path, config: Config) -> None:

@@ -102,7 +102,7 @@ def refusal(config, **changes):
     ("data", "changes", "sentence"),
     [
         ("scenes", {"train.epochs": 0}, "train.epochs and train.steps are both 0; set one"),
-        ("scenes", {"train.accumulate": 5}, "train.accumulate=5 does not divide data.batch_size=64"),
+        ("scenes", {"train.accumulate": 5}, "train.accumulate=5 does not divide data.batch_size=32"),
         ("scenes", {"data.mean": (0.5,)}, "data.mean and data.std must have one value a channel; got 1 and 3"),
         ("scenes", {"data.mean": (0.5, 0.5), "data.std": (1.0, 1.0)},
          "data.mean has 2 values; images have 1 channel or 3"),
@@ -151,9 +151,9 @@ def test_difference_names_what_a_resumed_run_may_not_change():
     new.update(compile_cache="elsewhere", stages=("train",))
     new.data.update(dir="moved", threads=1)
     new.dissect.q, new.explain.options.iba.beta = 0.5, 1.0
-    assert config_lib.difference(old, new) == ["train.lr: 0.1 -> 0.3"]
+    assert config_lib.difference(old, new) == ["train.lr: 0.05 -> 0.3"]
     new.mix.alpha = 0.5
-    assert config_lib.difference(old, new) == ["mix.alpha: 1.0 -> 0.5", "train.lr: 0.1 -> 0.3"]
+    assert config_lib.difference(old, new) == ["mix.alpha: 1.0 -> 0.5", "train.lr: 0.05 -> 0.3"]
     new.train.restart = True
     assert config_lib.difference(old, new) == ["mix.alpha: 1.0 -> 0.5"]
 

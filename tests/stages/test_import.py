@@ -123,6 +123,16 @@ def test_what_a_file_does_not_tell_can_be_typed(bare, tmp_path, capsys):
     assert (again.model, again.preprocess) == (loaded.model, view)
 
 
+@pytest.mark.parametrize("assumed", [1, 2])
+def test_a_layers_stride_is_what_is_assumed_of_the_weights(bare, tmp_path, assumed):
+    given = typed(bare, "model.last_stride=1", f"assume.last_stride={assumed}")
+    stage.import_run(given, tmp_path / "run")
+    loaded = mixaug_jax.load(tmp_path / "run")
+    assert loaded.model.last_stride == assumed
+    expected = weights.import_weights(bare, assume=models.Assume(last_stride=assumed))
+    assert loaded.model == expected.model
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

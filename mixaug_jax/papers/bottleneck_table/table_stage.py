@@ -1,6 +1,7 @@
 """The stage `bottleneck_table` of a run: the comparison of Schulz et al. 2020 (arXiv 2001.00396) on a run's own network."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from mixaug_jax import config as config_lib
 from mixaug_jax.attribution import METHODS
 from mixaug_jax.config import keys
-from mixaug_jax.core import checks, files, processes, say, walk
+from mixaug_jax.core import checks, files, keeping, processes, say, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.entries import name_of
 from mixaug_jax.core.types import Config, Dataset, Net, Path
@@ -104,11 +105,10 @@ def _step(config, net, dataset, folder, workdir, readout):
     results: dict[str, Result] = {}
     for name, row in rows.items():
         path, wanted = folder / f"{name}.npz", row_results.settings(row, shared)
-        results[name] = files.load_if(row_results.load, path, wanted)
-        if not processes.agreed(results[name] is not None):
-            results[name] = row_results.measure(row, shared)
-            if processes.is_main():
-                row_results.save(results[name], path)
+        make = functools.partial(row_results.measure, row, shared)
+        results[name], _ = keeping.keep(
+            path, wanted, load=row_results.load, make=make, save=row_results.save
+        )
     if processes.is_main():
         table_section.write(config, workdir, folder, rows, results, drops, shared, notes)
 
@@ -219,11 +219,10 @@ def _drops(shared, side, folder):
     def load(path: Path) -> Any:
         return files.load_npz(path, lambda arrays, settings: Result(arrays, settings), "drops")
 
-    found = files.load_if(load, path, settings)
-    if not processes.agreed(found is not None):
-        found = Result({"drops": row_results.drops(shared, side)}, settings)
-        if processes.is_main():
-            files.save_npz(path, found.arrays, found.settings)
+    def make() -> Result:
+        return Result({"drops": row_results.drops(shared, side)}, settings)
+
+    found, _ = keeping.keep(path, settings, load=load, make=make, save=row_results.save)
     # Where the first process alone sees the file, it alone needs it.
     return found and found.arrays["drops"]
 

@@ -15,7 +15,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.config import keys
 from mixaug_jax.config.allowed import Choice, Int, Key, Many, Number, Text, section
-from mixaug_jax.core import checks, files, processes, say, walk
+from mixaug_jax.core import checks, files, keeping, processes, say, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.types import Config, Net, Path
 from mixaug_jax.draw import style
@@ -187,16 +187,17 @@ def _kept(path, settings, work: Callable) -> tuple[dict, bool]:
     def load(path: Path) -> Any:
         return files.load_npz(path, _Kept, "the study of deep Taylor decomposition")
 
-    found = files.load_if(load, path, settings)
-    if processes.agreed(found is not None):
-        # Where the first process alone sees the file, it alone needs it.
-        return found.arrays if found else {}, False
-    say.line(f"taylor: {path.stem}")
-    arrays = {name: np.asarray(value) for name, value in work().items()}
-    if processes.is_main():
-        files.save_npz(path, arrays, settings)
+    def make() -> _Kept:
+        say.line(f"taylor: {path.stem}")
+        return _Kept({name: np.asarray(value) for name, value in work().items()}, settings)
+
+    def save(found: _Kept, path: Path) -> None:
+        files.save_npz(path, found.arrays, settings)
+
+    found, new = keeping.keep(path, settings, load=load, make=make, save=save)
     devices_lib.barrier(path.stem)
-    return arrays, True
+    # Where the first process alone sees the file, it alone needs it.
+    return found.arrays if found else {}, new
 
 
 class _Kept(NamedTuple):
