@@ -176,8 +176,8 @@ def test_a_panel_of_the_flows_own_classifier(trained):
     flow, _ = trained
     pictures = shown()
     labels = (pictures.images[:, 0, 0, 0] > 200).astype(int)
-    panel = flow_routes.linear_counterfactual(
-        pictures, labels, jax.random.key(0), flow=flow, rows=4
+    panel = flow_routes.flow_classifier(
+        None, pictures, jax.random.key(0), flow=flow, labels=labels, rows=4
     )
     assert panel.images.shape == (4, 5, SIDE, SIDE, 3)
     assert (np.diff(panel.logits, axis=1) > 0).all()

@@ -122,10 +122,7 @@ def init(
       ValueError: a side that cannot be halved so often.
     """
     side = images.shape[1]
-    if side % 2 ** len(widths):
-        raise ValueError(
-            f"a flow of {len(widths)} levels needs a side that {2 ** len(widths)} divides; got {side} pixels"
-        )
+    check_levels(side, len(widths))
     levels, x = [], jnp.asarray(images)
     for number, width in enumerate(widths):
         keys = jax.random.split(jax.random.fold_in(key, number), steps)
@@ -247,4 +244,12 @@ def check_side(side: Count, images: Count) -> None:
     if images % side:
         raise ValueError(
             f"the images' side, {images} pixels, must be a multiple of the flow's, {side}"
+        )
+
+
+def check_levels(side: Count, levels: Count) -> None:
+    """Raises ValueError unless a side can be halved so often."""
+    if side % 2**levels:
+        raise ValueError(
+            f"a flow of {levels} levels needs a side that {2**levels} divides; got {side} pixels"
         )

@@ -180,12 +180,13 @@ def along_head(latents: Float[Array, "N D"], head: Head, targets: Targets) -> Fl
     return kept[:, None] + ((jnp.asarray(targets) - head.bias) / size)[None, :, None] * along
 
 
-def linear_counterfactual(
+def flow_classifier(
+    net: Net,
     pictures: Pictures,
-    labels: np.ndarray,
     key: RandomKey,
     *,
     flow: Flow,
+    labels: np.ndarray,
     rows: Count = 30,
     percents: tuple = PERCENTS,
 ) -> Panel:
@@ -194,9 +195,10 @@ def linear_counterfactual(
     In the paper it is trained together with the flow.
 
     Args:
+      net: not used: the explained network is the flow.
       pictures: whose images are encoded; what another network says of them is not used.
-      labels: their classes, 0 or 1.
       key, rows, percents, flow: as of `counterfactual`.
+      labels: the pictures' classes, 0 or 1.
     """
     numbers = flows.as_numbers(flow_training.small(pictures.images, flow.side))
     latents = _encoded(flow, numbers)

@@ -2,23 +2,25 @@
 
 import dataclasses
 import functools
+import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mixaug_jax.core import checks, say
+from mixaug_jax.core import checks, files, keeping, say, walk
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core.types import Count, Tree, UInt8
+from mixaug_jax.core.types import Count, Dataset, Path, Tree, UInt8
 from mixaug_jax.papers.relevance.panels import flow as flows
 from mixaug_jax.papers.relevance.panels.flow import Flow
 
 _FIRST = 256  # images of the first batch, which the actnorms take their statistics from
 _REPORT = 20  # steps between two looks at the clock
+_MOST = 20_000  # images that a flow is trained on
 _CLIP = 50.0  # of the gradient's norm, as in later flows
 Stored = UInt8[np.ndarray, "..."]
 
@@ -42,6 +44,12 @@ class Training:
     seed: int = 0
     depth: int = flows.STEPS
     widths: tuple[int, ...] = flows.WIDTHS
+
+
+def check_side(side: Count, image_side: Count) -> None:
+    """Raises ValueError unless a flow can have this side: `2 ** levels` divides it, and it divides the images'."""
+    flows.check_side(side, image_side)
+    flows.check_levels(side, len(flows.WIDTHS))
 
 
 def small(images: Stored, side: Count) -> Stored:
@@ -149,3 +157,64 @@ def pixel_bits(images: Stored) -> float:
     # That of the value itself, in steps of 1, plus the even noise of a step.
     variance = np.square(spread) + 1 / 12
     return float((0.5 * np.log2(2 * np.pi * np.e * variance)).mean())
+
+
+class KeptFlow(NamedTuple):
+    """A trained flow in a file, with the mean bits of its steps."""
+
+    flow: Flow
+    bits: np.ndarray
+    settings: Mapping
+
+
+def keep_flow(path: Path, source: Dataset, side: Count, training: Training, told: Mapping) -> Flow:
+    """The flow of a file if these settings made it; else it is trained, and written.
+
+    Args:
+      path: of the file.
+      source: of its images, of which it takes at most 20,000.
+      side: of the flow's images, pixels.
+      training: how.
+      told: what tells the data from others, as JSON has it.
+
+    Raises:
+      ValueError, FloatingPointError: as `train_flow`.
+    """
+    settings = dataclasses.asdict(training) | {"side": side, "data": dict(told)}
+    settings = json.loads(json.dumps(settings))
+
+    def make() -> KeptFlow:
+        chosen = walk.spread(len(source), _MOST)
+        parts = walk.read_ahead(lambda i: small(source[int(i)]["image"][None], side), chosen, 4)
+        images = np.concatenate(list(parts))
+        flow, bits = train_flow(images, training)
+        say.line(
+            f"flow: {bits[-1]:.2f} bits per dimension; {pixel_bits(images):.2f} by a normal distribution of each pixel"
+        )
+        return KeptFlow(jax.device_get(flow), np.array(bits), settings)
+
+    def load(path: Path) -> KeptFlow:
+        return files.load_npz(path, functools.partial(_unpacked, side, training), "a flow")
+
+    found, _ = keeping.keep(path, settings, load=load, make=make, save=_save_flow)
+    if jax.process_count() == 1:
+        return found.flow
+    blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), _shapes(side, training))
+    return walk.told(found.flow if found else blank, walk.chosen(None))
+
+
+def _shapes(side, training):
+    first = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
+    given = functools.partial(flows.init, widths=training.widths, steps=training.depth)
+    return jax.eval_shape(given, jax.random.key(0), first)
+
+
+def _save_flow(kept, path):
+    leaves = {f"leaf_{k:04}": x for k, x in enumerate(jax.tree.leaves(kept.flow))}
+    files.save_npz(path, leaves | {"bits": kept.bits}, kept.settings)
+
+
+def _unpacked(side, training, arrays, settings):
+    tree = jax.tree.structure(_shapes(side, training))
+    leaves = [arrays[name] for name in sorted(arrays) if name.startswith("leaf_")]
+    return KeptFlow(jax.tree.unflatten(tree, leaves), arrays["bits"], settings)

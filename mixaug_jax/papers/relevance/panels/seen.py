@@ -9,7 +9,7 @@ import numpy as np
 
 from mixaug_jax.core import checks, walk
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core.types import Activations, Count, Dataset, Logits, Net, Outputs, UInt8
+from mixaug_jax.core.types import Activations, Count, Dataset, Indices, Logits, Net, Outputs, UInt8
 from mixaug_jax.explain import programs
 from mixaug_jax.explain.examples import on_devices
 from mixaug_jax.models.net import count_logits
@@ -67,7 +67,7 @@ def read_pictures(
         raise ValueError(
             f"panels explain networks of two classes; this set has {len(dataset.class_names)}"
         )
-    indices = walk.spread(len(dataset), max_images)
+    indices = indices_of(dataset, max_images)
     examples = list(walk.read_ahead(lambda i: dataset[int(i)], indices, 4))
     images = np.stack([example["image"] for example in examples])
     check_net(net, images)
@@ -75,6 +75,11 @@ def read_pictures(
     known = [example.get("attributes", empty) if attributes else empty for example in examples]
     names = tuple(dataset.class_names)
     return Pictures(images, logits(net, images), names, np.asarray(np.stack(known), np.float32))
+
+
+def indices_of(dataset: Dataset, max_images: Count) -> Indices:
+    """Which images `read_pictures` reads."""
+    return walk.spread(len(dataset), max_images)
 
 
 def _logit(net: Net, x: Any):
