@@ -68,6 +68,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],
         "tensorboard": ["tensorboardX"],
         "prepare": ["tensorflow-cpu"],
+        "trees": ["scikit-learn"],
         "bench": ["torch", "captum", "opencv-contrib-python-headless"],
     },
 )

@@ -1,6 +1,8 @@
 """SaliencyMix (Uddin et al., arXiv 2006.01791): CutMix around the partner's most salient pixel.
 
-    python -m mixaug_jax.main --config=configs/saliencymix.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers|animals]
+    python -m mixaug_jax.main --config=configs/saliencymix.py[:DATA]
+
+DATA is scenes, cifar10, cifar100, imagenet2012, folder, speech, markers or animals.
 
 `--config.mix.variant=released` mixes as the published code does, whose boxes follow no saliency.
 

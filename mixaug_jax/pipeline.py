@@ -13,7 +13,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import data, report, study
 from mixaug_jax.config import brought
 from mixaug_jax.core import checks, files, processes, say
-from mixaug_jax.papers import bottleneck_table, deep_taylor, released, rendergan
+from mixaug_jax.papers import bottleneck_table, deep_taylor, released, relevance, rendergan
 from mixaug_jax.stages import dissect, explain, forecast, intervene, occlude, train, weights
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.study import plan, study_tables
@@ -32,6 +32,7 @@ STAGES: dict[str, Stage] = {
     "released": released.STAGE,
     "bottleneck_table": bottleneck_table.STAGE,
     "taylor": deep_taylor.STAGE,
+    "relevance": relevance.STAGE,
     "gan": rendergan.GAN,
     "decode": rendergan.DECODE,
 }

@@ -60,6 +60,7 @@ def _animals(config):
     config.data.update(mean=(0.75, 0.72, 0.74), std=(0.105, 0.1, 0.115))
     config.model.width = 0.25
     config.train.update(epochs=10, lr=0.1, warmup=0.05, weight_decay=5e-4)
+    config.stages = ("train", "dissect", "intervene", "explain", "occlude", "relevance", "report")
 
 
 def _cifar(config):

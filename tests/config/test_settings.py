@@ -8,7 +8,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import mixing
 from mixaug_jax.config import get_config
 
-DATA = ("scenes", "folder", "speech", "markers", "cifar10", "cifar100", "imagenet2012")
+DATA = ("scenes", "folder", "speech", "markers", "animals", "cifar10", "cifar100", "imagenet2012")
 
 
 def resolved(config, size=1000):

@@ -1,0 +1,34 @@
+"""The settings of the paper: the section `relevance` of a config."""
+
+from mixaug_jax.config import keys
+from mixaug_jax.config.allowed import Choice, Flag, Int, Key, Number, section
+from mixaug_jax.core.types import Config
+from mixaug_jax.data.animals.animal_samplers import MODES
+
+SECTION = "relevance"
+_SEED = Int(0, 2**31 - 1)
+
+# fmt: off
+KEYS = section(
+    SECTION,
+    {
+        "mode": Key("independent", "what is drawn again knows nothing of the class, or as in the released code", Choice(MODES)),
+        "split": Key("test", "whose scenes", Choice(("validation", "test"))),
+        "scenes": Key(1000, "of which each attribute is drawn again, and as many unbiased ones", Int(2, 10**6)),
+        "tolerance": Key(0.02, "flips beyond those by the background's color that do not count", Number(0, 1)),
+        "replicates": Key(1000, "of the bootstrap over scenes, for intervals", Int(100, 10**5)),
+        "seed": Key(0, "of the bootstrap and of what trees are trained on", _SEED),
+        "trees": Key(True, "also ask what trees tell from attributes alone (needs scikit-learn)", Flag()),
+        "evaluator": Key(False, "also train a network that reads attributes off any picture, once for all runs", Flag()),
+        "evaluator_scenes": Key(12_000, "it is trained on", Int(2, 10**7)),
+        "evaluator_epochs": Key(8, "of its training; published: 61", Int(1, 10**4)),
+        "evaluator_width": Key(0.25, "of its ResNet-18; published: a MobileNetV2", Number(0, 64, above=True)),
+    },
+    SECTION,
+)
+# fmt: on
+
+
+def of_config(config: Config) -> Config:
+    """The section, its defaults where a config has none."""
+    return config[SECTION] if SECTION in config else keys.defaults(SECTION, KEYS)

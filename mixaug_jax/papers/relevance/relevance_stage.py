@@ -1,0 +1,200 @@
+"""The stage `relevance` of a run on animals: which attributes its network uses, and whether explanations point at its class."""
+
+import json
+import pathlib
+
+import numpy as np
+
+from mixaug_jax import config as config_lib
+from mixaug_jax import data
+from mixaug_jax.config import keys
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import files, processes, say
+from mixaug_jax.core.types import Config, Net, Path
+from mixaug_jax.data.animals import animal_pairs, animal_set
+from mixaug_jax.data.animals.animal_pose import LEGAL
+from mixaug_jax.explain import evaluation
+from mixaug_jax.explain.examples import num_classes
+from mixaug_jax.papers.relevance import (
+    evaluator_training,
+    forward_passes,
+    relevance_keys,
+    relevance_result,
+    relevance_section,
+)
+from mixaug_jax.papers.relevance.relevance_result import Pointing, Result
+from mixaug_jax.stages.base import Stage
+from mixaug_jax.stages.checkpoints import each_checkpoint
+from mixaug_jax.training import checkpoint
+
+FOLDER = "relevance"
+_ADVICE = "memory ran out; lower relevance.scenes"
+_CLASSES = 2
+
+
+def run(config: Config, workdir: Path, *, which: str = "latest", required: bool = True) -> None:
+    """Draws each attribute of scenes again, and writes what that does to the network.
+
+    Writes `relevance/` (`relevance/<step>/` for which="all"): relevance.npz, pointing.npz where there are explanations of the
+    same weights, relevance.csv, accuracy.csv, pointing.csv, bound.csv, evaluator.csv where one is asked for, the figure
+    `relevance_attributes`, and a section of the run's page. What is there for the same settings, scenes and weights is not
+    computed again.
+
+    Args:
+      config: of a run on animals; the section `relevance`, which `configs/relevance.py` has, else its defaults.
+      workdir: the run's working directory, with checkpoints.
+      which: "latest", "best", "all" or a step's number.
+      required: whether a network of other classes is an error; if not, a line says that it is left out.
+
+    Raises:
+      ValueError: settings that cannot work, no such checkpoint, a network of other classes.
+      MemoryError, OSError: memory or disk ran out.
+    """
+    check(config)
+    workdir = pathlib.Path(workdir).absolute()
+    checkpoint.check_settings(workdir, config)
+    checkpoint.steps(workdir, which)
+    asked = relevance_keys.of_config(config)
+    split = config.data[f"{asked.split}_split"]
+    pairs = animal_set.pairs(config, split, asked.mode, asked.scenes)
+    plain = evaluator_training.unbiased(config, 1, asked.scenes)
+    unbiased = animal_set.animals("test", plain)
+
+    def work(net: Net, folder: pathlib.Path, step: int) -> None:
+        classes = num_classes(net, unbiased)
+        if classes != _CLASSES:
+            sentence = f"the network has {classes} classes and the animals {_CLASSES}"
+            if required:
+                raise ValueError(f"relevance: {sentence}")
+            say.line(f"relevance: left out, because {sentence}")
+            return
+        result = _kept(config, net, folder, pairs, unbiased)
+        explained = workdir / "attribution" / folder.relative_to(workdir / FOLDER)
+        pointing = _pointing(config, net, folder, explained)
+        reader = evaluator_training.keep(config) if asked.evaluator else None
+        if processes.is_main():
+            relevance_section.write(config, workdir, folder, result, pointing, reader)
+
+    with devices_lib.applied(config):
+        each_checkpoint(workdir, which, FOLDER, _ADVICE, work)
+
+
+def check(config: Config) -> None:
+    """Raises ValueError for settings that cannot work."""
+    config_lib.check(config)
+    if "animals" not in config.data:
+        raise ValueError(
+            f"the stage relevance is for animals, and data.name is {config.data.name!r}; start from configs/relevance.py or "
+            "configs/METHOD.py:animals"
+        )
+    asked = relevance_keys.of_config(config)
+    section = {relevance_keys.SECTION: asked.to_dict()}
+    keys.check_values(config_lib.flatten(section), relevance_keys.KEYS)
+    if not config.data[f"{asked.split}_split"]:
+        raise ValueError(
+            f"relevance.split={asked.split!r}, but data.{asked.split}_split is empty; name another split"
+        )
+
+
+def _kept(config, net, folder, pairs, unbiased) -> Result:
+    """The logits that are there for these settings and weights, or new ones."""
+    path, settings = folder / relevance_result.FILE, _settings(config, net)
+    found = files.load_if(relevance_result.load, path, settings) if processes.is_main() else None
+    if processes.agreed(found is not None):
+        return found
+    threads = config.data.threads
+    given = {}
+    for name, scenes in pairs.items():
+        logits = forward_passes.logits(net, scenes, f"relevance: {name}", threads=threads)
+        given[name] = logits[:, 1] - logits[:, 0]
+    free = forward_passes.logits(net, unbiased, "relevance: unbiased scenes", threads=threads)
+    facts = {name: _facts(scenes) for name, scenes in pairs.items()}
+    first, others = animal_pairs.ORIGINAL, [*pairs][1:]
+    found = Result(
+        original=given[first],
+        values=facts[first][0],
+        labels=facts[first][1],
+        changed={name: given[name] for name in others},
+        changed_values={name: facts[name][0] for name in others},
+        unbiased=free[:, 1] - free[:, 0],
+        unbiased_labels=_facts(unbiased)[1],
+        settings=settings,
+    )
+    if processes.is_main():
+        relevance_result.save(found, path)
+    devices_lib.barrier("relevance kept")
+    return found
+
+
+def _facts(scenes):
+    """Attributes [N,10] and labels [N]."""
+    examples = [scenes[i] for i in range(len(scenes))]
+    values = np.stack([example["attributes"] for example in examples])
+    return values, np.array([example["label"] for example in examples], np.int32)
+
+
+def _settings(config, net) -> dict:
+    """All that decides the logits, as JSON has it."""
+    asked, own = relevance_keys.of_config(config), config.data.animals
+    settings = {
+        "weights": files.checksum(net.variables),
+        "model": net.name,
+        "view": repr(net.preprocess),
+        "mode": asked.mode,
+        "split": config.data[f"{asked.split}_split"],
+        "scenes": asked.scenes,
+        "animals": {name: own[name] for name in ("seed", "sampler", "ranges")},
+        "size": config.data.size,
+        "pixels": animal_pairs.VERSION,
+        "precision": config.precision,
+    }
+    return json.loads(json.dumps(settings))
+
+
+def _pointing(config, net, folder, explained) -> Pointing | None:
+    """Where the explanations of these weights point to; None where there are none, or their maps are no pictures' size."""
+    if not processes.is_main():
+        return None
+    found = [one for path in sorted(explained.glob("*.npz")) if (one := _read(path, net))]
+    if not found:
+        return None
+    legal = _legal(config, found[0].indices)
+    if any(one.heat.shape != legal.shape for one in found):
+        say.line(
+            "relevance: explanations are left out: their maps are of another size than pictures"
+        )
+        return None
+    image = np.arange(len(legal))
+    tops = {one.method: one.heat.reshape(len(image), -1).argmax(1) for one in found}
+    result = Pointing(
+        hits={name: legal.reshape(len(image), -1)[image, top] for name, top in tops.items()},
+        controls=tuple(one.method for one in found if one.kind == "control"),
+        area=legal.mean((1, 2)),
+        settings={name: found[0].settings[name] for name in ("weights", "examples")},
+    )
+    relevance_result.save_pointing(result, folder / relevance_result.POINTING)
+    return result
+
+
+def _read(path, net):
+    """Explanations of these weights, or None."""
+    try:
+        found = evaluation.load(path)
+    except ValueError as error:
+        say.line(f"relevance: {error}; it is left out")
+        return None
+    return found if found.settings.get("weights") == files.checksum(net.variables) else None
+
+
+def _legal(config, indices):
+    """Where the head and the right arms are, bool [N,H,W]."""
+    split = data.open_source(config.data[f"{config.explain.split}_split"], config)
+    return np.stack([np.isin(split[int(i)]["parts"], LEGAL) for i in indices])
+
+
+STAGE = Stage(
+    run,
+    check,
+    "which attributes of animals a network uses (configs/relevance.py)",
+    keys=(f"{relevance_keys.SECTION}.",),
+)
