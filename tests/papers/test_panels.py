@@ -117,7 +117,7 @@ def test_a_panel_that_says_nothing_is_seldom_read_wrongly():
     shown = pictures(slope=(0.0, 0.0, 0.0))
     panel = logit_grid.grid(None, shown, jax.random.key(1), rows=1000)
     truth = np.array([False, False, False])
-    found = reading.many(panel, np.asarray(panel.attributes), READER, truth, rows=10, seed=0)
+    found = reading.many(panel, np.asarray(panel.attributes), READER, truth=truth, rows=10, seed=0)
     wrong = found.relevant[:, :2].mean()  # of 100 verdicts
     assert wrong <= 0.15
     assert np.isnan(found.auc).all()
@@ -127,8 +127,8 @@ def test_a_panel_that_says_nothing_is_seldom_read_wrongly():
 def test_many_panels_and_the_linear_reader():
     truth = np.array([False, True, False])
     panel = logit_grid.grid(None, pictures(), jax.random.key(1), rows=1000)
-    found = reading.many(panel, np.asarray(panel.attributes), READER, truth, rows=10, seed=0)
-    again = reading.many(panel, np.asarray(panel.attributes), READER, truth, rows=10, seed=0)
+    found = reading.many(panel, np.asarray(panel.attributes), READER, truth=truth, rows=10, seed=0)
+    again = reading.many(panel, np.asarray(panel.attributes), READER, truth=truth, rows=10, seed=0)
     np.testing.assert_array_equal(found.ratio, again.ratio)
     assert found.relevant.shape == (reading.REPEATS, 3)
     assert found.auc.mean() > 0.99
@@ -137,7 +137,8 @@ def test_many_panels_and_the_linear_reader():
     assert low <= mean <= high
     other = reading.many(
         logit_grid.grid(None, pictures(slope=(3.0, 0, 0)), jax.random.key(1), rows=1000),
-        np.asarray(panel.attributes), READER, np.array([True, False, False]), rows=10, seed=0,
+        np.asarray(panel.attributes), READER,
+        truth=np.array([True, False, False]), rows=10, seed=0,
     )  # fmt: skip
     chances = reading.linear_reader([found.ratio], [truth], found.ratio)
     assert ((chances > 0.5) == truth).mean() > 0.95
@@ -241,6 +242,16 @@ def test_logits_and_activations_of_many_images(net):
     np.testing.assert_array_equal(again.images, shown.images[::2])
     np.testing.assert_array_equal(again.attributes, shown.attributes[::2])
     np.testing.assert_allclose(again.logits, found[::2], atol=1e-5)
+
+
+def test_one_device_sees_what_four_see(net, monkeypatch):
+    shown = pictures(50)
+    layer = net.layers[1]
+    four = seen.logits(net, shown.images), seen.activations(net, shown.images, layer)
+    alone = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda: alone)
+    np.testing.assert_allclose(seen.logits(net, shown.images), four[0], atol=1e-5)
+    np.testing.assert_allclose(seen.activations(net, shown.images, layer), four[1], atol=1e-5)
 
 
 def test_parts_of_a_panel():

@@ -127,8 +127,8 @@ def concepts(
 ) -> Panel:
     """Shows each concept by the images with most of it, masked to the positions where it is.
 
-    Rows are concepts in the order of their weight's size. Pixels are gray but for the tenth of all positions of the row's
-    images with the largest scores.
+    Rows are concepts in the order of their weight's size. Pixels are gray but for the tenth of each image's positions with the
+    largest scores.
 
     Args:
       net: the network.
@@ -175,10 +175,8 @@ def _masked(images, scores):
     """Images [K,C,S,S,3], gray but where a concept's scores [K,C,h,w] are among its largest `SHOWN`."""
     side = images.shape[2]
     large = np.asarray(jax.image.resize(scores, (*scores.shape[:2], side, side), "linear"))
-    border = np.quantile(large.reshape(len(large), -1), 1 - SHOWN, axis=1)
-    return np.where(large[..., None] >= border[:, None, None, None, None], images, GRAY).astype(
-        np.uint8
-    )
+    border = np.quantile(large, 1 - SHOWN, axis=(2, 3), keepdims=True)
+    return np.where((large >= border)[..., None], images, GRAY).astype(np.uint8)
 
 
 def _caption(found, classes):

@@ -10,13 +10,15 @@ from mixaug_jax.draw.style import INK, STYLE
 from mixaug_jax.papers.relevance.panels.panel import Panel, part
 from mixaug_jax.papers.relevance.panels.questionnaire import heat_pictures
 
-_INCHES, _LETTERS = 0.9, 16  # of a picture, and of a line above it
+_INCHES, _LETTERS = 0.9, 12  # of a picture, and of a line above it
+_MOST = 8  # columns
 _NAMES = 1.7  # inches beside the rows, where they have names
 
 
 def panel_figure(panel: Panel, rows: Count) -> Figure:
-    """The first rows of a panel; a heat map stands to the right of its picture."""
-    panel = part(panel, range(min(rows, len(panel.logits))))
+    """The first rows and columns of a panel; a heat map stands to the right of its picture."""
+    shape = panel.logits.shape
+    panel = part(panel, [*range(min(rows, shape[0]))], [*range(min(_MOST, shape[1]))])
     maps = heat_pictures(panel)
     count, columns = panel.logits.shape
     each = 1 + bool(len(maps))

@@ -116,7 +116,7 @@ def export(config: Config, kept: Panels, pictures: Pictures) -> None:
     panels = {}
     for (network, kind), one in kept.items():
         if network == TRAINED and kind not in OTHER_NETWORK:
-            few = range(min(asked.rows, len(one.panel.logits)))
+            few = [*range(min(asked.rows, len(one.panel.logits)))]
             panels[kind] = one.panel if one.panel.reading == "signs" else part(one.panel, few)
     path = pathlib.Path(asked.export).expanduser() / "index.html"
     questionnaire.write(path, panels, pictures, WORDS, asked.consent)

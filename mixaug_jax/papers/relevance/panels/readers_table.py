@@ -54,33 +54,37 @@ def read_all(
     Args:
       kept: {(network, kind): panel and readings}.
       truths: {network: which of the 10 attributes are relevant to it}.
-      evaluator: what it reads badly is left out.
+      evaluator: what it reads badly is left out, but by the reader that is told the true attributes.
       rows: that a reader is shown.
       jnd: least just noticeable difference, a share of each attribute's range.
       seed: of rows and noise.
     """
-    names = evaluator.kept
-    at = [ATTRIBUTES.index(name) for name in names]
-    floor = np.array([jnd * np.ptp(LIMITS[name]) for name in names], np.float32)
-    error = np.array([evaluator.error[name] for name in names], np.float32)
-    circular = tuple(name for name in CIRCULAR if name in names)
+    floor = np.array([jnd * np.ptp(LIMITS[name]) for name in ATTRIBUTES], np.float32)
+    error = np.array([evaluator.error[name] for name in ATTRIBUTES], np.float32)
     readers = {
-        SIMULATED: Reader(names, np.maximum(error, floor), circular),
-        TRUE: Reader(names, floor, circular),
+        SIMULATED: (evaluator.kept, np.maximum(error, floor)),
+        TRUE: (ATTRIBUTES, floor),
     }
     found, table, verdicts = {}, [], []
     for (network, kind), one in kept.items():
-        truth = truths[network][at]
-        for reader, looking in readers.items():
+        for reader, (names, noise) in readers.items():
             values = one.readings if reader == SIMULATED else one.panel.attributes
-            if not len(values):
+            if not len(values) or not names:
                 continue
-            scores = reading.many(one.panel, np.asarray(values)[..., at], looking, truth, rows=rows, seed=seed)  # fmt: skip
+            at = _at(names)
+            looking = Reader(names, noise[at], tuple(name for name in CIRCULAR if name in names))
+            truth = truths[network][at]
+            panels = {"truth": truth, "rows": rows, "seed": seed}
+            scores = reading.many(one.panel, np.asarray(values)[..., at], looking, **panels)
             found[reader, network, kind] = scores
             known = kind not in OTHER_NETWORK
             table += [_row(reader, kind, network, scores)] if known else []
             verdicts += _verdicts(reader, kind, network, scores, names, truth if known else None)
-    return Read(table + _linear(found, truths, at), verdicts)
+    return Read(table + _linear(found, truths, _at(evaluator.kept)), verdicts)
+
+
+def _at(names) -> list[int]:
+    return [ATTRIBUTES.index(name) for name in names]
 
 
 def _row(reader, kind, network, scores):

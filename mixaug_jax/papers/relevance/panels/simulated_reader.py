@@ -223,7 +223,7 @@ class Scores(NamedTuple):
 
 
 def many(
-    panel: Panel, values: Readings, reader: Reader, truth: PerAttribute, *, rows: Count, seed: Count
+    panel: Panel, values: Readings, reader: Reader, *, truth: PerAttribute, rows: Count, seed: Count
 ) -> Scores:
     """Reads `REPEATS` panels of `rows` rows each, drawn without replacement from those of a larger panel.
 
@@ -257,11 +257,13 @@ def many(
 
 
 def interval(values: Given) -> tuple[float, float, float]:
-    """The mean over panels and the percentiles `stats.PERCENTILES` of panels, NaN left out."""
+    """The mean over panels and the percentiles `stats.PERCENTILES` of panels, NaN left out; an interval contains its mean."""
     values = np.asarray(values, np.float64)
     values = values[~np.isnan(values)]
-    low, high = stats.percentiles(values)
-    return (float(values.mean()) if len(values) else np.nan), low, high
+    if not len(values):
+        return np.nan, np.nan, np.nan
+    (low, high), mean = stats.percentiles(values), float(values.mean())
+    return mean, min(low, mean), max(high, mean)
 
 
 def linear_reader(
