@@ -4,9 +4,9 @@
     python -m mixaug_jax.main --config=configs/relevance.py --config.data.animals.sampler=unbiased --workdir=runs/unbiased
 
 The first command renders the study's animals, trains a network on them, explains it, draws each attribute of 1,000 test scenes
-again, and trains an evaluator that reads attributes off any picture, once for all runs. The second one is its control: there
-the arms alone tell the class. Every augmentation takes the same animals (configs/METHOD.py:animals, whose --stage=all measures
-the relevance, too), so a study compares them:
+again, trains an evaluator that reads attributes off any picture, once for all runs, and has a simulated reader look at panels
+of the network (docs/panels.md). The second one is its control: there the arms alone tell the class. Every augmentation takes
+the same animals (configs/METHOD.py:animals, whose --stage=all measures the relevance, too), so a study compares them:
 
     python -m mixaug_jax.study --configs=configs/baseline.py:animals,configs/cutmix.py:animals --seeds=0,1,2
 """
@@ -14,12 +14,14 @@ the relevance, too), so a study compares them:
 from mixaug_jax import config
 from mixaug_jax.config import keys
 from mixaug_jax.papers import relevance
+from mixaug_jax.papers.relevance import panels
 
 
 def get_config(data="animals"):
     settings = config.get_config("baseline", data)
-    settings.stages = ("train", "explain", "relevance", "report")
+    settings.stages = ("train", "explain", "relevance", "panels", "report")
     with settings.unlocked():
         settings.relevance = keys.defaults("relevance", relevance.KEYS)
+        settings.panels = keys.defaults("panels", panels.KEYS)
     settings.relevance.evaluator = True
     return settings

@@ -14,6 +14,7 @@ from mixaug_jax import data, report, study
 from mixaug_jax.config import brought
 from mixaug_jax.core import checks, files, processes, say
 from mixaug_jax.papers import bottleneck_table, deep_taylor, released, relevance, rendergan
+from mixaug_jax.papers.relevance import panels
 from mixaug_jax.stages import dissect, explain, forecast, intervene, occlude, train, weights
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.study import plan, study_tables
@@ -33,6 +34,7 @@ STAGES: dict[str, Stage] = {
     "bottleneck_table": bottleneck_table.STAGE,
     "taylor": deep_taylor.STAGE,
     "relevance": relevance.STAGE,
+    "panels": panels.STAGE,
     "gan": rendergan.GAN,
     "decode": rendergan.DECODE,
 }

@@ -27,6 +27,13 @@ from mixaug_jax.models import MODELS, Net, Preprocess, build, upernet
 from mixaug_jax.occlusion import sweeping
 from mixaug_jax.occlusion.grid import Grid, plan
 from mixaug_jax.papers.bottleneck_table import row_results
+from mixaug_jax.papers.relevance.panels import (
+    concept_rows,
+    flow_routes,
+    flow_training,
+    seen,
+)
+from mixaug_jax.papers.relevance.panels import flow as flows
 from mixaug_jax.papers.rendergan import adversary, few, making, maps
 from mixaug_jax.scores import SCORES, comparison
 from mixaug_jax.scores.score import as_score, kind_of
@@ -338,3 +345,34 @@ def test_segmenter():
     traced.lower(lowering_platforms=ELSEWHERE)
     found = jax.eval_shape(functools.partial(upernet.probabilities, **given), variables, image)
     lower(upernet._most_probable, found)
+
+
+def small_flow(training):
+    init = functools.partial(flows.init, widths=training.widths, steps=training.depth)
+    return jax.eval_shape(init, jax.random.key(0), array(4, 8, 8, 3))
+
+
+def test_flow():
+    training = flow_training.Training(steps=2, batch=8, depth=2, widths=(4, 4))
+    state = jax.eval_shape(
+        functools.partial(flow_training.start, training=training), small_flow(training)
+    )
+    step = flow_training._program(training, 8)
+    images, number = array(16, 8, 8, 3, dtype=np.uint8), integers()
+    assert "stablehlo.all_reduce" in lower(step, state, images, number, number)
+
+
+def test_panels(devices):
+    net, training = network(width=0.5), flow_training.Training(depth=1, widths=(4,))
+    lower(
+        seen._program(seen._logit, devices),
+        net,
+        np.uint32(0),
+        {},
+        {"image": array(ROWS, SIDE, SIDE, 3)},
+    )
+    given = {"flow": small_flow(training), "targets": array(2)}
+    rows = {"image": array(ROWS, 8, 8, 3, dtype=np.uint8)}
+    lower(flow_routes._program(SIDE, devices), net, np.uint32(0), given, rows)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    concept_rows._nmf.trace(array(64, 8), key, 3).lower(lowering_platforms=ELSEWHERE)

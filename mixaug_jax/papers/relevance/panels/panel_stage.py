@@ -1,0 +1,306 @@
+"""The stage `panels` of a run on animals: explanations by pictures, and how well a simulated reader reads them."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from mixaug_jax import config as config_lib
+from mixaug_jax import data
+from mixaug_jax.attribution import METHODS
+from mixaug_jax.config import keys
+from mixaug_jax.core import checks, entries, files, keeping, processes, say
+from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core.types import Config, Net, Path
+from mixaug_jax.data.animals import animal_drawing, animal_samplers
+from mixaug_jax.data.animals.animal_pose import ATTRIBUTES, Animal
+from mixaug_jax.papers.relevance import (
+    attribute_relevance,
+    evaluator_training,
+    relevance_keys,
+    relevance_result,
+)
+from mixaug_jax.papers.relevance.evaluator import Evaluator
+from mixaug_jax.papers.relevance.panels import (
+    flow_training,
+    kept_panels,
+    panel_keys,
+    panel_section,
+    seen,
+)
+from mixaug_jax.papers.relevance.panels import simulated_reader as reading
+from mixaug_jax.papers.relevance.panels.flow import Flow
+from mixaug_jax.papers.relevance.panels.kept_panels import Kept
+from mixaug_jax.papers.relevance.panels.kinds import PANELS
+from mixaug_jax.papers.relevance.panels.panel import Pictures
+from mixaug_jax.papers.relevance.panels.readers_table import RANDOM, TRAINED, UNBIASED
+from mixaug_jax.stages.base import Stage
+from mixaug_jax.stages.checkpoints import each_checkpoint
+from mixaug_jax.training import checkpoint
+
+FOLDER = "panels"
+_ADVICE = "memory ran out; lower panels.images or panels.pool"
+_FILES = {TRAINED: "trained", RANDOM: "random", UNBIASED: "unbiased"}
+
+
+class Looked(NamedTuple):
+    """A network whose panels are read.
+
+    Attributes:
+      net: the network.
+      truth: bool [10], which attributes are relevant to it.
+    """
+
+    net: Net
+    truth: np.ndarray
+
+
+def run(config: Config, workdir: Path, *, which: str = "latest", required: bool = True) -> None:
+    """Makes panels of a run's network and of its controls, and has a simulated reader read them.
+
+    Which attributes are relevant to the network is what the stage relevance has measured. Controls are the same network with
+    random weights, to which none is, and, where panels.unbiased names one, a network that was trained on unbiased animals, to
+    which the arms alone are. Writes `panels/` (`panels/<step>/` for which="all"): a .npz for each network and kind,
+    readers.csv, verdicts.csv, a figure for each kind, and a section of the run's page; and the questionnaire to panels.export.
+    A panel that is there for the same settings and weights is not made again.
+
+    Args:
+      config: of a run on animals; the section `panels`, which `configs/relevance.py` has, else its defaults.
+      workdir: the run's working directory, with checkpoints.
+      which: "latest", "best", "all" or a step's number.
+      required: whether it is an error where the stage relevance has not measured this network; if not, a line says so.
+
+    Raises:
+      ValueError: settings that cannot work, no such checkpoint, a network of other than two classes.
+      MemoryError, OSError: memory or disk ran out.
+    """
+    check(config)
+    workdir = pathlib.Path(workdir).absolute()
+    checkpoint.check_settings(workdir, config)
+    checkpoint.steps(workdir, which)
+
+    def work(net: Net, folder: pathlib.Path, step: int) -> None:
+        truth = _truth(config, workdir, folder.relative_to(workdir / FOLDER), net)
+        if truth is None:
+            sentence = "panels: --stage=relevance has not measured this network, by which readers of panels are scored"
+            if required:
+                raise ValueError(sentence)
+            say.line(f"{sentence}; they are left out")
+            return
+        _step(config, workdir, folder, _networks(config, net, truth))
+
+    with devices_lib.applied(config):
+        each_checkpoint(workdir, which, FOLDER, _ADVICE, work)
+
+
+def check(config: Config) -> None:
+    """Raises ValueError for settings that cannot work."""
+    config_lib.check(config)
+    if "animals" not in config.data:
+        raise ValueError(
+            f"the stage panels is for animals, and data.name is {config.data.name!r}; start from configs/relevance.py or "
+            "configs/METHOD.py:animals"
+        )
+    asked = panel_keys.of_config(config)
+    section = {panel_keys.SECTION: asked.to_dict()}
+    keys.check_values(config_lib.flatten(section), panel_keys.KEYS)
+    checks.choice("panels.method", asked.method, METHODS)
+    if not config.data[f"{asked.split}_split"]:
+        raise ValueError(
+            f"panels.split={asked.split!r}, but data.{asked.split}_split is empty; name another split"
+        )
+    if asked.export and not pathlib.Path(asked.consent).expanduser().is_file():
+        raise ValueError(
+            f"panels.export needs panels.consent, a text file that people agree to; got {asked.consent!r}"
+        )
+    if asked.unbiased and not checkpoint.steps_there(pathlib.Path(asked.unbiased).absolute()):
+        raise ValueError(
+            f"panels.unbiased={asked.unbiased!r} has no checkpoints; --config=baseline:animals "
+            "--config.data.animals.sampler=unbiased trains such a network"
+        )
+    if _flows(asked):
+        flow_training.check_side(asked.flow_side, config.data.size)
+
+
+def _truth(config, workdir, step, net) -> np.ndarray | None:
+    """Which attributes the stage relevance found relevant to the network, bool [10]; None where it has not looked at it."""
+    path = relevance_result.folder_of(workdir) / step / relevance_result.FILE
+    try:
+        found = relevance_result.load(path)
+    except ValueError:
+        return None
+    if found.settings.get("weights") != files.checksum(net.variables):
+        return None
+    asked = relevance_keys.of_config(config)
+    given = {"tolerance": asked.tolerance, "replicates": asked.replicates, "seed": asked.seed}
+    rows = {row.attribute: row for row in attribute_relevance.measure(found.pairs, **given)}
+    return np.array([rows[name].relevant for name in ATTRIBUTES])
+
+
+def _networks(config, net, truth) -> dict[str, Looked]:
+    asked = panel_keys.of_config(config)
+    blank = net.preprocess(np.zeros((config.data.size, config.data.size, 3), np.uint8))
+    fresh = net.reinitialized(jax.random.key(asked.seed), blank)
+    found = {
+        TRAINED: Looked(net, truth),
+        RANDOM: Looked(fresh, np.zeros(len(ATTRIBUTES), bool)),
+    }
+    if asked.unbiased:
+        other = checkpoint.load(pathlib.Path(asked.unbiased).absolute())
+        arms = np.array([name == "arm_position" for name in ATTRIBUTES])
+        found[UNBIASED] = Looked(other, arms)
+    else:
+        say.line("panels: no network trained on unbiased animals stands beside (panels.unbiased)")
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What panels are made of.
+
+    Attributes:
+      config: of the run.
+      networks: {name: Looked}.
+      evaluator: reads their pictures.
+      read: f(name of a network) -> Pictures, kept.
+      labels: f() -> the classes of these pictures, int [N].
+      flow: f() -> the flow, trained where it is not there.
+    """
+
+    config: Config
+    networks: dict
+    evaluator: Evaluator
+    read: Callable
+    labels: Callable
+    flow: Callable
+
+    def settings(self, name: str, kind: str) -> dict:
+        """All that decides a panel and its readings, as JSON has it."""
+        asked, wanted = panel_keys.of_config(self.config), entries.keywords(PANELS[kind])
+        names = ["split", "images", "pool", "seed"]
+        names += [n for n in ("method", "factorization", "layer") if n in wanted]
+        names += ["concepts"] * ("count" in wanted)
+        names += ["flow_side", "flow_steps", "flow_batch", "flow_lr"] * ("flow" in wanted)
+        settings = {
+            "kind": kind,
+            "weights": files.checksum(self.networks[name].net.variables),
+            "evaluator": files.checksum(self.evaluator.net.variables),
+            "centered": name == RANDOM,
+            "animals": self.config.data.animals.to_dict(),
+            "size": self.config.data.size,
+            "precision": self.config.precision,
+        }
+        settings |= {n: asked[n] for n in names}
+        return json.loads(json.dumps(settings))
+
+    def pictures(self, name: str) -> tuple[Pictures, float]:
+        """The images with what a network says of them, and what was taken from its logits: of random weights the median."""
+        found = self.read(name)
+        # Their bias decides nothing that a panel should show.
+        shift = np.float32(np.median(found.logits) if name == RANDOM else 0)
+        return dataclasses.replace(found, logits=found.logits - shift), float(shift)
+
+    def make(self, name: str, kind: str) -> Kept:
+        """A panel with all of its rows, and what the evaluator reads off it."""
+        say.line(f"panels: {kind}, {name}")
+        asked, wanted = panel_keys.of_config(self.config), entries.keywords(PANELS[kind])
+        pictures, shift = self.pictures(name)
+        offered = {
+            "rows": asked.pool,
+            "method": asked.method,
+            "factorization": asked.factorization,
+            "count": asked.concepts,
+            "layer": asked.layer,
+            "shift": shift,
+            "render": renderer(self.config),
+        }
+        given = {option: value for option, value in offered.items() if option in wanted}
+        given |= {n: getattr(self, n)() for n in ("flow", "labels") if n in wanted}
+        key = jax.random.key(asked.seed)
+        panel = PANELS[kind](self.networks[name].net, pictures, key, **given)
+        values = reading.read(panel, reader_of(self.evaluator))
+        return Kept(panel, values, self.settings(name, kind))
+
+
+def _job(config, folder, networks) -> _Job:
+    asked = panel_keys.of_config(config)
+    dataset = data.open_source(config.data[f"{asked.split}_split"], config)
+    seen.check_net(networks[TRAINED].net, dataset[0]["image"][None])
+    training = flow_training.Training(asked.flow_steps, asked.flow_batch, asked.flow_lr, asked.seed)
+
+    def read(name: str) -> Pictures:
+        return seen.read_pictures(networks[name].net, dataset, max_images=asked.images)
+
+    def labels() -> np.ndarray:
+        return np.array([dataset[int(i)]["label"] for i in seen.indices_of(dataset, asked.images)])
+
+    def flow() -> Flow:
+        source = data.open_source(config.data.train_split, config, annotations=False)
+        told = config.data.animals.to_dict()
+        path = folder / "flow.npz"
+        return flow_training.keep_flow(path, source, asked.flow_side, training, told)
+
+    evaluator = evaluator_training.keep(config)
+    kept = functools.cache(read), labels, functools.cache(flow)
+    return _Job(config, networks, evaluator, *kept)
+
+
+def _step(config, workdir, folder, networks):
+    asked, job = panel_keys.of_config(config), _job(config, folder, networks)
+    kept: dict[tuple[str, str], Kept] = {}
+    for name in networks:
+        for kind in asked.kinds:
+            if name != TRAINED and kind in _flows(asked):
+                continue  # what a flow costs is paid once
+            kept[name, kind], _ = keeping.keep(
+                folder / f"{_FILES[name]}_{kind}.npz",
+                job.settings(name, kind),
+                load=kept_panels.load,
+                make=functools.partial(job.make, name, kind),
+                save=kept_panels.save,
+            )
+    pictures = job.pictures(TRAINED)[0] if asked.export else None
+    if processes.is_main():
+        truths = {name: looked.truth for name, looked in networks.items()}
+        panel_section.write(config, workdir, folder, kept, truths, job.evaluator)
+        if pictures:
+            panel_section.export(config, kept, pictures)
+    devices_lib.barrier(FOLDER)
+
+
+def _flows(asked) -> tuple[str, ...]:
+    """The kinds that a flow makes."""
+    return tuple(kind for kind in asked.kinds if "flow" in entries.keywords(PANELS[kind]))
+
+
+def renderer(config: Config) -> Callable:
+    """f(attributes [n,10]) -> uint8 [n,S,S,3], pictures of animals as a config's are."""
+    sampler, size = animal_samplers.SAMPLERS[config.data.animals.sampler], config.data.size
+
+    def render(values: np.ndarray) -> np.ndarray:
+        scenes = (Animal(0, *map(float, row)) for row in values)
+        return np.stack([animal_drawing.picture(one, size, sampler)[0] for one in scenes])
+
+    return render
+
+
+def reader_of(evaluator: Evaluator) -> Callable:
+    """f(images uint8 [N,S,S,3]) -> [N,10] of an `Evaluator`."""
+
+    def read(images: np.ndarray) -> np.ndarray:
+        return evaluator.read([{"image": image} for image in images])[0]
+
+    return read
+
+
+STAGE = Stage(
+    run,
+    check,
+    "explanations by pictures, and a simulated reader of them (configs/relevance.py)",
+    keys=(f"{panel_keys.SECTION}.", f"{relevance_keys.SECTION}."),
+)
