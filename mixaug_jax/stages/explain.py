@@ -15,7 +15,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.attribution import METHODS, readout_training
 from mixaug_jax.attribution.target import map_layers
-from mixaug_jax.core import checks, entries, keeping, processes, say
+from mixaug_jax.core import checks, entries, processes, say, stored
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import seal, write_csv, write_json
 from mixaug_jax.core.types import Dataset
@@ -192,7 +192,7 @@ def _explain_step(config, net, dataset, folder, readout, step, required):
         make = functools.partial(
             run_lib.evaluate_method, net, examples, name, job, reference, extra=extra
         )
-        results[name], new = keeping.keep(path, settings, load=load, make=make, save=save)
+        results[name], new = stored.keep(path, settings, load=load, make=make, save=save)
         again |= new
     if processes.is_main():
         keep(config, results, job, (net, dataset, examples), folder, again=again)

@@ -7,7 +7,7 @@ import pathlib
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
-from mixaug_jax.core import checks, files, keeping, processes, say
+from mixaug_jax.core import checks, files, processes, say, stored
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.files import checksum
 from mixaug_jax.core.types import Config, Net, Path
@@ -119,7 +119,7 @@ def _intervene_step(config, net, sources, folders, step, required):
             *(intervening.intervene, net, training, heldout, layer, detected, asked),
             settings=settings,
         )
-        results[layer], new = keeping.keep(
+        results[layer], new = stored.keep(
             path, settings, load=removal_result.load, make=make, save=removal_result.save
         )
         again |= new

@@ -14,7 +14,7 @@ import numpy as np
 
 from mixaug_jax import data
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import keeping, say, walk
+from mixaug_jax.core import say, stored, walk
 from mixaug_jax.core.files import checksum, load_npz, save_npz
 from mixaug_jax.core.frames import frame, names_of
 from mixaug_jax.core.types import Config, Count, Dataset, Float, Int, Net, Path
@@ -118,7 +118,7 @@ def keep(workdir: Path, net: Net, source: Dataset, config: Config, split: str) -
     def make() -> Predictions:
         return _predicted(net, source, config, settings)
 
-    found, _ = keeping.keep(path, settings, load=load, make=make, save=save)
+    found, _ = stored.keep(path, settings, load=load, make=make, save=save)
     devices_lib.barrier("predictions written")
     return load(path) if found is None else found
 

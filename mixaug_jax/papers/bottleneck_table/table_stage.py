@@ -11,7 +11,7 @@ import numpy as np
 from mixaug_jax import config as config_lib
 from mixaug_jax.attribution import METHODS
 from mixaug_jax.config import keys
-from mixaug_jax.core import checks, files, keeping, processes, say, walk
+from mixaug_jax.core import checks, files, processes, say, stored, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.entries import name_of
 from mixaug_jax.core.types import Config, Dataset, Net, Path
@@ -106,7 +106,7 @@ def _step(config, net, dataset, folder, workdir, readout):
     for name, row in rows.items():
         path, wanted = folder / f"{name}.npz", row_results.settings(row, shared)
         make = functools.partial(row_results.measure, row, shared)
-        results[name], _ = keeping.keep(
+        results[name], _ = stored.keep(
             path, wanted, load=row_results.load, make=make, save=row_results.save
         )
     if processes.is_main():
@@ -222,7 +222,7 @@ def _drops(shared, side, folder):
     def make() -> Result:
         return Result({"drops": row_results.drops(shared, side)}, settings)
 
-    found, _ = keeping.keep(path, settings, load=load, make=make, save=row_results.save)
+    found, _ = stored.keep(path, settings, load=load, make=make, save=row_results.save)
     # Where the first process alone sees the file, it alone needs it.
     return found and found.arrays["drops"]
 

@@ -15,7 +15,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.config import keys
 from mixaug_jax.config.allowed import Choice, Int, Key, Many, Number, Text, section
-from mixaug_jax.core import checks, files, keeping, processes, say, walk
+from mixaug_jax.core import checks, files, processes, say, stored, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.types import Config, Net, Path
 from mixaug_jax.draw import style
@@ -194,7 +194,7 @@ def _kept(path, settings, work: Callable) -> tuple[dict, bool]:
     def save(found: _Kept, path: Path) -> None:
         files.save_npz(path, found.arrays, settings)
 
-    found, new = keeping.keep(path, settings, load=load, make=make, save=save)
+    found, new = stored.keep(path, settings, load=load, make=make, save=save)
     devices_lib.barrier(path.stem)
     # Where the first process alone sees the file, it alone needs it.
     return found.arrays if found else {}, new

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mixaug_jax.core import checks, files, keeping, say, walk
+from mixaug_jax.core import checks, files, say, stored, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.types import Count, Dataset, Path, Tree, UInt8
 from mixaug_jax.papers.relevance.panels import flow as flows
@@ -196,7 +196,7 @@ def keep_flow(path: Path, source: Dataset, side: Count, training: Training, told
     def load(path: Path) -> KeptFlow:
         return files.load_npz(path, functools.partial(_unpacked, side, training), "a flow")
 
-    found, _ = keeping.keep(path, settings, load=load, make=make, save=_save_flow)
+    found, _ = stored.keep(path, settings, load=load, make=make, save=_save_flow)
     if jax.process_count() == 1:
         return found.flow
     blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), _shapes(side, training))

@@ -14,7 +14,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.attribution import METHODS
 from mixaug_jax.config import keys
-from mixaug_jax.core import checks, entries, files, keeping, processes, say
+from mixaug_jax.core import checks, entries, files, processes, say, stored
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.types import Config, Net, Path
 from mixaug_jax.data.animals import animal_drawing, animal_samplers
@@ -257,7 +257,7 @@ def _step(config, workdir, folder, networks):
         for kind in asked.kinds:
             if name != TRAINED and kind in _flows(asked):
                 continue  # what a flow costs is paid once
-            kept[name, kind], _ = keeping.keep(
+            kept[name, kind], _ = stored.keep(
                 folder / f"{_FILES[name]}_{kind}.npz",
                 job.settings(name, kind),
                 load=kept_panels.load,

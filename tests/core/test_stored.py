@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mixaug_jax.core import files, keeping
+from mixaug_jax.core import files, stored
 
 
 @dataclasses.dataclass
@@ -33,7 +33,7 @@ def ask(tmp_path):
             return Kept({"a": np.array([len(made)])}, settings)
 
         path = tmp_path / "kept.npz"
-        found, new = keeping.keep(path, settings, load=load, make=make, save=save)
+        found, new = stored.keep(path, settings, load=load, make=make, save=save)
         return int(found.arrays["a"][0]), new
 
     return of
