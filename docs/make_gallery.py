@@ -8,6 +8,7 @@ The run is one that the README's first command made; every method and score comp
 import dataclasses
 import io
 import pathlib
+import re
 import sys
 import tempfile
 
@@ -38,7 +39,7 @@ PICTURE = 3  # of the validation split
 SCORED = "gradcam"
 TEXT = """# Gallery
 
-Made by `python docs/make_gallery.py {run}` of a small network trained on the scenes. It shows what each part
+Made by `python docs/make_gallery.py runs/cutmix-scenes` of a small network trained on the scenes. It shows what each part
 does, not which is better.
 
 ## Augmentations
@@ -51,7 +52,7 @@ own, and of sixteen draws the one that mixes the most labels is shown.
 ## Explanations
 
 One image under every method, by its default options; white is the outline of the object. The last three know nothing of the
-network. A map that looks like `sobel` shows the image.
+network. A map that looks like `sobel` shows the image. The readout bottleneck was trained for 60 steps only.
 
 ![One image under every explanation](gallery/methods.png)
 
@@ -79,8 +80,8 @@ def main(run: str) -> None:
     mask, _ = find(example, example["label"])
     save(explanation_figures.gallery(example["image"], maps, mask), "methods")
     table, unscored = scored(net, dataset)
-    text = TEXT.format(run=run, table=table, left_out=left_out, unscored=unscored)
-    files.write_text(PLACE / "gallery.md", text.replace("\n\n\n", "\n\n").rstrip() + "\n")
+    text = TEXT.format(table=table, left_out=left_out, unscored=unscored)
+    files.write_text(PLACE / "gallery.md", re.sub("\n{3,}", "\n\n", text).rstrip() + "\n")
 
 
 def draw_mixers() -> None:

@@ -6,6 +6,7 @@ results["gradcam"].scores["deletion"].mean(), results["random"].scores["deletion
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -165,11 +166,8 @@ class Prepared(NamedTuple):
 
     def evaluated(self, net: Any) -> dict[str, Evaluation]:
         """What `evaluate` gives of the network that this was prepared for."""
-        given = (self.job, self.reference)
-        return {
-            n: evaluate_method(net, self.examples, n, *given, devices=self.devices)
-            for n in self.job.methods
-        }
+        one = functools.partial(evaluate_method, net, self.examples, devices=self.devices)
+        return {name: one(name, self.job, self.reference) for name in self.job.methods}
 
 
 def prepare(net: Any, dataset: Any, job: Job, reference: Any, devices: Iterable | None) -> Prepared:

@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 
 from mixaug_jax.core import files
-from mixaug_jax.models import class_names, pickles, torch_files
+from mixaug_jax.models import noted_classes, pickles, torch_files
 from mixaug_jax.models.pickles import Foreign, Tensor
 
 # Where training scripts keep the weights in their checkpoints, the likeliest first; "" is the checkpoint itself.
@@ -103,7 +103,7 @@ def read_state(path: str | pathlib.Path, key: str = "") -> State:
         tuple(found),
         arch if isinstance(arch, str) else "",
         _remarks(content, found, taken),
-        class_names.noted(content) or class_names.noted(metadata),
+        noted_classes.noted(content) or noted_classes.noted(metadata),
     )
 
 

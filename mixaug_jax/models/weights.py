@@ -18,8 +18,7 @@ import numpy as np
 from mixaug_jax import models
 from mixaug_jax.core import checks, say
 from mixaug_jax.models import assume as assuming
-from mixaug_jax.models import build, hub, locating, mapping, views, weight_files
-from mixaug_jax.models import class_names as names_of_classes
+from mixaug_jax.models import build, hub, locating, mapping, noted_classes, views, weight_files
 from mixaug_jax.models.assume import Assume
 from mixaug_jax.models.layers import STEMS, StagedModel
 from mixaug_jax.models.mapping import Architecture
@@ -138,7 +137,7 @@ def import_network(
 def class_names(path: str | pathlib.Path) -> tuple[str, ...]:
     """The names of the classes in the logits' order, where the file or its repository's config.json notes them; else ()."""
     place = hub.located(path)
-    return weight_files.read_state(place.file).class_names or names_of_classes.noted(place.facts)
+    return weight_files.read_state(place.file).class_names or noted_classes.noted(place.facts)
 
 
 def _stem(assume, noted):

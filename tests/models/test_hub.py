@@ -9,7 +9,7 @@ import pytest
 
 import mixaug_jax
 from mixaug_jax import models
-from mixaug_jax.models import class_names, hub, mapping, weight_files, weights
+from mixaug_jax.models import hub, mapping, noted_classes, weight_files, weights
 
 FACTS = {
     "architecture": "resnet18",
@@ -112,7 +112,7 @@ def test_a_config_without_a_view():
     ],
 )
 def test_names_of_classes_as_scripts_note_them(content):
-    assert class_names.noted({"state_dict": {}, "epoch": 3} | content) == ("cat", "dog")
+    assert noted_classes.noted({"state_dict": {}, "epoch": 3} | content) == ("cat", "dog")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_names_of_classes_as_scripts_note_them(content):
     ],
 )
 def test_what_is_no_list_of_names(content):
-    assert class_names.noted(content) == ()
+    assert noted_classes.noted(content) == ()
 
 
 def test_exported_files_keep_the_names(cache, tmp_path):

@@ -29,7 +29,7 @@ CONTROLS = ("random", "center", "sobel")
 
 
 def files_of(*methods):
-    tables = {"scores.csv", "entries.json", "checksums.json"}
+    tables = {"scores.csv", "images.csv", "entries.json", "checksums.json"}
     return {f"{m}.npz" for m in (*methods, *CONTROLS)} | tables | FIGURES
 
 

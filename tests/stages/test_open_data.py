@@ -59,7 +59,7 @@ def small(data, root):
     config.model.update(name="tiny", width=1.0)
     config.train.update(epochs=1, warmup=0.0)
     config.eval.batch_size = 8
-    config.dissect.update(shuffles=1, random_baseline=False)
+    config.dissect.update(shuffles=1, random_baseline=False, max_images=6)
     config.explain.update(methods=("gradient",), scores=("pointing_game", "deletion"), max_images=4)
     config.stages = ("train", "dissect", "explain", "report")
     return config
