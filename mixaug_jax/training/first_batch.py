@@ -10,8 +10,7 @@ from mixaug_jax import mixing
 from mixaug_jax.core import entries
 from mixaug_jax.core.types import Config, UInt8
 from mixaug_jax.data import transforms
-from mixaug_jax.training import losses
-from mixaug_jax.training import step as steps
+from mixaug_jax.training import losses, mixing_batches
 
 _SHOWN = 16  # images
 NAME = "train/first_step"
@@ -24,7 +23,7 @@ def pictures(batch: Mapping, config: Config) -> dict[str, UInt8[np.ndarray, "N H
     before.
 
     Args:
-      batch: as `steps.train_step` takes it, on the devices.
+      batch: as `step.train_step` takes it, on the devices.
       config: resolved.
 
     Returns:
@@ -46,7 +45,7 @@ def pictures(batch: Mapping, config: Config) -> dict[str, UInt8[np.ndarray, "N H
             return images
         key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0))[0]
         targets, _ = losses.targets_of(own, config)
-        return steps.mixed(key, images, targets, config=config, shard=0)[0]
+        return mixing_batches.mixed(key, images, targets, config=config, shard=0)[0]
 
     # Nothing to mix and nothing to change is no program to compile.
     plain = name == "none" and not (d.jitter or d.lighting)
