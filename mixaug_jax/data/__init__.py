@@ -98,7 +98,7 @@ def _read_ahead(dataset, threads, prefetch):
 
 def parts_wanted(config: Any) -> bool:
     """Whether training mixes labels by what is still seen of each class, so that batches have to tell where it is."""
-    return config.mix.get("label", "") == "visible"
+    return config.get("mix", {}).get("label", "") == "visible"
 
 
 def class_of_parts(source: Source) -> np.ndarray:
