@@ -23,7 +23,7 @@ from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, processes, say
 from mixaug_jax.core.types import Tree
 from mixaug_jax.models import build
-from mixaug_jax.training import checkpoint, disk, losses, open_labels, predictions, resuming
+from mixaug_jax.training import checkpoint, disk, losses, predictions, resuming
 from mixaug_jax.training import progress as progress_lib
 from mixaug_jax.training import step as steps
 from mixaug_jax.training.metric_log import MetricLog, finished, read
@@ -82,7 +82,7 @@ def train(
         sources["train"] = dataclasses.replace(sources["train"], make=make, arrays=arrays)
     train = sources["train"]
     losses.check_loss(config, train)
-    open_labels.check(config, train)
+    steps.check_label(config, train)
     config = config_lib.resolve(
         config,
         train_size=len(train),

@@ -22,11 +22,12 @@ from mixaug_jax import mixing
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import entries
 from mixaug_jax.core.types import Tree
-from mixaug_jax.data import transforms
+from mixaug_jax.data import parts_wanted, transforms
 from mixaug_jax.data.speech import spectrogram
+from mixaug_jax.mixing import labels
 from mixaug_jax.models import build
 from mixaug_jax.models.wrapped import Wrapped, no_hidden_layers
-from mixaug_jax.training import losses, open_labels
+from mixaug_jax.training import losses
 
 _MADE = np.uint32(
     2**32 - 2
@@ -177,6 +178,48 @@ def check_mixing(config: ml_collections.ConfigDict) -> None:
     )
 
 
+def check_label(config: ml_collections.ConfigDict, source: Any) -> None:
+    """Raises ValueError where mix.label needs more of a batch than the training data tell; compiles nothing."""
+    if not parts_wanted(config):
+        return
+    known = bool(source.class_parts)
+    if source.make is not None:
+        make = functools.partial(source.make, count=2)
+        program = devices_lib.pmap(
+            lambda key, arrays: make(key, arrays=arrays),
+            in_specs=(devices_lib.REPLICATED, devices_lib.REPLICATED),
+            out_specs=devices_lib.SHARDED,
+        )
+        known = "parts" in jax.eval_shape(program, jax.random.key(0), source.arrays)
+    if not known:
+        raise ValueError(_no_parts(config))
+
+
+def _no_parts(config):
+    return (
+        f"mix.label={labels.VISIBLE!r} needs pictures whose pixels tell which class they show, which data.name="
+        f"{config.data.name!r} does not have here; use markers, or another mix.label"
+    )
+
+
+def settled(targets: Any, batch: Mapping, classes: int, config: ml_collections.ConfigDict) -> Any:
+    """Targets that a mixer left open, by what the batch tells of its images; others as they are.
+
+    Args:
+      targets: [B,K], or `labels.Pending` ones, whose columns may be several blocks of all classes.
+      batch: with parts [B,H,W], 1 + the class that a pixel tells of, 0: none.
+      classes: in a block.
+      config: of the run.
+    """
+    if not isinstance(targets, labels.Pending):
+        return targets
+    if "parts" in batch:
+        kept = labels.kept_shares(targets.mask, batch["parts"], classes)
+    else:
+        raise ValueError(_no_parts(config))
+    return labels.settle(targets, jnp.tile(kept, (1, targets.own.shape[-1] // kept.shape[-1])))
+
+
 def loss_fn(
     params: Tree,
     batch_stats: Tree,
@@ -228,14 +271,13 @@ def _mixed_known(key, images, targets, weights, *, batch, config, shard):
     classes = targets.shape[-1]
     if config.train.loss == "softmax":
         images, targets, hidden = mixed(key, images, targets, config=config, shard=shard)
-        targets = open_labels.settled(targets, batch, classes, config)
+        targets = settled(targets, batch, classes, config)
         return images, (targets, weights), hidden
     # Cross-entropy is linear in the target: an image of two gets each one's loss, as far as that is known, by its share. So
     # weights are mixed as targets are, and a class of which one partner knows nothing has the other's target.
     both = jnp.concatenate([targets * weights, weights], -1)
     images, both, hidden = mixed(key, images, both, config=config, shard=shard)
-    both = open_labels.settled(both, batch, classes, config)
-    targets, weights = jnp.split(both, 2, -1)
+    targets, weights = jnp.split(settled(both, batch, classes, config), 2, -1)
     return images, (targets / jnp.where(weights > 0, weights, 1), weights), hidden
 
 
@@ -248,7 +290,7 @@ def train_step(
       state: replicated; its buffers may be donated.
       batch: image uint8 [B,h,w,C], label int32 [B], seed uint32 [B]; of recordings also valid bool [B,w]; of examples with
         several classes targets [B,K] in 0..1 and maybe weights [B,K], see `losses.example_losses`; under mix.label="visible"
-        parts, see `open_labels.settled`.
+        parts, see `settled`.
       model: linen module.
       optimizer: optax transformation.
       config: resolved settings.
