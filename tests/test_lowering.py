@@ -20,7 +20,7 @@ from mixaug_jax.models import MODELS, Net, Preprocess, build, upernet
 from mixaug_jax.occlusion import sweeping
 from mixaug_jax.occlusion.grid import Grid, plan
 from mixaug_jax.papers.bottleneck_table import row_results
-from mixaug_jax.papers.rendergan import adversary, few, making, maps
+from mixaug_jax.papers.rendergan import adversary, few, making, map_generator
 from mixaug_jax.scores import SCORES, comparison
 from mixaug_jax.scores.score import as_score, kind_of
 from mixaug_jax.training import step as steps
@@ -133,7 +133,7 @@ def test_made_step():
 def test_step_of_a_generator(kind):
     made = {
         "few": few.Few(SIDE, 0.7, devices_lib.AXIS),
-        "maps": maps.Maps(SIDE, 0.7, 2, devices_lib.AXIS),
+        "maps": map_generator.Maps(SIDE, 0.7, 2, devices_lib.AXIS),
     }
     modules = made[kind], adversary.Discriminator(2, devices_lib.AXIS)
     given = {"generator": modules[0], "discriminator": modules[1], "steps": 10}
