@@ -289,7 +289,8 @@ def train_step(
     Args:
       state: replicated; its buffers may be donated.
       batch: image uint8 [B,h,w,C], label int32 [B], seed uint32 [B]; of recordings also valid bool [B,w]; of examples with
-        several classes targets [B,K] in 0..1 and maybe weights [B,K], see `losses.example_losses`; maybe parts, see `settled`.
+        several classes targets [B,K] in 0..1 and maybe weights [B,K], see `losses.example_losses`; under mix.label="visible"
+        parts, see `settled`.
       model: linen module.
       optimizer: optax transformation.
       config: resolved settings.
