@@ -34,7 +34,7 @@ from mixaug_jax.papers.relevance.panels import (
     seen,
 )
 from mixaug_jax.papers.relevance.panels import flow as flows
-from mixaug_jax.papers.rendergan import adversary, few, making, maps
+from mixaug_jax.papers.rendergan import adversary, few, making, map_generator
 from mixaug_jax.scores import SCORES, comparison
 from mixaug_jax.scores.score import as_score, kind_of
 from mixaug_jax.training import step as steps
@@ -155,7 +155,7 @@ def test_made_step():
 def test_step_of_a_generator(kind):
     made = {
         "few": few.Few(SIDE, 0.7, devices_lib.AXIS),
-        "maps": maps.Maps(SIDE, 0.7, 2, devices_lib.AXIS),
+        "maps": map_generator.Maps(SIDE, 0.7, 2, devices_lib.AXIS),
     }
     modules = made[kind], adversary.Discriminator(2, devices_lib.AXIS)
     given = {"generator": modules[0], "discriminator": modules[1], "steps": 10}

@@ -61,7 +61,8 @@ def batches(source: Source, config: Any, *, train: bool, start: int = 0) -> Iter
     # Random access all the way: example k of the endless row is a function of (seed, k), so resuming reads nothing again.
     dataset = grain.MapDataset.source(source).seed(config.seed)
     if train:
-        classes = class_of_parts(source) if parts_wanted(config) else None
+        known = parts_wanted(config) and source.class_parts
+        classes = class_of_parts(source) if known else None
         dataset = dataset.shuffle().repeat().random_map(_training_example(config, classes))
     else:
         dataset = dataset.map(_evaluation_example(config))
@@ -98,7 +99,7 @@ def _read_ahead(dataset, threads, prefetch):
 
 def parts_wanted(config: Any) -> bool:
     """Whether training mixes labels by what is still seen of each class, so that batches have to tell where it is."""
-    return config.mix.get("label", "") == "visible"
+    return config.get("mix", {}).get("label", "") == "visible"
 
 
 def class_of_parts(source: Source) -> np.ndarray:

@@ -10,10 +10,10 @@ import pytest
 import rendergan_case
 
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.papers.rendergan import adversary, chain, few, learning, maps
+from mixaug_jax.papers.rendergan import adversary, chain, few, learning, map_generator
 
 SIZE, COUNT = 16, 4
-GENERATOR = maps.Maps(SIZE, 0.7, 2)
+GENERATOR = map_generator.Maps(SIZE, 0.7, 2)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def counted(size, n):
 @pytest.mark.parametrize(("size", "filters", "spin"), [(32, 12, 0.785), (64, 64, math.pi)])
 def test_the_layout(size, filters, spin):
     """As many numbers as that of the layout, and pictures of its size; computes nothing."""
-    generator = maps.Maps(size, spin, filters)
+    generator = map_generator.Maps(size, spin, filters)
     latents = jax.eval_shape(lambda: few.draw(keys(), size))
     init = functools.partial(generator.init, method="made")
     found = jax.eval_shape(init, jax.random.key(0), latents)["params"]

@@ -75,6 +75,8 @@ def test_parts_go_where_the_pixels_go(method):
         part = batch["image"][..., 0] // 18
         np.testing.assert_array_equal(batch["parts"], np.maximum(part.astype(int) - 1, 0))
         assert len(np.unique(batch["parts"])) == BITS + 1
+    # A source that knows none, the unlabeled one of a generator say, is read as ever.
+    assert "parts" not in next(data.batches(several(parts=False), config(method), train=True))
 
 
 def make(key, count, arrays):

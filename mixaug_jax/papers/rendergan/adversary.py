@@ -111,7 +111,7 @@ def generate(
     """Pictures of a generator.
 
     Args:
-      generator: as `few.Few` or `maps.Maps`.
+      generator: as `few.Few` or `map_generator.Maps`.
       params: its parameters.
       keys: [B] random keys, one a picture.
       kept: [links] bool, the links that are not left out; None: all are kept.

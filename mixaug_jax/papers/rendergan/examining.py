@@ -148,9 +148,9 @@ def _draw(sheet, path):
     with PIL.Image.open(sheet) as picture:
         pixels = np.asarray(picture)
     with matplotlib.rc_context(style.STYLE):
-        figure = Figure(figsize=(7, 7 * pixels.shape[0] / pixels.shape[1]))
-        axes = figure.add_axes((0.1, 0, 0.9, 1))
-        axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+        figure = Figure((7, 6 * pixels.shape[0] / pixels.shape[1]), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         height = pixels.shape[0] / len(names)
         axes.set_yticks((np.arange(len(names)) + 0.5) * height, names)
         axes.set_xticks([])

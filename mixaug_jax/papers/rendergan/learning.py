@@ -19,7 +19,7 @@ from mixaug_jax import data
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, processes, say
 from mixaug_jax.core.types import Config, Dataset, Path
-from mixaug_jax.papers.rendergan import adversary, examining, few, looking, maps
+from mixaug_jax.papers.rendergan import adversary, examining, few, looking, map_generator
 from mixaug_jax.papers.rendergan.marker_options import LEARNED, check_own, settings_of
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.training import checkpoint, disk, resuming
@@ -76,7 +76,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     config_lib.check(config)
     check_own(config)
     if config.markers.generator == "maps":
-        maps.check(config.data.size)
+        map_generator.check(config.data.size)
     examining.check_reader(config)
     devices_lib.check_batch_size(config.markers.batch_size, key="markers.batch_size")
     if config.data.markers.crops:
@@ -107,7 +107,7 @@ def modules(settings: Mapping, axis_name: str = devices_lib.AXIS) -> tuple[Any, 
     size, spin, filters = settings["size"], float(settings["spin"]), settings["filters"]
     few_or_maps = {
         "few": lambda: few.Few(size, spin, axis_name),
-        "maps": lambda: maps.Maps(size, spin, filters, axis_name),
+        "maps": lambda: map_generator.Maps(size, spin, filters, axis_name),
     }
     return few_or_maps[settings["generator"]](), adversary.Discriminator(filters, axis_name)
 
