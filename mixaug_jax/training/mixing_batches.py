@@ -51,17 +51,18 @@ def mixed(
     # No shard in this key, so all devices draw the same layer.
     key, layer_key = jax.random.split(key)
     chosen = jax.random.randint(layer_key, (), 0, len(layers))
-    takes = entries.keywords(entry)
+
+    def at(layer: str):
+        return {"deepest": layer == deepest} if "deepest" in entries.keywords(entry) else {}
 
     def hidden(layer: Any, h: Any):
         if layer not in layers:
             return h
-        said = {"deepest": layer == deepest} if "deepest" in takes else {}
         active = chosen == layers.index(layer)
-        return completed(mixer(key, first(h), some, active=active, **said)[0], h)
+        return completed(mixer(key, first(h), some, active=active, **at(layer))[0], h)
 
     # The same key gives the same partners at every layer, so labels are mixed once.
-    labels = mixer(key, first(images), some)[1]
+    labels = mixer(key, first(images), some, **at("input"))[1]
     return hidden("input", images), completed(labels, targets), hidden
 
 
