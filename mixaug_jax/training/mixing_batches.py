@@ -82,12 +82,13 @@ def _candidates(config):
     model = build.build_model(config)
     if isinstance(model, Wrapped):
         raise ValueError(no_hidden_layers(model.name))
-    if "layers" not in config.mix:
+    places = config.mix.get("layers", mixing.options(config.mix.name).get("layers"))
+    if places is None:
         return ("input", *model.hidden_layers), ""
     net = build.as_net(config, model, build.variable_shapes(model, config))
     size = (config.data.size, config.data.size, len(config.data.mean))
     last = layer_maps.map_layers(net, jax.ShapeDtypeStruct(size, jnp.float32))[-1]
-    return tuple(last if place == "last" else place for place in config.mix.layers), last
+    return tuple(last if place == "last" else place for place in places), last
 
 
 def mixes_features(config: ml_collections.ConfigDict) -> bool:
@@ -108,13 +109,14 @@ def teacher(config: ml_collections.ConfigDict) -> Any:
     Raises:
       ValueError: no such file, a file that is refused (see `import_weights`), or a network of other images.
     """
-    if not looks_at_net(config) or config.mix.net in ("current", "ema"):
+    file = config.mix.get("net", "current")
+    if not looks_at_net(config) or file in ("current", "ema"):
         return None
-    net, d = weights_lib.import_weights(config.mix.net), config.data
+    net, d = weights_lib.import_weights(file), config.data
     seen = (net.preprocess.mean, net.preprocess.std)
     if seen != (tuple(d.mean), tuple(d.std)):
         raise ValueError(
-            f"the network in mix.net={config.mix.net!r} sees images normalized by mean and std {seen}; data.mean and data.std "
+            f"the network in mix.net={file!r} sees images normalized by mean and std {seen}; data.mean and data.std "
             f"are {(tuple(d.mean), tuple(d.std))}"
         )
     return net

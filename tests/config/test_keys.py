@@ -195,6 +195,7 @@ def test_names_are_looked_up_when_they_are_checked(monkeypatch):
         "name": "also_mine",
         "prob": 1.0,
         "per": "batch",
+        "share": 1.0,
         "depth": (1, 2),
     }
     keys.assign(config, "mix.depth", "3,4.5")
