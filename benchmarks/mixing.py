@@ -33,7 +33,7 @@ from mixaug_jax.core import entries
 from mixaug_jax.mixing import MIXERS, fine_grained_saliency, maps
 from mixaug_jax.mixing.cut import least_labels
 from mixaug_jax.mixing.puzzle import puzzle_energy
-from mixaug_jax.models import MODELS, Net, Preprocess
+from mixaug_jax.models import MODELS, Net, Preprocess, layer_maps
 
 SETTINGS = {
     "CIFAR size": {"model": "resnet18", "stem": "cifar", "size": 32, "batch": 128, "classes": 10},
@@ -113,7 +113,10 @@ def network(setting):
 
 
 def mixed(mixer, key, images, targets, net):
-    """A compiled call of a mixer; a network is an argument of it."""
+    """A compiled call of a mixer; a network is an argument of it, and what mixes the last map is given one."""
+    if "layers" in entries.keywords(mixer):
+        shape = (len(images), *list(layer_maps.map_shapes(net, images[0]).values())[-1])
+        images = jax.random.normal(jax.random.key(2), shape)
     if "net" not in entries.keywords(mixer):
         return functools.partial(jax.jit(mixer), key, images, targets)
     call = jax.jit(lambda net, *given: mixer(*given, net=net))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks import accelerator, growth
+from benchmarks import accelerator, growth, mixing
 
 
 def test_accelerator_at_the_tiniest_size(capsys):
@@ -38,3 +38,18 @@ def test_a_stage_takes_the_longer_of_operations_and_bytes():
     assert growth.hours(machine, 3600 * 400, 0) == 2.0
     stages = [name for name, *_ in growth.study()]
     assert len(set(stages)) == len(stages)
+
+
+def test_labels_of_puzzlemix_are_timed(capsys):
+    mixing.labels(4, 4, 1)
+    said = capsys.readouterr().out
+    assert "4 images, 4 x 4: " in said
+    assert "gco-wrapper" in said
+
+
+def test_energies_are_sums_over_cells_and_neighbors():
+    unary = np.arange(12.0).reshape(1, 2, 2, 3)
+    found = mixing.total_energy(
+        np.array([[[0, 1], [2, 2]]]), unary, np.full((1, 1, 2), 4.0), np.ones((1, 2, 1))
+    )
+    np.testing.assert_allclose(found, 0 + 4 + 8 + 11 + 4 * (1 + 0.25) + 0.25)

@@ -13,15 +13,13 @@ from typing import Any
 import ml_collections
 
 from mixaug_jax import config as config_lib
-from mixaug_jax import data, mixing
+from mixaug_jax import data
 from mixaug_jax.config import brought, keys, opening
 from mixaug_jax.core import files, say
 from mixaug_jax.study import sweeps
 
 UNMIXED = "-label_majority"  # added to the name of a run whose images are mixed and labels are not
-BASELINE = "baseline"  # what the others are compared with, where there is one of this name
-EVERY_MIXER = "mixers"  # stands for the baseline and all of them
-
+BASELINE = sweeps.BASELINE
 COMPILED = "compiled"  # the folder of programs that runs share
 
 _LOCK = "lock"  # held while runs are added
@@ -132,7 +130,9 @@ def _named(configs) -> dict:
     if isinstance(configs, str | ml_collections.ConfigDict):
         raise ValueError("configs must be a list of config files or ConfigDicts, or a dict of them")
     pairs = (
-        configs.items() if isinstance(configs, Mapping) else [(_name(c), c) for c in _each(configs)]
+        configs.items()
+        if isinstance(configs, Mapping)
+        else [(_name(c), c) for c in sweeps.each(configs)]
     )
     named = dict(pairs)
     if not named:
@@ -150,17 +150,6 @@ def _named(configs) -> dict:
                 f"a letter or digit, and is none of {', '.join(_OWN_FOLDERS)}, *{UNMIXED}"
             )
     return named
-
-
-def _each(configs):
-    """The configs one by one: "mixers[:DATA]" stands for the baseline and every mixer."""
-    for source in configs:
-        name, colon, where = source.partition(":") if isinstance(source, str) else ("", "", "")
-        if name == EVERY_MIXER:
-            mixers = [mixer for mixer in mixing.MIXERS if mixer in opening.shipped()]
-            yield from (f"{mixer}{colon}{where}" for mixer in (BASELINE, *mixers))
-        else:
-            yield source
 
 
 def _name(source) -> str:

@@ -1,15 +1,31 @@
-"""Sweeps: each value of a key is an augmentation with a name of its own."""
+"""Where one word stands for several augmentations: each value of a key, with a name of its own; every mixer."""
 
 import dataclasses
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
 
 from mixaug_jax import config as config_lib
+from mixaug_jax import mixing
+from mixaug_jax.config import opening
 from mixaug_jax.core import checks
+
+BASELINE = "baseline"  # what the others are compared with, where there is one of this name
+EVERY_MIXER = "mixers"  # stands for the baseline and all of them
+
+
+def each(configs: Iterable[Any]) -> Iterator[Any]:
+    """The configs of a study one by one: "mixers[:DATA]" stands for the baseline and every mixer with a config of its name."""
+    for source in configs:
+        name, colon, where = source.partition(":") if isinstance(source, str) else ("", "", "")
+        if name == EVERY_MIXER:
+            mixers = [mixer for mixer in mixing.MIXERS if mixer in opening.shipped()]
+            yield from (f"{mixer}{colon}{where}" for mixer in (BASELINE, *mixers))
+        else:
+            yield source
 
 
 @dataclasses.dataclass(frozen=True)

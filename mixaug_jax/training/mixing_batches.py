@@ -61,17 +61,18 @@ def mixed(
     # No shard in this key, so all devices draw the same layer.
     key, layer_key = jax.random.split(key)
     chosen = jax.random.randint(layer_key, (), 0, len(layers))
-    takes = entries.keywords(entry)
+
+    def at(layer: str):
+        return {"deepest": layer == deepest} if "deepest" in entries.keywords(entry) else {}
 
     def hidden(layer: Any, h: Any):
         if layer not in layers:
             return h
-        said = {"deepest": layer == deepest} if "deepest" in takes else {}
         active = chosen == layers.index(layer)
-        return completed(mixer(key, first(h), some, active=active, **said)[0], h)
+        return completed(mixer(key, first(h), some, active=active, **at(layer))[0], h)
 
     # The same key gives the same partners at every layer, so labels are mixed once.
-    both = mixer(key, first(images), some)[1]
+    both = mixer(key, first(images), some, **at("input"))[1]
     return hidden("input", images), completed(both, targets), hidden
 
 
@@ -91,12 +92,13 @@ def _candidates(config):
     model = build.build_model(config)
     if isinstance(model, Wrapped):
         raise ValueError(no_hidden_layers(model.name))
-    if "layers" not in config.mix:
+    places = config.mix.get("layers", mixing.options(config.mix.name).get("layers"))
+    if places is None:
         return ("input", *model.hidden_layers), ""
     net = build.as_net(config, model, build.variable_shapes(model, config))
     size = (config.data.size, config.data.size, len(config.data.mean))
     last = layer_maps.map_layers(net, jax.ShapeDtypeStruct(size, jnp.float32))[-1]
-    return tuple(last if place == "last" else place for place in config.mix.layers), last
+    return tuple(last if place == "last" else place for place in places), last
 
 
 def mixes_features(config: ml_collections.ConfigDict) -> bool:
@@ -117,13 +119,14 @@ def teacher(config: ml_collections.ConfigDict) -> Any:
     Raises:
       ValueError: no such file, a file that is refused (see `import_weights`), or a network of other images.
     """
-    if not looks_at_net(config) or config.mix.net in ("current", "ema"):
+    file = config.mix.get("net", "current")
+    if not looks_at_net(config) or file in ("current", "ema"):
         return None
-    net, d = weights_lib.import_weights(config.mix.net), config.data
+    net, d = weights_lib.import_weights(file), config.data
     seen = (net.preprocess.mean, net.preprocess.std)
     if seen != (tuple(d.mean), tuple(d.std)):
         raise ValueError(
-            f"the network in mix.net={config.mix.net!r} sees images normalized by mean and std {seen}; data.mean and data.std "
+            f"the network in mix.net={file!r} sees images normalized by mean and std {seen}; data.mean and data.std "
             f"are {(tuple(d.mean), tuple(d.std))}"
         )
     return net

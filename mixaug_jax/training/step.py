@@ -234,7 +234,7 @@ def train_step(
     accumulate = config.train.accumulate
     # Collections of a user's module that are neither learned nor counted.
     fixed = {k: v for k, v in state.variables.items() if k not in ("params", "batch_stats")}
-    if teacher is None and looks_at_net(config) and config.mix.net == "ema":
+    if teacher is None and looks_at_net(config) and config.mix.get("net") == "ema":
         teacher = build.as_net(config, model, state.ema)
     given = {"model": model, "config": config, "shard": shard, "fixed": fixed, "net": teacher}
     gradient = jax.value_and_grad(functools.partial(loss_fn, **given), has_aux=True)

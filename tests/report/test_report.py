@@ -383,3 +383,20 @@ def test_the_stage(run):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"report {run / 'report' / 'report.html'}" in done.stdout.splitlines()
+
+
+def test_pictures_of_what_looks_at_a_network(trained, tmp_path, monkeypatch):
+    """It sees the network of the run; where there is none, and none in the file of a teacher, it has no row."""
+    configs = {name: toy.config(name) for name in ("baseline", "attentivemix", "batchmixup")}
+    places = {"attentivemix": trained}
+    shown = augmentations.pictures(configs, tmp_path / "p.npz", places)
+    assert shown.names == ("images", "attentivemix", "batchmixup")
+    changed = (shown.images[1] != shown.images[0]).any(-1)
+    cells = changed.reshape(6, 4, 4, 4, 4).any((2, 4))  # of the network's 4 x 4 nodes 6 stay
+    assert (cells.sum((1, 2)) <= 10).all()
+    assert cells.any()
+    alone = augmentations.pictures(configs, tmp_path / "q.npz")
+    assert alone.names == ("images", "batchmixup")
+    with configs["attentivemix"].unlocked():
+        configs["attentivemix"].mix.net = str(tmp_path / "gone.pth")
+    assert augmentations.pictures(configs, tmp_path / "r.npz", places).names == alone.names

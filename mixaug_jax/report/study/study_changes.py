@@ -11,14 +11,15 @@ from mixaug_jax.study.results import Study
 from mixaug_jax.study.sentences import title
 
 _FEWEST = 2  # points, below which the list of differences says all
-_POINTING = "pointing_game"
 
 
 def section(study: Study, folder: pathlib.Path, column: Scalar) -> str:
     """The augmentations as points: change of accuracy against change of concepts and of pointing; "" without any."""
     shown = [pair for pair in study.comparisons if pair[1] == study.augmentations[0]]
     across = _headlines(study, "accuracy")[:1]
-    upwards = _headlines(study, "concepts")[:1] + _pointing(study)[:1]
+    # Of what is judged of where explanations lie, whether they point at the object: the rest counts what lies beside it.
+    pointing = [m for m in _headlines(study, "alignment") if study.measures[m].better > 0]
+    upwards = _headlines(study, "concepts")[:1] + pointing[:1]
     panels = [
         change_figures.Panel(f"change of {title(study.measures[m])}", points)
         for m in upwards
@@ -49,12 +50,6 @@ def section(study: Study, folder: pathlib.Path, column: Scalar) -> str:
 
 def _headlines(study, axis) -> list[int]:
     return [m for m in study.headlines if study.measures[m].axis == axis]
-
-
-def _pointing(study) -> list[int]:
-    """The headline on pointing, or the first on where explanations lie."""
-    found = _headlines(study, "alignment")
-    return [m for m in found if study.measures[m].name == _POINTING] or found
 
 
 def _points(study, pairs, across, upwards):
