@@ -110,7 +110,7 @@ def dissect(
                     kept, labels, options, title, devices, resources.memory_gb, parts[layer]
                 )
                 found[layer]["random"] = count_only(seen)
-            for layer in set(layers) - set(left):
+            for layer in [k for k in layers if k not in left]:
                 found[layer]["random"] = parts[layer].get("random", dict)["counts"]
     return {
         layer: Dissection(
