@@ -41,7 +41,7 @@ import numpy as np
 from mixaug_jax import dissection
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.data.source import Source
-from mixaug_jax.dissection import interventions
+from mixaug_jax.dissection import formulas, interventions
 from mixaug_jax.models import MODELS, Net, Preprocess
 
 CONCEPTS, CATEGORIES, SLOTS, SIZE, Q = 1200, 6, 6, 56, 0.01
@@ -143,12 +143,15 @@ def dissection_jobs(activations, labels, categories, devices):
     size = (SIZE, SIZE)
     thresholds = dissection.quantile(activations, Q, size=size, devices=devices)
     arguments = (activations, thresholds, labels)
+    paired = np.concatenate([own, orders])
+    tallies = dissection.tally_orders(*arguments, paired, counting)
     jobs = {
         "thresholds": lambda: dissection.quantile(activations, Q, size=size, devices=devices),
         "thresholds, raw": lambda: dissection.quantile(activations, Q, over="raw", devices=devices),
         "tally": lambda: dissection.tally_orders(*arguments, own, counting),
         "shuffled null, 5": lambda: dissection.tally_orders(*arguments, orders, counting),
         "in 20 groups": lambda: dissection.tally_halves(*arguments, own, counting),
+        "64 logical forms": lambda: formulas.search(*arguments, tallies, paired, counting),
     }
     return {name: (job, images) for name, job in jobs.items()}
 

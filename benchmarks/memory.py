@@ -64,7 +64,12 @@ def dissect(model: str, images: int, given: argparse.Namespace) -> None:
     side, concepts = (64, 40) if given.small else (224, dissection_benchmark.CONCEPTS)
     module = MODELS[model](1000)
     blank = np.zeros((1, side, side, 3), np.float32)
-    net = Net(module, jax.jit(module.init)(jax.random.key(0), blank), Preprocess(side))
+    shapes = jax.eval_shape(lambda k: module.init(k, blank, train=False), jax.random.key(0))
+    draw = np.random.default_rng(1)
+    variables = jax.tree.map(
+        lambda x: np.abs(0.02 * draw.standard_normal(x.shape, dtype=np.float32)), shapes
+    )
+    net = Net(module, variables, Preprocess(side))
 
     def read(index: int) -> dict:
         pixels = np.random.default_rng(index).integers(0, 256, (side, side, 3), np.uint8)

@@ -116,7 +116,7 @@ def _formulas(layer, threshold, tallies, orders) -> formulas.Composed:
 
 
 def count_only(layer: Layer) -> Int[np.ndarray, "2 2 T G"]:
-    """The counts alone, by thresholds of their own; kept as the part "random"."""
+    """The counts alone, by thresholds of their own; kept as the part "untrained"."""
 
     def counted() -> dict[str, np.ndarray]:
         order = np.arange(len(layer.labels.indices))[None]
@@ -125,7 +125,7 @@ def count_only(layer: Layer) -> Int[np.ndarray, "2 2 T G"]:
         )
         return {"counts": _counts_of(tally, layer)}
 
-    return layer.parts.get("random", counted)["counts"]
+    return layer.parts.get("untrained", counted)["counts"]
 
 
 def top_images(

@@ -98,7 +98,7 @@ def dissect(
         # What the architecture and the data bring without any training, by thresholds of its own.
         untrained = _untrained(net, dataset, options.seed) if options.random_baseline else None
         if untrained is not None:
-            left = tuple(k for k in forward.layers if not parts[k].has("random"))
+            left = tuple(k for k in forward.layers if not parts[k].has("untrained"))
             other = dataclasses.replace(forward, net=untrained, layers=left)
             again = walked(other, title="forward, random weights") if left else ()
             for layer, kept, _ in again:
@@ -107,8 +107,8 @@ def dissect(
                     kept, labels, options, title, devices, resources.memory_gb, parts[layer]
                 )
                 found[layer]["random"] = count_only(seen)
-            for layer in set(layers) - set(left):
-                found[layer]["random"] = parts[layer].get("random", dict)["counts"]
+            for layer in [k for k in layers if k not in left]:
+                found[layer]["random"] = parts[layer].get("untrained", dict)["counts"]
     return {
         layer: Dissection(
             layer=layer,
