@@ -7,8 +7,9 @@ Integrated gradients, IDGI, guided and blur IG with 8 to 256 steps, and with 102
 called straight_8, idgi_8 and so on: the miss of completeness, deletion and insertion with their controls. `blur` takes a
 blurred baseline instead of the mean color. docs/backward_variants.md has the lines that compare maps with those of 1024 steps.
 
-Expect: nothing missing of IDGI, whatever the steps, which is no evidence for it; the miss of the others falls with the steps,
-but for guided IG, which is not complete.
+Expect: nothing missing of IDGI, whatever the steps, which is no evidence for it; the miss of integrated gradients falls with
+the steps (on 20 scenes from .87 of a logit at 8 to .07 at 64), that of guided IG need not. Blur IG begins at its widest blur,
+so that its miss holds the difference to the baseline.
 """
 
 from mixaug_jax import config

@@ -119,8 +119,8 @@ def split_ig(
     output: str = "logit",
     chunk: int = 8,
 ) -> Attribution:
-    """Integrated gradients up to where the output has made most of its way, signed [h,w,C] (Miglani et al. 2020, arXiv
-    2010.12697): where it saturates, gradients are small and noisy.
+    """Integrated gradients up to where the output has made most of its way, signed [h,w,C] (Miglani et al. 2020,
+    arXiv 2010.12697): where it saturates, gradients are small and noisy.
 
     Sums to about `part` of the change of the output. The border is the first node whose output has reached it, so it moves with
     the number of steps.

@@ -1,9 +1,12 @@
 """Binarized networks: signs, surrogates, and what a surrogate's gradient is."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attribution_cases import close
 from scipy import stats
 
 from mixaug_jax.attribution import METHODS
@@ -18,7 +21,10 @@ PLACES = np.array([-2, -1, -0.5, -0.0, 0, 0.25, 1, 3], np.float32)
 def net():
     model = MODELS["binary_resnet18"](3, width=4 / 64, stem="cifar").clone(blocks=(1, 1, 1, 1))
     x = jax.random.normal(jax.random.key(0), (1, 8, 8, 3))
-    variables, rng = model.init(jax.random.key(1), x, train=False), np.random.default_rng(0)
+    variables, rng = (
+        jax.jit(lambda x: model.init(jax.random.key(1), x, train=False))(x),
+        np.random.default_rng(0),
+    )
     # Without offsets sums of signs are often 0, and their sign is that of a rounding error.
     shaken = jax.tree.map(
         lambda a: a + 0.1 * rng.uniform(size=a.shape).astype(np.float32), variables
@@ -106,18 +112,20 @@ def test_smoothgrad_of_one_neuron_is_not_its_smoothed_gradient(margin):
 
 def test_network(net):
     x = jax.random.normal(jax.random.key(3), (2, 8, 8, 3))
-    assert net.logits(x).shape == (2, 3)
+    logits = jax.jit(Net.logits)
+    assert logits(net, x).shape == (2, 3)
     # The scale of a latent kernel is the scale of its output, which the norm's statistics keep: signs alone decide.
     params = jax.tree.map(lambda a: a, net.variables["params"])
     kernel = params["layer2.0.conv2"]["kernel"]
     mean = jnp.abs(kernel).mean((0, 1, 2))
     params["layer2.0.conv2"] = {"kernel": jnp.sign(kernel) * mean}
     same = Net(net.model, {**net.variables, "params": params}, net.preprocess)
-    np.testing.assert_allclose(same.logits(x), net.logits(x), rtol=1e-4, atol=1e-5)
-    maps = [METHODS["gradient"](net.with_rules(act=rule), x[0], 0) for rule in SURROGATES]
+    np.testing.assert_allclose(logits(same, x), logits(net, x), rtol=1e-4, atol=1e-5)
+    gradient = jax.jit(METHODS["gradient"])
+    maps = [gradient(net.with_rules(act=rule), x[0], 0) for rule in SURROGATES]
     assert all(np.abs(one).max() > 0 for one in maps)
     assert np.abs(maps[0] - maps[1]).max() > 0
-    np.testing.assert_array_equal(maps[0], METHODS["gradient"](net, x[0], 0))
+    close(maps[0], np.asarray(gradient(net, x[0], 0)))
 
 
 def test_affine_rules_see_the_binarized_kernel(net):
@@ -141,6 +149,6 @@ def test_rules_of_relus_are_refused_and_relevance_passes(net):
             checks.UnsupportedError, match="is a sign, whose rule may be clipped_act"
         ):
             METHODS[name](net, x, 0)
-    ours = METHODS["lrp"](net, x, 0, rule="epsilon")
+    ours = jax.jit(functools.partial(METHODS["lrp"], rule="epsilon"))(net, x, 0)
     assert np.isfinite(ours).all()
     assert np.abs(ours).max() > 0
