@@ -19,7 +19,8 @@ from torchvision.models.efficientnet import MBConvConfig
 
 CLASSES, LABEL, PLACES = 5, 1, 48
 VIT = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": CLASSES}  # fmt: skip
-EXPANDED = [(1, 8, 1, 1, 3), (6, 12, 2, 2, 3), (6, 16, 1, 2, 5), (6, 24, 1, 2, 3), (6, 24, 1, 1, 5), (6, 32, 1, 2, 5), (6, 40, 1, 1, 3)]  # fmt: skip
+# Factor of the first 1x1, filters, blocks, stride and size of the depthwise kernel.
+EXPANDED = [(1, 8, 1, 1, 3), (6, 12, 2, 2, 3), (6, 16, 1, 2, 5), (6, 24, 1, 1, 3)]
 
 
 class ResNet(tv.ResNet):
@@ -87,8 +88,7 @@ def timm_efficientnet():
     )  # fmt: skip
 
 
-MOBILE = [[e, o, n, s] for e, o, n, s in
-          [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2), (6, 64, 1, 2), (6, 96, 1, 1), (6, 160, 1, 2), (6, 320, 1, 1)]]  # fmt: skip
+MOBILE = [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 1, 2], [6, 64, 1, 2]]
 SIDES = (33, 64)
 # Of each network what makes it, and the sides of the images that it is given.
 NETS = {
@@ -151,4 +151,11 @@ if __name__ == "__main__":
             ):
                 arrays[f"{name} x {side} {key}"] = value
         print(name, len(shapes), arrays[f"{name} x {sides[0]} logits"][0])
+    # Of a network whose names change with its depth, the names alone.
+    shapes = {
+        k: list(v.shape)
+        for k, v in timm.create_model("mobilenetv2_100").state_dict().items()
+        if v.ndim
+    }
+    arrays["names mobilenet_v2"] = np.array(json.dumps(shapes))
     np.savez_compressed(pathlib.Path(__file__).parent / "data/torch_families.npz", **arrays)

@@ -1,6 +1,7 @@
 """Networks: `MODELS[name](num_classes, width=, stem=)` makes one, `Net` holds one with its variables.
 
-A new network is a function like those below and a line in `MODELS`. Those of further families stand in `convnets` and `vit_entries`.
+A new network is a function like those below and a line in `MODELS`; those of further families stand in `convnets` and
+`vit_entries`.
 """
 
 from mixaug_jax.core import checks

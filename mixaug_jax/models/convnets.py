@@ -77,74 +77,74 @@ def vgg19_bn(
     return _vgg(num_classes, width, stem, single_layers, 19, norm=True)
 
 
-def _resnet(num_classes, width, stem, blocks, bottleneck, **fields) -> ResNet:
+def _resnet(num_classes, width, stem, blocks, bottleneck) -> ResNet:
     checks.choice("model.stem", stem, STEMS)
-    return ResNet(num_classes, blocks, bottleneck, filters(width, 64), stem, **fields)
+    return ResNet(num_classes, blocks, bottleneck, filters(width, 64), stem)
 
 
 def resnet18d(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
     """ResNet-18-D: a stem of three convolutions, shortcuts that average; as `resnet18`."""
-    return _resnet(num_classes, width, stem, (2, 2, 2, 2), False, deep=True)
+    return _resnet(num_classes, width, stem, (2, 2, 2, 2), False).clone(deep=True)
 
 
 def resnet34d(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
     """ResNet-34-D: a stem of three convolutions, shortcuts that average; as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 4, 6, 3), False, deep=True)
+    return _resnet(num_classes, width, stem, (3, 4, 6, 3), False).clone(deep=True)
 
 
 def resnet50d(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
     """ResNet-50-D: a stem of three convolutions, shortcuts that average; as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 4, 6, 3), True, deep=True)
+    return _resnet(num_classes, width, stem, (3, 4, 6, 3), True).clone(deep=True)
 
 
 def resnet101d(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
     """ResNet-101-D: a stem of three convolutions, shortcuts that average; as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 4, 23, 3), True, deep=True)
+    return _resnet(num_classes, width, stem, (3, 4, 23, 3), True).clone(deep=True)
 
 
 def resnet152d(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
     """ResNet-152-D: a stem of three convolutions, shortcuts that average; as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 8, 36, 3), True, deep=True)
+    return _resnet(num_classes, width, stem, (3, 8, 36, 3), True).clone(deep=True)
 
 
 def seresnet18(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
     """SE-ResNet-18: gates before each sum; as `resnet18`."""
-    return _resnet(num_classes, width, stem, (2, 2, 2, 2), False, gates=True)
+    return _resnet(num_classes, width, stem, (2, 2, 2, 2), False).clone(gates=True)
 
 
 def seresnet34(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
     """SE-ResNet-34: gates before each sum; as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 4, 6, 3), False, gates=True)
+    return _resnet(num_classes, width, stem, (3, 4, 6, 3), False).clone(gates=True)
 
 
 def seresnet50(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
     """SE-ResNet-50: gates before each sum; as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 4, 6, 3), True, gates=True)
+    return _resnet(num_classes, width, stem, (3, 4, 6, 3), True).clone(gates=True)
 
 
 def seresnet101(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
     """SE-ResNet-101: gates before each sum; as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 4, 23, 3), True, gates=True)
+    return _resnet(num_classes, width, stem, (3, 4, 23, 3), True).clone(gates=True)
 
 
 def seresnet152(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
     """SE-ResNet-152: gates before each sum; as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 8, 36, 3), True, gates=True)
+    return _resnet(num_classes, width, stem, (3, 8, 36, 3), True).clone(gates=True)
 
 
 def resnext50_32x4d(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
     """ResNeXt-50: 32 groups of 4 filters in the first bottlenecks; as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 4, 6, 3), True, groups=32, group_width=4)
+    return _resnet(num_classes, width, stem, (3, 4, 6, 3), True).clone(groups=32, group_width=4)
 
 
 def resnext101_32x8d(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
     """ResNeXt-101: 32 groups of 8 filters in the first bottlenecks; as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 4, 23, 3), True, groups=32, group_width=8)
+    return _resnet(num_classes, width, stem, (3, 4, 23, 3), True).clone(groups=32, group_width=8)
 
 
 def wide_resnet50_2(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> ResNet:
     """Wide ResNet-50-2: bottlenecks twice as wide inside; as `resnet18`."""
-    return _resnet(num_classes, width, stem, (3, 4, 6, 3), True, group_width=128)
+    return _resnet(num_classes, width, stem, (3, 4, 6, 3), True).clone(group_width=128)
 
 
 def alexnet(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> AlexNet:

@@ -1,4 +1,4 @@
-"""ConvNeXt (Liu et al. 2022, 2201.03545) with timm's names: depthwise 7x7, a norm over channels, two dense layers at each place."""
+"""ConvNeXt (Liu et al. 2022, 2201.03545) with timm's names: depthwise 7x7, a norm over channels, two dense layers."""
 
 import dataclasses
 from typing import Any, ClassVar

@@ -65,7 +65,7 @@ def pointwise(x: Images, kernel: Kernel, stride: int) -> Convolved:
 
 
 def patchwise(x: Images, kernel: Kernel) -> Convolved:
-    """`conv` without padding and with a stride as long as the kernel, as a product of matrices [B h' w', C k k] and [C k k, F]."""
+    """`conv` without padding and with a stride as long as the kernel, as a product of matrices."""
     size = len(kernel)
     rows, cols = (n // size for n in x.shape[1:3])
     x = x[:, : rows * size, : cols * size]

@@ -264,13 +264,11 @@ class StagedModel(nn.Module, kw_only=True):
         """Convolution with `padding` zeros on every side (-1: `size // 2`), then the batch norm `norm` where it is not ""."""
         shape = (size, size, x.shape[-1] // groups, filters)
         border = size // 2 if padding < 0 else padding
+        grouped = in_groups if groups > 1 else conv
         patches = size == stride > 1 and not border
 
         def linear(x: Any, kernel: Any, bias: Any):
-            if patches:
-                y = patchwise(x, kernel)
-            else:
-                y = (conv if groups == 1 else in_groups)(x, kernel, stride, border)
+            y = patchwise(x, kernel) if patches else grouped(x, kernel, stride, border)
             return y if bias is None else y + bias
 
         weights = Weights(shape, bias, self.init_std, name=name)

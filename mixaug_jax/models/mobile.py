@@ -1,7 +1,7 @@
 """MobileNet-V2 (Sandler et al. 2018, 1801.04381) and EfficientNet (Tan and Le 2019, 1905.11946) with torchvision's names.
 
-Both are rows of mobile inverted bottlenecks: 1x1 to more filters, depthwise, 1x1 back without an activation. Padding is symmetric,
-as in PyTorch's code and not in TensorFlow's.
+Both are rows of mobile inverted bottlenecks: 1x1 to more filters, depthwise, 1x1 back without an activation. Padding is
+symmetric, as in PyTorch's code and not in TensorFlow's.
 """
 
 import dataclasses

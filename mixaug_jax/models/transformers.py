@@ -1,4 +1,4 @@
-"""What the names and shapes of a vision transformer's weights tell: its spelling, its size, and whether it is of another kind."""
+"""What names and shapes of a vision transformer's weights tell: its spelling, its size, and whether it is of another kind."""
 
 import math
 import re

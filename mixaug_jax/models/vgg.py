@@ -106,7 +106,7 @@ class VGG(StagedModel):
 
 
 def grid_average(x: jax.Array, cells: int = GRID) -> jax.Array:
-    """PyTorch's adaptive average pool [B,h,w,C] -> [B,n,n,C]: cell i of n averages rows floor(i h / n) to ceil((i + 1) h / n)."""
+    """PyTorch's adaptive average pool [B,h,w,C] -> [B,n,n,C]: cell i averages rows floor(i h/n) to ceil((i+1) h/n)."""
     rows, cols = averaging_matrix(x.shape[1], cells), averaging_matrix(x.shape[2], cells)
     return jnp.einsum("ih,bhwc,jw->bijc", rows.astype(x.dtype), x, cols.astype(x.dtype))
 

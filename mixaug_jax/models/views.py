@@ -31,7 +31,7 @@ def preset(found: Architecture, name: str = "") -> Preprocess:
     (x - 127) / 128, the center's size / (size + 32), bicubic; the authors' code says bilinear, but TensorFlow's, which is not
     antialiased, and which PIL's bicubic comes closer to.
     "torchvision", "torchvision_v2": 224 of 256 or, for the weights called IMAGENET1K_V2, of 232 pixels, bilinear.
-    EfficientNet-B0 to 4: the sides of torchvision's, bicubic. Transformers: as "timm", but torchvision's files as "torchvision".
+    EfficientNet-B0 to 4: the sides of torchvision's, bicubic. Transformers: as "timm", torchvision's files as "torchvision".
     "timm": the default of that library's version 1.0 for the architecture: 224 of 235 pixels, bicubic, for ResNets (.95, the
     recipe A1); 224 of 256, bilinear, for VGGs and AlexNet, bicubic for other CNNs; sides and shares of its efficientnet and
     tf_efficientnet_lite, the latter with mean and deviation 0.5; of transformers the side that their positions are for, .9 of

@@ -38,7 +38,6 @@ class VisionTransformer(StagedModel):
       drop_path_rate: share of the examples that the last block leaves out in training; earlier blocks less, the first none.
     """
 
-    hidden_layers: ClassVar = ("embed", "block0", "block1")
     no_affine: ClassVar = "has attention"
     smooth: ClassVar = "GELUs"
     has_attention: ClassVar = True
@@ -58,6 +57,10 @@ class VisionTransformer(StagedModel):
     @property
     def layers(self) -> tuple[str, ...]:
         return ("embed", *(f"block{i}" for i in range(self.depth)), "head")
+
+    @property
+    def hidden_layers(self) -> tuple[str, ...]:
+        return self.layers[: min(3, self.depth + 1)]
 
     @property
     def blind_layers(self) -> tuple[str, ...]:

@@ -79,8 +79,9 @@ def test_gradcam_of_tokens(net, given):
     )
     assert np.any(last[:, :1])
     assert not np.any(last[:, 1:])
+    said = r"'block2' .* the class token alone; the last that does is block1"
     for name in ("gradcam", "scorecam", "iba"):
-        with pytest.raises(checks.UnsupportedError, match="'block2' .* the class token alone; the last that does is block1"):  # fmt: skip
+        with pytest.raises(checks.UnsupportedError, match=said):
             METHODS[name](net, image, label, layer="block2")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mixaug_jax.models import convolution
 from mixaug_jax.models.convolution import conv, plain_conv
-from mixaug_jax.models.efficientnet_lite import depthwise, grouped_conv
+from mixaug_jax.models.grouped import depthwise, grouped_conv
 from mixaug_jax.models.pooling import max_pool, plain_max_pool
 
 

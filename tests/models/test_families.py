@@ -11,6 +11,7 @@ import recipe
 from test_weights import close, same
 
 from mixaug_jax.attribution import METHODS
+from mixaug_jax.core import checks
 from mixaug_jax.models import (
     MODELS,
     Assume,
@@ -24,13 +25,13 @@ from mixaug_jax.models import (
 
 GIVEN = np.load(pathlib.Path(__file__).parents[1] / "data/torch_families.npz")
 SIDES = {}
-for key in GIVEN:
+for key in (key for key in GIVEN if not key.startswith("names")):
     name, _, rest = key.partition(" x ")
     SIDES.setdefault(name, []).extend([int(rest.split()[0])] if rest.endswith("largest") else [])
 LABEL, PLACES = 1, 48
 ONE = (1, 1, 1, 1)
-EFFICIENT = ((3, 1, 1, 8, 1), (3, 2, 6, 16, 2), (5, 2, 6, 16, 1), (3, 2, 6, 24, 1), (5, 1, 6, 24, 1), (5, 2, 6, 32, 1), (3, 1, 6, 40, 1))  # fmt: skip
-MOBILE = ((3, 1, 1, 8, 1), (3, 2, 6, 8, 2), (3, 2, 6, 8, 1), (3, 2, 6, 16, 1), (3, 1, 6, 24, 1), (3, 2, 6, 40, 1), (3, 1, 6, 80, 1))  # fmt: skip
+EFFICIENT = ((3, 1, 1, 8, 1), (3, 2, 6, 16, 2), (5, 2, 6, 16, 1), (3, 1, 6, 24, 1))
+MOBILE = ((3, 1, 1, 8, 1), (3, 2, 6, 8, 2), (3, 2, 6, 8, 1), (3, 2, 6, 16, 1))
 # The entry, its width, and the fields that are reduced.
 REDUCED = {
     "torchvision alexnet": ("alexnet", 1 / 16, {}),
@@ -116,7 +117,15 @@ def test_logits_gradients_and_files(tmp_path, name):
 
 
 # Of every family the sizes that people bring, from full shapes alone.
-PARAMETERS = {"efficientnet_b0": 5_288_548, "mobilenet_v2": 3_504_872, "resnext50_32x4d": 25_028_904, "wide_resnet50_2": 68_883_240, "densenet161": 28_681_000, "alexnet": 61_100_840, "convnext_small": 50_223_688}  # fmt: skip
+PARAMETERS = {
+    "efficientnet_b0": 5_288_548,
+    "mobilenet_v2": 3_504_872,
+    "resnext50_32x4d": 25_028_904,
+    "wide_resnet50_2": 68_883_240,
+    "densenet161": 28_681_000,
+    "alexnet": 61_100_840,
+    "convnext_small": 50_223_688,
+}
 FOUND = ("alexnet", "vgg11", "vgg13_bn", "vgg19", "wide_resnet50_2", "resnext50_32x4d", "resnext101_32x8d", "resnet18d",
          "resnet50d", "seresnet34", "seresnet50", "convnext_small", "convnext_base", "densenet161", "mobilenet_v2",
          "efficientnet_b0", "efficientnet_b3")  # fmt: skip
@@ -133,3 +142,72 @@ def test_sizes_are_found(name):
     if name in PARAMETERS:
         leaves = jax.tree.leaves(jax.eval_shape(MODELS[name](1000).init, jax.random.key(0), image)["params"])  # fmt: skip
         assert sum(leaf.size for leaf in leaves) == PARAMETERS[name]
+
+
+def named(shapes):
+    return {k: pickles.Tensor(tuple(s), np.dtype("f4"), None) for k, s in shapes.items()}
+
+
+def test_timms_names_of_mobilenet():
+    tensors = mapping.canonical(named(json.loads(str(GIVEN["names mobilenet_v2"]))))
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    like = jax.eval_shape(MODELS["mobilenet_v2"](1000).init, jax.random.key(0), image)
+    assert {k: t.shape for k, t in tensors.items()} == mapping.torch_shapes(like)
+
+
+def test_other_spellings():
+    """Of the authors' ConvNeXt and of early DenseNets."""
+    spelled = {
+        "downsample_layers.0.1.weight": "stem.1.weight",
+        "downsample_layers.2.0.bias": "stages.2.downsample.0.bias",
+        "stages.0.0.dwconv.weight": "stages.0.blocks.0.conv_dw.weight",
+        "stages.3.2.pwconv2.bias": "stages.3.blocks.2.mlp.fc2.bias",
+        "stages.3.2.norm.weight": "stages.3.blocks.2.norm.weight",
+        "stages.3.2.gamma": "stages.3.blocks.2.gamma",
+        "norm.weight": "head.norm.weight",
+        "head.weight": "head.fc.weight",
+    }
+    assert list(mapping.canonical(named(dict.fromkeys(spelled, (3,))))) == [*spelled.values()]
+    old = "features.denseblock1.denselayer1.norm.1.weight"
+    assert list(mapping.canonical(named({old: (3,)}))) == [old.replace("norm.1", "norm1")]
+
+
+# A few names of networks that are near to these, and are none of them.
+NEAR = {
+    "EfficientNet v2": {"features.1.0.block.0.0.weight": (24, 24, 3, 3)},
+    "ConvNeXt v2": {"stages.0.blocks.0.grn.weight": (9,)},
+    "chain of 9 convolutions": {f"features.{i}.weight": (9, 9, 3, 3) for i in range(9)},
+    "MobileNet v3": {"features.1.block.0.0.weight": (9, 1, 3, 3)},
+    "ECA-ResNet": {"layer1.0.eca.conv.weight": (1, 1, 3)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_near_networks_are_named(tmp_path, name):
+    file = tmp_path / "net.npz"
+    np.savez(file, **{k: np.zeros(shape, np.float32) for k, shape in NEAR[name].items()})
+    with pytest.raises(ValueError, match=f"a network that is not read here: {name}"):
+        weights.import_weights(file)
+
+
+def test_tensorflows_padding_is_refused_by_name(tmp_path):
+    file = tmp_path / "tf_efficientnet_b0.npz"
+    np.savez(file, conv_stem=np.zeros((9, 3, 3, 3), np.float32))
+    with pytest.raises(ValueError, match=r"is of tf_efficientnet_b0.*, which pads as TensorFlow"):
+        weights.import_weights(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "said"),
+    [
+        ("seresnet18", "affine", "has gates"),
+        ("efficientnet_b0", "affine", "has gates"),
+        ("efficientnet_b0", "act", "has SiLUs"),
+        ("convnext_tiny", "act", "has GELUs"),
+        ("convnext_tiny", "affine", "has norms over channels"),
+        ("densenet121", "affine", "normalizes before its convolutions"),
+    ],
+)
+def test_rules_that_do_not_fit(name, rule, said):
+    with pytest.raises(checks.UnsupportedError, match=said):
+        Net(MODELS[name](3), {}, Preprocess(32)).with_rules(**{rule: abs})

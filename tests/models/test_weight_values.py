@@ -56,27 +56,16 @@ def test_other_channels_are_refused_at_import(path, channels, model):
 
 # A few names and shapes of other networks, as torchvision and timm have them.
 OTHERS = {
-    "AlexNet": {"features.0.weight": (64, 3, 11, 11), "features.3.weight": (192, 64, 5, 5)},
     "SqueezeNet": {"features.0.weight": (64, 3, 3, 3), "features.3.squeeze.weight": (16, 64, 1, 1)},
-    "VGG-11": {f"features.{i}.weight": (8, 8, 3, 3) for i in (0, 3, 6, 8, 11, 13, 16, 18)},
-    "VGG-13 with batch norm": {
-        f"features.{i + j}.weight": (8, 8, 3, 3)[: 4 - 3 * j]
-        for i in (0, 3, 7, 10, 14, 17, 21, 24, 28, 31)
-        for j in (0, 1)
-    },
-    "VGG-19": {f"features.{i}.weight": (8, 8, 3, 3) for i in range(0, 48, 3)},
-    "DenseNet": {"features.conv0.weight": (64, 3, 7, 7)}
-    | {"features.denseblock1.denselayer1.norm1.weight": (64,)},
-    "MobileNet v2": {"features.1.conv.0.0.weight": (32, 1, 3, 3)},
-    "EfficientNet": {"conv_stem.weight": (32, 3, 3, 3), "bn2.weight": (1280,)}
+    "chain of 9 convolutions": {f"features.{3 * i}.weight": (8, 8, 3, 3) for i in range(9)},
+    "EfficientNet of another kind": {"conv_stem.weight": (32, 3, 3, 3), "bn2.weight": (1280,)}
     | {"blocks.0.0.se.conv_reduce.weight": (8, 32, 1, 1)},
-    "ConvNeXt": {"stages.0.blocks.0.conv_dw.weight": (96, 1, 7, 7)},
     "vision transformer": {"blocks.0.attn.qkv.weight": (576, 192)},
     "Swin": {"layers.0.blocks.0.attn.relative_position_bias_table": (169, 3)},
     "GoogLeNet": {"inception3a.branch1.conv.weight": (64, 192, 1, 1)},
     "Inception v3": {"Conv2d_1a_3x3.conv.weight": (32, 3, 3, 3)},
     "SK-ResNet": {"layer1.0.conv1.paths.0.conv.weight": (64, 32, 3, 3)},
-    "SE-ResNet": {"layer1.0.se.fc1.weight": (8, 64, 1, 1)},
+    "ECA-ResNet": {"layer1.0.eca.conv.weight": (1, 1, 3)},
 }
 
 
@@ -89,6 +78,11 @@ def test_other_networks_are_named(path, name, prefix):
     assert not str(error.value).endswith(".")
 
 
+STEM = {"conv1.0.weight": (32, 3, 3, 3), "conv1.3.weight": (32, 32, 3, 3)}
+AVERAGED = {"layer2.0.downsample.1.weight": (512, 256, 1, 1)}
+GATED = {"layer1.0.se.fc1.weight": (16, 256, 1, 1)}
+
+
 def resnet(blocks, group=64, width=64, **others):
     state = {"conv1.weight": (64, 3, 7, 7), "layer1.0.conv3.weight": (256, width, 1, 1)}
     state |= {"layer1.0.conv2.weight": (width, group, 3, 3)}
@@ -99,14 +93,27 @@ def resnet(blocks, group=64, width=64, **others):
 @pytest.mark.parametrize(
     ("shapes", "name"),
     [
-        (resnet((3, 4, 6, 3), 4, 128), "ResNeXt-50 (32x4d)"),
-        (resnet((3, 4, 23, 3), 8, 256), "ResNeXt-101 (32x8d)"),
-        (resnet((3, 4, 6, 3), 128, 128), "Wide ResNet-50-2"),
+        (resnet((3, 4, 6, 3), 4, 128), ""),
+        (resnet((3, 4, 23, 3), 8, 256), ""),
+        (resnet((3, 4, 23, 3), 4, 128), "ResNeXt-101 (32x4d)"),
+        (resnet((3, 4, 6, 3), 128, 128), ""),
+        (resnet((3, 4, 23, 3), 128, 128), "Wide ResNet-101-2"),
         (resnet((2, 2, 2, 2)), "ResNet-26"),
         (resnet((3, 4, 6, 3)), ""),
+        (resnet((3, 4, 6, 3), **GATED), ""),
+        (resnet((3, 4, 6, 3), 4, 128, **GATED), "SE-ResNeXt-50 (32x4d)"),
         (
-            resnet((3, 4, 6, 3), **{"conv1.0.weight": (32, 3, 3, 3)}),
-            "ResNet-50 with a stem of three convolutions (ResNet-C, D, S or T)",
+            resnet((3, 4, 6, 3), **STEM),
+            "ResNet-50 with a stem of three convolutions (ResNet-C or S)",
+        ),
+        (resnet((3, 4, 6, 3), **STEM, **AVERAGED), ""),
+        (
+            resnet((3, 4, 6, 3), **STEM, **AVERAGED, **GATED),
+            "SE-ResNet-50 with a stem of three convolutions",
+        ),
+        (
+            resnet((3, 4, 6, 3), **STEM | {"conv1.0.weight": (24, 3, 3, 3)}, **AVERAGED),
+            "ResNet-50 with a stem of three convolutions (ResNet-T)",
         ),
     ],
 )

@@ -49,3 +49,40 @@ def test_a_loss_is_that_of_the_network(step):
     after, metrics = run(state)
     assert 0.1 < metrics["loss"] < 10
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after.variables))
+
+
+def test_adamw_is_pytorchs():
+    """Two steps in NumPy: the decay is apart from the gradient, and biases, norms and positions have none."""
+    config = toy.config(optimizer="adamw", weight_decay=0.1, schedule="constant", lr=0.01)
+    config = config_lib.resolve(config, train_size=64, class_names=tuple("abcd"))
+    draw = np.random.default_rng(0)
+    shapes = {"fc": {"kernel": (3, 2), "bias": (2,)}, "pos_embed": {"value": (1, 2, 3)}}
+    params = jax.tree.map(
+        lambda shape: draw.normal(size=shape).astype(np.float32), shapes, is_leaf=lambda s: isinstance(s, tuple)
+    )  # fmt: skip
+    optimizer = training.build_optimizer(config)
+    state, found = optimizer.init(params), params
+    expected, first, second = params, jax.tree.map(np.zeros_like, params), jax.tree.map(np.zeros_like, params)  # fmt: skip
+    for step in (1, 2):
+        grads = jax.tree.map(lambda p: draw.normal(size=p.shape).astype(np.float32), params)
+        updates, state = optimizer.update(grads, state, found)
+        found = jax.tree.map(jnp.add, found, updates)
+        first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, grads)
+        second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, second, grads)
+        decay = {"fc": {"kernel": 0.1, "bias": 0.0}, "pos_embed": {"value": 0.0}}
+        expected = jax.tree.map(
+            lambda p, m, v, d, step=step: p * (1 - 0.01 * d)
+            - 0.01 * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8),
+            expected, first, second, decay,
+        )  # fmt: skip
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+
+
+def test_stochastic_depth_is_a_key():
+    config = toy.config()
+    config.model.name, config.model.drop_path = "vit_micro", 0.3
+    config = config_lib.resolve(config, train_size=64, class_names=tuple("abcd"))
+    assert build.build_model(config).drop_path_rate == 0.3
+    config.model.name = config.resolved.model.name = "tiny"
+    with pytest.raises(ValueError, match=r"model\.drop_path=0\.3 needs a field drop_path_rate"):
+        build.build_model(config)
