@@ -14,6 +14,7 @@ from mixaug_jax.dissection import removal_rates, removal_result
 from mixaug_jax.dissection import result as dissection
 from mixaug_jax.explain import evaluation
 from mixaug_jax.occlusion import outcomes
+from mixaug_jax.papers.relevance import attribute_relevance, relevance_result
 from mixaug_jax.study.measures import BETTER, Measure
 from mixaug_jax.training import metric_log
 
@@ -21,7 +22,11 @@ from mixaug_jax.training import metric_log
 # reference: a checksum of training images; detected: one of what units detect
 _OF_THE_NETWORK = ("weights", "model", "reference", "detected")
 _CHANGE = (-1.0, 1.0)  # of an accuracy
-_MAY_MISS = ("interventions", "occlusion")  # which are part of a run only where they are asked for
+_MAY_MISS = (
+    "interventions",
+    "occlusion",
+    "relevance",
+)  # which are part of a run only where they are asked for
 # Of the scenes, what changes no picture of the test split.
 _NOT_IN_TEST = ("background", "color", "position", "label_noise", "train", "validation")
 
@@ -61,6 +66,7 @@ def read_run(workdir: os.PathLike | str) -> tuple[list[Part], list[str]]:
         ("interventions", _interventions),
         ("attribution", _attribution),
         ("occlusion", _occlusion),
+        ("relevance", _relevance),
     )
     for folder, read in readers:
         files = sorted((workdir / folder).glob("*.npz"), key=_natural)
@@ -184,6 +190,39 @@ def _occlusion(path) -> Part:
             measure = Measure("occlusion", "accuracy_change", better=0, scale=_CHANGE, **place)
             values[measure] = float(found.accuracy[k, s, e, a, v])
     return Part("occlusion/sweep", values, {}, _comparable(swept.settings))
+
+
+def _relevance(path) -> Part:
+    """Flips by each attribute of animals, accuracy where a bias pays and where it costs, and where explanations point to."""
+    if path.name == relevance_result.POINTING:
+        return _pointing(path)
+    result = relevance_result.load(path)
+    flips = attribute_relevance.flipped(result.pairs)
+    again = stats.bootstrap_means(flips)
+    values, replicates = {}, {}
+    for k, name in enumerate(result.changed):
+        # Neither way is better: an attribute may be meant to be used, or not.
+        measure = Measure("relevance", f"flips_{name}", better=0, title=f"flip rate of {name}",
+                          scale=(0.0, 1.0), headline=name in attribute_relevance.HEADLINES)  # fmt: skip
+        values[measure], replicates[measure] = float(flips[:, k].mean()), again[:, k]
+    for name, right in relevance_result.accuracies(result).items():
+        if name != relevance_result.OWN and len(right):
+            place = {"better": BETTER[f"{name}_accuracy"], "scale": (0.0, 1.0), "headline": True}
+            measure = Measure("relevance", f"{name}_accuracy", **place)
+            values[measure] = float(right.mean())
+            replicates[measure] = stats.bootstrap_means(right[:, None])[:, 0]
+    return Part("relevance/relevance", values, replicates, _comparable(result.settings))
+
+
+def _pointing(path) -> Part:
+    found = relevance_result.load_pointing(path)
+    again = stats.bootstrap_means(np.stack([*found.hits.values()], 1))
+    values, replicates = {}, {}
+    for k, (name, hits) in enumerate(found.hits.items()):
+        measure = Measure("relevance", "points_at_class", name, better=BETTER["points_at_class"], scale=(0.0, 1.0),
+                          headline=True, control=name in found.controls)  # fmt: skip
+        values[measure], replicates[measure] = float(hits.mean()), again[:, k]
+    return Part("relevance/pointing", values, replicates, _comparable(found.settings))
 
 
 def _comparable(settings: dict) -> dict:

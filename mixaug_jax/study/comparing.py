@@ -102,7 +102,8 @@ def _headlines(measures, method) -> set[Measure]:
     """What the sentences judge, named before any result is seen: accuracy; the total of unique concepts of the last layer above
     their shuffled null, at the middle IoU threshold; of one attribution method the scores whose records say so, and two
     readings of deletion across models; what happens without the parts that the true label's loss depends on least; what happens
-    without units of the last layer, in random order and by what they detect."""
+    without units of the last layer, in random order and by what they detect; of animals, flips by single attributes, and
+    accuracy where a bias pays and where it costs."""
     concepts = [
         m for m in measures
         if m.axis == "concepts" and m.setting == "unit" and m.category == "total"
@@ -123,6 +124,7 @@ def _headlines(measures, method) -> set[Measure]:
     judged = ("removal_area", "detector_harm")
     chosen |= {m for m in removed if m.subject == last and m.name in judged}
     chosen |= {m for m in measures if m.name == "lowest_removed" and m.setting == "true label"}
+    chosen |= {m for m in measures if m.axis == "relevance" and m.headline and not m.subject}
     return chosen | {m for m in measures if m.axis == "accuracy"}
 
 

@@ -13,6 +13,7 @@ AXES = (
     "stability",
     "complexity",
     "occlusion",
+    "relevance",
 )
 READINGS = ("own_vs_others", "fixed_evaluators", "gain_over_random")
 JUDGED = ("own_vs_others", "gain_over_random")  # by the sentences
@@ -31,6 +32,9 @@ BETTER = {
     "own_vs_others": 1,
     "fixed_evaluators": -1,
     "gain_over_random": 1,
+    "unbiased_accuracy": 1,
+    "ambiguous_accuracy": 1,
+    "points_at_class": 1,
 }
 
 
@@ -48,7 +52,9 @@ class Measure:
         faithfulness also has the readings of `scores.cross_model_deletion`, "own_vs_others", "fixed_evaluators" and
         "gain_over_random". occlusion: "accuracy_change" of each removal; "lowest_removed", its mean over rankings, shares and
         values where the units of smallest magnitude go; "rising_above_chance", how many removals raise the accuracy beyond
-        those that would if none had an effect.
+        those that would if none had an effect. relevance (of animals): "flips_<attribute>", the share of predictions
+        that flip where that attribute is drawn again; "unbiased_accuracy" and "ambiguous_accuracy", see
+        `papers.relevance.relevance_result.accuracies`; "points_at_class", of explanations.
       subject: what it is measured on: a layer of the network, an attribution method or a control.
       setting: concepts: the convention, "unit" or "category". occlusion: selection, replacement, and whose loss ranks.
       level: concepts: the IoU threshold. occlusion: the share of the input that is occluded. Else 0.

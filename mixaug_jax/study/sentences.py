@@ -26,10 +26,14 @@ _NAMES = {
     "gain_over_random": "gain in deletion over random order",
     "fixed_evaluators": "deletion area before all models, relative to random order",
     "lowest_removed": "change of accuracy without the least important parts",
+    "unbiased_accuracy": "accuracy on unbiased animals",
+    "ambiguous_accuracy": "accuracy on animals with ambiguous arms",
+    "points_at_class": "explanations that point at head or right arms",
     "rising_above_chance": "removals that raise the accuracy, beyond those by chance",
 }
 _CAUTION = {
     "alignment": " Pointing at the object is what people expect, not proof of what the network uses.",
+    "relevance": " A flip rate says that an attribute is used, not that it should not be: the arms tell the class.",
     "faithfulness": " The own curve also falls with how badly a network bears occlusion, which the gains cancel.",
 }
 

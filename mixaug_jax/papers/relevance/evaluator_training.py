@@ -118,8 +118,8 @@ def _trained(config, asked, settings, folder) -> State:
     batch = max(jax.device_count(), _BATCH // jax.device_count() * jax.device_count())
     epoch = max(1, asked.evaluator_scenes // batch)
     total = epoch * asked.evaluator_epochs
-    module, adam = _module(asked), optax.adam(optax.cosine_decay_schedule(_RATE, total))
-    start, state = _restored(_initial(module, adam, config.data.size), settings, folder)
+    module = _module(asked)
+    start, state = _restored(_initial(module, total, config.data.size), settings, folder)
     if start == total:
         return state
     say.line(
@@ -128,7 +128,7 @@ def _trained(config, asked, settings, folder) -> State:
     source = _with_targets(animal_set.animals("train", config))
     config.data.batch_size = batch
     batches = devices_lib.prefetch(data.batches(source, config, train=True, start=start), config.data.prefetch)  # fmt: skip
-    step = _program(module, adam, tuple(config.data.mean), tuple(config.data.std))
+    step = _program(module, total, tuple(config.data.mean), tuple(config.data.std))
     clock, losses = say.Clock(start, total), []
     for number in range(start + 1, total + 1):
         given = next(batches)
@@ -163,10 +163,14 @@ def _restored(state, settings, folder) -> tuple[int, State]:
     return int(step), jax.tree.unflatten(tree, leaves)
 
 
-def _initial(module, adam, size) -> State:
+def _adam(total):
+    return optax.adam(optax.cosine_decay_schedule(_RATE, total))
+
+
+def _initial(module, total, size) -> State:
     def init(key: Any) -> State:
         variables = module.init(key, jnp.zeros((1, size, size, 3)))
-        return State(variables, adam.init(variables["params"]))
+        return State(variables, _adam(total).init(variables["params"]))
 
     lowered = jax.jit(init).lower(jax.random.key(0))
     return lowered.compile(devices_lib.quick_options())(jax.random.key(0))
@@ -189,7 +193,7 @@ def loss_of(
 
 
 @functools.lru_cache(maxsize=4)
-def _program(module, adam, mean, std):
+def _program(module, total, mean, std):
     def step(state: State, batch: dict) -> tuple[State, Any]:
         seeds = jnp.zeros(len(batch["image"]), jnp.uint32)
         images = transforms.device_transform(
@@ -203,7 +207,7 @@ def _program(module, adam, mean, std):
 
         (value, updated), grads = jax.value_and_grad(loss, has_aux=True)(state.variables["params"])
         value, updated, grads = jax.lax.pmean((value, updated, grads), devices_lib.AXIS)
-        moves, optimizer = adam.update(grads, state.optimizer)
+        moves, optimizer = _adam(total).update(grads, state.optimizer)
         params = optax.apply_updates(state.variables["params"], moves)
         return State({"params": params, **updated}, optimizer), value
 

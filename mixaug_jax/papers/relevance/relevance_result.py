@@ -11,6 +11,7 @@ from mixaug_jax.data.animals.animal_pose import ATTRIBUTES
 from mixaug_jax.data.animals.animal_samplers import ambiguous
 from mixaug_jax.papers.relevance.attribute_relevance import Pairs
 
+OWN = "scenes"  # of `accuracies`, those of the run's own sampler
 FILE, POINTING = "relevance.npz", "pointing.npz"
 
 
@@ -121,7 +122,7 @@ def accuracies(result: Result) -> dict[str, Bool[np.ndarray, " n"]]:
     """Which predictions are right: of the scenes, of those whose arms hardly tell the class, and of unbiased scenes."""
     right = (result.original > 0) == (result.labels == 1)
     unbiased = (result.unbiased > 0) == (result.unbiased_labels == 1)
-    return {"scenes": right, "ambiguous": right[result.near], "unbiased": unbiased}
+    return {OWN: right, "ambiguous": right[result.near], "unbiased": unbiased}
 
 
 def share(right: Bool[np.ndarray, " n"]) -> tuple[float, float, float]:

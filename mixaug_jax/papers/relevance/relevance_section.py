@@ -165,8 +165,8 @@ def _table(rows: Sequence[Row], trees: Mapping[str, Row]) -> Table:
     caption = (
         f"Relevance of attributes, with {100 * LEVEL:g} % intervals over bootstrap resamples of the scenes, the same for all; "
         "p is one-sided, of flips beside the control's above the tolerance, after Holm's correction over attributes. "
-        "Ambiguous: arms between .45 and .55, where a bias pays. Of yaw R2 is that of its sine and cosine; the last row draws spherical, "
-        "obj_color and bg_color together."
+        "Ambiguous: arms between .45 and .55, where a bias pays. Of yaw R2 is that of its sine and cosine; the last row draws "
+        "spherical, obj_color and bg_color together."
     )
     header = (
         "attribute",
@@ -179,7 +179,7 @@ def _table(rows: Sequence[Row], trees: Mapping[str, Row]) -> Table:
         "slope",
     )
     header += ("flips, ambiguous", "R2, ambiguous", *(["flips of trees"] if trees else []))
-    return Table("relevance", caption, header, cells)
+    return Table("attributes", caption, header, cells)
 
 
 def _accuracy_table(accurate) -> Table:

@@ -35,10 +35,10 @@ _CLASSES = 2
 def run(config: Config, workdir: Path, *, which: str = "latest", required: bool = True) -> None:
     """Draws each attribute of scenes again, and writes what that does to the network.
 
-    Writes `relevance/` (`relevance/<step>/` for which="all"): relevance.npz, pointing.npz where there are explanations of the
-    same weights, relevance.csv, accuracy.csv, pointing.csv, bound.csv, evaluator.csv where one is asked for, the figure
-    `relevance_attributes`, and a section of the run's page. What is there for the same settings, scenes and weights is not
-    computed again.
+    Writes `relevance/` (`relevance/<step>/` for which="all"): relevance.npz, relevance.csv, the tables of the page (attributes,
+    accuracy, bound; pointing, with pointing.npz, where there are explanations of the same weights; evaluator, where one is
+    asked for), the figure `relevance_attributes`, and a section of the run's page. What is there for the same settings, scenes
+    and weights is not computed again.
 
     Args:
       config: of a run on animals; the section `relevance`, which `configs/relevance.py` has, else its defaults.

@@ -20,6 +20,7 @@ from mixaug_jax.report.study import (
     study_interventions,
     study_numbers,
     study_occlusion,
+    study_relevance,
     study_sweeps,
 )
 from mixaug_jax.report.study import study_figures as drawn
@@ -59,6 +60,7 @@ def make(
         study_explanations.section(study, folder, column),
         _cross_deletion(study, folder, column),
         study_occlusion.section(study, folder, column),
+        study_relevance.section(study, folder),
         _augmentations(shown, problem, folder, column),
         _training(study, folder, column),
         _runs(study, folder),
