@@ -133,6 +133,8 @@ def test_from_a_network_to_a_page(config, work, monkeypatch, capsys):
     page = (work / "people" / "index.html").read_text()
     assert 'data-conditions="grid oracle concepts attribution"' in page
     assert "How much the animal" in page
+    assert "A linear head on the concepts repeats" in section
+    assert "A linear head" not in page
 
 
 def test_settings_decide_what_is_made_again(config, work, net):
@@ -219,13 +221,14 @@ def test_panels_in_files(tmp_path):
     panel = Panel(
         "signs", rng.integers(256, size=(2, 3, 4, 4, 3), dtype=np.uint8),
         rng.normal(size=(2, 3)).astype(np.float32), ("a", "b", "c"), "Says.", rows=("x", "y"),
-        signs=np.array([1, -1], np.float32),
+        signs=np.array([1, -1], np.float32), note="For us.",
     )  # fmt: skip
     kept = kept_panels.Kept(panel, np.zeros((2, 3, 5), np.float32), {"seed": 1})
     kept_panels.save(kept, tmp_path / "a.npz")
     again = kept_panels.load(tmp_path / "a.npz")
     assert again.panel.columns == panel.columns
-    assert (again.panel.rows, again.panel.caption) == (panel.rows, "Says.")
+    texts = again.panel.rows, again.panel.caption, again.panel.note
+    assert texts == (panel.rows, "Says.", "For us.")
     assert (again.panel.maps, again.panel.attributes) == ((), ())
     np.testing.assert_array_equal(again.panel.images, panel.images)
     assert again.settings["seed"] == 1

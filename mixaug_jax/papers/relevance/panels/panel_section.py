@@ -93,7 +93,13 @@ def write(
     files.seal(folder, ("readers.csv", "verdicts.csv"))
     said = readers_table.sentences(read)
     pictures = [
-        page.figure(report, f"panel_{kind}", f"{kind}. {panel.caption}", alt=_alt(kind), sheet=True)
+        page.figure(
+            report,
+            f"panel_{kind}",
+            f"{kind}. {panel.caption} {panel.note}".strip(),
+            alt=_alt(kind),
+            sheet=True,
+        )
         for kind, panel in shown.items()
     ]
     texts = [page.paragraph(_intro(len(truths)))]
