@@ -122,6 +122,9 @@ def test_from_a_network_to_a_page(config, work, monkeypatch, capsys):
     assert simulated == {(k, n) for k in panels.PANELS if "flow" not in k and k != "counterfactual"
                          for n in ("trained", "random weights")}  # fmt: skip
     assert all(row["low"] <= row["accuracy"] <= row["high"] for row in rows)
+    # Of random weights, the only other network, there is nothing to learn what is relevant by.
+    linear = {r["network"] for r in rows if r["reader"].startswith("linear")}
+    assert linear == {"random weights"}
     verdicts = files.read_csv(folder / "verdicts.csv")
     of_evaluator = {v["attribute"] for v in verdicts if v["reader"] == "simulated"}
     assert of_evaluator == {"bg_color", "obj_color"}

@@ -114,8 +114,10 @@ def _linear(found, truths, at) -> list[ReaderRow]:
         others = [n for r, n, k in found if (r, k) == (reader, kind) and n != network]
         if reader != SIMULATED or kind in OTHER_NETWORK or not others:
             continue
-        evidence = [found[reader, n, kind].ratio for n in others]
-        truth = truths[network][at]
+        evidence, truth = [found[reader, n, kind].ratio for n in others], truths[network][at]
+        known = np.concatenate([truths[n][at] for n in others])
+        if known.all() or not known.any():
+            continue  # who has seen networks to which nothing is relevant has learned to say so
         chances = reading.linear_reader(evidence, [truths[n][at] for n in others], scores.ratio)
         judged = Scores(
             ((chances > 0.5) == truth).mean(1),
