@@ -9,6 +9,9 @@ of the network (docs/panels.md). The second one is its control: there the arms a
 the same animals (configs/METHOD.py:animals, whose --stage=all measures the relevance, too), so a study compares them:
 
     python -m mixaug_jax.study --configs=configs/baseline.py:animals,configs/cutmix.py:animals --seeds=0,1,2
+
+Expect: test accuracy 0.973 (seed 0); relevant are arm_position, 41 points of flips beside those by the background's color, and
+obj_color, 9 points; accuracy on unbiased animals 0.903. Of the second command with 5 epochs: 0.922, and arm_position alone.
 """
 
 from mixaug_jax import config

@@ -101,7 +101,7 @@ def test_intervals_contain_their_estimates_and_the_control_has_no_p():
     def noisy(values):
         return linear(values) + np.random.default_rng(5).normal(size=len(values))
 
-    for row in measure(made(noisy, 400), replicates=200):
+    for row in measure(made(noisy, 400), replicates=200) + measure(made(linear, 100)):
         assert row.flips_low <= row.flips <= row.flips_high
         assert row.beside_low <= row.beside <= row.beside_high
         assert row.r2_low <= row.r2 <= row.r2_high

@@ -36,7 +36,7 @@ def settings(cache):
     config.model.name, config.model.width = "tiny", 1.0
     config.train.update(epochs=1, log_every=1, warmup=0.0)
     config.relevance.update(scenes=24, replicates=100, trees=False, evaluator=False)
-    config.relevance.update(evaluator_scenes=128, evaluator_epochs=2, evaluator_width=0.0625)
+    config.relevance.update(evaluator_scenes=64, evaluator_epochs=2, evaluator_width=0.0625)
     config.explain.update(methods=("gradient",), scores=("pointing_game",), max_images=8)
     return config
 
@@ -166,14 +166,14 @@ def test_settings_that_cannot_work(cache):
         relevance_stage.check(config)
 
 
-def test_an_evaluator_that_was_stopped_goes_on_to_the_same(cache, tmp_path, monkeypatch):
+def test_an_evaluator_that_was_stopped_goes_on_to_the_same(cache, monkeypatch):
     config = settings(cache)
     monkeypatch.setattr(evaluator_training, "ARCHITECTURE", "tiny")  # which compiles in no time
     config.relevance.evaluator_width = 1.0
-    config.data.dir = str(tmp_path / "whole")
     whole = evaluator_training.keep(config)
     assert set(whole.kept) <= set(whole.error)
-    config.data.dir = str(tmp_path / "stopped")
+    (place,) = cache.glob("evaluator-32px-????????????")
+    place.rename(cache / "moved")
     save = files.save_npz
 
     def killed(*args, **kwargs):

@@ -94,8 +94,9 @@ def verdict(rows: Sequence[Row], tolerance: float) -> str:
         f"them supported, with an R2 of {LEAST_R2:g} or more."
     )
     if loose:
+        verb = "flips" if len(loose) == 1 else "flip"
         text += (
-            f" {', '.join(loose)} flips predictions, too, but the logit does not follow its value."
+            f" {', '.join(loose)} {verb} predictions, too, but the logit does not follow the value."
         )
     return text
 
