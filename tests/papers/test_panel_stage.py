@@ -247,7 +247,12 @@ def test_a_sentence_for_each_relevant_attribute():
     assert "90 % of the panels, and in 6 % of those of the network with random weights." in text
     worse = readers_table.Read([], [verdict("trained", 0.9, 1), verdict("random weights", 0.95, 0)])
     assert "is not found" in readers_table.sentences(worse)[0]
-    assert not readers_table.sentences(readers_table.Read([], [verdict("trained", 0.9, 0)]))
+    wrong = readers_table.sentences(readers_table.Read([], [verdict("trained", 0.9, 0)]))
+    assert wrong == [
+        "grid: obj_color, which is not relevant, is taken for it: called so in 90 % of the panels."
+    ]
+    assert not readers_table.sentences(readers_table.Read([], [verdict("trained", 0.4, 0)]))
+    assert not readers_table.sentences(readers_table.Read([], [verdict("trained", 0.9, -1)]))
 
 
 def test_what_cannot_work_is_said(config, tmp_path, unchecked):

@@ -139,7 +139,7 @@ def _intro(networks):
         f"added, and an attribute is called relevant where its evidence is above what {100 * QUANTILE:g} % of panels with "
         "shuffled columns have. Verdicts are scored against what interventions measured, in "
         f"{REPEATS} panels of other rows, and {LEVEL:.0%} intervals are over these. Beside the run's network stand "
-        f"{networks - 1} controls, and a reader that is told the true attributes."
+        f"{networks - 1} control{'s' * (networks > 2)}, and a reader that is told the true attributes."
     )
 
 
