@@ -122,6 +122,9 @@ def test_from_a_network_to_a_page(config, work, monkeypatch, capsys):
     assert simulated == {(k, n) for k in panels.PANELS if "flow" not in k and k != "counterfactual"
                          for n in ("trained", "random weights")}  # fmt: skip
     assert all(row["low"] <= row["accuracy"] <= row["high"] for row in rows)
+    # Of random weights, the only other network, there is nothing to learn what is relevant by.
+    linear = {r["network"] for r in rows if r["reader"].startswith("linear")}
+    assert linear == {"random weights"}
     verdicts = files.read_csv(folder / "verdicts.csv")
     of_evaluator = {v["attribute"] for v in verdicts if v["reader"] == "simulated"}
     assert of_evaluator == {"bg_color", "obj_color"}
@@ -133,6 +136,8 @@ def test_from_a_network_to_a_page(config, work, monkeypatch, capsys):
     page = (work / "people" / "index.html").read_text()
     assert 'data-conditions="grid oracle concepts attribution"' in page
     assert "How much the animal" in page
+    assert "A linear head on the concepts repeats" in section
+    assert "A linear head" not in page
 
 
 def test_settings_decide_what_is_made_again(config, work, net):
@@ -219,13 +224,14 @@ def test_panels_in_files(tmp_path):
     panel = Panel(
         "signs", rng.integers(256, size=(2, 3, 4, 4, 3), dtype=np.uint8),
         rng.normal(size=(2, 3)).astype(np.float32), ("a", "b", "c"), "Says.", rows=("x", "y"),
-        signs=np.array([1, -1], np.float32),
+        signs=np.array([1, -1], np.float32), note="For us.",
     )  # fmt: skip
     kept = kept_panels.Kept(panel, np.zeros((2, 3, 5), np.float32), {"seed": 1})
     kept_panels.save(kept, tmp_path / "a.npz")
     again = kept_panels.load(tmp_path / "a.npz")
     assert again.panel.columns == panel.columns
-    assert (again.panel.rows, again.panel.caption) == (panel.rows, "Says.")
+    texts = again.panel.rows, again.panel.caption, again.panel.note
+    assert texts == (panel.rows, "Says.", "For us.")
     assert (again.panel.maps, again.panel.attributes) == ((), ())
     np.testing.assert_array_equal(again.panel.images, panel.images)
     assert again.settings["seed"] == 1
@@ -241,7 +247,12 @@ def test_a_sentence_for_each_relevant_attribute():
     assert "90 % of the panels, and in 6 % of those of the network with random weights." in text
     worse = readers_table.Read([], [verdict("trained", 0.9, 1), verdict("random weights", 0.95, 0)])
     assert "is not found" in readers_table.sentences(worse)[0]
-    assert not readers_table.sentences(readers_table.Read([], [verdict("trained", 0.9, 0)]))
+    wrong = readers_table.sentences(readers_table.Read([], [verdict("trained", 0.9, 0)]))
+    assert wrong == [
+        "grid: obj_color, which is not relevant, is taken for it: called so in 90 % of the panels."
+    ]
+    assert not readers_table.sentences(readers_table.Read([], [verdict("trained", 0.4, 0)]))
+    assert not readers_table.sentences(readers_table.Read([], [verdict("trained", 0.9, -1)]))
 
 
 def test_what_cannot_work_is_said(config, tmp_path, unchecked):

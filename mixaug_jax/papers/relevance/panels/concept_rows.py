@@ -164,10 +164,12 @@ def concepts(
         shown,
         logits[chosen],
         tuple(f"image {c + 1}" for c in range(columns)),
-        _caption(found, pictures.classes),
+        _caption(pictures.classes),
         rows=names,
         signs=found.weights[order],
         attributes=pictures.attributes[:max_images][chosen] if known else (),
+        note=f"A linear head on the concepts repeats {100 * found.agreement:.0f} % of the network's decisions; they hold "
+        f"{100 * found.explained:.0f} % of the variance of its activations.",
     )
 
 
@@ -179,9 +181,8 @@ def _masked(images, scores):
     return np.where((large >= border)[..., None], images, GRAY).astype(np.uint8)
 
 
-def _caption(found, classes):
+def _caption(classes):
     return (
         "Each row is one thing that the network has learned to see, with the parts of images that show most of it; the rest is "
-        f"gray. A row speaks for {classes[0]} or for {classes[1]}, the first rows most. Together the rows repeat "
-        f"{100 * found.agreement:.0f} % of the network's decisions."
+        f"gray. A row speaks for {classes[0]} or for {classes[1]}, the first rows most."
     )

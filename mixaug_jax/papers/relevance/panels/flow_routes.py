@@ -26,6 +26,7 @@ from mixaug_jax.papers.relevance.panels.nearest_scenes import PERCENTS, caption
 from mixaug_jax.papers.relevance.panels.panel import Panel, Pictures, signed_percentiles, sure
 
 RATE, MOST, PULL = 0.05, 100, 0.1  # of Adam, its steps, and how strongly latents are held
+_BLURRED = "The pictures are made by a computer, and are blurred."
 MISSED = 0.5  # of the logit, between what was asked for and what was reached
 Stored = UInt8[np.ndarray, "..."]
 Targets = Float[np.ndarray, "T"]
@@ -65,13 +66,14 @@ def counterfactual(
     stored = enlarged(images.reshape(-1, *images.shape[2:]), pictures.images.shape[1])
     logits = (seen.logits(net, stored) - np.float32(shift)).reshape(len(chosen), len(targets))
     missed = float((np.abs(logits - targets) > MISSED).mean())
-    text = (
-        f"{caption(pictures.classes)} The pictures are made by a second network, so they are blurred; {100 * missed:.0f} % of "
-        f"them are not what was asked for by more than {MISSED:g}, and their latents are {distance.mean():.2f} from the first "
-        "picture's on average."
+    note = (
+        f"Pictures are a flow's. The logit of {100 * missed:.0f} % of them misses its target by more than {MISSED:g}; the "
+        f"mean change of a latent is {distance.mean():.2f}."
     )
     names = tuple(sure(target, pictures.classes) for target in targets)
-    return Panel("rows", stored.reshape(*logits.shape, *stored.shape[1:]), logits, names, text)
+    shape = *logits.shape, *stored.shape[1:]
+    text = f"{caption(pictures.classes)} {_BLURRED}"
+    return Panel("rows", stored.reshape(shape), logits, names, text, note=note)
 
 
 def enlarged(images: Stored, side: Count) -> Stored:
@@ -210,13 +212,12 @@ def flow_classifier(
     images = np.asarray(flows.as_stored(_decoded(flow, found.reshape(-1, found.shape[2]))))
     stored = enlarged(images, pictures.images.shape[1])
     right = float(((own > 0) == (np.asarray(labels) > 0)).mean())
-    text = (
-        f"{caption(pictures.classes)} Here the network is a flow with a linear classifier of its own, which is right on "
-        f"{100 * right:.0f} % of these pictures."
-    )
+    note = f"The flow's own classifier is right on {100 * right:.0f} % of these pictures; its logits are the targets."
     logits = np.broadcast_to(targets, (len(chosen), len(targets))).copy()
     names = tuple(sure(target, pictures.classes) for target in targets)
-    return Panel("rows", stored.reshape(*logits.shape, *stored.shape[1:]), logits, names, text)
+    shape = *logits.shape, *stored.shape[1:]
+    text = f"{caption(pictures.classes)} {_BLURRED}"
+    return Panel("rows", stored.reshape(shape), logits, names, text, note=note)
 
 
 _encoded = jax.jit(lambda flow, x: jax.lax.map(lambda one: flows.encode(flow, one[None])[0][0], x))

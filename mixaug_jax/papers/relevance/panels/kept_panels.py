@@ -33,7 +33,10 @@ def save(kept: Kept, path: Path) -> None:
     panel = kept.panel
     arrays = {name: np.asarray(getattr(panel, name)) for name in _ARRAYS}
     arrays |= {name: np.array(getattr(panel, name), str) for name in ("columns", "rows")}
-    arrays |= {"texts": np.array([panel.reading, panel.caption]), "readings": kept.readings}
+    arrays |= {
+        "texts": np.array([panel.reading, panel.caption, panel.note]),
+        "readings": kept.readings,
+    }
     files.save_npz(path, arrays, kept.settings)
 
 
@@ -41,11 +44,10 @@ def load(path: Path) -> Kept:
     """The panel in a file; ValueError where there is none, or another kind of file."""
 
     def make(arrays: dict, settings: dict) -> Kept:
-        reading, caption = map(str, arrays["texts"])
+        reading, caption, note = map(str, arrays["texts"])
         texts = {name: tuple(map(str, arrays[name])) for name in ("columns", "rows")}
         values = {name: arrays[name] if len(arrays[name]) else () for name in _ARRAYS}
-        return Kept(
-            Panel(reading, caption=caption, **texts, **values), arrays["readings"], settings
-        )
+        panel = Panel(reading, caption=caption, note=note, **texts, **values)
+        return Kept(panel, arrays["readings"], settings)
 
     return files.load_npz(path, make, _WHAT)

@@ -27,6 +27,7 @@ class Panel:
       signs: float32 [R], of a concept above 0 where it speaks for class 1; 0 elsewhere.
       maps: float32 [R,C,S,S], a heat map beside each image; () without.
       attributes: float32 [R,C,A], the true ones, NaN where nobody knows them; () without.
+      note: how well the panel is what it should be, for those who made it and not for its readers.
     """
 
     reading: str
@@ -38,6 +39,7 @@ class Panel:
     signs: Given = ()
     maps: Given = ()
     attributes: Given = ()
+    note: str = ""
 
     def __post_init__(self):
         checks.choice("reading", self.reading, READINGS)

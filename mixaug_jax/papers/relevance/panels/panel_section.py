@@ -93,7 +93,13 @@ def write(
     files.seal(folder, ("readers.csv", "verdicts.csv"))
     said = readers_table.sentences(read)
     pictures = [
-        page.figure(report, f"panel_{kind}", f"{kind}. {panel.caption}", alt=_alt(kind), sheet=True)
+        page.figure(
+            report,
+            f"panel_{kind}",
+            f"{kind}. {panel.caption} {panel.note}".strip(),
+            alt=_alt(kind),
+            sheet=True,
+        )
         for kind, panel in shown.items()
     ]
     texts = [page.paragraph(_intro(len(truths)))]
@@ -133,7 +139,7 @@ def _intro(networks):
         f"added, and an attribute is called relevant where its evidence is above what {100 * QUANTILE:g} % of panels with "
         "shuffled columns have. Verdicts are scored against what interventions measured, in "
         f"{REPEATS} panels of other rows, and {LEVEL:.0%} intervals are over these. Beside the run's network stand "
-        f"{networks - 1} controls, and a reader that is told the true attributes."
+        f"{networks - 1} control{'s' * (networks > 2)}, and a reader that is told the true attributes."
     )
 
 

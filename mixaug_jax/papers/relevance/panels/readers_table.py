@@ -114,8 +114,10 @@ def _linear(found, truths, at) -> list[ReaderRow]:
         others = [n for r, n, k in found if (r, k) == (reader, kind) and n != network]
         if reader != SIMULATED or kind in OTHER_NETWORK or not others:
             continue
-        evidence = [found[reader, n, kind].ratio for n in others]
-        truth = truths[network][at]
+        evidence, truth = [found[reader, n, kind].ratio for n in others], truths[network][at]
+        known = np.concatenate([truths[n][at] for n in others])
+        if known.all() or not known.any():
+            continue  # who has seen networks to which nothing is relevant has learned to say so
         chances = reading.linear_reader(evidence, [truths[n][at] for n in others], scores.ratio)
         judged = Scores(
             ((chances > 0.5) == truth).mean(1),
@@ -128,17 +130,18 @@ def _linear(found, truths, at) -> list[ReaderRow]:
 
 
 def sentences(read: Read) -> list[str]:
-    """What the verdicts of the simulated reader say, an attribute and kind of panel after the other."""
+    """What the simulated reader says of each relevant attribute, by kind of panel, and what else it mostly calls so."""
     by = {(v.panel, v.network, v.attribute): v for v in read.verdicts if v.reader == SIMULATED}
     texts = []
     for (kind, network, attribute), verdict in by.items():
-        if network != TRAINED or verdict.truth != 1:
+        if network != TRAINED or verdict.truth < 0 or (not verdict.truth and verdict.share <= 0.5):
             continue
         controls = {n: by[kind, n, attribute] for n in (RANDOM, UNBIASED) if (kind, n, attribute) in by}  # fmt: skip
         beside = ", ".join(f"{100 * v.share:.0f} % of those of the network {_of(n)}" for n, v in controls.items())  # fmt: skip
         above = all(verdict.share > v.share for v in controls.values() if v.truth == 0)
         found = "found" if verdict.share > 0.5 and above else "not found"
-        text = f"{kind}: {attribute}, which is relevant, is {found}: called so in {100 * verdict.share:.0f} % of the panels"
+        known = f"is relevant, is {found}" if verdict.truth else "is not relevant, is taken for it"
+        text = f"{kind}: {attribute}, which {known}: called so in {100 * verdict.share:.0f} % of the panels"
         texts.append(text + (f", and in {beside}." if beside else "."))
     return texts
 
