@@ -15,7 +15,7 @@ def _scenes(config):
     config.data.batch_size = 32
     # At 64 px layer4 would else have 2 x 2 nodes, in which no map and no unit can point at anything.
     config.model.update(width=0.25, last_stride=1)
-    config.train.update(epochs=14, lr=0.05, warmup=0.05, weight_decay=5e-4)
+    config.train.update(epochs=18, lr=0.05, warmup=0.05, weight_decay=5e-4)
 
 
 def folder(config: ml_collections.ConfigDict) -> None:
@@ -111,7 +111,7 @@ _METHOD_ON_DATA = {
     ("cutmix", "cifar100"): {"prob": 0.5},
     ("saliencymix", "cifar10"): {"prob": 0.5},
     ("saliencymix", "cifar100"): {"prob": 0.5},
-    # As on CIFAR: with every batch mixed, some seeds hardly learn within 14 epochs.
+    # As on CIFAR: with every batch mixed, some seeds hardly learn within the epochs that there are.
     ("cutmix", "scenes"): {"prob": 0.5},
     ("saliencymix", "scenes"): {"prob": 0.5},
     ("manifold_mixup", "imagenet2012"): {"alpha": 0.2},

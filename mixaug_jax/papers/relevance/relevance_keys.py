@@ -1,5 +1,8 @@
 """The settings of the paper: the section `relevance` of a config."""
 
+from collections.abc import Mapping
+
+from mixaug_jax import config as config_lib
 from mixaug_jax.config import keys
 from mixaug_jax.config.allowed import Choice, Flag, Int, Key, Number, section
 from mixaug_jax.core.types import Config
@@ -32,3 +35,25 @@ KEYS = section(
 def of_config(config: Config) -> Config:
     """The section, its defaults where a config has none."""
     return config[SECTION] if SECTION in config else keys.defaults(SECTION, KEYS)
+
+
+def check_section(config: Config, name: str, asked: Config, known: Mapping[str, Key]) -> None:
+    """Raises ValueError for settings of a stage for animals that cannot work.
+
+    Args:
+      config: of the run.
+      name: of the stage and of its section.
+      asked: the section.
+      known: its keys.
+    """
+    config_lib.check(config)
+    if "animals" not in config.data:
+        raise ValueError(
+            f"the stage {name} is for animals, and data.name is {config.data.name!r}; start from configs/relevance.py or "
+            "configs/METHOD.py:animals"
+        )
+    keys.check_values(config_lib.flatten({name: asked.to_dict()}), known)
+    if not config.data[f"{asked.split}_split"]:
+        raise ValueError(
+            f"{name}.split={asked.split!r}, but data.{asked.split}_split is empty; name another split"
+        )

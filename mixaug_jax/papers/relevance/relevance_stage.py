@@ -5,9 +5,7 @@ import pathlib
 
 import numpy as np
 
-from mixaug_jax import config as config_lib
 from mixaug_jax import data
-from mixaug_jax.config import keys
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, processes, say
 from mixaug_jax.core.types import Config, Net, Path
@@ -81,19 +79,8 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
 
 def check(config: Config) -> None:
     """Raises ValueError for settings that cannot work."""
-    config_lib.check(config)
-    if "animals" not in config.data:
-        raise ValueError(
-            f"the stage relevance is for animals, and data.name is {config.data.name!r}; start from configs/relevance.py or "
-            "configs/METHOD.py:animals"
-        )
     asked = relevance_keys.of_config(config)
-    section = {relevance_keys.SECTION: asked.to_dict()}
-    keys.check_values(config_lib.flatten(section), relevance_keys.KEYS)
-    if not config.data[f"{asked.split}_split"]:
-        raise ValueError(
-            f"relevance.split={asked.split!r}, but data.{asked.split}_split is empty; name another split"
-        )
+    relevance_keys.check_section(config, relevance_keys.SECTION, asked, relevance_keys.KEYS)
 
 
 def _kept(config, net, folder, pairs, unbiased) -> Result:

@@ -10,10 +10,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mixaug_jax import config as config_lib
 from mixaug_jax import data
 from mixaug_jax.attribution import METHODS
-from mixaug_jax.config import keys
 from mixaug_jax.core import checks, entries, files, processes, say, stored
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.types import Config, Net, Path
@@ -100,20 +98,9 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
 
 def check(config: Config) -> None:
     """Raises ValueError for settings that cannot work."""
-    config_lib.check(config)
-    if "animals" not in config.data:
-        raise ValueError(
-            f"the stage panels is for animals, and data.name is {config.data.name!r}; start from configs/relevance.py or "
-            "configs/METHOD.py:animals"
-        )
     asked = panel_keys.of_config(config)
-    section = {panel_keys.SECTION: asked.to_dict()}
-    keys.check_values(config_lib.flatten(section), panel_keys.KEYS)
+    relevance_keys.check_section(config, panel_keys.SECTION, asked, panel_keys.KEYS)
     checks.choice("panels.method", asked.method, METHODS)
-    if not config.data[f"{asked.split}_split"]:
-        raise ValueError(
-            f"panels.split={asked.split!r}, but data.{asked.split}_split is empty; name another split"
-        )
     if asked.export and not pathlib.Path(asked.consent).expanduser().is_file():
         raise ValueError(
             f"panels.export needs panels.consent, a text file that people agree to; got {asked.consent!r}"
