@@ -18,9 +18,11 @@ from mixaug_jax.core.types import (
     Array,
     Attribution,
     Count,
+    Features,
     Float,
     Given,
     Image,
+    Images,
     Indices,
     Label,
     Net,
@@ -208,6 +210,19 @@ def bottleneck_layer(net: Net, image: Image, layer: str) -> str:
     """The layer of the bottleneck, `layer` or the middle one for "".
 
     Raises:
-      ValueError: a layer that is not there, or has no map, or (`checks.UnsupportedError`) one whose map reaches no logit.
+      ValueError: a layer that is not there, or has no map, or (`checks.UnsupportedError`) one whose map reaches no logit, or of
+        tokens that the network cannot put back.
     """
-    return map_layer(net, image, layer, DEPTH)
+    layer = map_layer(net, image, layer, DEPTH)
+    batch = jax.ShapeDtypeStruct((1, *image.shape), jnp.float32)
+
+    def there_and_back(net: Net, x: Images) -> tuple[Features, Features]:
+        h = net.features(x, layer)
+        return h, net.with_maps(layer, h, net.maps(layer, h))
+
+    features, again = jax.eval_shape(there_and_back, net, batch)
+    if features.shape != again.shape:
+        raise checks.UnsupportedError(
+            f"iba adds noise to maps [h,w,K]; layer {layer!r} of {net.name} gives {list(features.shape[1:])}"
+        )
+    return layer
