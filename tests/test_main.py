@@ -26,7 +26,7 @@ def command(*flags):
         ([], "--config=NAME[:DATA] is needed"),
         (
             ["--config=configs/nothing.py"],
-            "there is no config configs/nothing.py; those that come with the package are attribution_table, ",
+            "there is no config configs/nothing.py; those that come with the package are alignmix, ",
         ),
         (
             ["--config=configs/cutmix.py", "--config.train.lrr=1"],

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from mixaug_jax.core import walk
 from mixaug_jax.core.stats import PERCENTILES, image_weights
 from mixaug_jax.core.types import (
+    AnyArray,
     Bool,
     Dataset,
     Float,
@@ -215,13 +216,13 @@ def _said(examples, row, dataset, class_names) -> str:
 
 
 def sheet(
-    images: Sequence[Photo] | UInt8[np.ndarray, "n h w C"],
-    masks: Bool[np.ndarray, "n h w"] | Sequence[Mask],
-    heats: Mapping[str, Float[np.ndarray, "n h w"] | Sequence[Heatmap]],
+    images: Sequence[UInt8[np.ndarray, "_ _ _"]] | UInt8[np.ndarray, "n h w C"],
+    masks: Bool[np.ndarray, "n h w"] | Sequence[Bool[AnyArray, "_ _"]],
+    heats: Mapping[str, Float[np.ndarray, "n h w"] | Sequence[Float[AnyArray, "_ _"]]],
     hits: Mapping[str, Num[np.ndarray, " n"]],
     texts: Sequence[str] = (),
 ) -> Figure:
-    """Heat maps over their images: an image a row, a name a column, each map scaled and marked as in `overlays`.
+    """Heat maps over their images, of any sizes: an image a row, a name a column, each map scaled and marked as in `overlays`.
 
     Args:
       images: uint8 [n][h,w,3 or 1].

@@ -39,7 +39,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mixaug_jax.core import checks, entries
-from mixaug_jax.core.types import Config
+from mixaug_jax.core.types import Config, Scalar
 from mixaug_jax.mixing.aligned import alignmix, batchmixup
 from mixaug_jax.mixing.boxes import cut_box, cutmix, resizemix, saliencymix, switch
 from mixaug_jax.mixing.erasing import random_erasing
@@ -58,6 +58,7 @@ __all__ = [
     "LABELS",
     "MASK_LABELS",
     "MIXERS",
+    "batch_share",
     "bound",
     "cut_box",
     "fine_grained_saliency",
@@ -105,7 +106,14 @@ def options(name: str) -> dict[str, Any]:
 
 def own_options(mix: Config) -> dict[str, Any]:
     """What of a section of settings the mixer itself is told: all but its name, and what whoever calls it does with it."""
-    return {name: value for name, value in mix.items() if name not in ("name", *FOR_ALL)}
+    beside = {"name", *FOR_ALL} - {*options(mix.name)}
+    return {name: value for name, value in mix.items() if name not in beside}
+
+
+def batch_share(mix: Config) -> Scalar:
+    """How much of a batch the mixer of a section of settings is given; all where `share` is an option of its own."""
+    # Runs from before there was the key say nothing of it.
+    return 1.0 if "share" in options(mix.name) else mix.get("share", 1.0)
 
 
 def bound(mixer: Callable, options: Mapping[str, Any], available: Mapping[str, Any]) -> Callable:

@@ -121,9 +121,10 @@ class UPerNet(nn.Module):
     def __call__(self, x: jax.Array) -> dict[str, jax.Array]:
         features = []
 
-        # The hook made for manifold mixup sees all four stages in one run of the encoder.
+        # The hook made for manifold mixup sees all layers in one run of the encoder.
         def keep(layer: str, h: Any):
-            features.append(h)
+            if layer in Encoder.hidden_layers:
+                features.append(h)
             return h
 
         encoder = Encoder(0, (3, 4, 6, 3), True, 64, "imagenet", name="encoder")

@@ -78,7 +78,7 @@ def mixed(
 
 def _mixed_count(config, batch):
     """How many of a device's examples are mixed."""
-    share = config.mix.get("share", 1.0)  # runs from before there was the key say nothing of it
+    share = mixing.batch_share(config.mix)
     count = round(share * batch)
     if share < 1 and count < 2:
         raise ValueError(

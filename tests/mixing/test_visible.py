@@ -37,7 +37,8 @@ def test_the_mask_is_what_was_done_to_the_pixels(name, per):
 def test_which_mixers_know_it():
     """Those that mix by a mask; the others say what there is, before anything is compiled."""
     asked = [name for name in MIXERS if "label" in options(name)]
-    assert set(asked) == {*MASKED, "mixup", "manifold_mixup"}
+    looking = ("alignmix", "attentivemix", "guidedmixup", "puzzlemix", "snapmix")
+    assert set(asked) == {*MASKED, "mixup", "manifold_mixup", *looking}
     assert (*LABELS, "visible") == MASK_LABELS
     for name in ("mixup", "manifold_mixup"):
         with pytest.raises(ValueError, match="label must be one of mixed, first, pasted, majority; got 'visible'"):  # fmt: skip

@@ -52,7 +52,7 @@ def run(cache, tmp_path_factory):
 
 def test_the_config_and_the_keys_fit():
     config = open_config("configs/relevance.py")
-    assert config.stages == ("train", "explain", "relevance", "report")
+    assert config.stages == ("train", "explain", "relevance", "panels", "report")
     assert set(config.relevance) == {key.removeprefix("relevance.") for key in relevance.KEYS}
     defaults = keys.defaults("relevance", relevance.KEYS)
     keys.check_values({f"relevance.{k}": v for k, v in defaults.items()}, relevance.KEYS)

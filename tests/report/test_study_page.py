@@ -139,7 +139,7 @@ def test_runs_lead_to_their_own_pages(folder, built):
 
 
 def test_figures_and_command(folder, built):
-    names = {"differences", "concepts_layer4", "occlusion", "augmentations", "training"}
+    names = {"differences", "concepts_layer4", "occlusion", "augmentations", "training", "changes"}
     assert {attrs["id"] for attrs in built.every("figure") if attrs["id"].startswith("figure")} == {
         f"figure-{name}" for name in names
     }

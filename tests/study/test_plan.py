@@ -155,8 +155,8 @@ def test_a_run_of_other_settings_is_refused(tmp_path):
     text = (runs[0].workdir / "config.json").read_text()
     other = tmp_path / "two" / "baseline" / "0"
     other.mkdir(parents=True)
-    (other / "config.json").write_text(text.replace('"epochs": 20', '"epochs": 21'))
-    with pytest.raises(ValueError, match=r"train\.epochs: 21 -> 20"):
+    (other / "config.json").write_text(text.replace('"epochs": 18', '"epochs": 21'))
+    with pytest.raises(ValueError, match=r"train\.epochs: 21 -> 18"):
         studies.asked(tmp_path / "two", seeds=[0])
     assert not (tmp_path / "two" / "study.json").exists()
 

@@ -237,14 +237,14 @@ def test_results_of_other_settings_are_left_out(tmp_path, no_deletion):
     other = studies.concepts(9, q=0.02)
     studies.dissection.save(other, runs[3].workdir / "dissection" / "layer4.npz")
     file = runs[2].workdir / "config.json"
-    file.write_text(file.read_text().replace('"lr": 0.1', '"lr": 0.2'))
+    file.write_text(file.read_text().replace('"lr": 0.05', '"lr": 0.2'))
     study = gather(tmp_path)
     text = "\n".join(study.problems)
     assert "cutmix seed 0: attribution/gradcam left out" in text
     assert "examples: 7 -> 8" in text
     assert "cutmix seed 1: dissection/layer4 left out" in text
     assert "baseline seed 1: left out: made with other settings" in text
-    assert "train.lr: 0.1 -> 0.2" in text
+    assert "train.lr: 0.05 -> 0.2" in text
     (pointing,) = study.find("alignment", "pointing_game")
     np.testing.assert_array_equal(study.values[:, :, pointing], [[1, np.nan], [np.nan, 1]])
 

@@ -54,7 +54,7 @@ def test_a_run_that_goes_on_ends_with_the_same_bits(made, tmp_path):
 
 def batches(devices, step, monkeypatch):
     """What each of so many devices makes in a step, [devices,count,...]."""
-    monkeypatch.setattr(steps, "train_step", lambda state, batch, **given: (state, batch))
+    monkeypatch.setattr(steps, "train_step", lambda state, batch, teacher, **given: (state, batch))
     config = toy.config()
     one = functools.partial(
         steps.made_step, make=make, count=3, model=None, optimizer=None, config=config

@@ -21,8 +21,7 @@ def config(method="cutmix", **train):
     given = toy.config(method, loss="sigmoid", steps=2, **train)
     given.data.update(mean=(0.4,), std=(0.3,), crop="pad", pad=2, flip=True)
     if method == "cutmix":
-        given.mix.label = "visible"
-        given.mix.per = "example"
+        given.mix.update(label="visible", per="example", prob=1.0)
     return given
 
 
