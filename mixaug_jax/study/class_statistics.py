@@ -141,8 +141,8 @@ class Shrunken:
       spread: [K], the standard deviation of what the true effect may be.
       worse: [K], the probability that it is below 0.
       expected: the expected number of classes in which it is.
-      expected_interval: of that number. It holds effects to be normal; those of recalls near 1, which can fall further than they
-        can rise, are not, and it then held the true number in 87 % of 150 made-up studies, and else mostly lay above it.
+      expected_interval: of that number. It takes effects for normal; those of recalls near 1, which can fall further than rise,
+        are not, and it then held the true number in 87 % of 150 made-up studies, and else mostly lay above it.
     """
 
     effect: np.ndarray
