@@ -45,7 +45,8 @@ does, not which is better.
 ## Augmentations
 
 The same images under each method, with the label that the network is trained on under each image; every image has draws of its
-own, and of sixteen draws the one that mixes the most labels is shown.
+own, and of sixteen draws the one that mixes the most labels is shown. Those that look at
+a network are left out.
 
 ![The same images under every augmentation](gallery/mixers.png)
 
