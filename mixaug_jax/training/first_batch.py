@@ -43,7 +43,9 @@ def pictures(batch: Mapping, config: Config) -> dict[str, UInt8[np.ndarray, "N H
         images = transforms.device_transform(own["image"], own["seed"], **given)
         if {"active", "net"} & takes:
             return images
-        key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 0))[0]
+        # Step 0, micro-batch 0, and of the two keys that a step makes of it the one for mixing.
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), 0), 0)
+        key = jax.random.split(key)[0]
         targets, _ = losses.targets_of(own, config)
         return mixing_batches.mixed(key, images, targets, config=config, shard=0)[0]
 

@@ -2,13 +2,14 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 import toy
 
 import mixaug_jax
 from mixaug_jax import data, training
-from mixaug_jax.training import first_batch, metric_log, writers
+from mixaug_jax.training import first_batch, metric_log, step, writers
 
 
 class Recorder:
@@ -77,6 +78,25 @@ def test_images_are_mixed_as_the_first_step_mixes_them(tmp_path):
     assert not changed.all((1, 2)).any()
     mean = np.clip(np.rint(255 * np.asarray(config.data.mean)), 0, 255)
     np.testing.assert_array_equal(after[changed], np.broadcast_to(mean, after[changed].shape))
+
+
+def test_they_are_what_the_first_step_itself_sees(tmp_path, monkeypatch):
+    """The same boxes as on the first device, not only ones like them."""
+    seen, mixed = {}, step.mixed
+
+    def heard(*given, shard, **named):
+        out = mixed(*given, shard=shard, **named)
+        jax.debug.callback(lambda k, x: seen.update({int(k): np.asarray(x)}), shard, out[0])
+        return out
+
+    monkeypatch.setattr(step, "mixed", heard)
+    config, told = toy.config("cutmix", steps=1), Recorder()
+    mixaug_jax.train(config, tmp_path / "run", writers=(told,))
+    jax.effects_barrier()
+    ((_, shown),) = told.images
+    expected = 255 * (seen[0] * np.asarray(config.data.std) + np.asarray(config.data.mean))
+    shown = shown[first_batch.NAME]
+    np.testing.assert_allclose(shown, expected[: len(shown)], atol=0.51)
 
 
 def test_tensorboard_has_settings_curves_and_pictures(tmp_path):
