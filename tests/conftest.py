@@ -17,6 +17,8 @@ if os.environ.get("JAXTYPING", "1") != "0":
 
 import toy
 
+from mixaug_jax.attribution import METHODS
+
 # Before the first use of a device. Tests check integers, geometry and equality, not speed, so the
 # compiler's optimizations (most of a tiny test's time) are off.
 jax.config.update("jax_num_cpu_devices", 4)
@@ -41,6 +43,15 @@ def few_programs():
     yield
     if _MAPPINGS.exists() and _MAPPINGS.read_bytes().count(b"\n") > 25_000:
         jax.clear_caches()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_entries():
+    """A config may bring entries of its own; they are its run's, not the next module's."""
+    before = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 
 from mixaug_jax.core import files, processes, say, walk
@@ -320,7 +321,7 @@ def _write_maps(making, folder):
     devices, first = making.devices, walk.is_first(making.devices)
     mine = walk.share(len(making.chosen), devices)
     chosen = making.chosen[mine.start : mine.stop]
-    path = folder / ("maps.uint16" if first else f"part-{mine.start:012}")
+    path = folder / ("maps.uint16" if first else f"part-{jax.process_index():06}")
     # Written one after the other, for all together may be larger than memory.
     kept, shape = [], None
     report = walk.progress("label maps", len(making.chosen), devices)

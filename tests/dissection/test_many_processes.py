@@ -12,6 +12,20 @@ import pathlib, dissection_jobs
 dissection_jobs.keep(pathlib.Path("."))
 """
 
+ONE = """
+import pathlib, time, dissection_jobs, planted
+from mixaug_jax import dissection
+from mixaug_jax.core import files
+create = files.create
+def late(path):
+    time.sleep(0 if me == 3 else 1)  # who has no image begins its file after the others have filled theirs
+    return create(path)
+files.create = late
+net = planted.net(dissection_jobs.Noise())
+maps = dissection.make_label_maps(planted.source(1), net.preprocess, pathlib.Path("labels"), size=16)
+print(maps.maps.shape, int(maps.maps.max()))
+"""
+
 
 def arrays(path):
     with np.load(path) as file:
@@ -44,3 +58,10 @@ def test_the_same_bits_in_every_process(alone, tmp_path):
     seconds = [float(one["seconds"]) for one in found]
     print(f"CPU seconds: {', '.join(f'{s:.2f}' for s in seconds)}")
     assert max(seconds) < 3 * min(seconds)
+
+
+def test_label_maps_of_one_image_by_four_processes(tmp_path):
+    ended = jobs.run(tmp_path, ONE, processes=4)
+    assert [one.code for one in ended] == [0] * 4, "".join(one.errors for one in ended)
+    found = {one.output.splitlines()[-1] for one in ended}  # behind the runtime's own line
+    assert found == {"(1, 16, 16, 2) 4"}
