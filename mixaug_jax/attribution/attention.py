@@ -18,6 +18,7 @@ from mixaug_jax.core.types import (
     Label,
     Net,
 )
+from mixaug_jax.models.vit import seen_patches
 
 Attention = Float[AnyArray, "heads T T"]  # of one block, a row for each token that looks
 Tokens = Float[AnyArray, "T T"]  # how much of each token is in each
@@ -39,7 +40,7 @@ def attention_rollout(
     logits, attention = net.attention(image[None])
     value = select(net, logits, label, "logit")[0]
     total = rolled_out([a[0] for a in attention.values()])
-    return _finish(nan_like(value, _of_patches(net, total)), image, resize)
+    return _finish(nan_like(value, seen_patches(net.model, total)), image, resize)
 
 
 def gradient_x_attention(
@@ -57,7 +58,7 @@ def gradient_x_attention(
     image = checks.image(image)
     value, attention, slopes = _attention_and_gradients(net, image, label, output)
     total = relevant([(attention[block], slopes[block]) for block in attention])
-    return _finish(nan_like(value, _of_patches(net, total)), image, resize)
+    return _finish(nan_like(value, seen_patches(net.model, total)), image, resize)
 
 
 def attention_gradcam(
@@ -76,7 +77,7 @@ def attention_gradcam(
     value, attention, slopes = _attention_and_gradients(net, image, label, output)
     last = list(attention)[-1]
     # A row a head.
-    seen, slope = (_of_patches(net, block[last]) for block in (attention, slopes))
+    seen, slope = (seen_patches(net.model, block[last]) for block in (attention, slopes))
     weights = slope.mean((1, 2), keepdims=True)
     values = jnp.maximum((seen * weights).mean(0), 0)
     return _finish(nan_like(value, values), image, resize)
@@ -122,13 +123,6 @@ def _attention_and_gradients(net, image, label, output):
     # In the network's order, which dicts from JAX do not have.
     blocks = [layer for layer in net.layers if layer in shapes]
     return value, {b: attention[b][0] for b in blocks}, {b: slopes[b][0] for b in blocks}
-
-
-def _of_patches(net, rows):
-    """The class token's row [...,T,T] as maps [...,n,n]."""
-    row = rows[..., 0, :]
-    maps = net.maps("", row.reshape(-1, row.shape[-1], 1))
-    return maps.reshape(*row.shape[:-1], *maps.shape[1:3])
 
 
 def _finish(values, image, resize):

@@ -141,7 +141,7 @@ _MIX = {
     "prob": Key(1.0, "share of the batches (or of the examples) that is mixed", _SHARE),
     "per": Key("batch", "what shares its draws: a batch (as published) or an example",
                Choice(("batch", "example"))),
-    "label": Key("mixed", "what becomes of the labels of a mixer that mixes them; visible: see docs/rendergan.md",
+    "label": Key("mixed", "what becomes of the labels of a mixer that mixes them; visible, attention: see docs/mixers.md",
                  Choice(mixing.MASK_LABELS)),
     "net": Key("current", "what a mixer that looks at a network sees: current, ema (train.ema), or a file of weights",
                 Text(1)),

@@ -8,8 +8,8 @@ data axis. All mix in float32 and return the types given. With `per="batch"` the
 lambda, coin and mask, alike on all devices; with `per="example"` each has its own; the default is
 what was published. With the probability 1 - `prob` nothing is mixed. lambda is always the weight of
 the image's own content, computed from the pixels that were really kept. `label` says what becomes
-of the labels; under "visible" mixers by a mask return them `labels.Pending`, for the training step
-to settle. A mixer that takes `net` looks at a network, as it is evaluated, through the maps of
+of the labels; under "visible" and "attention" mixers by a mask return them `labels.Pending`, for the
+training step to settle. A mixer that takes `net` looks at a network, as it is evaluated, through the maps of
 `mixing.maps`; its rows of targets sum to 1 unless it says otherwise.
 
 * Chen et al., GridMask, arXiv 2001.04086: gridmask

@@ -102,7 +102,7 @@ def cutmix(
       alpha: 1 as published.
 
     Returns:
-      (images, targets), in the types given; targets of label="visible" are `Pending`.
+      (images, targets), in the types given; targets of label="visible" or "attention" are `Pending`.
 
     Raises:
       ValueError: an option out of range, arrays that do not fit, or images too small to cut.
@@ -171,7 +171,7 @@ def saliencymix(
         neither.
 
     Returns:
-      (images, targets), in the types given; targets of label="visible" are `Pending`.
+      (images, targets), in the types given; targets of label="visible" or "attention" are `Pending`.
 
     Raises:
       ValueError: an option out of range, arrays that do not fit, or images too small to cut.
@@ -248,7 +248,7 @@ def resizemix(
         rounded down to pixels.
 
     Returns:
-      (images, targets), in the types given; targets of label="visible" are `Pending`.
+      (images, targets), in the types given; targets of label="visible" or "attention" are `Pending`.
 
     Raises:
       ValueError: an option out of range, arrays that do not fit, or a pasted image of no pixel.
@@ -332,7 +332,7 @@ def switch(
       switch_prob: probability of CutMix.
 
     Returns:
-      (images, targets), in the types given; targets of label="visible" are `Pending`.
+      (images, targets), in the types given; targets of label="visible" or "attention" are `Pending`.
 
     Raises:
       ValueError: an option out of range, arrays that do not fit, or images too small to cut.

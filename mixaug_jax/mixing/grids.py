@@ -184,7 +184,7 @@ def gridmix(
       aspect: (smallest, largest) height over width of the grid, which the image's sides limit.
 
     Returns:
-      (images, targets), in the types given; targets of label="visible" are `Pending`.
+      (images, targets), in the types given; targets of label="visible" or "attention" are `Pending`.
 
     Raises:
       ValueError: an option out of range, arrays that do not fit, or images too small for the cells.

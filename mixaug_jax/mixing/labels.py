@@ -7,11 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from mixaug_jax.core.types import AnyArray, Array, Bool, Count, Float, Integer, Numbers, Targets
+from mixaug_jax.mixing import maps
 
 LABELS = ("mixed", "first", "pasted", "majority")
 WEIGHTS = ("published", "normalized")
-VISIBLE = "visible"  # of mixers by a mask: each class by what is still seen of it, which only the training step can tell
-MASK_LABELS = (*LABELS, VISIBLE)
+# Of mixers by a mask, and for the training step to settle: each class by what is still seen of it; both images by how much
+# the network looks at them.
+VISIBLE, ATTENTION = "visible", "attention"
+PENDING = (VISIBLE, ATTENTION)
+MASK_LABELS = (*LABELS, *PENDING)
 
 
 @jax.tree_util.register_dataclass
@@ -22,7 +26,7 @@ class Pending:
     Attributes:
       own: [B,K], of the images themselves.
       partner: [B,K], of the images mixed into them.
-      mask: float32 [B,H,W] in 0..1, the weight of the image itself at each pixel.
+      mask: float32 [B,H,W] in 0..1, the weight of the image itself at each pixel of the mixed one.
     """
 
     own: Any
@@ -72,9 +76,9 @@ def masked_targets(
       targets, partner_targets: [B,K], see `mix_targets`.
       mask: weight of the images themselves at each pixel, [H,W] of a whole batch or [B,H,W].
       lam: the mean of `mask`, a scalar or [B].
-      label: see `mix_targets`; or "visible", which leaves the targets pending.
+      label: see `mix_targets`; or "visible" or "attention", which leave the targets pending.
     """
-    if label != VISIBLE:
+    if label not in PENDING:
         return mix_targets(targets, partner_targets, lam, label)
     shape = (len(targets), *mask.shape[-2:])
     return Pending(targets, partner_targets, jnp.broadcast_to(mask.astype(jnp.float32), shape))
@@ -98,6 +102,29 @@ def kept_shares(
     count = own.sum((1, 2))
     kept = jnp.where(own, mask[..., None], 0).sum((1, 2)) / jnp.maximum(count, 1)
     return jnp.where(count > 0, kept, mask.mean((1, 2))[:, None])
+
+
+def attended_share(
+    mask: Float[AnyArray, "B H W"], attention: Float[AnyArray, "B n m"]
+) -> Float[Array, "B 1"]:
+    """The weight of an image's own label by the area that is shown of it and by how much a network looks at that, half each.
+
+    Chen et al., TransMix: Attend to Mix for Vision Transformers, arXiv 2111.09833, section 3.2, in the form of its published
+    code, which takes the mean with the area. A mask of one value everywhere, as mixup's, has that value for its share.
+
+    Args:
+      mask: the weight of the image itself at each pixel, in 0..1.
+      attention: of the class token to each patch, >= 0 of any sum. A patch counts as its first pixel does, as published.
+
+    Returns:
+      float32 [B,1]. Attention that is 0 everywhere, or not finite, counts all patches alike.
+    """
+    row, col = (
+        jnp.arange(n) * side // n
+        for n, side in zip(attention.shape[1:], mask.shape[1:], strict=True)
+    )
+    seen = (maps.shares(attention) * mask[:, row[:, None], col]).sum((1, 2))
+    return (mask.mean((1, 2)) + seen)[:, None] / 2
 
 
 def settle(pending: Pending, kept: Float[AnyArray, "B classes"]) -> Targets:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import AnyArray, Array, Features, Float, Images, Net, Targets
-from mixaug_jax.models import layer_maps
+from mixaug_jax.models import layer_maps, vit
 
 Maps = Float[AnyArray, "B h w"]
 _LONGEST = 128  # pixels of a side for the spectral residual, as published
@@ -68,6 +68,22 @@ def activation(net: Net, images: Images, layer: str = "") -> Float[Array, "B m n
     return jax.lax.stop_gradient(_maps_of(net, images, layer)[1].mean(-1))
 
 
+def attention(net: Net, images: Images) -> Float[Array, "B m n"]:
+    """How much the class token of a vision transformer looks at each patch in the last block, the mean over heads, [B,n,n].
+
+    Chen et al., TransMix, arXiv 2111.09833, eq. 3.
+
+    Args:
+      net: a network with attention.
+      images: [B,H,W,C] preprocessed.
+
+    Raises:
+      checks.UnsupportedError: a network without attention.
+    """
+    found = net.attention(images.astype(jnp.float32))[1]
+    return jax.lax.stop_gradient(vit.last_seen_patches(net.model, found))
+
+
 def evidence(net: Net, images: Images, targets: Targets, layer: str = "") -> Maps:
     """Where the evidence for an image's own class lies: its class activation map, [B,H,W], each of which sums to 1.
 
@@ -83,6 +99,28 @@ def evidence(net: Net, images: Images, targets: Targets, layer: str = "") -> Map
     Raises:
       ValueError: a head that does not take a map of one node.
     """
+    scores = _scores_of_nodes(net, images, targets, layer)
+    return jax.lax.stop_gradient(spread(_own_class(scores, targets), images.shape[1:3]))
+
+
+def probability(
+    net: Net, images: Images, targets: Targets, layer: str = ""
+) -> Float[Array, "B m n"]:
+    """How likely a network takes each node of a layer, seen alone, for the image's own class: [B,h,w] in 0..1.
+
+    What TokenMix (Liu et al., arXiv 2207.08409) has of a teacher. The arguments are those of `evidence`.
+    """
+    scores = jax.nn.softmax(_scores_of_nodes(net, images, targets, layer))
+    return jax.lax.stop_gradient(_own_class(scores, targets))
+
+
+def _own_class(scores, targets):
+    """[B,h,w,K] -> [B,h,w], of the class with the largest target."""
+    return jnp.take_along_axis(scores, targets.argmax(-1)[:, None, None, None], -1)[..., 0]
+
+
+def _scores_of_nodes(net, images, targets, layer):
+    """The logits [B,h,w,K] of the head where it is applied to each node of a layer alone."""
     name, maps = _maps_of(net, images, layer)
     count, height, width, channels = maps.shape
     nodes = maps.reshape(-1, 1, 1, channels)
@@ -96,9 +134,7 @@ def evidence(net: Net, images: Images, targets: Targets, layer: str = "") -> Map
             "reaches such a head"
         ) from error
     _same_classes(logits, targets)
-    scores = logits.reshape(count, height, width, -1)
-    chosen = jnp.take_along_axis(scores, targets.argmax(-1)[:, None, None, None], -1)[..., 0]
-    return jax.lax.stop_gradient(spread(chosen, images.shape[1:3]))
+    return logits.reshape(count, height, width, -1)
 
 
 def spread(scores: Float[AnyArray, "B h w"], size: Sequence[int]) -> Float[Array, "B H W"]:

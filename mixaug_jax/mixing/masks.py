@@ -179,7 +179,7 @@ def fmix(
         horizontal frequencies 0 and 1 only, so the masks are near to horizontal bands.
 
     Returns:
-      (images, targets), in the types given; targets of label="visible" are `Pending`.
+      (images, targets), in the types given; targets of label="visible" or "attention" are `Pending`.
 
     Raises:
       ValueError: an option out of range, or arrays that do not fit.
@@ -241,7 +241,7 @@ def smoothmix(
       sigma: (smallest, largest) standard deviation of the spot as fractions of the shorter side.
 
     Returns:
-      (images, targets), in the types given; targets of label="visible" are `Pending`.
+      (images, targets), in the types given; targets of label="visible" or "attention" are `Pending`.
 
     Raises:
       ValueError: an option out of range, or arrays that do not fit.

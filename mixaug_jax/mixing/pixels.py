@@ -12,6 +12,7 @@ from mixaug_jax.core.types import (
     Bool,
     Count,
     Features,
+    Float,
     Images,
     Integers,
     Numbers,
@@ -19,7 +20,7 @@ from mixaug_jax.core.types import (
     Targets,
 )
 from mixaug_jax.mixing import draws
-from mixaug_jax.mixing.labels import LABELS, VISIBLE, Pending, masked_targets, mix_targets
+from mixaug_jax.mixing.labels import LABELS, PENDING, Pending, masked_targets, mix_targets
 
 Box = Sequence[Integers]  # row0, col0, row1, col1, ends exclusive
 
@@ -59,16 +60,26 @@ def mix_with_partners(
       targets: [B,K] rows summing to 1.
       weight: of the images themselves, see `mix`.
       lam: the mean of `weight`, a scalar or [B].
-      label: see `mix_targets`; "visible" needs a weight of each pixel, [H,W,1] or [B,H,W,1].
+      label: see `mix_targets`; "visible" and "attention" need a weight of each pixel, [H,W,1] or [B,H,W,1].
 
     Returns:
-      (images, targets), in the types given; the targets of label="visible" are `Pending`.
+      (images, targets), in the types given; the targets of label="visible" or "attention" are `Pending`.
     """
     partner = jax.random.permutation(permutation, images.shape[0])
     mixed = mix(images, images[partner], weight)
-    if label == VISIBLE:
+    if label in PENDING:
         return mixed, masked_targets(targets, targets[partner], weight[..., 0], lam, label)
     return mixed, mix_targets(targets, targets[partner], lam, label)
+
+
+def repeated(
+    cells: Bool[AnyArray, "... n m"] | Float[AnyArray, "... n m"], size: Sequence[int]
+) -> AnyArray:
+    """Cells [...,n,m] at the pixels [...,H,W] of `size`, each the nearest one's."""
+    row, col = (
+        jnp.arange(side) * n // side for side, n in zip(size, cells.shape[-2:], strict=True)
+    )
+    return cells[..., row[:, None], col]
 
 
 def box_mask(box: Box, height: int, width: int) -> Bool[Array, "... H W"]:

@@ -18,6 +18,7 @@ from mixaug_jax.models.layers import StagedModel
 
 STD = 0.02
 CHANGE = "attention_change"  # the collection that is added to the attention, for derivatives
+SEEN = "intermediates"  # the collection in which the attention is found, where it is asked for
 
 
 class VisionTransformer(StagedModel):
@@ -126,7 +127,7 @@ class VisionTransformer(StagedModel):
         products = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32)
         attention, key = nn.softmax(products / math.sqrt(self.dim // self.heads)), f"block{number}"
         # Nothing unless the collection is asked for, as are derivatives.
-        self.sow("intermediates", key, attention)
+        self.sow(SEEN, key, attention)
         if self.has_variable(CHANGE, key):
             attention = attention + self.get_variable(CHANGE, key)
         y = jnp.einsum("bhqk,bkhd->bqhd", attention.astype(self.dtype), v)
@@ -157,6 +158,26 @@ def read_attention(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Logits [B,K] and {block: attention [B,heads,T,T], a row a query}, with `change` {block: ...} added to the attention."""
     variables = {**variables, CHANGE: change} if change else variables
-    logits, found = model.apply(variables, x, train=False, mutable=["intermediates"])
-    found = found["intermediates"]
-    return logits, {layer: found[layer][0] for layer in model.layers if layer in found}
+    logits, found = model.apply(variables, x, train=False, mutable=[SEEN])
+    return logits, attention_of(model, found)
+
+
+def attention_of(model: Any, found: Any) -> dict[str, jax.Array]:
+    """{block: attention [B,heads,T,T]}, in the network's order, of what `apply` with mutable=[SEEN] has found."""
+    return {layer: found[SEEN][layer][0] for layer in model.layers if layer in found[SEEN]}
+
+
+def seen_patches(
+    model: Any, attention: Float[AnyArray, "... T T"]
+) -> Float[AnyArray, "... side side"]:
+    """How much the class token looks at each patch: its row of the attention, without the tokens before the patches'."""
+    row = attention[..., 0, :]
+    maps = model.maps("", row.reshape(-1, row.shape[-1], 1))
+    return maps.reshape(*row.shape[:-1], *maps.shape[1:3])
+
+
+def last_seen_patches(
+    model: Any, attention: dict[str, jax.Array]
+) -> Float[AnyArray, "B side side"]:
+    """`seen_patches` of the last block, the mean over its heads."""
+    return seen_patches(model, attention[list(attention)[-1]]).mean(1)

@@ -134,7 +134,7 @@ def _mixed(config, images, targets, net):
     mean, std = (np.asarray(v, np.float32) for v in (config.data.mean, config.data.std))
     options = mixing.own_options(config.mix)
     options |= {k: v for k, v in (("prob", 1.0), ("per", "example")) if k in options}
-    if options.get("label") == mixing.labels.VISIBLE:
+    if options.get("label") in mixing.labels.PENDING:
         options["label"] = "mixed"  # the picture says how much is kept of the whole
     known = {"mean": tuple(config.data.mean), "std": tuple(config.data.std), "deepest": False}
     entry = mixing.MIXERS[config.mix.name]

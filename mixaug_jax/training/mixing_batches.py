@@ -113,6 +113,11 @@ def looks_at_net(config: ml_collections.ConfigDict) -> bool:
     return name != "none" and "net" in entries.keywords(mixing.MIXERS[name])
 
 
+def reads_attention(config: ml_collections.ConfigDict) -> bool:
+    """Whether labels are mixed by the attention of the network that is trained, on the mixed images."""
+    return config.mix.get("label", "") == labels.ATTENTION
+
+
 def teacher(config: ml_collections.ConfigDict) -> Any:
     """The network in the file `mix.net`, or None where the mixer looks at the one that is trained, or at none.
 
@@ -136,6 +141,8 @@ def check_mixing(config: ml_collections.ConfigDict, teacher: Any = None) -> None
     """Raises ValueError where the mixer refuses its options, these images or its network (`teacher`, or the one that is
     trained); compiles nothing."""
     d, classes = config.data, len(config.resolved.class_names)
+    if reads_attention(config):
+        _check_attention(config)
     net = teacher or ()
     if looks_at_net(config) and not net:
         model = build.build_model(config)
@@ -151,6 +158,14 @@ def check_mixing(config: ml_collections.ConfigDict, teacher: Any = None) -> None
         jax.ShapeDtypeStruct((count, d.size, d.size, len(d.mean)), jnp.float32),
         jax.ShapeDtypeStruct((count, config.resolved.get("logits", classes)), jnp.float32),
     )
+
+
+def _check_attention(config):
+    if not getattr(build.build_model(config), "has_attention", False):
+        raise ValueError(
+            f"mix.label={labels.ATTENTION!r} needs a network with attention, as vit_micro or deit_small; "
+            f"{config.resolved.model.name} has none"
+        )
 
 
 def check_label(config: ml_collections.ConfigDict, source: Any) -> None:
@@ -177,18 +192,27 @@ def _no_parts(config):
     )
 
 
-def settled(targets: Any, batch: Mapping, classes: int, config: ml_collections.ConfigDict) -> Any:
-    """Targets that a mixer left open, by what the batch tells of its images; others as they are.
+def settled(
+    targets: Any,
+    batch: Mapping,
+    classes: int,
+    config: ml_collections.ConfigDict,
+    attention: Any = None,
+) -> Any:
+    """Targets that a mixer left open, by what the batch or the network tells of its images; others as they are.
 
     Args:
       targets: [B,K], or `labels.Pending` ones, whose columns may be several blocks of all classes.
       batch: with parts [B,H,W], 1 + the class that a pixel tells of, 0: none.
       classes: in a block.
       config: of the run.
+      attention: [B,n,n], under mix.label="attention": of the class token to the patches of the mixed images.
     """
     if not isinstance(targets, labels.Pending):
         return targets
-    if "parts" in batch:
+    if attention is not None:
+        kept = labels.attended_share(targets.mask, attention)
+    elif "parts" in batch:
         kept = labels.kept_shares(targets.mask, batch["parts"], classes)
     else:
         raise ValueError(_no_parts(config))

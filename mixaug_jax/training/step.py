@@ -22,9 +22,9 @@ from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.types import Tree
 from mixaug_jax.data import transforms
 from mixaug_jax.data.speech import spectrogram
-from mixaug_jax.models import build
+from mixaug_jax.models import build, vit
 from mixaug_jax.training import losses
-from mixaug_jax.training.mixing_batches import looks_at_net, mixed, settled
+from mixaug_jax.training.mixing_batches import looks_at_net, mixed, reads_attention, settled
 
 _MADE = np.uint32(
     2**32 - 2
@@ -150,11 +150,35 @@ def loss_fn(
 
     `fixed`: other variables. `net`: what the mixer looks at, where that is not the network as it is now.
     """
-    d = config.data
     if net is None and looks_at_net(config):
         # A constant of the loss, which is differentiated once and not through what the mixer saw.
         now = {"params": jax.lax.stop_gradient(params), "batch_stats": batch_stats}
         net = build.as_net(config, model, {**(fixed or {}), **now})
+    images = _transformed(batch, config.data)
+    targets, weights = losses.targets_of(batch, config)
+    targets = losses.smoothed(targets, config.train)
+    # Mixing draws the same on every device where a batch shares its draws; dropout never does.
+    mix_key, dropout_key = jax.random.split(key)
+    images, left_open, hidden = _mixed_known(
+        mix_key, images, targets, weights, config=config, shard=shard, net=net or ()
+    )
+    logits, updated = model.apply(
+        {**(fixed or {}), "params": params, "batch_stats": batch_stats},
+        images,
+        train=True,
+        hidden=hidden,
+        mutable=["batch_stats", *((vit.SEEN,) if reads_attention(config) else ())],
+        rngs={"dropout": jax.random.fold_in(dropout_key, shard)},
+    )
+    seen = _seen(model, updated) if reads_attention(config) else None
+    targets, weights = _settled_known(left_open, weights, batch, config, seen)
+    loss = losses.example_losses(logits, targets, weights, config.train.loss).mean()
+    right = losses.right(logits, targets, weights, several="targets" in batch).mean()
+    return loss, (updated.get("batch_stats", {}), right)
+
+
+def _transformed(batch, d):
+    """The images of a batch as they are mixed, by the section `data`."""
     images = transforms.device_transform(
         batch["image"], batch["seed"], jitter=d.jitter, lighting=d.lighting, mean=d.mean, std=d.std
     )
@@ -168,39 +192,32 @@ def loss_fn(
             bands=d.audio.mask_bands,
             frames=d.audio.mask_frames,
         )
-    targets, weights = losses.targets_of(batch, config)
-    targets = losses.smoothed(targets, config.train)
-    # Mixing draws the same on every device where a batch shares its draws; dropout never does.
-    mix_key, dropout_key = jax.random.split(key)
-    images, (targets, weights), hidden = _mixed_known(
-        mix_key, images, targets, weights, batch, config=config, shard=shard, net=net or ()
-    )
-    logits, updated = model.apply(
-        {**(fixed or {}), "params": params, "batch_stats": batch_stats},
-        images,
-        train=True,
-        hidden=hidden,
-        mutable=["batch_stats"],
-        rngs={"dropout": jax.random.fold_in(dropout_key, shard)},
-    )
-    loss = losses.example_losses(logits, targets, weights, config.train.loss).mean()
-    right = losses.right(logits, targets, weights, several="targets" in batch).mean()
-    return loss, (updated.get("batch_stats", {}), right)
+    return images
 
 
-def _mixed_known(key, images, targets, weights, batch, **given):
-    """`mixed` with unknown classes: images, (targets, weights), and the model's `hidden`."""
-    classes, config = targets.shape[-1], given["config"]
-    if config.train.loss == "softmax":
-        images, targets, hidden = mixed(key, images, targets, **given)
-        targets = settled(targets, batch, classes, config)
-        return images, (targets, weights), hidden
+def _seen(model, updated):
+    """How much the class token looks at each patch of the mixed images: a constant of the loss, as labels are."""
+    attention = vit.attention_of(model, updated)
+    return jax.lax.stop_gradient(vit.last_seen_patches(model, attention))
+
+
+def _mixed_known(key, images, targets, weights, **given):
+    """`mixed` with unknown classes: images, what `_settled_known` makes targets of, and the model's `hidden`."""
+    if given["config"].train.loss == "softmax":
+        return mixed(key, images, targets, **given)
     # Cross-entropy is linear in the target: an image of two gets each one's loss, as far as that is known, by its share. So
     # weights are mixed as targets are, and a class of which one partner knows nothing has the other's target.
-    both = jnp.concatenate([targets * weights, weights], -1)
-    images, both, hidden = mixed(key, images, both, **given)
-    targets, weights = jnp.split(settled(both, batch, classes, config), 2, -1)
-    return images, (targets / jnp.where(weights > 0, weights, 1), weights), hidden
+    return mixed(key, images, jnp.concatenate([targets * weights, weights], -1), **given)
+
+
+def _settled_known(left_open, weights, batch, config, attention=None):
+    """(targets [B,K], weights) after what was mixed is settled, see `settled`."""
+    classes = weights.shape[-1]
+    targets = settled(left_open, batch, classes, config, attention)
+    if config.train.loss == "softmax":
+        return targets, weights
+    targets, weights = jnp.split(targets, 2, -1)
+    return targets / jnp.where(weights > 0, weights, 1), weights
 
 
 def train_step(

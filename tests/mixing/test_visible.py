@@ -39,7 +39,7 @@ def test_which_mixers_know_it():
     asked = [name for name in MIXERS if "label" in options(name)]
     looking = ("alignmix", "attentivemix", "guidedmixup", "puzzlemix", "snapmix")
     assert set(asked) == {*MASKED, "mixup", "manifold_mixup", *looking}
-    assert (*LABELS, "visible") == MASK_LABELS
+    assert (*LABELS, "visible", "attention") == MASK_LABELS
     for name in ("mixup", "manifold_mixup"):
         with pytest.raises(ValueError, match="label must be one of mixed, first, pasted, majority; got 'visible'"):  # fmt: skip
             MIXERS[name](jax.random.key(0), IMAGES, jnp.eye(COUNT), label="visible")
