@@ -231,11 +231,13 @@ def dissection_counts(devices: tuple, backend: str) -> Program:
 def _table() -> dict[str, Callable[[tuple], Program]]:
     p = functools.partial
     small = {"model.name": "resnet18", "model.width": 0.25}
+    transformer = {"model.name": "deit_small", "mix.label": "attention"}
     found: dict[str, Callable] = {
         "train baseline": p(train_step, mixer="baseline"),
         "train baseline, float32": p(train_step, mixer="baseline", **{"model.dtype": "float32"}),
         "train baseline, 1024 images": p(train_step, mixer="baseline", **{"data.batch_size": 1024}),
         "train saliencymix": p(train_step, mixer="saliencymix"),
+        "train DeiT-S, labels by attention": p(train_step, mixer="cutmix", **transformer),
         "train a small ResNet-18": p(train_step, mixer="baseline", **small),
         "train a small ResNet-18, float32": p(
             train_step, mixer="baseline", **small, **{"model.dtype": "float32"}

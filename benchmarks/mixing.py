@@ -41,7 +41,8 @@ SETTINGS = {
 }
 # Share of a plain train step that a mixer may take, in percent.
 # The map of each mixer that looks at a network: what it must compute of it.
-FLOORS = {"attentivemix": "forward", "snapmix": "forward", "puzzlemix": "forward and gradient"}
+FLOORS = {"attentivemix": "forward", "snapmix": "forward", "tokenmix": "forward"}
+FLOORS["puzzlemix"] = "forward and gradient"
 LIMITS = {"cutout": 0.2, "mixup": 0.2, "cutmix": 0.2, "fmix": 0.5, "saliencymix": 2.0}
 
 

@@ -128,6 +128,15 @@ def test_train_step_that_mixes(mixer):
     lower_step(mixer, {})
 
 
+@pytest.mark.parametrize("form", ["adamw", "recomputed"])
+def test_train_step_with_labels_by_attention(form):
+    lower_step("cutmix", FORMS["adamw"] | FORMS[form] | {"mix.label": "attention"})
+
+
+def test_train_step_with_labels_by_attention_at_tokens():
+    lower_step("tokenmix", FORMS["adamw"] | {"mix.scores": "attention"})
+
+
 @pytest.mark.parametrize("name", ["resnet50", "binary_resnet18", "efficientnet_lite0"])
 def test_gradients(name):
     """1x1, strided and depthwise convolutions and the max pool, which have ways of their own on CPU; one block a group."""

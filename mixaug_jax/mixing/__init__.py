@@ -19,6 +19,7 @@ training step to settle. A mixer that takes `net` looks at a network, as it is e
 * Kang & Kim, GuidedMixup, arXiv 2306.16612: guidedmixup
 * Kim et al., Puzzle Mix, arXiv 2009.06962: puzzlemix
 * Lee et al., SmoothMix, CVPR Workshops 2020: smoothmix
+* Liu et al., TokenMix, arXiv 2207.08409: tokenmix
 * OpenMixup, arXiv 2209.04851, after Baek et al., Pattern Recognition 109, 2021: gridmix
 * Qin et al., ResizeMix, arXiv 2012.11101: resizemix
 * timm's mixup-or-CutMix, as in DeiT, arXiv 2012.12877: switch
@@ -29,6 +30,7 @@ training step to settle. A mixer that takes `net` looks at a network, as it is e
 * Yin et al., Batchmixup, Findings of ACL 2021: batchmixup
 * Yun et al., CutMix, arXiv 1905.04899: cutmix
 * Zhang et al., mixup, arXiv 1710.09412: mixup
+* Zhao et al., MixPro, arXiv 2304.12043: maskmix
 * Zhong et al., Random Erasing, arXiv 1708.04896: random_erasing
 
 A new mixer is one function of this form and one line in `MIXERS`.
@@ -49,6 +51,7 @@ from mixaug_jax.mixing.hidden import manifold_mixup
 from mixaug_jax.mixing.labels import LABELS, MASK_LABELS, mix_targets
 from mixaug_jax.mixing.looked_at import attentivemix, snapmix
 from mixaug_jax.mixing.masks import fmix, smoothmix
+from mixaug_jax.mixing.patches import maskmix, tokenmix
 from mixaug_jax.mixing.pixels import cutout, mixup
 from mixaug_jax.mixing.puzzle import puzzlemix
 from mixaug_jax.mixing.saliency import fine_grained_saliency
@@ -81,6 +84,7 @@ MIXERS = {
     "gridmix": gridmix,
     "guidedmixup": guidedmixup,
     "manifold_mixup": manifold_mixup,
+    "maskmix": maskmix,
     "mixup": mixup,
     "puzzlemix": puzzlemix,
     "random_erasing": random_erasing,
@@ -89,6 +93,7 @@ MIXERS = {
     "smoothmix": smoothmix,
     "snapmix": snapmix,
     "switch": switch,
+    "tokenmix": tokenmix,
 }
 
 

@@ -12,7 +12,7 @@ from mixaug_jax import dissection
 from mixaug_jax.attribution import METHODS
 from mixaug_jax.core import entries
 from mixaug_jax.draw import page
-from mixaug_jax.mixing import MIXERS
+from mixaug_jax.mixing import MIXERS, labels
 from mixaug_jax.scores import SCORES
 
 _CITED = re.compile(r"arXiv (\d{4}\.\d{4,5})|doi (10\.\d+/[\w./-]*\w)")
@@ -34,12 +34,14 @@ def known() -> dict[str, str]:
     return found
 
 
-def used_in(workdir: pathlib.Path, mixer: str) -> dict[str, Callable]:
-    """{name: entry} of what a run used: its mixer, Network Dissection, interventions, methods and scores.
+def used_in(workdir: pathlib.Path, mixer: str, label: str = "") -> dict[str, Callable]:
+    """{name: entry} of what a run used: its mixer, labels by attention, Network Dissection, interventions, methods and scores.
 
     What was brought to the run has its references in its own file, which a page does not run.
     """
     found = {mixer: MIXERS[mixer]} if mixer in MIXERS else {}
+    if label == labels.ATTENTION:
+        found["mix.label=attention"] = labels.attended_share
     if any(workdir.glob("dissection/**/counts.csv")):
         found["Network Dissection"] = dissection.dissect
     if any(workdir.glob("interventions/**/units.csv")):

@@ -26,6 +26,7 @@ SUITED = {
     "puzzlemix": {"blocks": (2, 4), "iterations": 20},
     "random_erasing": {"prob": 1.0},
     "snapmix": {"weights": "normalized"},
+    "tokenmix": {"weights": "normalized"},
 }
 
 
@@ -201,6 +202,15 @@ def test_wrong_options_of_all(batch, name, given, says):
         ("gridmix", {"cells": (6, 60)}, "too small"),
         ("smoothmix", {"sigma": (0, 0.5)}, "greater than 0"),
         ("switch", {"switch_prob": -1}, "switch_prob must be between 0 and 1"),
+        ("maskmix", {"cells": 1}, "cells must be an integer of at least 2"),
+        ("maskmix", {"cells": 17}, "17"),
+        ("tokenmix", {"tokens": 1}, "tokens must be an integer of at least 2"),
+        ("tokenmix", {"pasted": 1.5}, "pasted must be between 0 and 1"),
+        ("tokenmix", {"pattern": "stripes"}, "pattern must be one of blocks, random"),
+        ("tokenmix", {"scores": "cam"}, "scores must be one of class, attention, area"),
+        ("tokenmix", {}, "tokenmix looks at a network: pass net="),
+        ("tokenmix", {"net": tiny.net(4), "scores": "attention"}, "has no attention to read"),
+        ("tokenmix", {"net": tiny.net(4, loss="sigmoid")}, "needs images of one class each"),
         ("manifold_mixup", {"alpha": 0}, "alpha must be greater than 0"),
         ("alignmix", {"layers": ("first",)}, "layers must be one of input, last; got 'first'"),
         ("attentivemix", {"count": -1}, "count must be an integer of at least 0"),

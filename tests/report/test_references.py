@@ -23,8 +23,8 @@ def test_every_entry_has_a_reference(table):
 def test_the_file_holds_what_is_cited_and_is_whole():
     everything = {**MIXERS, **METHODS, **SCORES}
     cited = {identifier for entry in everything.values() for identifier in references.cited(entry)}
-    # Network Dissection, and interventions on its units.
-    assert set(references.known()) == cited | {"1704.05796", "2009.05041"}
+    # Network Dissection, interventions on its units, and labels by attention.
+    assert set(references.known()) == cited | {"1704.05796", "2009.05041", "2111.09833"}
     keys = [re.match(r"@(\w+)\{(\w+),\n", text) for text in references.known().values()]
     assert len({key[2] for key in keys}) == len(keys)
     for text in references.known().values():
@@ -49,6 +49,12 @@ def test_a_page_gives_those_of_what_it_uses(tmp_path):
     assert " ".join(text.split()) in found.text
     assert "references.bib" in {a.get("download") for a in found.every("a")}
     assert "copy" in {b.get("class") for b in found.every("button") if b.get("data-copy") == "text"}
+
+
+def test_labels_by_attention_have_a_reference(tmp_path):
+    used = references.used_in(tmp_path, "cutmix", "attention")
+    assert "% mix.label=attention\n@inproceedings{chen2022transmix," in references.bibtex(used)
+    assert "transmix" not in references.bibtex(references.used_in(tmp_path, "cutmix", "visible"))
 
 
 def test_nothing_used_has_no_section(tmp_path):
