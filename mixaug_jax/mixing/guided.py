@@ -17,7 +17,7 @@ from mixaug_jax.core.types import (
     Targets,
 )
 from mixaug_jax.mixing import draws, maps
-from mixaug_jax.mixing.labels import LABELS, mix_targets
+from mixaug_jax.mixing.labels import MASK_LABELS, Pending, masked_targets
 from mixaug_jax.mixing.pixels import mix
 
 SALIENCY = ("spectral", "gradient")
@@ -27,6 +27,13 @@ PARTNERS = ("random", "greedy")
 def smoothed(saliency: maps.Maps) -> maps.Maps:
     """Saliency [B,H,W] blurred by 7 pixels and divided by its sum; one that is 0 everywhere becomes uniform."""
     return maps.shares(maps.blurred(saliency.astype(jnp.float32)))
+
+
+def own_weight(saliency: maps.Maps, partner: Indices) -> Float[Array, "B H W"]:
+    """The weight of the images themselves at each pixel: their share of both images' maps; one half where both are 0."""
+    own, other = saliency, saliency[partner]
+    total = own + other
+    return jnp.where(total > 0, own / jnp.where(total > 0, total, 1), 0.5)
 
 
 def guided_mix(
@@ -42,9 +49,7 @@ def guided_mix(
     Returns:
       (images, the mean weight of the images themselves [B]).
     """
-    own, other = saliency, saliency[partner]
-    total = own + other
-    weight = jnp.where(total > 0, own / jnp.where(total > 0, total, 1), 0.5)
+    weight = own_weight(saliency, partner)
     return mix(images, images[partner], weight[..., None]), weight.mean((1, 2))
 
 
@@ -91,7 +96,7 @@ def guidedmixup(
     label: str = "mixed",
     saliency: str = "spectral",
     partners: str = "random",
-) -> tuple[Images, Targets]:
+) -> tuple[Images, Targets | Pending]:
     """Each pixel weighted by how salient it is in either image; labels mixed by the mean weight.
 
     Kang & Kim, GuidedMixup, arXiv 2306.16612, section 3. "greedy" is the paper's pairing of images that are salient in
@@ -105,19 +110,20 @@ def guidedmixup(
       shard: index of this device along the data axis.
       prob: probability of mixing.
       per: "batch", one coin for the batch; or "example". Nothing else is drawn but partners.
-      label: what becomes of the labels, see `mix_targets`.
+      label: what becomes of the labels, see `mix_targets` and `masked_targets`; under "visible" a pixel of both images counts
+        by their weights.
       saliency: "spectral", the spectral residual, without a network; or "gradient", of the loss.
       partners: "random", a permutation, as in the published runs; or "greedy", see `far_partners`.
 
     Returns:
-      (images, targets), mixed in float32, in the types given.
+      (images, targets), mixed in float32, in the types given; targets of label="visible" or "attention" are `Pending`.
 
     Raises:
       ValueError: an option out of range, arrays that do not fit, or no network where one is needed.
     """
     checks.batch(images, targets)
     draws.check(prob, per)
-    checks.choice("label", label, LABELS)
+    checks.choice("label", label, MASK_LABELS)
     checks.choice("saliency", saliency, SALIENCY)
     checks.choice("partners", partners, PARTNERS)
     permutation, (whether,) = draws.streams(key, shard, per, 1)
@@ -132,4 +138,5 @@ def guidedmixup(
     mixed, share = guided_mix(images, found, partner)
     on = jnp.broadcast_to(draws.coin(whether, prob, draws.shape(per, images)), share.shape)
     mixed = jnp.where(on[:, None, None, None], mixed, images)
-    return mixed, mix_targets(targets, targets[partner], jnp.where(on, share, 1), label)
+    mask = jnp.where(on[:, None, None], own_weight(found, partner), 1)
+    return mixed, masked_targets(targets, targets[partner], mask, jnp.where(on, share, 1), label)

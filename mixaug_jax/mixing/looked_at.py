@@ -9,6 +9,7 @@ from mixaug_jax.core import checks
 from mixaug_jax.core.types import (
     AnyArray,
     Array,
+    Bool,
     Count,
     Float,
     Images,
@@ -21,15 +22,22 @@ from mixaug_jax.core.types import (
 )
 from mixaug_jax.mixing import draws, maps
 from mixaug_jax.mixing.boxes import cut_box
-from mixaug_jax.mixing.labels import LABELS, WEIGHTS, mix_targets, weigh_targets
-from mixaug_jax.mixing.pixels import Box, box_mask
+from mixaug_jax.mixing.labels import (
+    LABELS,
+    MASK_LABELS,
+    WEIGHTS,
+    Pending,
+    masked_targets,
+    weigh_targets,
+)
+from mixaug_jax.mixing.pixels import Box, box_mask, repeated
 
 _EXACT = jax.lax.Precision.HIGHEST
 
 
 def keep_largest(
     images: Images, cells: Float[AnyArray, "B p q"], partner: Indices, count: Integers
-) -> tuple[Images, Float[Array, "..."]]:
+) -> tuple[Images, Bool[Array, "B H W"], Float[Array, "..."]]:
     """The image where its map is largest, its partner elsewhere.
 
     Args:
@@ -39,17 +47,14 @@ def keep_largest(
       count: cells to keep, the first ones among equals: one number, or [B,1].
 
     Returns:
-      (images, the share of cells that is kept, in the shape of `count`).
+      (images, where they are the images themselves [B,H,W], the share of cells that is kept, in the shape of `count`).
     """
     flat = cells.reshape(cells.shape[0], -1)
     # The place of each cell in the order of size.
     place = jnp.argsort(jnp.argsort(-flat, axis=1, stable=True), axis=1)
-    kept = (place < count).reshape(cells.shape)
-    size = images.shape[1:3]
-    row, col = (jnp.arange(side) * n // side for side, n in zip(size, cells.shape[1:], strict=True))
-    mask = kept[:, row[:, None], col]
+    mask = repeated((place < count).reshape(cells.shape), images.shape[1:3])
     share = jnp.asarray(count, jnp.float32) / flat.shape[1]
-    return jnp.where(mask[..., None], images, images[partner]), share
+    return jnp.where(mask[..., None], images, images[partner]), mask, share
 
 
 def attentivemix(
@@ -65,7 +70,7 @@ def attentivemix(
     count: int = 6,
     alpha: float = 1.0,
     layer: str = "",
-) -> tuple[Images, Targets]:
+) -> tuple[Images, Targets | Pending]:
     """The cells of an image that a network responds to most stay, all else is another image; labels mixed by area.
 
     Walawalkar et al., Attentive CutMix, arXiv 2003.13048, section 3, in the form of OpenMixup (arXiv 2209.04851): the cells of
@@ -80,20 +85,20 @@ def attentivemix(
       shard: index of this device along the data axis.
       prob: probability of mixing.
       per: "batch", one coin (and one lambda) for the batch; or "example".
-      label: what becomes of the labels, see `mix_targets`.
+      label: what becomes of the labels, see `mix_targets` and `masked_targets`.
       count: cells that stay, 6 of 7 x 7 as published; 0 is max(1, trunc(lambda * cells)).
       alpha: lambda ~ Beta(alpha, alpha), where `count` is 0.
       layer: whose features; "" is the last with 4 x 4 nodes.
 
     Returns:
-      (images, targets), in the types given.
+      (images, targets), in the types given; targets of label="visible" or "attention" are `Pending`.
 
     Raises:
       ValueError: an option out of range, arrays that do not fit, no network, a layer without a map or with too few cells.
     """
     checks.batch(images, targets)
     draws.check(prob, per)
-    checks.choice("label", label, LABELS)
+    checks.choice("label", label, MASK_LABELS)
     checks.count("count", count, 0)
     checks.positive("alpha", alpha)
     permutation, (amount, whether) = draws.streams(key, shard, per, 2)
@@ -112,8 +117,8 @@ def attentivemix(
         chosen = jnp.maximum(1, (lam * total).astype(jnp.int32))[..., None]
     # All cells stay where the coin says no.
     on = draws.coin(whether, prob, shape)[..., None]
-    mixed, share = keep_largest(images, cells, partner, jnp.where(on, chosen, total))
-    return mixed, mix_targets(targets, targets[partner], share[..., 0], label)
+    mixed, mask, share = keep_largest(images, cells, partner, jnp.where(on, chosen, total))
+    return mixed, masked_targets(targets, targets[partner], mask, share[..., 0], label)
 
 
 def fitted(images: Images, source: Box, target: Box) -> Images:

@@ -25,7 +25,7 @@ from mixaug_jax.core.types import (
 )
 from mixaug_jax.mixing import draws, maps
 from mixaug_jax.mixing.cut import Unary, least_labels
-from mixaug_jax.mixing.labels import LABELS, mix_targets
+from mixaug_jax.mixing.labels import MASK_LABELS, VISIBLE, Pending, masked_targets
 from mixaug_jax.mixing.pixels import mix
 from mixaug_jax.mixing.transport import moved, transported
 
@@ -214,7 +214,7 @@ def puzzlemix(
     iterations: int = 100,
     mean: Sequence[float] = (0.485, 0.456, 0.406),
     std: Sequence[float] = (0.229, 0.224, 0.225),
-) -> tuple[Images, Targets]:
+) -> tuple[Images, Targets | Pending]:
     """Blocks of two images chosen so that what is salient in both is shown, and moved to where it is; labels mixed by area.
 
     Kim et al., Puzzle Mix, arXiv 2009.06962, as in the published code for ImageNet (cross-entropy; saliency by the network in
@@ -229,7 +229,8 @@ def puzzlemix(
       shard: index of this device along the data axis.
       prob: probability of mixing.
       per: "batch" as published, one lambda and one coin for the batch; or "example". The number of blocks is the batch's.
-      label: what becomes of the labels, see `mix_targets`.
+      label: what becomes of the labels, see `mix_targets` and `masked_targets`. "visible" needs transport=False: a block that
+        moves is seen elsewhere than its parts are known to be. A block that is half of each counts by half.
       alpha: lambda ~ Beta(alpha, alpha).
       blocks: the numbers of blocks on a side to draw from, at least 2; each divides both sides.
       beta, gamma, eta: weights of equal labels in neighbors, of borders therein, and of the prior.
@@ -243,14 +244,18 @@ def puzzlemix(
       mean, std: one number a channel, what the images were normalized with.
 
     Returns:
-      (images, targets), mixed in float32, in the types given.
+      (images, targets), mixed in float32, in the types given; targets of label="visible" or "attention" are `Pending`.
 
     Raises:
       ValueError: an option out of range, arrays that do not fit, no network, or sides that the blocks do not divide.
     """
     checks.batch(images, targets)
     draws.check(prob, per)
-    checks.choice("label", label, LABELS)
+    checks.choice("label", label, MASK_LABELS)
+    if label == VISIBLE and transport:
+        raise ValueError(
+            "label='visible' needs blocks that stay where they are, and puzzlemix moves them; set transport=False"
+        )
     checks.positive("alpha", alpha)
     checks.choice("levels", levels, (2, 3))
     checks.count("iterations", iterations)
@@ -285,7 +290,9 @@ def puzzlemix(
     )
     on = jnp.broadcast_to(draws.coin(whether, prob, shape), share.shape)
     mixed = jnp.where(on[:, None, None, None], mixed, images)
-    return mixed, mix_targets(targets, targets[partner], jnp.where(on, share, 1), label)
+    mask = _at_pixels(1 - labels / (levels - 1), jnp.asarray(blocks)[chosen], images.shape[1:3])
+    mask = jnp.where(on[:, None, None], mask, 1)
+    return mixed, masked_targets(targets, targets[partner], mask, jnp.where(on, share, 1), label)
 
 
 def _padded_energy(images, saliency, partner, lam, *, blocks, width, **given):

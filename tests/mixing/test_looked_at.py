@@ -20,14 +20,15 @@ def arrays(golden):
 @pytest.mark.parametrize("count", [3, 6])
 def test_attentivemix_is_the_published_one(arrays, count):
     cells = arrays["features"].mean(-1)
-    mixed, share = jax.jit(keep_largest)(arrays["x"], cells, arrays["partner"], count)
+    mixed, mask, share = jax.jit(keep_largest)(arrays["x"], cells, arrays["partner"], count)
     np.testing.assert_array_equal(mixed, arrays[f"attentive_{count}_image"])
     np.testing.assert_allclose(share, arrays[f"attentive_{count}_lam"], atol=1e-6)
+    np.testing.assert_allclose(mask.mean((1, 2)), share, atol=1e-6)
 
 
 def test_the_first_of_equal_cells_stay():
     images = jnp.stack([jnp.ones((4, 4, 1)), jnp.zeros((4, 4, 1))])
-    mixed, _ = keep_largest(images, np.zeros((2, 2, 2), np.float32), np.array([1, 0]), 3)
+    mixed, _, _ = keep_largest(images, np.zeros((2, 2, 2), np.float32), np.array([1, 0]), 3)
     np.testing.assert_array_equal(mixed[0, ::2, ::2, 0], [[1, 1], [1, 0]])
 
 

@@ -4,11 +4,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
+from mixaug_jax.core import entries
 from mixaug_jax.mixing import LABELS, MASK_LABELS, MIXERS, labels, options
 
 COUNT, SIDE, CLASSES = 6, 16, 12
-MASKED = ("cutmix", "fmix", "gridmix", "resizemix", "saliencymix", "smoothmix", "switch")
+MASKED = ("attentivemix", "cutmix", "fmix", "gridmix", "guidedmixup", "maskmix", "puzzlemix",
+          "resizemix", "saliencymix", "smoothmix", "switch", "tokenmix")  # fmt: skip
+# Blocks that stay, and labels by area.
+SUITED = {
+    "puzzlemix": {"blocks": (2, 4), "iterations": 10, "transport": False},
+    "tokenmix": {"scores": "area", "tokens": 8},
+}
 # Image i is all i, so that the pixels of a mixed one tell how much of each is there.
 IMAGES = jnp.broadcast_to(jnp.arange(COUNT, dtype=jnp.float32)[:, None, None, None], (COUNT, SIDE, SIDE, 3))  # fmt: skip
 
@@ -18,10 +26,13 @@ IMAGES = jnp.broadcast_to(jnp.arange(COUNT, dtype=jnp.float32)[:, None, None, No
 def test_the_mask_is_what_was_done_to_the_pixels(name, per):
     """The images are those of another label, and the mask says how they came about."""
 
-    def mixed(label):
-        return MIXERS[name](jax.random.key(5), IMAGES, jnp.eye(COUNT), per=per, label=label)
+    def mixed(net, label):
+        given = {"net": net} if "net" in entries.keywords(MIXERS[name]) else {}
+        given |= SUITED.get(name, {}) | {"per": per, "label": label}
+        return MIXERS[name](jax.random.key(5), IMAGES, jnp.eye(COUNT), **given)
 
-    (images, pending), (same, targets) = jax.jit(lambda: (mixed("visible"), mixed("mixed")))()
+    both = jax.jit(lambda net: (mixed(net, "visible"), mixed(net, "mixed")))
+    (images, pending), (same, targets) = both(tiny.net(COUNT))
     np.testing.assert_array_equal(images, same)
     assert pending.mask.shape == (COUNT, SIDE, SIDE)
     own, partner = (np.argmax(t, -1)[:, None, None] for t in (pending.own, pending.partner))
@@ -37,12 +48,16 @@ def test_the_mask_is_what_was_done_to_the_pixels(name, per):
 def test_which_mixers_know_it():
     """Those that mix by a mask; the others say what there is, before anything is compiled."""
     asked = [name for name in MIXERS if "label" in options(name)]
-    looking = ("alignmix", "attentivemix", "guidedmixup", "puzzlemix", "snapmix")
-    assert set(asked) == {*MASKED, "mixup", "manifold_mixup", *looking}
+    assert set(asked) == {*MASKED, "mixup", "manifold_mixup", "alignmix", "snapmix"}
     assert (*LABELS, "visible", "attention") == MASK_LABELS
     for name in ("mixup", "manifold_mixup"):
         with pytest.raises(ValueError, match="label must be one of mixed, first, pasted, majority; got 'visible'"):  # fmt: skip
             MIXERS[name](jax.random.key(0), IMAGES, jnp.eye(COUNT), label="visible")
+
+
+def test_blocks_that_move_are_refused():
+    with pytest.raises(ValueError, match="needs blocks that stay where they are, and puzzlemix moves them"):  # fmt: skip
+        MIXERS["puzzlemix"](jax.random.key(0), IMAGES, jnp.eye(COUNT), label="visible")
 
 
 def test_shares_and_targets_against_numpy():
