@@ -21,6 +21,7 @@ from mixaug_jax import data, mixing
 from mixaug_jax.core import files
 from mixaug_jax.data import transforms
 from mixaug_jax.draw.style import STYLE
+from mixaug_jax.mixing import maps
 from mixaug_jax.models import imagenet
 from mixaug_jax.training import checkpoint, mixing_batches
 
@@ -55,7 +56,7 @@ def pictures(
     All share the images and the random key. For the picture prob is 1 and every image has draws of its own (per="example"),
     so that a row shows the range of what the method does; of `DRAWS` keys the one is taken under which the most labels are
     mixed, since an image may well meet itself. Mixers of hidden features are shown at the input. One that looks at a network
-    sees that of the run's latest checkpoint, and has no row where there is none.
+    sees that of the run's latest checkpoint, and so do labels by attention; it has no row where there is none.
 
     Args:
       configs: resolved settings by the name to show; the data must be that of the first.
@@ -87,9 +88,9 @@ def _make(configs, first, workdirs) -> Pictures:
     targets = np.eye(source.num_classes, dtype=np.float32)[labels]
     # A page runs no code that was brought to a run: a mixer that is not known here has no row.
     mixing_ones = {name: c for name, c in configs.items() if c.mix.name in mixing.MIXERS}
-    nets = {name: _net(config, workdirs.get(name)) for name, config in mixing_ones.items()}
+    nets = {name: _nets(config, workdirs.get(name)) for name, config in mixing_ones.items()}
     mixed = {
-        name: _mixed(config, images, targets, nets[name])
+        name: _mixed(config, images, targets, *nets[name])
         for name, config in mixing_ones.items()
         if nets[name] is not None
     }
@@ -119,33 +120,53 @@ def _examples(source, config):
     return images, np.array([example["label"] for example in chosen])
 
 
-def _net(config, workdir):
-    """What a config's mixer looks at: a network, () where it needs none, None where it is not there."""
-    if not mixing_batches.looks_at_net(config):
-        return ()
+def _nets(config, workdir):
+    """What a config's mixer looks at, and whose attention its labels follow: networks, or ().
+
+    None where one of them is not there.
+    """
+    looks, reads = mixing_batches.looks_at_net(config), mixing_batches.reads_attention(config)
+    if not looks and not reads:
+        return (), ()
     try:
-        return mixing_batches.teacher(config) or checkpoint.load(workdir or "")
+        teacher = mixing_batches.teacher(config)
+        trained = checkpoint.load(workdir or "") if reads or teacher is None else ()
     except (ValueError, OSError):
         return None
+    return (teacher or trained) if looks else (), trained if reads else ()
 
 
-def _mixed(config, images, targets, net):
+def label_words(configs: Mapping[str, Any]) -> str:
+    """Which label stands below the pictures of these configs, as a sentence."""
+    if any(config.mix.get("label", "") == mixing.labels.VISIBLE for config in configs.values()):
+        return "The label by area is given below each image; mix.label=visible weighs each class by what is seen of it."
+    if any(map(mixing_batches.reads_attention, configs.values())):
+        return "The label used in training is given below each image; mix.label=attention has it from the trained network here."
+    return "The label used in training is given below each image."
+
+
+def _mixed(config, images, targets, net, attentive):
     """Images uint8 [DRAWS,n,h,w,C] and targets [DRAWS,n,K] under a config's method."""
     mean, std = (np.asarray(v, np.float32) for v in (config.data.mean, config.data.std))
     options = mixing.own_options(config.mix)
     options |= {k: v for k, v in (("prob", 1.0), ("per", "example")) if k in options}
-    if options.get("label") in mixing.labels.PENDING:
+    if options.get("label") == mixing.labels.VISIBLE:
         options["label"] = "mixed"  # the picture says how much is kept of the whole
     known = {"mean": tuple(config.data.mean), "std": tuple(config.data.std), "deepest": False}
     entry = mixing.MIXERS[config.mix.name]
 
-    def mixer(net: Any, key: Any, images: Any, targets: Any):
-        return mixing.bound(entry, options, {**known, "net": net})(key, images, targets)
+    def mixer(nets: Any, key: Any, images: Any, targets: Any):
+        bound = mixing.bound(entry, options, {**known, "net": nets[0]})
+        out, targets = bound(key, images, targets)
+        if not isinstance(targets, mixing.labels.Pending):
+            return out, targets
+        kept = mixing.labels.attended_share(targets.mask, maps.attention(nets[1], out))
+        return out, mixing.labels.settle(targets, kept)
 
     keys = jax.random.split(jax.random.key(0), DRAWS)
     normalized = (images.astype(np.float32) / 255 - mean) / std
     draw = jax.jit(jax.vmap(mixer, (None, 0, None, None)))
-    mixed, targets = draw(net, keys, normalized, targets)
+    mixed, targets = draw((net, attentive), keys, normalized, targets)
     pixels = 255 * (np.asarray(mixed) * std + mean)
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8), np.asarray(targets)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import toy
 
+import mixaug_jax
 from mixaug_jax import data
 from mixaug_jax.report import augmentations
 
@@ -44,6 +45,27 @@ def test_pictures_are_what_training_sees(tmp_path):
     again = augmentations.pictures({"baseline": toy.config(), **configs}, tmp_path / "p.npz")
     np.testing.assert_array_equal(again.images, shown.images)
     assert (again.names, again.labels, again.held_out) == (shown.names, shown.labels, 48)
+
+
+def test_labels_by_attention_are_the_trained_networks(tmp_path, monkeypatch):
+    """As the step makes them, of the checkpoint's attention; no row where there is no checkpoint."""
+    config = toy.config("cutmix", epochs=1)
+    config.model.name, config.model.width, config.mix.label = "vit_micro", 0.1, "attention"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "open_splits", lambda config: toy.splits())
+        mixaug_jax.train(config, tmp_path / "run")
+    monkeypatch.setattr(augmentations, "DRAWS", 1)
+    configs = {"cutmix": config}
+    assert augmentations.pictures(configs, tmp_path / "p.npz").names == ("images",)
+    shown = augmentations.pictures(configs, tmp_path / "q.npz", {"cutmix": tmp_path / "run"})
+    assert shown.names == ("images", "cutmix")
+    assert "mix.label=attention has it from the trained network" in augmentations.label_words(
+        configs
+    )
+    config.mix.label = "mixed"
+    plain = augmentations.pictures(configs, tmp_path / "r.npz")
+    np.testing.assert_array_equal(plain.images, shown.images)
+    assert plain.labels[1] != shown.labels[1]
 
 
 def test_pictures_of_what_looks_at_a_network(trained, tmp_path):

@@ -122,7 +122,7 @@ def test_a_training_on_four_devices(form, monkeypatch, tmp_path):
     ("method", "changes", "sentence"),
     [
         ("cutmix", {"model.name": "tiny"}, r"^mix\.label='attention' needs a network with attention, as .*; tiny has none$"),
-        ("mixup", {}, "^label must be one of mixed, first, pasted, majority; got 'attention'$"),
+        ("mixup", {}, "^label must be one of mixed, first, pasted, majority; got 'attention'"),
         ("snapmix", {"model.name": "tiny"}, "needs a network with attention"),
     ],
 )  # fmt: skip

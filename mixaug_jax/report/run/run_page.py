@@ -151,7 +151,7 @@ def _augmentation(config, shown, problem, folder):
             )
     elif method != "none":
         caption = (
-            f"{count} training images without and with {method}. The label used in training is given below each image. For "
+            f"{count} training images without and with {method}. {augmentations.label_words({method: config})} For "
             f"this figure, parameters are drawn for each image separately; of {augmentations.DRAWS} draws, the one that mixes "
             "the most images is shown."
         )

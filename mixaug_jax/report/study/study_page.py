@@ -65,7 +65,7 @@ def make(
         _cross_deletion(study, folder, column),
         study_occlusion.section(study, folder, column),
         study_relevance.section(study, folder),
-        _augmentations(shown, problem, folder, column),
+        _augmentations(shown, problem, configs, folder, column),
         _training(study, folder, column),
         _runs(study, folder),
         _problems(study),
@@ -250,14 +250,14 @@ def _pictures(study, configs, folder):
         return None, f"The data set cannot be read here: {str(error).splitlines()[0]}"
 
 
-def _augmentations(shown, problem, folder, column):
+def _augmentations(shown, problem, configs, folder, column):
     name = "The augmentations"
     if shown is None:
         return page.section("augmentations", name, page.missing(problem)) if problem else ""
     style.save_figure(augmentations.figure(shown), folder / "augmentations", column=column)
     caption = (
-        f"{_count(shown.images.shape[1], 'training image')} under each augmentation. The label used in training is given below "
-        "each image. All rows share the images and the random key; parameters are drawn for each image separately."
+        f"{_count(shown.images.shape[1], 'training image')} under each augmentation. {augmentations.label_words(configs)} "
+        "All rows share the images and the random key; parameters are drawn for each image separately."
     )
     alt = f"a row of images for each of {', '.join(shown.names)}, with their labels"
     return page.section(
