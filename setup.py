@@ -6,8 +6,10 @@ import re
 import setuptools
 
 ROOT = pathlib.Path(__file__).parent
-# The one place of the address; `python notebooks/set_address.py` writes it into the notebooks.
-URL = "https://github.com/OWNER/mixaug_jax"
+# The repository's address, "" as long as it has none: then nothing that is shown names one. `python notebooks/set_address.py`
+# writes it into the notebooks.
+URL = ""
+LINKS = {"Changes": f"{URL}/blob/main/CHANGELOG.md", "Issues": f"{URL}/issues"} if URL else {}
 VERSION = re.search(r'__version__ = "(.*)"', (ROOT / "mixaug_jax/core/__init__.py").read_text())[1]
 
 setuptools.setup(
@@ -19,7 +21,7 @@ setuptools.setup(
     license="Apache-2.0",
     author="The mixaug_jax authors",
     url=URL,
-    project_urls={"Changes": f"{URL}/blob/main/CHANGELOG.md", "Issues": f"{URL}/issues"},
+    project_urls=LINKS,
     keywords=["data augmentation", "interpretability", "network dissection", "attribution", "JAX"],
     classifiers=[
         "Intended Audience :: Science/Research",

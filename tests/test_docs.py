@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import shlex
 import types
 
 import numpy as np
@@ -9,13 +10,18 @@ import pytest
 import toy
 
 import mixaug_jax
-from mixaug_jax import attribution, data, mixing, scores
+from mixaug_jax import attribution, command, data, mixing, pipeline, scores
+from mixaug_jax.config import opening
 from mixaug_jax.core import entries
+from mixaug_jax.study import __main__ as study_main
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 MENU = (ROOT / "mkdocs.yml").read_text()
+# Of the how-to pages, which tests/test_how_to.py and test_tasks.py run.
+OWN_FILES = ("stripes.py", "local_contrast.py", "halfmix.py", "two_convs.py", "center_of_mass.py")
+OWN_FILES += ("confidence.py", "own.py")
 
 
 def blocks(page):
@@ -117,3 +123,32 @@ def test_writers(tmp_path, monkeypatch, capsys):
         assert [n for k, n in enumerate(said) if n not in said[:k] or n == "log"] == expected
         given = [args[0] for _, args, _ in service.calls if args and isinstance(args[0], dict)]
         assert {"train_loss": 1.0} in [one for one in given if "train_loss" in one]
+
+
+def commands(module, short):
+    """[(page, words)] of the command lines that pages show."""
+    found = []
+    for page in (*PAGES, "../README.md"):
+        text = (DOCS / page).read_text().replace("\\\n", " ")
+        called = rf"(?:{short}|python -m {module}) (-[^`\n]*)"
+        lines = re.findall(rf"^ *{called}$|`{called}`", text, re.MULTILINE)
+        found += [(page, shlex.split("".join(line), comments=True)) for line in lines]
+    return found
+
+
+@pytest.mark.parametrize(("page", "words"), commands(r"mixaug_jax\.main", "mixaug"))
+def test_a_command_has_what_it_names(page, words):
+    """Flags, config, settings with their values, and stage; the reader's own files have tests of their own."""
+    asked = command.read(words)
+    if asked.help or asked.config.partition(":")[0] in OWN_FILES:
+        return
+    opening.open_config(asked.config, asked.overrides)
+    assert asked.stage in ("all", *pipeline.STAGES), page
+
+
+@pytest.mark.parametrize(("page", "words"), commands(r"mixaug_jax\.study", "none"))
+def test_a_study_can_be_planned(page, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (folder,) = [word for word in words if word.startswith("--workdir=")]
+    words[words.index(folder)] = f"--workdir={tmp_path}"
+    assert study_main.main([*words, "--list"]) == 0, page

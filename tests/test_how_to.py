@@ -4,6 +4,8 @@ import json
 import pathlib
 import re
 import shlex
+import sys
+import types
 
 import jax
 import numpy as np
@@ -94,6 +96,105 @@ def test_method_and_score(file_of, trained, tmp_path, monkeypatch, page, words):
     config.explain.max_images = 6
     pipeline.run(config, workdir, "explain")
     assert words in (workdir / "attribution" / "scores.csv").read_text()
+
+
+class Batches:
+    """In the place of a tf.data.Dataset of (image, label), as the page calls it."""
+
+    def __init__(self, *arrays):
+        self.arrays = arrays
+
+    def batch(self, size, drop_remainder):
+        assert drop_remainder
+        count = len(self.arrays[0]) // size
+        return Batches(*(a[: count * size].reshape(count, size, *a.shape[1:]) for a in self.arrays))
+
+    def enumerate(self):
+        self.counted = enumerate(zip(*self.arrays, strict=True))
+        return self
+
+    def as_numpy_iterator(self):
+        return self.counted
+
+
+class Tensor:
+    """In the place of a torch.Tensor, where PyTorch is not installed."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def permute(self, *axes):
+        return Tensor(self.array.transpose(axes))
+
+    def numpy(self):
+        return self.array
+
+    def __int__(self):
+        return int(self.array)
+
+
+def stand_in_for_torch():
+    stacked = lambda examples: [Tensor(np.stack(part)) for part in zip(*examples, strict=True)]  # noqa: E731
+    loading = types.SimpleNamespace(default_collate=stacked)
+    torch = types.SimpleNamespace(from_numpy=Tensor, utils=types.SimpleNamespace(data=loading))
+    torch.randint = lambda high, shape: Tensor(np.random.default_rng(0).integers(high))
+    return {"torch": torch, "torch.utils": torch.utils, "torch.utils.data": loading}
+
+
+@pytest.fixture
+def loops():
+    """The page's blocks, the first one run, with 70 images and labels of ten classes."""
+    rng = np.random.default_rng(0)
+    names = {"images": rng.normal(size=(70, 8, 8, 3)).astype(np.float32)}
+    names["labels"] = rng.integers(0, 10, 70)
+    first, *others = blocks("loops.md")
+    exec(compile(first, "loops.md", "exec"), names)  # what a reader would paste
+    return names, dict(zip(("grain", "tensorflow", "torch"), others, strict=True))
+
+
+def check_mixed(images, targets, step, names, chosen=slice(0, 32)):
+    """As the mixer itself with the key of that step."""
+    key = jax.random.fold_in(jax.random.key(0), int(step))
+    own = np.eye(10, dtype=np.float32)[names["labels"][chosen]]
+    expected = mixing.MIXERS["cutmix"](key, names["images"][chosen], own, alpha=1.0)
+    np.testing.assert_allclose(images, expected[0], atol=1e-6)
+    np.testing.assert_allclose(targets, expected[1], atol=1e-6)
+    assert 0.5 < np.max(targets, 1).mean() <= 1
+
+
+def test_grain_loop(loops):
+    names, code = loops
+    pairs = zip(names["images"], names["labels"], strict=True)
+    names["source"] = [{"image": image, "label": label} for image, label in pairs]
+    exec(compile(code["grain"], "loops.md", "exec"), names)
+    first, second = names["loader"]
+    again = next(iter(names["loader"]))
+    assert first["image"].shape == second["image"].shape == (32, 8, 8, 3)
+    np.testing.assert_array_equal(first["image"], again["image"])
+    np.testing.assert_allclose(first["target"].sum(1), 1, atol=1e-6)
+    assert set(np.count_nonzero(first["target"], 1)) <= {1, 2}
+    assert not np.array_equal(first["target"], second["target"])
+
+
+def test_tensorflow_loop(loops):
+    names, code = loops
+    exec(compile(code["tensorflow"], "loops.md", "exec"), names)
+    found = list(names["mixed_batches"](Batches(names["images"], names["labels"])))
+    assert len(found) == 2
+    for step, (images, targets) in enumerate(found):
+        check_mixed(images, targets, step, names, slice(32 * step, 32 * step + 32))
+
+
+def test_pytorch_loop(loops, monkeypatch):
+    """With a stand-in for PyTorch, which is no part of the extra `test`."""
+    names, code = loops
+    for name, module in stand_in_for_torch().items():
+        monkeypatch.setitem(sys.modules, name, module)
+    exec(compile(code["torch"], "loops.md", "exec"), names)
+    channels_first = names["images"].transpose(0, 3, 1, 2)
+    images, targets = names["collate"](list(zip(channels_first, names["labels"], strict=True))[:32])
+    step = np.random.default_rng(0).integers(2**31)
+    check_mixed(images.permute(0, 2, 3, 1).numpy(), targets.numpy(), step, names)
 
 
 def test_data_set(file_of, tmp_path):

@@ -33,7 +33,7 @@ training step to settle. A mixer that takes `net` looks at a network, as it is e
 * Zhao et al., MixPro, arXiv 2304.12043: maskmix
 * Zhong et al., Random Erasing, arXiv 1708.04896: random_erasing
 
-A new mixer is one function of this form and one line in `MIXERS`.
+A new mixer is one function of this form and one line in `MIXERS`. For a loop of one's own, with integer labels: `batch_mixer`.
 """
 
 import functools
@@ -43,6 +43,7 @@ from typing import Any
 from mixaug_jax.core import checks, entries
 from mixaug_jax.core.types import Config, Scalar
 from mixaug_jax.mixing.aligned import alignmix, batchmixup
+from mixaug_jax.mixing.batches import batch_mixer
 from mixaug_jax.mixing.boxes import cut_box, cutmix, resizemix, saliencymix, switch
 from mixaug_jax.mixing.erasing import random_erasing
 from mixaug_jax.mixing.grids import gridmask, gridmix
@@ -61,6 +62,7 @@ __all__ = [
     "LABELS",
     "MASK_LABELS",
     "MIXERS",
+    "batch_mixer",
     "batch_share",
     "bound",
     "cut_box",

@@ -1,0 +1,68 @@
+"""Runs notebooks as they are and keeps what they show, made small: what a reader sees before running anything.
+
+    python notebooks/store_outputs.py explain_a_vit dissect_and_attribute
+
+Their runs lie in runs/ of the folder that this is called from, and what is there is not made again. Left out are pages
+(too large for a notebook), and what went to standard error.
+"""
+
+import base64
+import io
+import json
+import pathlib
+import sys
+
+import nbclient
+import nbformat
+from PIL import Image
+
+FOLDER = pathlib.Path(__file__).parent
+WIDTH, COLORS = 760, 96  # of a stored picture, at most
+LONGEST = 20_000  # characters of a stored output that is no picture
+
+
+def main(names: list[str]) -> None:
+    """Writes outputs into the notebooks of these names."""
+    for name in names:
+        path = FOLDER / f"{name}.ipynb"
+        book = nbformat.read(path, as_version=4)
+        client = nbclient.NotebookClient(book, timeout=-1, resources={"metadata": {"path": "."}})
+        client.execute()
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        for cell, ran in zip(kept["cells"], book.cells, strict=True):
+            if cell["cell_type"] == "code":
+                cell["execution_count"] = ran.execution_count
+                found = (small(output, ran.execution_count) for output in ran.outputs)
+                cell["outputs"] = [output for output in found if output]
+        text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
+        path.write_text(text, encoding="utf-8")
+        print(f"{path}: {len(text) // 1000} kB")
+
+
+def small(output: dict, count: int) -> dict:
+    """An output as it is stored; {} for one that is left out."""
+    if output["output_type"] == "stream":
+        kept = {k: output[k] for k in ("output_type", "name", "text")}
+        return kept if output["name"] == "stdout" and len(output["text"]) < LONGEST else {}
+    data = dict(output["data"])
+    if "image/png" in data:
+        data = {"image/png": smaller(data["image/png"])}
+    elif max(map(len, data.values())) > LONGEST:
+        return {}
+    kept = {"output_type": output["output_type"], "data": data, "metadata": {}}
+    # A figure that a cell ends with is shown twice by the kernel: as its result, which is counted, and as a display.
+    return kept | ({"execution_count": count} if output["output_type"] == "execute_result" else {})
+
+
+def smaller(encoded: str) -> str:
+    """A PNG with a palette, not wider than `WIDTH`."""
+    with Image.open(io.BytesIO(base64.b64decode(encoded))) as picture:
+        picture = picture.convert("RGB")
+        picture.thumbnail((WIDTH, 10 * WIDTH), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        picture.quantize(COLORS).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
