@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from markupsafe import Markup
 
@@ -34,13 +35,13 @@ def known() -> dict[str, str]:
     return found
 
 
-def used_in(workdir: pathlib.Path, mixer: str, label: str = "") -> dict[str, Callable]:
-    """{name: entry} of what a run used: its mixer, labels by attention, Network Dissection, interventions, methods and scores.
+def used_in(workdir: pathlib.Path, mix: Mapping[str, Any]) -> dict[str, Callable]:
+    """{name: entry} of what a run with the settings `mix` used: its mixer, Network Dissection, interventions, methods, scores.
 
     What was brought to the run has its references in its own file, which a page does not run.
     """
-    found = {mixer: MIXERS[mixer]} if mixer in MIXERS else {}
-    if label == labels.ATTENTION:
+    found = {name: mixer for name, mixer in MIXERS.items() if name == mix["name"]}
+    if mix.get("label", "") == labels.ATTENTION:
         found["mix.label=attention"] = labels.attended_share
     if any(workdir.glob("dissection/**/counts.csv")):
         found["Network Dissection"] = dissection.dissect

@@ -99,9 +99,7 @@ def make(workdir: pathlib.Path, folder: pathlib.Path, column: Scalar | None = No
         ),
         over_steps.section(workdir, folder, column),
         *page.read_sections(workdir),
-        references.section(
-            folder, [references.used_in(workdir, config.mix.name, config.mix.get("label", ""))]
-        ),
+        references.section(folder, [references.used_in(workdir, config.mix.to_dict())]),
         provenance.section(folder, workdir, config, _asked(config, results, source, scores)),
     ]
     title = f"{_method(config)} on {config.data.name}, seed {config.seed}"

@@ -132,9 +132,7 @@ def _older(study) -> list[str]:
 def _used(study, configs):
     """What each run used, of which the references are given."""
     return [
-        references.used_in(
-            pathlib.Path(where), configs[name].mix.name, configs[name].mix.get("label", "")
-        )
+        references.used_in(pathlib.Path(where), configs[name].mix.to_dict())
         for (name, _), where in study.workdirs.items()
     ]
 
