@@ -152,3 +152,10 @@ def test_a_study_can_be_planned(page, words, tmp_path, monkeypatch):
     (folder,) = [word for word in words if word.startswith("--workdir=")]
     words[words.index(folder)] = f"--workdir={tmp_path}"
     assert study_main.main([*words, "--list"]) == 0, page
+
+
+def test_a_choice_of_explanations_names_what_there_is():
+    rows = re.findall(r"^\|(.*)\|$", (DOCS / "which-explanation.md").read_text(), re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert named <= {*attribution.METHODS, *scores.SCORES}
+    assert {"gradcam", "gradient_x_attention", "deletion"} <= named

@@ -31,8 +31,7 @@ NAMES = (
     "compare_augmentations",
     "explain_a_vit",
 )
-# What the tests add to the cell of settings, which the notebooks share. Of the stages of a study's runs two have nothing to do
-# with what is asserted here; the ways of removing parts have tests of their own.
+# What the tests add to the cell of settings, which the notebooks share. Of a study's runs only what is asserted here is made.
 SMALL = """
 whole, SEEDS = settings, (0,)
 if "METHODS" in globals():
@@ -42,7 +41,7 @@ if "METHODS" in globals():
 
 def settings(method):
     config = whole(method)
-    config.stages = ("train", "dissect", "explain", "report")
+    config.stages = ("train", "dissect", "explain")
     config.model.name = "tiny"
     config.data.update(size=32, batch_size=16)
     config.data.scenes.update(train=64, validation=32, test=32)
@@ -321,7 +320,7 @@ def check_study(outputs, folder):
 def check_transformer(outputs):
     assert figures_of(outputs, "maps", "units") == [1, 1]
     rows = {line.split()[0]: line.split()[1:] for line in text(outputs["scores"]).splitlines()[1:]}
-    assert rows["class_sensitivity"] == ["pointing_game", "deletion"]
+    assert rows["class_sensitivity"] == ["pointing_game"]
     # What does not look at the class draws both classes alike; what does, does not.
     assert float(rows["attention_rollout"][0]) == 1
     assert float(rows["gradient_x_attention"][0]) < 1

@@ -26,6 +26,9 @@ def class_files(
 ) -> tuple[Files, tuple[str, ...]]:
     """The files of a split and the names of the classes, which are train's folders that hold files, sorted.
 
+    Train is the split that data.train_split names: a folder without train/ can be looked at, though not trained on, with
+    data.train_split=validation.
+
     Files count in folders within a class, too. What is left out (other files, files outside of every class, empty classes) is
     said once, with its number and one example; hidden files and folders are passed over.
 
@@ -33,7 +36,7 @@ def class_files(
     files whose names have the smallest checksums, so that it does not depend on a seed, and hardly on files that come later.
 
     Args:
-      config: the resolved config; reads data.{dir, validation_split, validation_share}.
+      config: the resolved config; reads data.{dir, train_split, validation_split, validation_share}.
       split: "train", "validation" (val/, valid/ or validation/) or "test".
       suffixes: of the files that count, in small letters.
       noun: what a file is, for the errors: "image".
@@ -50,7 +53,7 @@ def class_files(
     if not directory:
         raise ValueError(f"data.dir is empty: {layout}")
     root = pathlib.Path(directory).expanduser()
-    train = split_folder(root, "train", layout)
+    train = split_folder(root, config.data.train_split, layout)
     # Labels are those of train/ for every split: a class that a split lacks must not shift the others.
     holding = [folder for folder in _classes(train, layout) if _first(folder, suffixes)]
     names = tuple(folder.name for folder in holding)
@@ -122,7 +125,7 @@ def split_folder(root: pathlib.Path, split: str, layout: str) -> pathlib.Path:
         raise ValueError(f"{root} has {found[0].name} and {found[1].name}: keep one of them")
     if not found:
         advice = {
-            "train": "",
+            "train": "; or, where nothing is trained, set data.train_split=validation",
             "validation": '; or set data.validation_share=0.1, or data.validation_split=""',
             "test": '; or set data.test_split=""',
         }[split]

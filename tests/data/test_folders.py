@@ -298,6 +298,19 @@ def test_layout_errors(root):
     broken(root, lambda root: remove(root / "train"), "no folder train" + LAYOUT)
 
 
+def test_a_folder_to_look_at_has_no_train(tmp_path):
+    """Its classes are those of the split that stands in the place of train."""
+    write_pictures(tmp_path)
+    remove(tmp_path / "train")
+    settings = config(tmp_path, train_split="validation")
+    source = data.open_source("validation", settings)
+    assert (source.class_names, len(source), source[0]["label"]) == (("cat",), 3, 0)
+    with pytest.raises(
+        ValueError, match=r"where nothing is trained, set data\.train_split=validation"
+    ):
+        data.open_source("validation", config(tmp_path))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
 def test_unreadable_folder(root):
     (root / "train" / "cat").chmod(0)
