@@ -79,9 +79,9 @@ def join(*, heartbeat: int = 100, wait: int = 300) -> None:
     if not is_main():
         say.mute()
     if jax.process_count() > 1:
-        wake = _signals()
-        threading.Thread(target=_watch, args=(heartbeat, wake), daemon=True).start()
-        atexit.register(_leave)  # before JAX's own, which then waits for the others
+        wake, left = _signals(), threading.Event()
+        threading.Thread(target=_watch, args=(heartbeat, wake, left), daemon=True).start()
+        atexit.register(_leave, left)  # before JAX's own, which then waits for the others
         _connect()
 
 
@@ -246,9 +246,9 @@ def _signals():
     return wake, ours  # both, for a socket that is garbage is closed
 
 
-def _watch(heartbeat, wake):
-    """Looks for the end of another process, and gives signs of life."""
-    me, beats, began = jax.process_index(), 0, time.monotonic()
+def _watch(heartbeat, wake, left):
+    """Looks for the end of another process, and gives signs of life; until this one has left and JAX takes the store down."""
+    me, beats, began, store = jax.process_index(), 0, time.monotonic(), _store()
     seen = {process: ("", began) for process in range(jax.process_count()) if process != me}
     while True:
         time.sleep(_SECONDS)
@@ -259,9 +259,11 @@ def _watch(heartbeat, wake):
             )
         try:
             beats += 1
-            _store().key_value_set(f"{_ALIVE}/{me}", str(beats), allow_overwrite=True)
-            known = dict(_store().key_value_dir_get(_STORE))
+            store.key_value_set(f"{_ALIVE}/{me}", str(beats), allow_overwrite=True)
+            known = dict(store.key_value_dir_get(_STORE))
         except jax.errors.JaxRuntimeError:
+            if left.is_set():
+                return
             say.error(
                 "process 0, which all others of the job depend on, is gone; the same command goes on from the last checkpoint"
             )
@@ -302,8 +304,9 @@ def _end(code) -> NoReturn:
     os._exit(code)
 
 
-def _leave():
+def _leave(left):
     """A process that has done its part is silent, and not dead."""
+    left.set()
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         _store().key_value_set(f"{_LEFT}/{jax.process_index()}", "", allow_overwrite=True)
 

@@ -172,6 +172,8 @@ def _train(config, sources, workdir, manager, teacher, writers) -> dict:
                 given = {"model": model, "optimizer": optimizer, "config": config}
                 train_step = _train_step(given, sources["train"], teacher)
                 state, scores = _loop(run, state, train_step, stop)
+            manager.wait_until_finished()
+            processes.stop_at_signals()  # no step is left after which all processes would stop
         net = build.as_net(config, model, state.evaluated)
         found = predictions.keep(workdir, net, sources[run.held_out], config, run.held_out)
         if f"{run.held_out}_images" not in scores:
@@ -180,7 +182,6 @@ def _train(config, sources, workdir, manager, teacher, writers) -> dict:
                 scores[f"{run.held_out}_accuracy"] = found.accuracy
             scores |= _ended(run)
             metric_log.write(total, **scores)
-        manager.wait_until_finished()
     path = checkpoint.folder(workdir) / str(total)
     name = f"{run.held_out}_accuracy"
     images = f"{len(sources[run.held_out])} images"
