@@ -34,7 +34,7 @@ GONE = 5  # exit code where another process of the job is gone without a word
 _STORE = "mixaug_jax"  # what the keys begin with
 _ENDED, _ALIVE, _SEEN, _LEFT = (f"{_STORE}/{name}" for name in ("ended", "alive", "seen", "left"))
 _TOKEN = ".shared-"
-_LONG = 600_000  # milliseconds; a process that ends meanwhile ends this one, too
+_LONG = 600_000  # milliseconds of one wait
 # A key is written once; all processes come by the comparisons in the same order.
 _ROUNDS = itertools.count()
 # What errors of the runtime begin with; where arrays are read they come as ValueError.
@@ -121,9 +121,9 @@ def compare(what: str, values: Mapping[str, Any]) -> None:
     store, mine = _store(), jax.process_index()
     place = f"{_STORE}/{next(_ROUNDS)}"
     store.key_value_set(f"{place}/{mine}", json.dumps(values, default=str, sort_keys=True))
-    first = json.loads(store.blocking_key_value_get(f"{place}/0", _LONG))
+    first = json.loads(_waited(store, f"{place}/0"))
     for other in range(1, jax.process_count()):
-        found = json.loads(store.blocking_key_value_get(f"{place}/{other}", _LONG))
+        found = json.loads(_waited(store, f"{place}/{other}"))
         keys = [k for k in {**first, **found} if first.get(k) != found.get(k)]
         if keys:
             differing = "; ".join(f"{k}: {first.get(k)} and {found.get(k)}" for k in keys[:4])
@@ -195,7 +195,7 @@ def check_shared(folder: pathlib.Path, what: str = "--workdir") -> None:
         token = f"{_TOKEN}{uuid.uuid4().hex}"
         (folder / token).touch()
         _store().key_value_set(key, token)
-    token = _store().blocking_key_value_get(key, _LONG)
+    token = _waited(_store(), key)
     if not (folder / token).exists():
         raise ValueError(
             f"{folder} is not the folder that process 0 sees there; {what} must be on a disk that all processes share"
@@ -305,10 +305,25 @@ def _end(code) -> NoReturn:
 
 
 def _leave(left):
-    """A process that has done its part is silent, and not dead."""
-    left.set()
+    """A process that has done its part is silent, and not dead. It waits for the others here: JAX's own farewell becomes an
+    error of all after five minutes, which the first process may take for a page."""
     with contextlib.suppress(jax.errors.JaxRuntimeError):
-        _store().key_value_set(f"{_LEFT}/{jax.process_index()}", "", allow_overwrite=True)
+        store = _store()
+        store.key_value_set(f"{_LEFT}/{jax.process_index()}", "left", allow_overwrite=True)
+        # After an error that nobody has caught others may wait for this one.
+        for other in range(0 if hasattr(sys, "last_value") else jax.process_count()):
+            _waited(store, f"{_LEFT}/{other}")
+    left.set()
+
+
+def _waited(store, key) -> str:
+    """What a process writes, however late: `_watch` ends the waiting where that process has ended."""
+    while True:
+        try:
+            return store.blocking_key_value_get(key, _LONG)
+        except jax.errors.JaxRuntimeError as error:
+            if not str(error).startswith("DEADLINE_EXCEEDED"):
+                raise
 
 
 def _store():

@@ -203,6 +203,33 @@ def test_the_store_may_go_when_a_process_has_left(over, monkeypatch):
         end.close()
 
 
+@pytest.mark.parametrize("failed", [True, False])
+def test_who_leaves_waits_for_the_others(failed, monkeypatch):
+    """However long they take; but not after an error, when they may wait for it."""
+    asked = []
+
+    class Slow:
+        def key_value_set(self, key, value, **options):
+            asked.append(key)
+
+        def blocking_key_value_get(self, key, milliseconds):
+            asked.append(key)
+            if asked.count(key) == 1:
+                raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: not there yet")
+            return "left"
+
+    left = threading.Event()
+    monkeypatch.setattr(processes, "_store", Slow)
+    if failed:
+        monkeypatch.setattr(sys, "last_value", ValueError("planted"), raising=False)
+    else:
+        monkeypatch.delattr(sys, "last_value", raising=False)
+    processes._leave(left)
+    key = "mixaug_jax/left/0"
+    assert asked == ([key] if failed else [key] * 3)
+    assert left.is_set()
+
+
 @pytest.mark.parametrize("kind", [ValueError, jax.errors.JaxRuntimeError])
 def test_a_collective_that_breaks_waits_for_the_reason(kind, monkeypatch):
     """Another process is gone, which is found out meanwhile; where arrays are read the error is a ValueError."""
