@@ -37,6 +37,13 @@ def test_lines_are_configs_and_points_are_values(tmp_path):
     np.testing.assert_allclose(drawn["baseline"], 0.81)
 
 
+def test_a_swept_baseline_is_what_others_are_compared_with(tmp_path):
+    """Whatever the order of the configs; of its values the first."""
+    study = written(tmp_path, ["train.lr=0.1,0.05"], ("cutmix", "baseline"))
+    assert study.augmentations[:2] == ("baseline-lr0.1", "baseline-lr0.05")
+    assert {reference for _, reference in study.comparisons} == {"baseline-lr0.1"}
+
+
 def test_other_keys_are_lines_of_their_own():
     swept = {
         "a-x1-y3": {"of": "a", "x": "1", "y": "3"},
