@@ -159,13 +159,18 @@ def one_fate(exit_code: Callable[[BaseException], int], heartbeat: int = 100) ->
         # After SIGTERM in training every process has saved, and comes here by itself.
         if jax.process_count() == 1 or code == STOPPED:
             raise
-        if isinstance(error, jax.errors.JaxRuntimeError) or _BROKEN.match(str(error)):
+        if is_broken(error):
             # A collective breaks where another process is gone, which is what a user has to know: `_watch` will see it.
             time.sleep(heartbeat + 5 * _SECONDS)
             code = 1
         if code == 1:
             traceback.print_exc()
         fail(code, " ".join(str(error).split()))
+
+
+def is_broken(error: BaseException) -> bool:
+    """Whether an error says that a collective has failed, as where another process is gone."""
+    return isinstance(error, jax.errors.JaxRuntimeError) or bool(_BROKEN.match(str(error)))
 
 
 def agreed(value: bool) -> bool:

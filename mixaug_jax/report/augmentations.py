@@ -124,7 +124,7 @@ def _net(config, workdir):
     if not mixing_batches.looks_at_net(config):
         return ()
     try:
-        return mixing_batches.teacher(config) or checkpoint.load(workdir or "")
+        return mixing_batches.teacher(config) or checkpoint.load_alone(workdir or "")
     except (ValueError, OSError):
         return None
 
