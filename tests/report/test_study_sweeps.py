@@ -74,6 +74,7 @@ def test_the_page_has_them_only_where_something_is_swept(tmp_path):
     written(tmp_path / "swept", ["mix.alpha=0.2,1.0"])
     found = reports.Page(writing.write_report(tmp_path / "swept"))
     assert "Over mix.alpha" in found.text
+    assert "baseline, cutmix, mixup, over mix.alpha: 3 seeds" in found.text
     assert (tmp_path / "swept" / "report" / "sweep_mix_alpha.svg").exists()
     written(tmp_path / "plain", [])
     assert "Over mix.alpha" not in reports.Page(writing.write_report(tmp_path / "plain")).text
