@@ -34,6 +34,7 @@ from mixaug_jax import config as config_lib
 from mixaug_jax import dissection, training
 from mixaug_jax.attribution import METHODS
 from mixaug_jax.core import devices as devices_lib
+from mixaug_jax.core import walk
 from mixaug_jax.mixing import MIXERS, fine_grained_saliency
 from mixaug_jax.models import MODELS, Net, Preprocess, build
 from mixaug_jax.scores import SCORES
@@ -205,10 +206,11 @@ def trainer(size: Size, mixer: str, devices, **changes):
     run = functools.partial(training.train_step, **given)
     step = devices_lib.pmap(run, specs, devices_lib.REPLICATED, donate_argnums=0, devices=devices)
     rng = np.random.default_rng(2)
+    here = size.batch * len(walk.own(walk.chosen(devices)))  # of a job each process has its part
     batch = {
-        "image": rng.integers(256, size=(count, size.side, size.side, 3), dtype=np.uint8),
-        "label": rng.integers(size.classes, size=count, dtype=np.int32),
-        "seed": np.arange(count, dtype=np.uint32),
+        "image": rng.integers(256, size=(here, size.side, size.side, 3), dtype=np.uint8),
+        "label": rng.integers(size.classes, size=here, dtype=np.int32),
+        "seed": np.arange(here, dtype=np.uint32),
     }
     batch = devices_lib.shard_batch(batch, devices)
     state = [devices_lib.replicate(jax.device_get(steps.init_state(**given)), devices), None]

@@ -5,8 +5,9 @@
     python -m benchmarks.growth --study      # the table of docs/scale.md that is arithmetic alone
 
 An exponent is the slope of log(processor seconds) over log(size): 1 is work in proportion, 0 none that grows. Seconds are those
-of all threads, the best of several turns. Virtual devices share the machine's cores, so over devices the whole work of the same
-images is measured: 0 says that devices do nothing twice, and the time of real ones would fall in proportion.
+of all threads, the best of several turns. Virtual devices, and processes of one device on this machine, share its cores, so
+over them the whole work of the same images is measured, that of all processes added up: 0 says that they do nothing twice, and
+the time of real ones would fall in proportion; 1 that each of them does everything.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import dataclasses
 import functools
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,6 +27,7 @@ import mixaug_jax
 from benchmarks.accelerator import SMALL, network, trainer
 from benchmarks.timing import measured
 from mixaug_jax import dissection
+from mixaug_jax.core import processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Work:
 BASE, LITTLE = Work(), Work(16, 16, 16)
 AXES = ("images", "units", "concepts")
 FACTORS = (1, 2, 4, 8)
-DEVICES = (1, 2, 4, 8)
+DEVICES, PROCESSES = (1, 2, 4, 8), (1, 2, 4)
 
 
 def jobs(work: Work) -> dict[str, Callable]:
@@ -97,18 +100,43 @@ def over_sizes(base: Work, factors, repeats: int) -> list[tuple]:
 
 def over_devices(counts, small: bool) -> list[tuple]:
     """Rows as `over_sizes`, each number of devices in a process of its own."""
-    found = []
-    for count in counts:
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
-        command = [sys.executable, "-m", "benchmarks.growth", "--here", *["--small"] * small]
-        given = os.environ | {"XLA_FLAGS": flags}
-        done = subprocess.run(command, env=given, check=True, stdout=subprocess.PIPE, text=True)
-        found.append(json.loads(done.stdout.splitlines()[-1]))
+    return _rows("devices", counts, [_apart(small, count, 1) for count in counts])
+
+
+def over_processes(counts, small: bool) -> list[tuple]:
+    """Rows as `over_sizes`, of jobs of so many processes on this machine, each with one device."""
+    return _rows("processes", counts, [_apart(small, 1, count) for count in counts])
+
+
+def _rows(what, counts, found):
     rows = []
     for name in GROWS:
         spent = [turn[name] for turn in found]
-        rows.append((name, f"devices {counts[0]} to {counts[-1]}", exponent(counts, spent), spent))
+        rows.append((name, f"{what} {counts[0]} to {counts[-1]}", exponent(counts, spent), spent))
     return rows
+
+
+def _apart(small, devices, count) -> dict[str, float]:
+    """`seconds` of a job of `count` processes of so many devices, added up."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, "-m", "benchmarks.growth", "--here", *["--small"] * small]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    told: list[dict] = [{}]
+    if count > 1:
+        job = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(count)}
+        told = [job | {"JAX_PROCESS_ID": str(k)} for k in range(count)]
+    given = {"stdout": subprocess.PIPE, "text": True}
+    started = [
+        subprocess.Popen(command, env=os.environ | {"XLA_FLAGS": flags} | one, **given)
+        for one in told
+    ]
+    said = [process.communicate()[0] for process in started]
+    if any(process.returncode for process in started):
+        raise RuntimeError(f"of {count} processes one failed; see what it printed")
+    found = [json.loads(text.splitlines()[-1]) for text in said]
+    return {name: sum(one[name] for one in found) for name in GROWS}
 
 
 # A chip: bfloat16 and float32 operations and bytes of memory a second. TPUs make float32 of six bfloat16 products ("highest").
@@ -170,10 +198,12 @@ def main():
         print_study()
         return
     if given.here:
+        if "JAX_PROCESS_ID" in os.environ:
+            processes.join()
         print(json.dumps(seconds(base, GROWS, repeats)))
         return
     rows = over_sizes(base, FACTORS[:2] if given.small else FACTORS, repeats)
-    rows += over_devices(DEVICES[:2] if given.small else DEVICES, given.small)
+    rows += over_devices(DEVICES, given.small) + over_processes(PROCESSES, given.small)
     print("| work | grows with | exponent | processor seconds |\n| --- | --- | --- | --- |")
     for name, axis, slope, spent in rows:
         print(f"| {name} | {axis} | {slope:.2f} | {', '.join(f'{s:.2f}' for s in spent)} |")

@@ -95,7 +95,7 @@ def _run(config, workdir, stage, checkpoint, code):
         STAGES[name].check(config)
     for name in names:
         began = time.monotonic()
-        if name != "train":
+        if name != "train" or config.weights:
             processes.stop_at_signals()
         STAGES[name].run(config, workdir, which=checkpoint, required=stage != "all")
         say.line(f"{name}: {say.duration(time.monotonic() - began)}")

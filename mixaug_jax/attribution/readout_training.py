@@ -156,6 +156,10 @@ def fit(
     if pictures.count < 2:
         raise ValueError(f"a readout bottleneck needs at least 2 images; got {pictures.count}")
     found = files.load_if(readout_files.load_progress, path, settings) if path else None
+    if path and walk.together(pictures.devices):
+        # One that goes on from another step than the others would wait for them for ever.
+        there = {"step": found.step if found else 0}
+        processes.compare(f"view of {path}, which must be on a disk that all share", there)
     if found and found.step == settings["length"]:
         return found.readout
     net = devices_lib.replicate(net, pictures.devices)

@@ -34,7 +34,7 @@ GONE = 5  # exit code where another process of the job is gone without a word
 _STORE = "mixaug_jax"  # what the keys begin with
 _ENDED, _ALIVE, _SEEN, _LEFT = (f"{_STORE}/{name}" for name in ("ended", "alive", "seen", "left"))
 _TOKEN = ".shared-"
-_LONG = 600_000  # milliseconds; a process that ends meanwhile ends this one, too
+_LONG = 600_000  # milliseconds of one wait
 # A key is written once; all processes come by the comparisons in the same order.
 _ROUNDS = itertools.count()
 # What errors of the runtime begin with; where arrays are read they come as ValueError.
@@ -79,9 +79,9 @@ def join(*, heartbeat: int = 100, wait: int = 300) -> None:
     if not is_main():
         say.mute()
     if jax.process_count() > 1:
-        wake = _signals()
-        threading.Thread(target=_watch, args=(heartbeat, wake), daemon=True).start()
-        atexit.register(_leave)  # before JAX's own, which then waits for the others
+        wake, left = _signals(), threading.Event()
+        threading.Thread(target=_watch, args=(heartbeat, wake, left), daemon=True).start()
+        atexit.register(_leave, left)  # before JAX's own, which then waits for the others
         _connect()
 
 
@@ -121,9 +121,9 @@ def compare(what: str, values: Mapping[str, Any]) -> None:
     store, mine = _store(), jax.process_index()
     place = f"{_STORE}/{next(_ROUNDS)}"
     store.key_value_set(f"{place}/{mine}", json.dumps(values, default=str, sort_keys=True))
-    first = json.loads(store.blocking_key_value_get(f"{place}/0", _LONG))
+    first = json.loads(_waited(store, f"{place}/0"))
     for other in range(1, jax.process_count()):
-        found = json.loads(store.blocking_key_value_get(f"{place}/{other}", _LONG))
+        found = json.loads(_waited(store, f"{place}/{other}"))
         keys = [k for k in {**first, **found} if first.get(k) != found.get(k)]
         if keys:
             differing = "; ".join(f"{k}: {first.get(k)} and {found.get(k)}" for k in keys[:4])
@@ -159,13 +159,18 @@ def one_fate(exit_code: Callable[[BaseException], int], heartbeat: int = 100) ->
         # After SIGTERM in training every process has saved, and comes here by itself.
         if jax.process_count() == 1 or code == STOPPED:
             raise
-        if isinstance(error, jax.errors.JaxRuntimeError) or _BROKEN.match(str(error)):
+        if is_broken(error):
             # A collective breaks where another process is gone, which is what a user has to know: `_watch` will see it.
             time.sleep(heartbeat + 5 * _SECONDS)
             code = 1
         if code == 1:
             traceback.print_exc()
         fail(code, " ".join(str(error).split()))
+
+
+def is_broken(error: BaseException) -> bool:
+    """Whether an error says that a collective has failed, as where another process is gone."""
+    return isinstance(error, jax.errors.JaxRuntimeError) or bool(_BROKEN.match(str(error)))
 
 
 def agreed(value: bool) -> bool:
@@ -195,7 +200,7 @@ def check_shared(folder: pathlib.Path, what: str = "--workdir") -> None:
         token = f"{_TOKEN}{uuid.uuid4().hex}"
         (folder / token).touch()
         _store().key_value_set(key, token)
-    token = _store().blocking_key_value_get(key, _LONG)
+    token = _waited(_store(), key)
     if not (folder / token).exists():
         raise ValueError(
             f"{folder} is not the folder that process 0 sees there; {what} must be on a disk that all processes share"
@@ -246,9 +251,9 @@ def _signals():
     return wake, ours  # both, for a socket that is garbage is closed
 
 
-def _watch(heartbeat, wake):
-    """Looks for the end of another process, and gives signs of life."""
-    me, beats, began = jax.process_index(), 0, time.monotonic()
+def _watch(heartbeat, wake, left):
+    """Looks for the end of another process, and gives signs of life; until this one has left and JAX takes the store down."""
+    me, beats, began, store = jax.process_index(), 0, time.monotonic(), _store()
     seen = {process: ("", began) for process in range(jax.process_count()) if process != me}
     while True:
         time.sleep(_SECONDS)
@@ -259,9 +264,11 @@ def _watch(heartbeat, wake):
             )
         try:
             beats += 1
-            _store().key_value_set(f"{_ALIVE}/{me}", str(beats), allow_overwrite=True)
-            known = dict(_store().key_value_dir_get(_STORE))
+            store.key_value_set(f"{_ALIVE}/{me}", str(beats), allow_overwrite=True)
+            known = dict(store.key_value_dir_get(_STORE))
         except jax.errors.JaxRuntimeError:
+            if left.is_set():
+                return
             say.error(
                 "process 0, which all others of the job depend on, is gone; the same command goes on from the last checkpoint"
             )
@@ -302,10 +309,26 @@ def _end(code) -> NoReturn:
     os._exit(code)
 
 
-def _leave():
-    """A process that has done its part is silent, and not dead."""
+def _leave(left):
+    """A process that has done its part is silent, and not dead. It waits for the others here: JAX's own farewell becomes an
+    error of all after five minutes, which the first process may take for a page."""
     with contextlib.suppress(jax.errors.JaxRuntimeError):
-        _store().key_value_set(f"{_LEFT}/{jax.process_index()}", "", allow_overwrite=True)
+        store = _store()
+        store.key_value_set(f"{_LEFT}/{jax.process_index()}", "left", allow_overwrite=True)
+        # After an error that nobody has caught others may wait for this one.
+        for other in range(0 if hasattr(sys, "last_value") else jax.process_count()):
+            _waited(store, f"{_LEFT}/{other}")
+    left.set()
+
+
+def _waited(store, key) -> str:
+    """What a process writes, however late: `_watch` ends the waiting where that process has ended."""
+    while True:
+        try:
+            return store.blocking_key_value_get(key, _LONG)
+        except jax.errors.JaxRuntimeError as error:
+            if not str(error).startswith("DEADLINE_EXCEEDED"):
+                raise
 
 
 def _store():

@@ -2,16 +2,19 @@
 
 import dataclasses
 import math
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from mixaug_jax.draw.style import FAINT, GRID, INK, PALETTE, STYLE
+from mixaug_jax.draw.style import FAINT, GRID, INK, PALETTE, STYLE, add_legend
 
 _WIDE = 9.4  # inches, the width of the page
 _MARKS = "osD^v"  # with the palette, more marks than augmentations
+_NAMED = 6  # points of a panel, beyond which the legend alone has their names: they would lie on each other
+_PLACE = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 7, "color": INK}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +62,13 @@ def changes(panels: Sequence[Panel], across: str, names: Sequence[str]) -> Figur
             axes.axvline(0, color=FAINT, linewidth=1)
             for name, (x, y) in panel.points.items():
                 _point(axes, x, y, names.index(name), name)
+                if len(panel.points) <= _NAMED:
+                    axes.annotate(name, (x.value, y.value), **_PLACE)
             axes.set_xlabel(across)
-            axes.set_ylabel(panel.title)
+            axes.set_ylabel(textwrap.fill(panel.title, 46))
             axes.grid(**GRID)
             axes.set_axisbelow(True)
-        handles, shown = figure.axes[0].get_legend_handles_labels()
-        style = {"loc": "outside lower left", "ncols": 6, "frameon": False, "fontsize": 8}
-        figure.legend(handles, shown, **style)
+        add_legend(figure, figure.axes[0])
     return figure
 
 
@@ -81,5 +84,3 @@ def _point(axes, x, y, number, name):
     axes.scatter(
         x.value, y.value, s=34, color=shade, marker=mark, linewidth=0, zorder=4, label=name
     )
-    place = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 7, "color": INK}
-    axes.annotate(name, (x.value, y.value), **place)

@@ -141,7 +141,10 @@ def add_legend(figure: Figure, panel: Axes) -> None:
     handles, names = panel.get_legend_handles_labels()
     order = sorted(range(len(names)), key=lambda k: not isinstance(handles[k], BarContainer))
     entries = [handles[k] for k in order], [names[k] for k in order]
-    figure.legend(*entries, loc="outside lower left", ncols=5, frameon=False, fontsize=8)
+    # As many columns as fit, in points: a name has so many letters, and a handle beside it.
+    longest = max(map(len, names), default=1)
+    columns = max(1, min(5, int(72 * figure.get_figwidth() / (38 + 4.9 * longest))))
+    figure.legend(*entries, loc="outside lower left", ncols=columns, frameon=False, fontsize=8)
 
 
 def outline(panel: Axes, mask: Mask) -> None:

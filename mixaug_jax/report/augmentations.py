@@ -130,7 +130,7 @@ def _nets(config, workdir):
         return (), ()
     try:
         teacher = mixing_batches.teacher(config)
-        trained = checkpoint.load(workdir or "") if reads or teacher is None else ()
+        trained = checkpoint.load_alone(workdir or "") if reads or teacher is None else ()
     except (ValueError, OSError):
         return None
     return (teacher or trained) if looks else (), trained if reads else ()

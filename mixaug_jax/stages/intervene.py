@@ -110,7 +110,11 @@ def _intervene_step(config, net, sources, folders, step, required):
     )
     results, again = {}, False
     for layer in layers:
-        found = _dissection(config, net, dissected / f"{layer}.npz", layer, required)
+        detectors = dissected / f"{layer}.npz"
+        found = _dissection(config, net, detectors, layer, required)
+        # One that does not see it would remove other units than the others.
+        told = {"detected": found and checksum((found.threshold, found.tally.intersection))}
+        processes.compare(f"view of {detectors}, which must be on a disk that all share", told)
         asked = _asked(config, found)
         settings = _settings(config, net, (training, heldout), asked, (layer, found))
         path = folder / f"{layer}.npz"

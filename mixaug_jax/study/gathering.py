@@ -26,7 +26,8 @@ def gather(workdir: os.PathLike | str) -> Study:
     asked = plan.read_asked(folder)
     if not asked:
         raise ValueError(f"{workdir} is not the folder of a study: it has no study.json")
-    names = sorted(asked["configs"], key=lambda name: name != plan.BASELINE)
+    of = {name: values["of"] for name, values in asked.get("swept", {}).items()}
+    names = sorted(asked["configs"], key=lambda name: of.get(name, name) != plan.BASELINE)
     parts, problems, failed, workdirs, at_chance = {}, [], [], {}, {}
     for name, seed in ((n, s) for n in names for s in asked["seeds"]):
         if f"{name}/{seed}" not in asked["commands"]:

@@ -110,7 +110,8 @@ def make_plan(
         sources |= {name + UNMIXED: sources[name] for name in twins}
         variants |= {name + UNMIXED: variants[name] for name in twins}
     folder = pathlib.Path(workdir).expanduser().absolute()
-    names = sorted(changes, key=lambda name: name != BASELINE)  # stable: the rest as they came
+    # Stable: the rest as they came.
+    names = sorted(changes, key=lambda name: variants[name].base != BASELINE)
     runs = [
         dataclasses.replace(
             _run(n, sources[n], seed, folder, changes[n]), swept=_swept(variants[n])

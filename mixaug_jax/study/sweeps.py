@@ -74,7 +74,7 @@ def variants(
     """
     flat = {name: config_lib.flatten(config.to_dict()) for name, config in configs.items()}
     for key in swept:
-        having = [settings[key] for settings in flat.values() if key in settings]
+        having = [settings[key] for settings in flat.values() if _has(settings, key)]
         if not having:
             known = sorted({key for settings in flat.values() for key in settings})
             raise ValueError(f"no config of this study has {key}{checks.nearest(key, known)}")
@@ -85,7 +85,7 @@ def variants(
     found = [
         _variant(name, dict(zip(keys, values, strict=True)))
         for name in configs
-        for keys in [[key for key in swept if key in flat[name]]]
+        for keys in [[key for key in swept if _has(flat[name], key)]]
         for values in itertools.product(*(swept[key] for key in keys))
     ]
     names = [variant.name for variant in found]
@@ -93,6 +93,11 @@ def variants(
     if twice:
         raise ValueError(f"two augmentations of this sweep would be called {twice}")
     return found
+
+
+def _has(settings, key) -> bool:
+    """Whether a key decides anything in a config: where nothing is mixed, no key of mixing does."""
+    return key in settings and not (key.startswith("mix.") and settings["mix.name"] == "none")
 
 
 def _variant(base: str, values: dict[str, Any]) -> Variant:

@@ -5,6 +5,7 @@ run needs besides; `config` holds the settings and the versions of the packages;
 checkpoint is written beside its place and renamed when it is whole.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -293,6 +294,20 @@ def load(workdir: Path, checkpoint: str | int = "latest", *, code: str = "record
     return net
 
 
+def load_alone(workdir: Path) -> models.Net:
+    """The network of the newest whole checkpoint, for one process of a job that reads it while the others do something else.
+
+    Its variables are on this process's own devices; what is damaged stays where it is.
+
+    Raises:
+      ValueError: there is no whole checkpoint, or an architecture whose code is not there any more.
+    """
+    for step in reversed(steps_there(workdir)):
+        with contextlib.suppress(DamagedError):
+            return _read(folder(workdir) / str(step), workdir, "recorded", alone=True)
+    raise ValueError(f"{workdir} has no whole checkpoint; run --stage=train first")
+
+
 def loaded(
     workdir: Path, which: str | int = "latest", *, code: str = "recorded"
 ) -> Iterator[tuple[int, models.Net]]:
@@ -320,15 +335,20 @@ def loaded(
         yield step, net
 
 
-def _read(path, workdir, code) -> models.Net:
+def _read(path, workdir, code, alone=False) -> models.Net:
     known = damage.check_json(path)
     config = config_lib.from_json(json.dumps(damage.stored_config(path)))
     brought.bring(brought.read(config), workdir, code)
     stored = functools.partial(brought.copy_of, workdir=workdir) if code == "stored" else None
     model = build.build_model(config, stored=stored)
     shapes = build.variable_shapes(model, config)
-    with ocp.StandardCheckpointer() as reader:
-        like = devices_lib.replicated_like(shapes)
+    me, given = jax.process_index(), {}
+    if alone:
+        given["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
+            primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"alone{me}"
+        )
+    with ocp.StandardCheckpointer(**given) as reader:
+        like = devices_lib.replicated_like(shapes, jax.local_devices() if alone else None)
         variables = damage.read_arrays(lambda: reader.restore(path / "variables", like))
     damage.check_arrays(known, "variables", variables)
     return build.as_net(config, model, variables)

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, processes, say
@@ -64,10 +63,12 @@ def read_json(path: Path, item: str) -> dict:
     folder = pathlib.Path(path).absolute() / item
     if not folder.is_dir():
         return {}
+    # Not by the storage library, with which all processes of a job would have to read: one alone may.
     try:
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler(_FILES[item])) as reader:
-            found = reader.restore(folder)
-    except Exception as error:  # whatever a damaged file makes the storage library raise
+        found = json.loads((folder / _FILES[item]).read_text())
+    except _NOT_DAMAGE:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedError(f"its {item} cannot be read, {type(error).__name__}") from error
     if not isinstance(found, dict):
         raise DamagedError(f"its {item} cannot be read")
@@ -121,7 +122,8 @@ def read_arrays(read: Callable[[], Any]) -> Any:
     """`read()`, which lets the storage library read arrays.
 
     Raises:
-      DamagedError: it failed, but for reasons that whole arrays have, too (memory, permission), which are raised as they are.
+      DamagedError: it failed, but for reasons that whole arrays have, too (memory, permission, another process that is gone),
+        which are raised as they are.
     """
     before = sys.unraisablehook
     # At the first error the library closes its loop; each read that ends later, or never, would print a traceback.
@@ -132,6 +134,8 @@ def read_arrays(read: Callable[[], Any]) -> Any:
         except _NOT_DAMAGE:
             raise
         except Exception as error:
+            if processes.is_broken(error):
+                raise
             why = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
         # Outside the block nothing holds these reads any more.
         time.sleep(_SECONDS)
@@ -142,7 +146,9 @@ def read_arrays(read: Callable[[], Any]) -> Any:
 
 
 def set_aside(path: Path, error: DamagedError) -> None:
-    """Moves a damaged checkpoint to `<workdir>/damaged/<step>`, where nothing reads it, and says so; waits for all processes.
+    """Moves a damaged checkpoint to `<workdir>/damaged/<step>`, where nothing reads it, and says so.
+
+    All processes of a job come by here; it is moved when all of them have found it damaged.
 
     Args:
       path: `<workdir>/checkpoints/<step>`.
@@ -151,6 +157,7 @@ def set_aside(path: Path, error: DamagedError) -> None:
     path = pathlib.Path(path)
     damaged = path.parent.parent / "damaged" / path.name
     where = f"it is now in {damaged}"
+    devices_lib.barrier("damaged checkpoint found")
     if processes.is_main():
         try:
             # Who trains here has it open, and may be about to delete it.

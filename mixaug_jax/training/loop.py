@@ -164,6 +164,9 @@ def _train(config, sources, workdir, manager, teacher, writers) -> dict:
         )
     # Evaluated once: what a finished run has logged is not computed again.
     scores = _finished(workdir, total) if start == total else {}
+    # One that is at another step than the others would wait for them for ever.
+    seen = {"step": start, "finished": bool(scores)}
+    processes.compare(f"view of {workdir}, which must be on a disk that all share", seen)
     with contextlib.closing(MetricLog(workdir, start, writers)) as metric_log:
         run = _Run(config, sources, workdir, manager, metric_log, _evaluator(model, config))
         if start < total:
@@ -172,6 +175,8 @@ def _train(config, sources, workdir, manager, teacher, writers) -> dict:
                 given = {"model": model, "optimizer": optimizer, "config": config}
                 train_step = _train_step(given, sources["train"], teacher)
                 state, scores = _loop(run, state, train_step, stop)
+            manager.wait_until_finished()
+            processes.stop_at_signals()  # no step is left after which all processes would stop
         net = build.as_net(config, model, state.evaluated)
         found = predictions.keep(workdir, net, sources[run.held_out], config, run.held_out)
         if f"{run.held_out}_images" not in scores:
@@ -180,7 +185,6 @@ def _train(config, sources, workdir, manager, teacher, writers) -> dict:
                 scores[f"{run.held_out}_accuracy"] = found.accuracy
             scores |= _ended(run)
             metric_log.write(total, **scores)
-        manager.wait_until_finished()
     path = checkpoint.folder(workdir) / str(total)
     name = f"{run.held_out}_accuracy"
     images = f"{len(sources[run.held_out])} images"

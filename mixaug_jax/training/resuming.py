@@ -39,8 +39,9 @@ def resumed(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> ml_coll
     again = _rates(stored) == _rates(config) and stored.train.get("restart", False)
     if config.train.restart and not again:
         start = at
-    with config.unlocked():
-        config.resolved.rate_start = start
+    if start:  # config.json of a run that was stopped is else that of an unbroken one
+        with config.unlocked():
+            config.resolved.rate_start = start
     if at and at < config.resolved.steps:
         before, after = (float(steps.learning_rate(c)(at)) for c in (stored, config))
         if before != after:

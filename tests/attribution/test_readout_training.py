@@ -63,6 +63,22 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(tmp_path, monkeypat
             np.testing.assert_array_equal(ours, right)
 
 
+def test_processes_say_where_they_go_on_from(tmp_path, monkeypatch):
+    """Before they wait for each other; on another disk one would begin anew."""
+    told = []
+
+    def compared(what, values):
+        told.append((what, values))
+        raise ValueError("they differ")
+
+    monkeypatch.setattr(readout_training.walk, "together", lambda devices: True)
+    monkeypatch.setattr(readout_training.processes, "compare", compared)
+    with pytest.raises(ValueError, match="they differ"):
+        train(tmp_path)
+    place = tmp_path / "readout.npz"
+    assert told == [(f"view of {place}, which must be on a disk that all share", {"step": 0})]
+
+
 def test_one_device_and_four():
     """The same images, order and noise; sums over devices differ by rounding."""
     one, four = (train(devices=jax.devices()[:k], steps=3) for k in (1, 4))

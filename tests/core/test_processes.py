@@ -1,11 +1,13 @@
 """Jobs of two processes on this machine: what ends one of them ends both, with one sentence and one exit code."""
 
+import contextlib
 import os
 import pathlib
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -176,6 +178,56 @@ def test_one_process_alone_compares_nothing(tmp_path):
     assert not (tmp_path / "none").exists()
     with pytest.raises(ValueError, match="planted"), processes.one_fate(lambda error: 2):
         raise ValueError("planted")
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_the_store_may_go_when_a_process_has_left(over, monkeypatch):
+    """JAX takes it down at the end of the job, which is no loss of process 0, and no error."""
+
+    class Gone:
+        def key_value_set(self, *given, **options):
+            raise jax.errors.JaxRuntimeError("UNAVAILABLE: the store is down")
+
+    ended, left = [], threading.Event()
+    monkeypatch.setattr(processes, "_store", Gone)
+    monkeypatch.setattr(processes, "_SECONDS", 0)
+    monkeypatch.setattr(processes.os, "_exit", lambda code: (ended.append(code), sys.exit()))
+    if over:
+        processes._leave(left)
+    wake = socket.socketpair()
+    wake[0].setblocking(False)
+    with contextlib.nullcontext() if over else pytest.raises(SystemExit):
+        processes._watch(4, wake, left)
+    assert ended == ([] if over else [processes.GONE])
+    for end in wake:
+        end.close()
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_who_leaves_waits_for_the_others(failed, monkeypatch):
+    """However long they take; but not after an error, when they may wait for it."""
+    asked = []
+
+    class Slow:
+        def key_value_set(self, key, value, **options):
+            asked.append(key)
+
+        def blocking_key_value_get(self, key, milliseconds):
+            asked.append(key)
+            if len(asked) == 2:
+                raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: not there yet")
+            return "left"
+
+    left = threading.Event()
+    monkeypatch.setattr(processes, "_store", Slow)
+    if failed:
+        monkeypatch.setattr(sys, "last_value", ValueError("planted"), raising=False)
+    else:
+        monkeypatch.delattr(sys, "last_value", raising=False)
+    processes._leave(left)
+    key = "mixaug_jax/left/0"
+    assert asked == ([key] if failed else [key] * 3)
+    assert left.is_set()
 
 
 @pytest.mark.parametrize("kind", [ValueError, jax.errors.JaxRuntimeError])

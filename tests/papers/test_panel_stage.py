@@ -86,6 +86,19 @@ def quickly(figure, path, *, column=0):
     return [pathlib.Path(f"{path}.png")]
 
 
+def test_a_process_is_told_what_the_first_one_reads(config, work, monkeypatch):
+    """It does not look for itself: a shared disk may show it nothing yet."""
+    truth = np.arange(len(ATTRIBUTES)) % 2 == 0
+    monkeypatch.setattr(panel_stage, "_truth", lambda *args: pytest.fail("looked"))
+    monkeypatch.setattr(panel_stage.processes, "is_main", lambda: False)
+    monkeypatch.setattr(panel_stage.processes, "agreed", lambda mine: True)
+    monkeypatch.setattr(panel_stage.walk, "told", lambda mine, devices: truth)
+    networks = []
+    monkeypatch.setattr(panel_stage, "_step", lambda *args: networks.append(args[-1]))
+    panel_stage.run(config, work)
+    np.testing.assert_array_equal(networks[0][panel_stage.TRAINED].truth, truth)
+
+
 @pytest.mark.filterwarnings("ignore:constrained_layout")
 def test_from_a_network_to_a_page(config, work, monkeypatch, capsys):
     """A run that was killed goes on with the panel that it was at; nothing is made twice; the questionnaire is written."""

@@ -265,6 +265,16 @@ def test_some_networks_only(parts, tmp_path, capsys):
     assert any(row["paper"] for row in rows if row["model"] == "cutout")
 
 
+def test_one_process_of_a_job_writes(parts, tmp_path, monkeypatch, capsys):
+    config, done = settings(tmp_path), []
+    monkeypatch.setattr(import_stage, "import_run", lambda config, workdir: done.append(workdir))
+    monkeypatch.setattr(table.dissection_stage, "run", lambda config, workdir: done.append(workdir))
+    monkeypatch.setattr(table.processes, "is_main", lambda: False)
+    table.run(config, tmp_path / "run")
+    assert len(done) == 2 * len(config.released.models)
+    assert "written to" not in capsys.readouterr().out
+
+
 def test_what_cannot_work_is_said_before_anything_is_written(parts, tmp_path, monkeypatch):
     monkeypatch.setattr(import_stage, "import_run", lambda *arguments: pytest.fail("imported"))
     config = settings(tmp_path)

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import rendergan_case
+import tiny
 
 import mixaug_jax
 from mixaug_jax import data, pipeline
 from mixaug_jax.core import files, stats
+from mixaug_jax.data.source import Source
 from mixaug_jax.explain import evaluation
 from mixaug_jax.mixing import MIXERS
 from mixaug_jax.papers.rendergan import decoding, learning, reading
@@ -63,6 +65,22 @@ def test_summary_against_numpy():
         chosen = (2 * np.abs(p - 0.5)).min(1) >= at
         assert kept == pytest.approx(chosen.mean())
         assert value == pytest.approx(wrong[chosen].mean() if chosen.any() else np.nan, nan_ok=True)
+
+
+def test_a_process_without_pictures_gives_no_rows(tmp_path, monkeypatch):
+    """Of a job with more processes than pictures; it takes part in every step."""
+    source = Source(
+        lambda i: {"image": np.full((16, 16, 3), i, np.uint8), "targets": np.ones(12)}, 3, ()
+    )
+    monkeypatch.setattr(reading.walk, "share", lambda *given: range(0))
+    monkeypatch.setattr(reading.walk, "spans", lambda *given: iter([(0, 0, 4)]))
+    monkeypatch.setattr(reading.walk, "gather", lambda rows, *given: rows)
+    answered = np.zeros((4, 12), np.float32)  # what all processes see
+    monkeypatch.setattr(reading, "_program", lambda devices: lambda net, images: answered)
+    net = tiny.net(12, loss="sigmoid")
+    found = reading.read(net, source, rendergan_case.config(tmp_path, "handmade"))
+    assert found.probabilities.shape == found.targets.shape == found.weights.shape == (0, 12)
+    assert found.hard.shape == (0, 3)
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ import reports
 import studies
 import toy
 from matplotlib.collections import PathCollection
+from matplotlib.colors import to_rgba
 
 from mixaug_jax import data, study
 from mixaug_jax.draw import change_figures
 from mixaug_jax.draw.change_figures import Change
 from mixaug_jax.report import writing
-from mixaug_jax.report.study import study_changes
+from mixaug_jax.report.study import study_changes, study_figures
 
 # Accuracy, unique concepts and pointing of each, which every seed shifts alike but for a little of its own.
 PLANTED = {"baseline": (0.8, 5, 0.5), "cutmix": (0.85, 8, 0.4), "mixup": (0.75, 4, 0.7)}
@@ -49,7 +50,14 @@ def test_points_are_the_paired_differences(folder, monkeypatch):
     study_changes.section(found, folder, 0.0)
     ((panels, across, names, figure),) = drawn
     assert across == "change of test accuracy"
-    assert names == ["cutmix", "mixup"]
+    assert names == ("baseline", "cutmix", "mixup")
+    shades = [
+        mark.get_facecolor()[0]
+        for mark in figure.axes[0].collections
+        if isinstance(mark, PathCollection)
+    ]
+    colors = [to_rgba(study_figures.color(found, name)) for name in ("cutmix", "mixup")]
+    np.testing.assert_allclose(shades, colors)
     assert [len(panel.points) for panel in panels] == [2, 2]
     for panel, column in zip(panels, (1, 2), strict=True):
         for name, (x, y) in panel.points.items():
@@ -84,3 +92,14 @@ def test_what_has_no_interval_is_a_point():
     figure = change_figures.changes([panel], "change of accuracy", ["cutmix", "mixup"])
     assert len(figure.axes) == 1
     assert [t.get_text() for t in figure.axes[0].texts] == ["cutmix", "mixup"]
+
+
+def test_many_points_are_named_in_the_legend_within_the_figure():
+    names = [f"cutmix-alpha{k}.0-prob0.5-unmixed" for k in range(9)]
+    points = {name: (Change(0.1 * k), Change(0.2)) for k, name in enumerate(names)}
+    figure = change_figures.changes([change_figures.Panel("t", points)], "accuracy", names)
+    assert not figure.axes[0].texts
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == names
+    assert legend.get_window_extent().x1 <= figure.bbox.x1

@@ -37,6 +37,13 @@ def test_lines_are_configs_and_points_are_values(tmp_path):
     np.testing.assert_allclose(drawn["baseline"], 0.81)
 
 
+def test_a_swept_baseline_is_what_others_are_compared_with(tmp_path):
+    """Whatever the order of the configs; of its values the first."""
+    study = written(tmp_path, ["train.lr=0.1,0.05"], ("cutmix", "baseline"))
+    assert study.augmentations[:2] == ("baseline-lr0.1", "baseline-lr0.05")
+    assert {reference for _, reference in study.comparisons} == {"baseline-lr0.1"}
+
+
 def test_other_keys_are_lines_of_their_own():
     swept = {
         "a-x1-y3": {"of": "a", "x": "1", "y": "3"},
@@ -67,6 +74,7 @@ def test_the_page_has_them_only_where_something_is_swept(tmp_path):
     written(tmp_path / "swept", ["mix.alpha=0.2,1.0"])
     found = reports.Page(writing.write_report(tmp_path / "swept"))
     assert "Over mix.alpha" in found.text
+    assert "baseline, cutmix, mixup, over mix.alpha: 3 seeds" in found.text
     assert (tmp_path / "swept" / "report" / "sweep_mix_alpha.svg").exists()
     written(tmp_path / "plain", [])
     assert "Over mix.alpha" not in reports.Page(writing.write_report(tmp_path / "plain")).text

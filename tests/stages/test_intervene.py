@@ -67,10 +67,13 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_what_it_writes(workdir, removed, capsys):
-    config = settings(layers=("relu4",))
+def test_what_it_writes(workdir, removed, capsys, monkeypatch):
+    config, told = settings(layers=("relu4",)), []
+    monkeypatch.setattr(intervene.processes, "compare", lambda what, given: told.append(given))
     dissect.run(config, workdir)
     intervene.run(config, workdir)
+    assert [*told[-1]] == ["detected"]  # processes that see another dissection do not go on
+    assert told[-1]["detected"] is not None
     folder = workdir / "interventions"
     figures = {f"removals_relu4.{ending}" for ending in ("png", "svg", "pdf")}
     assert {p.name for p in folder.iterdir()} == TABLES | figures | {"relu4.npz"}

@@ -22,6 +22,15 @@ def test_every_value_is_an_augmentation(tmp_path):
     assert runs[1].workdir == tmp_path / "cutmix-alpha0.2" / "0"
 
 
+def test_what_mixes_nothing_is_trained_once(tmp_path):
+    """Also by keys of mixing that every config has, so that there stays one baseline to compare with."""
+    runs = made(tmp_path, ["mix.alpha=0.2,1.0", "mix.prob=0.5,1.0"], ["baseline", "mixup"])
+    assert [run.name for run in runs[:2]] == ["baseline", "mixup-alpha0.2-prob0.5"]
+    assert len(runs) == 2 * 5
+    with pytest.raises(ValueError, match=r"no config of this study has mix\.prob"):
+        made(tmp_path / "none", ["mix.prob=0.5,1.0"], ["baseline"])
+
+
 def test_two_keys_are_every_combination(tmp_path):
     runs = made(tmp_path, ["mix.alpha=0.2,1", "train.lr=0.1,1e-2"], ["cutmix"])
     found = [(run.name, run.config.mix.alpha, run.config.train.lr) for run in runs[:4]]

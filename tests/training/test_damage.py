@@ -125,6 +125,34 @@ def test_stages_use_the_checkpoint_before_a_damaged_one(run, capsys):
     assert "checkpoint 4 is damaged (its config" in capsys.readouterr().err
 
 
+def test_processes_agree_before_a_checkpoint_is_moved(run, monkeypatch):
+    """One that looks later would find nothing, and would not come by where the others wait."""
+    path, there = run / "checkpoints" / "4", []
+    monkeypatch.setattr(damage.devices_lib, "barrier", lambda name: there.append(path.exists()))
+    damage.set_aside(path, files.DamagedError("planted"))
+    assert there == [True, False]
+
+
+def test_a_process_that_is_gone_damages_nothing():
+    def broken():
+        raise ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer")
+
+    with pytest.raises(ValueError, match="Gloo") as raised:
+        damage.read_arrays(broken)
+    assert not isinstance(raised.value, files.DamagedError)
+
+
+def test_one_process_reads_alone(trained, run):
+    """It moves nothing, for the others would have to know."""
+    assert bits(checkpoint.load_alone(run)) == bits(mixaug_jax.load(trained, 4))
+    flip(run / "checkpoints" / "4" / "config" / "metadata", 1000)
+    assert bits(checkpoint.load_alone(run)) == bits(mixaug_jax.load(trained, 2))
+    assert (run / "checkpoints" / "4").is_dir()
+    flip(run / "checkpoints" / "2" / "config" / "metadata", 1000)
+    with pytest.raises(ValueError, match="has no whole checkpoint"):
+        checkpoint.load_alone(run)
+
+
 @pytest.mark.parametrize("which", ["best", "all"])
 def test_the_best_and_all_leave_damaged_ones_out(which, run):
     rewrite(run, 4, another)

@@ -143,7 +143,7 @@ def _photos(config, workdir, which, required) -> Photos | None:
         return None
     if config.weights:
         import_stage.import_run(config, workdir)
-    elif not checkpoint.steps_there(workdir):
+    elif not processes.agreed(bool(checkpoint.steps_there(workdir))):
         _copy(config, workdir, which)
     net = checkpoint.load(workdir, "latest" if checkpoint.is_given(workdir) else which)
     told = config if config.weights else config_lib.read(workdir)

@@ -17,7 +17,7 @@ import numpy as np
 from mixaug_jax import config as config_lib
 from mixaug_jax.config import keys
 from mixaug_jax.config.allowed import Choice, Key, Many, Text, section
-from mixaug_jax.core import files, say
+from mixaug_jax.core import files, processes, say
 from mixaug_jax.dissection.result import PER, Dissection, load
 from mixaug_jax.draw import dissection_figures, dissection_tables, style
 from mixaug_jax.models import hub
@@ -131,6 +131,12 @@ def run(
     for name in names:
         say.line(f"dissecting {name}")
         dissection_stage.run(configs[name], workdir / name)
+    if processes.is_main():  # the only one that writes
+        _compare(config, workdir, names)
+
+
+def _compare(config, workdir, names):
+    """The table and the figure of dissections that are there."""
     (layer,) = config.dissect.layers
     results = {name: load(workdir / name / "dissection" / f"{layer}.npz") for name in names}
     cells = compare(results)

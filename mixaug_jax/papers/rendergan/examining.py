@@ -85,7 +85,7 @@ def _apart(generator, discriminator, params, source, seed):
 
 def _kept(config, labels, tags, pictures):
     folder = pathlib.Path(config.markers.reader).expanduser()
-    rows = judging.kept(checkpoint.load(folder), tags, pictures, labels.bits)
+    rows = judging.kept(checkpoint.load_alone(folder), tags, pictures, labels.bits)
     path = folder / "decoding" / "decoding.csv"
     if path.exists():
         held = next(row for row in files.read_csv(path) if row["what"] == "bits right")

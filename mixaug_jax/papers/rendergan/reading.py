@@ -68,22 +68,19 @@ def read(net: Net, source: Dataset, config: Config, devices: Devices = None) -> 
     program = _program(devices)
     report = say.progress("reading", len(source))
     placed = on_devices(net, devices)
-    found: list[dict] = []
+    found, done = [], 0
     batch = max(1, config.eval.batch_size // len(devices))
     for start, stop, size in walk.spans(len(source), batch, devices):
-        taken = [next(rows) for _ in range(stop - start)]
-        blank = taken[0] if taken else _row(source, net.preprocess, 0)
-        images = walk.pad_rows(
-            np.stack([row["image"] for row in taken or [blank]])[: stop - start], size
-        )
-        given = np.asarray(
-            jax.device_get(program(placed, devices_lib.shard_batch(images, devices)))
-        )
+        # Of the first picture the shapes alone, where a process has none.
+        taken = [next(rows) for _ in range(stop - start)] or [_row(source, net.preprocess, 0)]
+        part = {name: np.stack([row[name] for row in taken])[: stop - start] for name in taken[0]}
+        images = devices_lib.shard_batch(walk.pad_rows(part.pop("image"), size), devices)
+        given = np.asarray(jax.device_get(program(placed, images)))
         first = size * jax.process_index()
-        for row, p in zip(taken, given[first:], strict=False):
-            found.append({k: v for k, v in row.items() if k != "image"} | {"probabilities": p})
-        report(min(len(source), len(found) * jax.process_count()))
-    columns = {name: np.stack([row[name] for row in found]) for name in found[0]}
+        found.append(part | {"probabilities": given[first : first + stop - start]})
+        done += stop - start
+        report(min(len(source), done * jax.process_count()))
+    columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     return Reading(**walk.gather(columns, len(source), devices))
 
 

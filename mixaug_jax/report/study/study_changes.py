@@ -28,7 +28,8 @@ def section(study: Study, folder: pathlib.Path, column: Scalar) -> str:
     ]
     if not panels:
         return ""
-    names = [name for name, _ in shown]
+    # All of them, so that each has the color that it has in other figures.
+    names = study.augmentations
     figure = change_figures.changes(panels, f"change of {title(study.measures[across[0]])}", names)
     style.save_figure(figure, folder / "changes", column=column)
     rows = [study.comparisons.index(pair) for pair in shown]

@@ -72,8 +72,16 @@ def make(
         references.section(folder, _used(study, configs)),
         _made(study, configs, workdir, folder),
     ]
-    name = f"{', '.join(study.augmentations)}: {_count(len(study.seeds), 'seed')}"
-    return page.document(name, said, [part for part in parts if part])
+    return page.document(_name(study), said, [part for part in parts if part])
+
+
+def _name(study) -> str:
+    """Which augmentations; of a sweep the configs, and over which keys."""
+    swept = study.asked.get("swept", {})
+    configs = dict.fromkeys(swept.get(name, {}).get("of", name) for name in study.augmentations)
+    over = dict.fromkeys(key for values in swept.values() for key in values if key != "of")
+    name = ", ".join(configs) + (f", over {', '.join(over)}" if over else "")
+    return f"{name}: {_count(len(study.seeds), 'seed')}"
 
 
 def _what(study, configs, shown) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mixaug_jax import data
 from mixaug_jax.attribution import METHODS
-from mixaug_jax.core import checks, entries, files, processes, say, stored
+from mixaug_jax.core import checks, entries, files, processes, say, stored, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.types import Config, Net, Path
 from mixaug_jax.data.animals import animal_drawing, animal_samplers
@@ -83,8 +83,12 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
     checkpoint.steps(workdir, which)
 
     def work(net: Net, folder: pathlib.Path, step: int) -> None:
-        truth = _truth(config, workdir, folder.relative_to(workdir / FOLDER), net)
-        if truth is None:
+        step_folder, blank = folder.relative_to(workdir / FOLDER), np.zeros(len(ATTRIBUTES), bool)
+        # One process looks: the others may not see yet what it has just written.
+        truth = _truth(config, workdir, step_folder, net) if processes.is_main() else None
+        there = processes.agreed(truth is not None)
+        truth = walk.told(blank if truth is None else truth, walk.chosen(None))
+        if not there:
             sentence = "panels: --stage=relevance has not measured this network, by which readers of panels are scored"
             if required:
                 raise ValueError(sentence)
