@@ -16,6 +16,7 @@ from timm.models import convnext, resnet, vision_transformer
 from torch import nn
 from torchvision.models.convnext import CNBlockConfig
 from torchvision.models.efficientnet import MBConvConfig
+from torchvision.models.googlenet import BasicConv2d, Inception, InceptionAux
 
 CLASSES, LABEL, PLACES = 5, 1, 48
 VIT = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": CLASSES}  # fmt: skip
@@ -63,6 +64,25 @@ def alexnet():
     return net
 
 
+def googlenet(**options):
+    """torchvision's with an eighth of the filters, and one block of each number."""
+
+    def thin_unit(before, filters, **shape):
+        return BasicConv2d(before if before == 3 else before // 8, filters // 8, **shape)
+
+    def thin_block(*filters):
+        return Inception(*(n // 8 for n in filters))
+
+    blocks = [thin_unit, thin_block, InceptionAux]
+    net = tv.GoogLeNet(CLASSES, aux_logits=False, init_weights=False, blocks=blocks, **options)
+    for name in ("3b", "4b", "4c", "4d", "4e", "5b"):
+        setattr(net, f"inception{name}", nn.Identity())
+    net.inception4a = thin_block(256, 192, 96, 208, 16, 48, 64)
+    net.inception5a = thin_block(512, 256, 160, 320, 32, 128, 128)
+    net.fc = nn.Linear(832 // 8, CLASSES)
+    return net
+
+
 def timm_resnet(block, stem, **options):
     return resnet.ResNet(
         block, (1, 1, 1, 1), CLASSES, stem_width=8, stem_type=stem, channels=(16, 32, 64, 128), **options
@@ -97,6 +117,8 @@ NETS = {
         lambda: timm.models.deit.VisionTransformerDistilled(**VIT, dynamic_img_size=True), (64, 80)),
     "torchvision vit": (lambda: tv.VisionTransformer(64, 16, 2, 3, 48, 192, num_classes=CLASSES), (64,)),
     "torchvision alexnet": (alexnet, (64, 75)),
+    "torchvision googlenet": (googlenet, (64, 75)),
+    "torchvision googlenet, transform_input": (lambda: googlenet(transform_input=True), (64,)),
     "torchvision vgg11": (lambda: vgg((1, 1, 2, 2, 2), False), SIDES),
     "torchvision vgg13_bn": (lambda: vgg((2, 2, 2, 2, 2), True), SIDES),
     "torchvision vgg19": (lambda: vgg((2, 2, 4, 4, 4), False), SIDES),

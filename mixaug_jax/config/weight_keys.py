@@ -1,6 +1,6 @@
 """The table of keys, third part: what a file of weights does not tell about its network."""
 
-from mixaug_jax.config.allowed import NOTHING, Choice, Int, Key, Many, Number, Text, section
+from mixaug_jax.config.allowed import NOTHING, Choice, Flag, Int, Key, Many, Number, Text, section
 from mixaug_jax.models.net import INTERPOLATIONS
 from mixaug_jax.models.views import PRESETS
 
@@ -26,6 +26,8 @@ _ASSUME = {
     "slope": Key(0.0, "of the ReLUs below zero", Number(0, 1)),
     "heads": Key(0, "of a transformer's attention; 0: one for every 64 numbers of a token",
                  Int(0, 1024)),
+    "transform_input": Key(False, "a GoogLeNet normalizes ImageNet's view anew, as torchvision's",
+                           Flag()),
 }
 
 _VIEW = {

@@ -22,9 +22,11 @@ class Assume:
       dilation: of a ResNet's layer4 where strides are replaced by dilation: 1 (none), 2 (layer4), 4 (layer3 too) or 8
         (layer2 too), for strides of 32, 16, 8 and 4 in all.
       stride_in: "conv2" or "conv1", the convolution of a bottleneck that has its stride; Caffe's ResNets have it in the latter.
-      epsilon: of the norms; 0 is the architecture's own, 1e-5, 1e-3 of EfficientNet-Lite, and 1e-6 of transformers.
+      epsilon: of the norms; 0 is the architecture's: 1e-5, 1e-3 of EfficientNet-Lite and GoogLeNet, 1e-6 of transformers.
       slope: of the ReLUs below zero.
       heads: of a transformer's attention; 0 is one for every 64 numbers of a token.
+      transform_input: a GoogLeNet takes images normalized as ImageNet's and brings them to -1..1 itself, as torchvision's does
+        under this name. Without it, the view does so.
     """
 
     stem: str = ""
@@ -35,6 +37,7 @@ class Assume:
     epsilon: float = 0.0
     slope: float = 0.0
     heads: int = 0
+    transform_input: bool = False
 
     def __post_init__(self):
         checks.choice("assume.stem", self.stem, ("", "imagenet", "cifar", "strided"))
@@ -43,6 +46,7 @@ class Assume:
         checks.choice("assume.dilation", self.dilation, (1, 2, 4, 8))
         checks.choice("assume.stride_in", self.stride_in, ("conv1", "conv2"))
         checks.count("assume.heads", self.heads, 0)
+        checks.choice("assume.transform_input", self.transform_input, (False, True))
         for name in ("epsilon", "slope"):
             checks.number(f"assume.{name}", getattr(self, name), 0, 1)
 

@@ -1,7 +1,7 @@
 """The entries of MODELS that are further convolutional networks: those that the literature dissects, and that people bring."""
 
 from mixaug_jax.core import checks
-from mixaug_jax.models import mobile
+from mixaug_jax.models import inception, mobile
 from mixaug_jax.models.alex import AlexNet
 from mixaug_jax.models.convnext import ConvNeXt
 from mixaug_jax.models.densenet import DenseNet
@@ -153,6 +153,16 @@ def alexnet(num_classes: int, *, width: float = 1.0, stem: str = "imagenet") -> 
     return AlexNet(num_classes, filters(width, 64))
 
 
+def googlenet(
+    num_classes: int, *, width: float = 1.0, stem: str = "imagenet"
+) -> inception.GoogLeNet:
+    """GoogLeNet of torchvision, 64 * width filters in the first layer; its one stem serves for both."""
+    check_stem(stem)
+    first = tuple(filters(width, base) for base in inception.STEM)
+    blocks = [(name, tuple(filters(width, n) for n in base)) for name, base in inception.BLOCKS]
+    return inception.GoogLeNet(num_classes, first, tuple(blocks))
+
+
 def _densenet(num_classes, width, stem, growth, blocks) -> DenseNet:
     check_stem(stem)
     grown = filters(width, growth)
@@ -276,6 +286,7 @@ OTHERS = {
     "resnext101_32x8d": resnext101_32x8d,
     "wide_resnet50_2": wide_resnet50_2,
     "alexnet": alexnet,
+    "googlenet": googlenet,
     "densenet121": densenet121,
     "densenet161": densenet161,
     "densenet169": densenet169,

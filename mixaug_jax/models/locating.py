@@ -10,7 +10,7 @@ from mixaug_jax.models.pickles import Tensor
 
 # By one of these a network is found, whatever stands in front of it.
 _ANCHORS = re.compile(
-    r"(.*\.|)((layer1\.0\.conv1|features\.0|_conv_stem|block1\.layer\.0\.conv1|conv4|conv_stem|features\.0\.0"
+    r"(.*\.|)((layer1\.0\.conv1|features\.0|_conv_stem|block1\.layer\.0\.conv1|conv4|inception3a\.branch1\.conv|conv_stem|features\.0\.0"
     r"|features\.conv0|stem\.0|downsample_layers\.0\.0)\.weight|cls_token|class_token)"
 )
 _HEADS = ("fc", "linear", "head", "classifier", "last_linear", "cls_head")

@@ -69,6 +69,7 @@ FAMILIES = {
     "seresnet": _Family(64, "conv1", "conv1", ("fc",)),
     "resnext": _Family(64, "conv1", "conv1", ("fc",)),
     "wide_resnet50": _Family(64, "conv1", "conv1", ("fc",)),
+    "googlenet": _Family(64, "conv1.conv", "conv1.conv", ("fc",)),
     "alexnet": _Family(64, "features.0", "features.0", ("classifier.6",)),
     "densenet": _Family(64, "features.conv0", "features.conv0", ("classifier",)),
     "mobilenet": _Family(32, "features.0.0", "features.0.0", ("classifier.1",)),

@@ -143,6 +143,8 @@ def name_of(shapes: Mapping[str, tuple[int, ...]]) -> str:
         return _efficientnet(shapes)
     if shapes.get("features.0.weight", ())[2:] == (11, 11):
         return "alexnet"
+    if "inception3a.branch1.conv.weight" in shapes:
+        return "googlenet"
     return ""
 
 

@@ -8,7 +8,7 @@ from mixaug_jax.models import transformers
 # A piece of a tensor's name, and whose it is; the first that is found counts. Names are torchvision's and timm's.
 _SIGNS = (
     (r"features\.\d+\.squeeze\.", "SqueezeNet"),
-    (r"inception3a\.", "GoogLeNet"),
+    (r"inception3a\.(?!branch[1-4]\.)", "GoogLeNet of another kind"),
     (r"Conv2d_1a_3x3\.", "Inception v3"),
     (r"features\.0\.conv\.weight", "Inception v4"),
     (r"layers\.MBconv\.", "MaxViT"),

@@ -23,7 +23,7 @@ _TIMM_LITE = (  # side, share of the short side, interpolation; of Lite0 to Lite
 )
 
 
-def preset(found: Architecture, name: str = "") -> Preprocess:
+def preset(found: Architecture, name: str = "", *, transforms: bool = False) -> Preprocess:
     """The view of an architecture in a recipe.
 
     "": short side 256, center 224, ImageNet's mean and standard deviation, as in torchvision and in the CutMix and SaliencyMix
@@ -37,6 +37,9 @@ def preset(found: Architecture, name: str = "") -> Preprocess:
     tf_efficientnet_lite, the latter with mean and deviation 0.5; of transformers the side that their positions are for, .9 of
     the short side, bicubic, with mean and deviation 0.5 for ViT and ImageNet's for DeiT.
 
+    GoogLeNet: torchvision's, whose published weights bring 224 of 256 pixels to -1..1; with `transforms` the network does that
+    itself and sees ImageNet's normalization.
+
     One-channel networks get the mean of the three channels' constants.
 
     Raises:
@@ -48,6 +51,9 @@ def preset(found: Architecture, name: str = "") -> Preprocess:
         view = _transformer(found, name)
     elif found.name.startswith("efficientnet_b"):
         view = _efficientnet(int(found.name[-1]), name)
+    elif found.name == "googlenet" and name in ("", "torchvision"):
+        constants = {} if transforms else {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+        view = Preprocess(224, 256, **constants)
     elif name and not (lite and name == "timm") and not found.name.startswith(_PUBLISHED):
         raise ValueError(
             f"view={name!r} has no recipe for {found.name}; give a Preprocess, or set view.size and its like"

@@ -31,7 +31,16 @@ _BLURRED = re.compile(r"resnet(blur|aa)\w*", re.IGNORECASE)
 # So are those that timm took from TensorFlow, but for EfficientNet-Lite.
 _PADDED = re.compile(r"tf_(efficientnet_(?!lite)|mobilenet)\w*", re.IGNORECASE)
 # Whose heads people replace.
-_DENSE_ENDS = ("resnet", "resnext", "seresnet", "preact_resnet", "wide_resnet", "vit", "deit")
+_DENSE_ENDS = (
+    "googlenet",
+    "resnet",
+    "resnext",
+    "seresnet",
+    "preact_resnet",
+    "wide_resnet",
+    "vit",
+    "deit",
+)
 _SIDE = 64  # of an image that every network here takes
 _NEAR = 1e-3  # logits that differ by less than this share of their spread are called equal
 
@@ -114,7 +123,9 @@ def import_network(
         from_torchvision = "class_token" in located.tensors
         recipe = view or ("torchvision" if from_torchvision else "")
         noted = noted or hub.view(facts)
-        view = noted if noted and not view else views.preset(found, recipe)
+        transforms = getattr(module, "transform_input", False)
+        published = views.preset(found, recipe, transforms=transforms)
+        view = noted if noted and not view else published
     image = jax.ShapeDtypeStruct((1, _SIDE, _SIDE, found.channels), jnp.float32)
     shapes = jax.eval_shape(module.init, jax.random.key(0), image)
     try:

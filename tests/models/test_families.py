@@ -32,9 +32,17 @@ LABEL, PLACES = 1, 48
 ONE = (1, 1, 1, 1)
 EFFICIENT = ((3, 1, 1, 8, 1), (3, 2, 6, 16, 2), (5, 2, 6, 16, 1), (3, 1, 6, 24, 1))
 MOBILE = ((3, 1, 1, 8, 1), (3, 2, 6, 8, 2), (3, 2, 6, 8, 1), (3, 2, 6, 16, 1))
+# What is left of a network's blocks, an eighth as wide.
+INCEPTIONS = (
+    *(("3a", (8, 12, 16, 2, 4, 4)), ("4a", (24, 12, 26, 2, 6, 8))),
+    ("5a", (32, 20, 40, 4, 16, 16)),
+)
 # The entry, its width, and the fields that are reduced.
 REDUCED = {
     "torchvision alexnet": ("alexnet", 1 / 16, {}),
+    "torchvision googlenet": ("googlenet", 1 / 8, {"blocks": INCEPTIONS}),
+    "torchvision googlenet, transform_input": (
+        "googlenet", 1 / 8, {"blocks": INCEPTIONS, "transform_input": True}),
     "torchvision vgg11": ("vgg11", 1 / 32, {}),
     "torchvision vgg13_bn": ("vgg13_bn", 1 / 32, {}),
     "torchvision vgg19": ("vgg19", 1 / 32, {}),
