@@ -160,6 +160,7 @@ def settings_of(
     """All that decides each layer's result, as JSON has it; `weights` is a checksum of the network's."""
     weights, found = checksum(net.variables), {}
     for layer in layers:
+        # As a checksum, since the result itself holds the numbers.
         thresholds = np.asarray((given or {}).get(layer, ()), np.float32)
         settings = {
             "layer": layer,

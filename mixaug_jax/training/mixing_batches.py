@@ -113,6 +113,11 @@ def looks_at_net(config: ml_collections.ConfigDict) -> bool:
     return name != "none" and "net" in entries.keywords(mixing.MIXERS[name])
 
 
+def needs_network(config: ml_collections.ConfigDict) -> bool:
+    """Whether config.mix can be tried where there is a network alone: it mixes features of one, or looks at one."""
+    return mixes_features(config) or looks_at_net(config)
+
+
 def teacher(config: ml_collections.ConfigDict) -> Any:
     """The network in the file `mix.net`, or None where the mixer looks at the one that is trained, or at none.
 

@@ -72,6 +72,7 @@ def read(net: Net, source: Dataset, config: Config, devices: Devices = None) -> 
     batch = max(1, config.eval.batch_size // len(devices))
     for start, stop, size in walk.spans(len(source), batch, devices):
         taken = [next(rows) for _ in range(stop - start)]
+        # In its last steps a process may have no picture left, and runs the program all the same, as the others do.
         blank = taken[0] if taken else _row(source, net.preprocess, 0)
         images = walk.pad_rows(
             np.stack([row["image"] for row in taken or [blank]])[: stop - start], size
@@ -79,6 +80,7 @@ def read(net: Net, source: Dataset, config: Config, devices: Devices = None) -> 
         given = np.asarray(
             jax.device_get(program(placed, devices_lib.shard_batch(images, devices)))
         )
+        # The answers of all processes come back to each: its own are in its place among them.
         first = size * jax.process_index()
         for row, p in zip(taken, given[first:], strict=False):
             found.append({k: v for k, v in row.items() if k != "image"} | {"probabilities": p})
@@ -124,6 +126,7 @@ def summary(found: Reading) -> list[tuple]:
         value = found.hard[:, k]
         if not np.isfinite(value).all():
             continue
+        # Much of anything makes a marker hard to read, but for light, of which little does.
         order = np.argsort(value if name == "light" else -value, kind="stable")
         for which, part in zip(
             ("hardest", "middle", "easiest"), np.array_split(order, 3), strict=True
