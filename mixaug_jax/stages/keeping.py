@@ -68,15 +68,8 @@ def dissect(
     with _claimed(workdir) as config, tempfile.TemporaryDirectory() as scratch:
         # Made here, as the figures below need them, too.
         if labels is None:
-            labels = dissection.make_label_maps(
-                dataset,
-                net.preprocess,
-                resources.folder or scratch,
-                size=options.size,
-                max_images=options.max_images,
-                threads=resources.threads,
-                devices=devices,
-            )
+            place = resources.folder or scratch
+            labels = network.label_maps(net, dataset, place, options, resources, devices)
         found = network.dissect(net, dataset, layers, options, labels=labels, **given)
         folder = pathlib.Path(workdir).absolute() / "dissection"
         if processes.is_main():
