@@ -144,14 +144,14 @@ def dissection_jobs(activations, labels, categories, devices):
     thresholds = dissection.quantile(activations, Q, size=size, devices=devices)
     arguments = (activations, thresholds, labels)
     paired = np.concatenate([own, orders])
-    tallies = dissection.tally_orders(*arguments, paired, counting)
+    tallied = formulas.Tallied(dissection.tally_orders(*arguments, paired, counting), paired)
     jobs = {
         "thresholds": lambda: dissection.quantile(activations, Q, size=size, devices=devices),
         "thresholds, raw": lambda: dissection.quantile(activations, Q, over="raw", devices=devices),
         "tally": lambda: dissection.tally_orders(*arguments, own, counting),
         "shuffled null, 5": lambda: dissection.tally_orders(*arguments, orders, counting),
         "in 20 groups": lambda: dissection.tally_halves(*arguments, own, counting),
-        "64 logical forms": lambda: formulas.search(*arguments, tallies, paired, counting),
+        "64 logical forms": lambda: formulas.search(*arguments, tallied, counting),
     }
     return {name: (job, images) for name, job in jobs.items()}
 

@@ -38,6 +38,7 @@ def read(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _parser():
+    # No abbreviations: --config.train.epochs and its like are read elsewhere, and `--c` might be the start of either.
     parser = _Parser(prog="mixaug", add_help=False, allow_abbrev=False)
     add = parser.add_argument
     add("clean", nargs="*", help="clean WORKDIR frees the caches of a working directory")

@@ -179,6 +179,7 @@ def run_study(
         )
         plan.write_asked(runs, workdir, overrides)
         study.run_missing(runs, jobs)
+    # From the files alone, so that a study whose runs were made elsewhere is compared alike.
     found = study.gather(workdir)
     study_tables.write_tables(found, pathlib.Path(workdir).expanduser() / "tables")
     say.result(study_tables.summary(found))

@@ -56,9 +56,8 @@ def explanations(net):
     data, others = counted(explain_cases.source(IMAGES), reads), explain_cases.source(20, seed=9)
     given = {"methods": METHODS, "scores": SCORES, "devices": None, "reference": others}
     found = explain_cases.evaluate(net, data, **given, reference_images=10)
-    mapped = examples.load_examples(
-        net, numbered(), Mapped("boxes"), label="mapped", batch_size=2, threads=1
-    )
+    reading = examples.Reading(label="mapped", batch_size=2, threads=1)
+    mapped = examples.load_examples(net, numbered(), Mapped("boxes"), reading)
     held = {"reads": sorted({*reads}), "images": mapped.images}
     mapped = dataclasses.asdict(mapped) | {"checksum": mapped.checksum}
     del mapped["images"]

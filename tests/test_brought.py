@@ -64,15 +64,22 @@ def test_a_fresh_process_reports_and_loads(run):
 def test_code_of_another_place_is_not_run_unasked(run, tmp_path):
     file, workdir, _ = run
     shutil.copytree(workdir, tmp_path / "run")
-    script = f"import mixaug_jax; mixaug_jax.load({str(tmp_path / 'run')!r}%s)"
+    script = f"""
+import mixaug_jax
+try:
+    mixaug_jax.load({str(tmp_path / "run")!r})
+except ValueError as error:
+    print(error)
+else:
+    raise SystemExit("it was loaded")
+mixaug_jax.load({str(tmp_path / "run")!r}, code="stored")
+"""
     file.rename(gone := tmp_path / "gone.py")
     try:
-        code, _, err = python("-c", script % "")
-        assert code
-        assert f"{file.name}, which is not there" in err
-        assert 'code="stored" (--code=stored)' in err
-        code, _, err = python("-c", script % ', code="stored"')
+        code, out, err = python("-c", script)
         assert code == 0, err
+        assert f"{file.name}, which is not there" in out
+        assert 'code="stored" (--code=stored)' in out
     finally:
         gone.rename(file)
 

@@ -5,8 +5,6 @@ import functools
 import pathlib
 import re
 
-import pytest
-
 import mixaug_jax
 from mixaug_jax import attribution, config, data, mixing, models, scores
 from mixaug_jax.config import keys
@@ -25,6 +23,17 @@ def tree(path):
     return ast.parse(path.read_text())
 
 
+@functools.cache
+def nodes(path):
+    """Every node of a file, walked once for all tests."""
+    return list(ast.walk(tree(path)))
+
+
+def faults(find, paths=None):
+    """{module: what `find` says of its file}, of the files of which it says anything."""
+    return {name_of(path): wrong for path in paths or FILES if (wrong := find(path))}
+
+
 def name_of(path):
     return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
 
@@ -34,7 +43,7 @@ MODULES = {name_of(path): path for path in FILES}
 
 def imports(path):
     """(line, module) of the package's modules that a file imports, anywhere in it."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module:
             full = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -50,11 +59,12 @@ def floor(name):
     return len(FLOORS) if room in ROOF or parts[-1] == "__main__" else FLOORS.index(room)
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_imports_go_down(path):
-    own = floor(name_of(path))
-    up = [f"line {line}: {other}" for line, other in imports(path) if floor(other) > own]
-    assert not up
+def test_imports_go_down():
+    def up(path):
+        own = floor(name_of(path))
+        return [f"line {line}: {other}" for line, other in imports(path) if floor(other) > own]
+
+    assert not faults(up)
 
 
 def test_nothing_imports_the_roof():
@@ -85,22 +95,22 @@ def test_there_is_no_circle_of_files():
         visit(name)
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_an_import_inside_a_function_says_what_it_saves(path):
-    lines = path.read_text().splitlines()
-    for function in ast.walk(tree(path)):
-        if not isinstance(function, ast.FunctionDef):
-            continue
-        for node in ast.walk(function):
-            own = isinstance(node, ast.ImportFrom | ast.Import) and "mixaug_jax" in ast.unparse(
-                node
-            )
-            if own:
+def test_an_import_inside_a_function_says_what_it_saves():
+    def silent(path):
+        lines = path.read_text().splitlines()
+        for function in nodes(path):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            for node in ast.walk(function):
+                if not isinstance(node, ast.ImportFrom | ast.Import):
+                    continue
                 above = lines[node.lineno - 2].strip()
                 beside = lines[node.lineno - 1].partition("#")[2]
-                assert above.startswith("#") or beside or above.startswith(("import ", "from ")), (
-                    f"{path}:{node.lineno} imports inside a function without a comment"
-                )
+                said = beside or above.startswith(("#", "import ", "from "))
+                if "mixaug_jax" in ast.unparse(node) and not said:
+                    yield f"line {node.lineno} imports without a comment"
+
+    assert not faults(lambda path: list(silent(path)))
 
 
 def functions_of(path):
@@ -111,13 +121,19 @@ def functions_of(path):
     }
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.stem[0] != "_"], ids=name_of)
-def test_no_module_is_named_like_a_function_beside_it(path):
+def test_no_module_is_named_like_a_function_beside_it():
     """So that `from mixaug_jax.room import name` is never one thing for a reader and another for Python."""
-    if path.parent.name == "stages" or path.stem == "main":
-        return  # called as they are on the command line
-    beside = set().union(*(functions_of(other) for other in path.parent.glob("*.py")))
-    assert path.stem not in beside | set(mixaug_jax._PUBLIC) | ENTRIES
+    everywhere = set(mixaug_jax._PUBLIC) | ENTRIES
+    beside = {path.parent: set(everywhere) for path in FILES}
+    for path in FILES:
+        beside[path.parent] |= functions_of(path)
+
+    def twice(path):
+        if path.parent.name == "stages" or path.stem == "main":
+            return ""  # called as they are on the command line
+        return path.stem in beside[path.parent] and path.stem
+
+    assert not faults(twice, [path for path in FILES if path.stem[0] != "_"])
 
 
 def test_names_of_files_are_unique():
@@ -126,14 +142,14 @@ def test_names_of_files_are_unique():
     assert not twice - {"train", "weights", "dissect", "explain", "occlude", "maps"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_files_are_short(path):
-    assert len(path.read_text().splitlines()) <= 400
+def test_files_are_short():
+    lengths = {name_of(path): len(path.read_text().splitlines()) for path in FILES}
+    assert not {name: length for name, length in lengths.items() if length > 400}
 
 
 def calls(path):
     """(line, text of the function, call) of every call in a file."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
             yield node.lineno, ast.unparse(node.func), node
 
@@ -141,8 +157,11 @@ def calls(path):
 OUTSIDE_CORE = [path for path in FILES if "core" not in path.relative_to(ROOT).parts]
 
 
-@pytest.mark.parametrize("path", OUTSIDE_CORE, ids=name_of)
-def test_only_the_ground_floor_prints_writes_and_locks(path):
+def test_only_the_ground_floor_prints_writes_and_locks():
+    assert not faults(printed_written_or_locked, OUTSIDE_CORE)
+
+
+def printed_written_or_locked(path):
     wrong = []
     for line, function, call in calls(path):
         last = function.rpartition(".")[2]
@@ -160,7 +179,7 @@ def test_only_the_ground_floor_prints_writes_and_locks(path):
             last == "open" and any(re.fullmatch("[wax]b?[+]?", m) for m in modes)
         ):
             wrong.append((line, function))
-    assert not wrong
+    return wrong
 
 
 # Where the name of an entry may stand as a string outside its own room, with the reason.
@@ -186,33 +205,39 @@ SHARED = {"occlusion", "complexity", "decoder"}
 OWN = ("mixing", "attribution", "scores", "data/__init__.py", "models")
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_nothing_is_said_of_an_entry_by_name(path):
+def test_nothing_is_said_of_an_entry_by_name():
+    assert not faults(names_of_entries)
+
+
+def names_of_entries(path):
     where = path.relative_to(ROOT).as_posix()
     if where.startswith((*OWN, *NAMED)) or where.removesuffix(".py") in NAMED:
-        return
-    nodes = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)]
+        return []
     # Keyword arguments of drawing libraries ("center") are no entries.
-    keywords = {
-        id(k.value) for n in ast.walk(tree(path)) if isinstance(n, ast.keyword) for k in [n]
-    }
-    found = [
-        (n.lineno, n.value) for n in nodes if n.value in ENTRIES - SHARED and id(n) not in keywords
+    keywords = {id(node.value) for node in nodes(path) if isinstance(node, ast.keyword)}
+    return [
+        (node.lineno, node.value)
+        for node in nodes(path)
+        if isinstance(node, ast.Constant)
+        and node.value in ENTRIES - SHARED
+        and id(node) not in keywords
     ]
-    assert not found
 
 
 OLD_WORDS = {"stage", "stages", "from_features", "of", "road", "numbers", "anomaly", "attribute"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_old_words_are_gone_from_public_arguments(path):
-    if path.parent.name == "stages" or path.stem in ("pipeline", "main"):
-        return  # where a stage is a step of a run
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
-            arguments = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
-            assert not OLD_WORDS & {argument.arg for argument in arguments}, node.name
+def test_old_words_are_gone_from_public_arguments():
+    def old(path):
+        if path.parent.name == "stages" or path.stem in ("pipeline", "main"):
+            return  # where a stage is a step of a run
+        for node in nodes(path):
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                arguments = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+                if OLD_WORDS & {argument.arg for argument in arguments}:
+                    yield node.name
+
+    assert not faults(lambda path: list(old(path)))
 
 
 BRITISH = re.compile(
@@ -226,10 +251,11 @@ def test_keys_speak_the_words_of_the_house():
         assert not set(key.split(".")) & (OLD_WORDS - {"stages"})
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_spelling_is_american(path):
-    found = [line for line in path.read_text().splitlines() if BRITISH.search(line)]
-    assert not found
+def test_spelling_is_american():
+    def british(path):
+        return [line for line in path.read_text().splitlines() if BRITISH.search(line)]
+
+    assert not faults(british)
 
 
 def test_importing_the_settings_is_cheap_enough_to_be_plain():

@@ -67,6 +67,7 @@ def along_blur(
         def blurred(s: Array) -> Array:
             return gaussian(image, s, widest)
 
+        # The released code takes a difference; without one the derivative is exact, by forward mode.
         if difference:
             x = blurred(sigma)
             return x, (blurred(sigma + difference) - x) / difference

@@ -220,6 +220,7 @@ def bottleneck_layer(net: Net, image: Image, layer: str) -> str:
         h = net.features(x, layer)
         return h, net.with_maps(layer, h, net.maps(layer, h))
 
+    # A layer without maps gives something, but not what could be put back in its place.
     features, again = jax.eval_shape(there_and_back, net, batch)
     if features.shape != again.shape:
         raise checks.UnsupportedError(

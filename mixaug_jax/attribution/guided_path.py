@@ -85,6 +85,7 @@ def _advance(share, gradient, length, bounds, fraction):
         threshold = jnp.sort(free, axis=None)[place]
         chosen = (free <= threshold) & (free < jnp.inf)
         room = jnp.where(chosen, length * (high - share), 0).sum()
+        # All the room of the chosen ones, or the part of it that is left to go.
         gamma = jnp.where(room > 0, (now - left) / jnp.where(room > 0, room, 1), jnp.inf)
         part = jnp.where(gamma > 1, high, share + gamma * (high - share))
         moved = jnp.where(chosen & ~arrived, part, share)

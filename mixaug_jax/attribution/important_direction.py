@@ -50,6 +50,7 @@ def idgi(
     guided_path.check_guided(steps, fraction, max_dist)
     f = squares.valued(net, label, output)
     if path == "blur":
+        # From the most blurred picture to the image: sigma falls along the path.
         sigmas = blur_path.sigmas_of(image, steps, max_sigma, "linear")[::-1]
         places = jnp.asarray(sigmas, image.dtype)
 
@@ -60,5 +61,6 @@ def idgi(
     start = replacement(image, baseline)
     if path == "guided":
         given = {"steps": steps, "fraction": fraction, "max_dist": max_dist}
+        # That path chooses its points by the gradients that the squares are made of, so both come from one walk.
         return guided_path.along_guided(f, image, start, **given)[1]
     return squares.along_straight(f, image, start, jnp.linspace(0, 1, steps + 1), chunk)

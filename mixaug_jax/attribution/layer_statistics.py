@@ -128,6 +128,7 @@ def moments(
     for name, features in net.capture(images, layers).items():
         features = net.maps(name, features)
         where = real.reshape(-1, *[1] * (features.ndim - 1))
+        # Two passes within a batch: the square of a mean less the mean of squares would lose its digits.
         mean = over(jnp.sum(features, 0, where=where)) / jnp.maximum(count, 1)
         spread = over(jnp.sum(jnp.square(features - mean), 0, where=where))
         live = over(jnp.sum(features != 0, 0, where=where))

@@ -66,6 +66,7 @@ def integrate(
     def f(indices: Indices) -> Images:
         column = (len(indices), 1, 1, 1)
         x = start + alphas[indices].reshape(column) * way
+        # The way is a factor of the whole sum, so it is applied once at the end.
         return weights[indices].reshape(column) * gradient(x)
 
     return way * chunks.total(f, len(alphas), chunk)

@@ -80,6 +80,7 @@ class ReadoutNet(nn.Module):
         total = sum(m.shape[-1] for m in maps)
         kernel, bias = _Pointwise((total, first), name="conv1")()
         size, start, x = maps[0].shape[1:3], 0, bias
+        # Convolved at each map's own size and then enlarged, which is the same and far less work: both are linear.
         for one in maps:
             part = one @ kernel[start : start + one.shape[-1]]
             start += one.shape[-1]
@@ -142,11 +143,13 @@ def readout_layers(net: Net, image: Any, layers: Sequence[str] = ()) -> tuple[st
             f"a readout bottleneck reads maps [h,w,K]; {net.name} gives tokens at {tokens[0]}"
         )
     if not layers:
+        # Later layers of one size take the place of earlier ones.
         deepest = {shape[:2]: name for name, shape in shapes.items()}
         return (*list(deepest.values())[-READ:], net.layers[-1])
     checks.choices("layers", layers, net.layers)
     checks.choice("the first of layers", layers[0], shapes)
     order = [net.layers.index(name) for name in layers]
+    # Noise goes into the first one; a layer before it would be read without any.
     if min(order) < order[0] or len(set(layers)) < len(layers):
         raise ValueError(
             f"layers must be different, the first one being the first of the network; got {', '.join(layers)}"

@@ -77,6 +77,7 @@ def load_progress(path: Path) -> Progress:
         layers, step = tuple(settings["layers"]), int(arrays["step"])
         stats = tuple(tuple(arrays[f"stats.{n}.{k}"] for k in _STATS) for n in layers)
         opt_state = optax.adam(settings["lr"]).init(params)
+        # What a finished training had in its optimizer is not stored.
         if step < settings["length"]:
             leaves, form = jax.tree.flatten(opt_state)
             opt_state = form.unflatten([arrays[f"adam.{k}"] for k in range(len(leaves))])

@@ -155,6 +155,7 @@ def fit(
     settings |= _settings(net, training, layers, training.length(pictures.count))
     if pictures.count < 2:
         raise ValueError(f"a readout bottleneck needs at least 2 images; got {pictures.count}")
+    # A training that was stopped goes on from its file; one of other settings begins anew.
     found = files.load_if(readout_files.load_progress, path, settings) if path else None
     if path and walk.together(pictures.devices):
         # One that goes on from another step than the others would wait for them for ever.
@@ -162,6 +163,7 @@ def fit(
         processes.compare(f"view of {path}, which must be on a disk that all share", there)
     if found and found.step == settings["length"]:
         return found.readout
+    # Only now, as a finished readout needs no device.
     net = devices_lib.replicate(net, pictures.devices)
     if found is None:
         stats = _statistics(net, pictures, training, layers)
@@ -195,6 +197,7 @@ def outcome(history: np.ndarray, readout: Readout) -> str:
     """
     if not len(history):
         return "no step was trained: the readout bottleneck is as it was drawn"
+    # Single steps are noisy: means over the first and the last twentieth.
     few = max(1, len(history) // 20)
     bits = history[:, 2] * readout.stats[0][0].size / math.log(2)
     clean, ce = history[-few:, :2].mean(0)
@@ -230,6 +233,7 @@ def _statistics(net, pictures, training, layers):
     for start, stop, rows in walk.spans(len(chosen), size, devices):
         batch = [next(reading) for _ in range(start, stop)]
         shape = batch[0].shape if batch else pictures.image().shape
+        # All processes run as many steps of one shape; rows that are no image do not count.
         filled = np.zeros((rows, *shape), np.float32)
         filled[: len(batch)] = batch if batch else 0
         given = devices_lib.shard_batch((filled, np.arange(rows) < len(batch)), devices)
@@ -257,6 +261,7 @@ def _train(net, pictures, training, found, path):
         (readout, opt_state), measured = program(net, *carry, np.uint32(step), batch)
         carry = readout, opt_state
         history.append(np.asarray(jax.device_get(measured)))
+        # Before anything is stored, so that what is on the disk can be gone on from.
         if not np.isfinite(history[-1]).all():
             raise FloatingPointError(
                 f"the readout bottleneck's loss is not finite in step {step}; lower readout.lr"
@@ -288,6 +293,7 @@ def _batches(pictures, training, steps) -> Iterator:
         )
         batch = {"image": pixels.astype(np.float32), "index": indices.astype(np.int32)}
         batch["label"] = np.asarray([label for _, label in examples], np.int32)
+        # Padding makes these rows False with all others 0.
         batch["real"] = np.ones(len(examples), bool)
         padded = {name: walk.pad_rows(values, rows) for name, values in batch.items()}
         yield step, devices_lib.shard_batch(padded, devices)
@@ -333,6 +339,7 @@ def train_step(
 
     noise = jax.vmap(draw)(batch["index"])
     grads, measured = slopes(net, readout, batch, noise, training)
+    # Sums, divided once by the real rows of all devices: any split of a batch gives the same step.
     grads, measured = jax.lax.psum((grads, measured), devices_lib.AXIS)
     count = jnp.maximum(measured[-1], 1)
     grads = jax.tree.map(lambda g: g / count, grads)

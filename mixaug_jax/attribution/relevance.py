@@ -89,29 +89,35 @@ def lrp(
         dense layer.
     """
     image = checks.image(image)
-    settings = {"epsilon": epsilon, "gamma": gamma, "alpha": alpha, "beta": beta}
-    return propagate(net, image, label, assigned(net, image, rule, **settings, bounds=bounds))
+    settings = Settings(epsilon, gamma, alpha, beta, bounds)
+    return propagate(net, image, label, assigned(net, image, rule, settings))
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The numbers of the rules that have names; see `lrp`."""
+
+    epsilon: float = 1e-6
+    gamma: float = 0.25
+    alpha: float = 2.0
+    beta: float = 1.0
+    bounds: Given = ()
 
 
 def assigned(
     net: Net,
     image: Image,
     rule: str | rules.Rule | Sequence,
-    *,
-    epsilon: float = 1e-6,
-    gamma: float = 0.25,
-    alpha: float = 2.0,
-    beta: float = 1.0,
-    bounds: Given = (),
+    settings: Settings = Settings(),
 ) -> ByLayer:
     """The rule of each conv and dense layer, as `propagate` takes them; computes nothing. Arguments and errors as `lrp`."""
     affine = _affine_parts(net, image)
     # Rules are frozen and equal by value, so that equal settings compile once.
-    settings = {
+    named = {
         "plain": rules.Epsilon(),
-        "epsilon": rules.Epsilon(epsilon),
-        "gamma": rules.Gamma(gamma),
-        "alpha_beta": rules.AlphaBeta(alpha, beta),
+        "epsilon": rules.Epsilon(settings.epsilon),
+        "gamma": rules.Gamma(settings.gamma),
+        "alpha_beta": rules.AlphaBeta(settings.alpha, settings.beta),
         "z_plus": rules.ZPlus(),
         "w_squared": rules.WSquared(),
         "flat": rules.Flat(),
@@ -123,8 +129,8 @@ def assigned(
         checks.choice("rule", rule, tuple(RULES))
         # Only where asked for: the bounds need a network that says how it preprocesses.
         if "z_box" in RULES[rule]:
-            settings["z_box"] = rules.ZBox(*_bounds(net, image, bounds))
-        return _by_name(affine, [settings[k] for k in RULES[rule]])
+            named["z_box"] = rules.ZBox(*_bounds(net, image, settings.bounds))
+        return _by_name(affine, [named[k] for k in RULES[rule]])
 
     if isinstance(rule, (tuple, list)):
         return _by_layer(net, affine, rule, ruled)

@@ -247,6 +247,7 @@ class ByLayer:
         def backward(
             x: AnyArray, kernel: AnyArray, bias: AnyArray, r: AnyArray
         ) -> tuple[Array, Array, Array]:
+            # Relevance takes the place of the gradient at the input; weights get none, as nothing is trained by it.
             relevance = rule(linear, x, kernel, bias, r)
             return relevance, jnp.zeros_like(kernel), jnp.zeros_like(bias)
 

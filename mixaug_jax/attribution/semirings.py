@@ -100,6 +100,7 @@ def _check_branches(net, x):
         branches.append(name)
         return x, x
 
+    # Traced alone: the rules note their calls, and nothing is computed.
     jax.eval_shape(net.with_rules(add=add, fork=fork).logits, x)
     if len(sums) != len(branches):
         raise checks.UnsupportedError(
@@ -132,6 +133,7 @@ def entropy_affine(
 
     def backward(x: AnyArray, kernel: AnyArray, bias: AnyArray, r: AnyArray) -> tuple:
         size = jnp.abs(kernel)
+        # A product's rule for -a log a: what a path's entropy gains by one more edge.
         spread = -size * jnp.log(jnp.where(size > 0, size, 1))
         both = _transposed(linear, x, size, bias, r)
         more = _transposed(linear, x[:1], spread, bias, r[:1])
@@ -149,6 +151,7 @@ def entropy_pool(name: str, plain: Callable, x: AnyArray) -> Array:
     def backward(x: AnyArray, r: AnyArray) -> tuple[Array]:
         _, vjp = jax.vjp(plain, x)
         (back,) = vjp(r)
+        # All edges of an average weigh the same, which its own gradient tells.
         (edge,) = vjp(jnp.ones_like(r))
         more = -jnp.log(edge[:1]) * back[:1]
         return (back + jnp.concatenate([jnp.zeros_like(more), more]),)

@@ -99,6 +99,7 @@ def walked(f: Callable, points: Callable, image: Image, steps: Count, chunk: Cou
 
         def one(sums: Squares, row: tuple) -> tuple[Squares, None]:
             value, gradient, there = row
+            # Chunks are filled up with points that are not there, and these must change nothing.
             more = add(sums, value, gradient)
             return jax.tree.map(lambda new, old: jnp.where(there, new, old), more, sums), None
 

@@ -210,6 +210,7 @@ def label(value: Any, classes: int) -> None:
         or not jnp.issubdtype(jnp.result_type(value), jnp.integer)
     ):
         raise ValueError(f"label must be one integer; got {value}")
+    # Under jit the number is not known: what is out of range is dealt with where it is looked up.
     try:
         known = operator.index(value)
     except jax.errors.TracerIntegerConversionError:

@@ -121,6 +121,7 @@ def compare(what: str, values: Mapping[str, Any]) -> None:
     store, mine = _store(), jax.process_index()
     place = f"{_STORE}/{next(_ROUNDS)}"
     store.key_value_set(f"{place}/{mine}", json.dumps(values, default=str, sort_keys=True))
+    # Through the store and not the devices: what differs may be what devices would have to agree on.
     first = json.loads(_waited(store, f"{place}/0"))
     for other in range(1, jax.process_count()):
         found = json.loads(_waited(store, f"{place}/{other}"))
@@ -192,6 +193,7 @@ def check_shared(folder: pathlib.Path, what: str = "--workdir") -> None:
     """
     if jax.process_count() == 1:
         return
+    # A key of its own for each call, as the store keeps what earlier ones left.
     key = f"{_STORE}/{next(_ROUNDS)}"
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
@@ -201,6 +203,7 @@ def check_shared(folder: pathlib.Path, what: str = "--workdir") -> None:
         (folder / token).touch()
         _store().key_value_set(key, token)
     token = _waited(_store(), key)
+    # A name that nobody can have guessed: a folder of the same path on another disk does not hold it.
     if not (folder / token).exists():
         raise ValueError(
             f"{folder} is not the folder that process 0 sees there; {what} must be on a disk that all processes share"
@@ -224,6 +227,7 @@ def claimed(path: os.PathLike | str) -> Iterator[None]:
                 held.enter_context(files.claim(path))
             except files.BusyError as error:
                 busy = error
+        # All raise, or the others would wait for the first one at the next collective.
         if agreed(busy is not None):
             busy = busy or files.BusyError(f"{pathlib.Path(path).parent} is in use by another job")
         if busy is not None:
@@ -257,6 +261,7 @@ def _watch(heartbeat, wake, left):
     seen = {process: ("", began) for process in range(jax.process_count()) if process != me}
     while True:
         time.sleep(_SECONDS)
+        # A signal may come to one process alone; `fail` tells the others, so that all of them stop.
         if _terminated(wake[0]):
             fail(
                 STOPPED,
@@ -272,6 +277,7 @@ def _watch(heartbeat, wake, left):
             say.error(
                 "process 0, which all others of the job depend on, is gone; the same command goes on from the last checkpoint"
             )
+            # Nobody is left to be told, and from a thread nothing else ends the process.
             os._exit(GONE)
         if _ENDED in known:
             process, code, sentence = json.loads(known[_ENDED])
@@ -280,6 +286,7 @@ def _watch(heartbeat, wake, left):
         now = time.monotonic()
         for process, (last, when) in seen.items():
             beat = known.get(f"{_ALIVE}/{process}", "")
+            # Who has left by itself gives no more signs, and is not dead.
             if beat != last or f"{_LEFT}/{process}" in known:
                 seen[process] = (beat, now)
             elif now - when > heartbeat:

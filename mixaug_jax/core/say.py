@@ -94,6 +94,7 @@ def _bar(title, total, things, stream):
 
     def report(done: int) -> None:
         quiet = _console["verbosity"] < NORMAL or _console["muted"]
+        # Made with the first report, so that the time before it, compiling as a rule, is not taken for pace.
         if not shown:
             bar = tqdm.tqdm(total=total, initial=done, desc=title, unit=f" {things}", file=stream,
                             leave=False, disable=quiet)  # fmt: skip

@@ -68,6 +68,7 @@ def paired(
     if n < FEWEST_SEEDS:
         return mean, low, high, np.nan, n
     spread = differences.std(ddof=1)
+    # Differences that are equal but for rounding: a t-test of them would be as sure as it is wrong.
     if spread <= 1e-12 * max(np.nanmax(np.abs(values)), np.nanmax(np.abs(reference))):
         return mean, np.nan, np.nan, np.nan, n
     p = stats.ttest_1samp(differences, 0).pvalue

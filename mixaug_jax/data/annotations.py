@@ -211,6 +211,7 @@ def _note(root, name, note, outside, faults):
         if not isinstance(mask, str) or not mask:
             faults.add("masks that are not the path of a PNG", f"that of {name}")
             continue
+        # By its name alone, links unresolved: a folder may be made of links into another.
         place = pathlib.Path(os.path.normpath(root / mask))
         if not outside and pathlib.Path(os.path.normpath(root)) not in place.parents:
             faults.add("masks outside of the folder, which only data.outside=True allows", mask)

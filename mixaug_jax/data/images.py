@@ -142,6 +142,7 @@ def skip_unreadable(read: Callable[[int], Any], size: int, corrupt: str) -> Call
             try:
                 return read(candidate % size)
             except ValueError as error:
+                # An epoch reads each of them again; once is enough to be told.
                 if candidate % size not in known:
                     known.add(candidate % size)
                     say.warning(f"{error}; the next example takes its place")

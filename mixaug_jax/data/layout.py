@@ -124,6 +124,7 @@ def split_folder(root: pathlib.Path, split: str, layout: str) -> pathlib.Path:
     if len(found) > 1:
         raise ValueError(f"{root} has {found[0].name} and {found[1].name}: keep one of them")
     if not found:
+        # A training set cannot be done without; the others can be made or left out.
         advice = {
             "train": "; or, where nothing is trained, set data.train_split=validation",
             "validation": '; or set data.validation_share=0.1, or data.validation_split=""',

@@ -66,6 +66,7 @@ def open_labels(config: Config) -> Labels:
     path = root / TABLE
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
+            # A spreadsheet's byte-order mark and its empty lines are no content.
             header, *rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read as a table: {error}") from error

@@ -29,6 +29,7 @@ from mixaug_jax.dissection.concepts import (
     make_label_maps,
 )
 from mixaug_jax.dissection.counting import (
+    Halves,
     Tally,
     best_by_category,
     best_labels,
@@ -41,7 +42,7 @@ from mixaug_jax.dissection.counting import (
 )
 from mixaug_jax.dissection.intervening import Asked, Seen, intervene
 from mixaug_jax.dissection.interventions import Removing, insert, remove
-from mixaug_jax.dissection.matching import Matched, match
+from mixaug_jax.dissection.matching import Matched, Matching, match
 from mixaug_jax.dissection.network import dissect
 from mixaug_jax.dissection.pairs import Comparison, compare
 from mixaug_jax.dissection.result import Dissection, Options, Resources, load, save
@@ -53,8 +54,10 @@ __all__ = [
     "Comparison",
     "Counting",
     "Dissection",
+    "Halves",
     "LabelMaps",
     "Matched",
+    "Matching",
     "Options",
     "Removing",
     "Resources",

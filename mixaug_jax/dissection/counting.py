@@ -256,16 +256,28 @@ class _Units:
 Best = tuple[Int[np.ndarray, "U G"], Float[np.ndarray, "U G"]]  # of `best_by_category`
 
 
+@dataclasses.dataclass(frozen=True)
+class Halves:
+    """How the halves of a data set are looked at.
+
+    Attributes:
+      seed: of the groups and halves, see `stats.groups`.
+      restricted: which IoU of the halves, as in `Tally.iou`.
+      parts: where the counts of each block of units are kept.
+    """
+
+    seed: int = 0
+    restricted: bool = False
+    parts: Parts = NO_PARTS
+
+
 def tally_halves(
     activations: Activations | Sliced,
     thresholds: Thresholds | Sequence[float],
     segmentation: LabelMaps | Sliced,
     orders: Integer[AnyArray, "S N"],
     counting: Counting,
-    *,
-    seed: int = 0,
-    restricted: bool = False,
-    parts: Parts = NO_PARTS,
+    asked: Halves = Halves(),
 ) -> tuple[list[Tally], list[Best]]:
     """`tally_orders`, and the best labels in random halves of the images, thresholds held.
 
@@ -276,21 +288,19 @@ def tally_halves(
 
     Args:
       activations, thresholds, segmentation, orders, counting: as in `tally_orders`.
-      seed: of the groups and halves, see `stats.groups`.
-      restricted: which IoU of the halves, as in `Tally.iou`.
-      parts: where the counts of each block of units are kept.
+      asked: how halves are drawn and read.
 
     Returns:
       the tallies of the S pairings, and `best_by_category` of each half, [] for fewer images than groups.
     """
-    if restricted:  # said before the long walk
+    if asked.restricted:  # said before the long walk
         _need_categories(counting.categories)
     orders = np.asarray(orders)
     images = orders.shape[1]
     grouped = images >= stats.GROUPS
-    halves = stats.half_samples(seed) if grouped else ()
+    halves = stats.half_samples(asked.seed) if grouped else ()
     # The first tables are those of the groups, then each shuffle has one.
-    own = stats.groups(images, seed) if grouped else np.zeros(images, np.int32)
+    own = stats.groups(images, asked.seed) if grouped else np.zeros(images, np.int32)
     first = stats.GROUPS if grouped else 1
     shuffled = np.repeat(first + np.arange(len(orders) - 1)[:, None], images, 1)
     slots = np.concatenate([own[None], shuffled])
@@ -302,7 +312,7 @@ def tally_halves(
         )
         # Reduced to best labels before the tables of the next block take the memory.
         groups = table[:first], sizes[:first]
-        best = [_best_of_half(*groups, half, counting, restricted) for half in halves]
+        best = [_best_of_half(*groups, half, counting, asked.restricted) for half in halves]
         labels, values = zip(*best, strict=True) if best else ((), ())
         whole = [part.sum(0, keepdims=True) for part in groups]
         return {
@@ -314,7 +324,9 @@ def tally_halves(
 
     tallies, best = [], []
     for block in _blocks(activations, first + len(shuffled), counting):
-        made = parts.get(f"units-{block.first}-{block.last}", functools.partial(counted, block))
+        made = asked.parts.get(
+            f"units-{block.first}-{block.last}", functools.partial(counted, block)
+        )
         both = zip(made["table"], made["sizes"], strict=True)
         tallies.append([_tally(*one, counting) for one in both])
         best.append(list(zip(made["labels"], made["values"], strict=True)))

@@ -81,12 +81,24 @@ def _text(concepts, operators, names) -> str:
     return text
 
 
+@dataclasses.dataclass(frozen=True)
+class Tallied:
+    """What is known of single concepts before they are composed.
+
+    Attributes:
+      tallies: of the S pairings of images with label maps, their own first.
+      orders: those pairings, see `counting.tally_orders`.
+    """
+
+    tallies: Sequence[Tally]
+    orders: Int[np.ndarray, "S N"]
+
+
 def search(
     activations: Activations | Sliced,
     thresholds: Float[np.ndarray, " U"],
     segmentation: LabelMaps | Sliced,
-    tallies: Sequence[Tally],
-    orders: Int[np.ndarray, "S N"],
+    tallied: Tallied,
     counting: Counting,
     *,
     most: Count = 64,
@@ -98,16 +110,17 @@ def search(
 
     Args:
       activations, thresholds, segmentation: as in `counting.tally`.
-      tallies: of the S pairings of images with label maps, their own first.
-      orders: those pairings, see `counting.tally_orders`.
+      tallied: each concept alone, in every pairing.
       counting: as the tallies were counted.
       most: units, at most so many.
     """
+    tallies, orders = tallied.tallies, tallied.orders
     units = np.stack([_sharpest(tally, most) for tally in tallies])
     need = 48 * len(orders) * counting.num_concepts * BEAM * units.shape[1]
     parts = min(units.shape[1], int(np.ceil(need / (counting.memory_mb * 2**20))))
     found = []
     for part in np.array_split(units, parts, axis=1):
+        # All units and pairings take each step together: one walk over the images counts for all of them.
         searches = [
             [_Search.begin(tally, unit) for unit in row]
             for tally, row in zip(tallies, part, strict=True)

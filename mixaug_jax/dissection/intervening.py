@@ -36,12 +36,15 @@ class Asked:
       threshold: a unit detects its best concept where IoU is above.
       seed: of random sets and orders.
       removing: how.
+      detected: what the units detect, from `detected_by`; None: without a dissection there are neither sets of detectors nor
+        orders by IoU.
     """
 
     families: Sequence[str] = unit_sets.FAMILIES
     threshold: float = 0.04
     seed: Count = 0
     removing: Removing = dataclasses.field(default_factory=Removing)
+    detected: Detected | None = None
 
     def __post_init__(self):
         checks.choices("families", self.families, unit_sets.FAMILIES)
@@ -100,10 +103,8 @@ def intervene(
     training: Seen,
     heldout: Seen,
     layer: str,
-    detected: Detected | None = None,
     asked: Asked = Asked(),
     *,
-    settings: dict | None = None,
     devices: Devices = None,
 ) -> Intervention:
     """Removes units of a layer, in sets that images of the training name, and measures on images that it has not seen.
@@ -116,9 +117,7 @@ def intervene(
       training: images that importance is measured on.
       heldout: images of everything else; it names the classes.
       layer: any but the last.
-      detected: from `detected_by`; None: without a dissection there are neither sets of detectors nor orders by IoU.
       asked: what is removed, and how.
-      settings: to keep in the result.
       devices: default all of all processes.
 
     Raises:
@@ -127,12 +126,13 @@ def intervene(
     classes = len(heldout.dataset.class_names)
     units = shapes(net, heldout.dataset, (layer,))[layer][2]
     single = unit_sets.single(units)
+    # Once for every unit alone; the sets of the second walk follow from what that says.
     known = remove(
         net, training.dataset, training.indices, layer, single.units, asked.removing,
         devices=devices,
     )  # fmt: skip
     drop, rise = importance(known, classes)
-    sets = _sets(single, drop, rise, detected, asked)
+    sets = _sets(single, drop, rise, asked)
     found = remove(
         net, heldout.dataset, heldout.indices, layer, sets.units, asked.removing,
         means=known.mean.mean(0, np.float64), devices=devices,
@@ -145,8 +145,8 @@ def intervene(
         **{f.name: getattr(found, f.name) for f in dataclasses.fields(found)},
         importance=drop,
         importance_loss=rise,
-        detected=detected or nothing_detected(units, classes),
-        settings=settings or {},
+        detected=asked.detected or nothing_detected(units, classes),
+        settings={},
     )
 
 
@@ -160,7 +160,8 @@ def importance(removed: Removed, classes: Count) -> tuple[np.ndarray, np.ndarray
     return before - after, rise
 
 
-def _sets(single, drop, rise, detected, asked):
+def _sets(single, drop, rise, asked):
+    detected = asked.detected
     parts = [single if "units" in asked.families else single.none()]
     if "important" in asked.families:
         # A class without training images has no important units.

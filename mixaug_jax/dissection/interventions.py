@@ -135,6 +135,7 @@ def remove(
     """
     indices, devices = np.asarray(indices, np.int64), walk.chosen(devices)
     blank = _check(net, dataset, indices, layer, sets)
+    # Removing nothing is a walk that has each unit's mean as a by-product.
     if means is None and options.value == "mean":
         none = np.zeros((0, sets.shape[1]), bool)
         plain = dataclasses.replace(options, value="zero")
@@ -146,12 +147,14 @@ def remove(
         net, variables=devices_lib.replicate(jax.device_get(net.variables), devices)
     )
     with devices_lib.precision(options.precision):
+        # Where a mean and a dense layer are all that follows, sets need sums and no network.
         dense = dense_rest(net, layer, *blank)
         rest = _Rest(net, layer, dense, _padded(sets), value, devices)
         parts = []
         report = say.progress(f"{layer}, {len(sets)} sets removed", len(indices))
         for start, stop, batch in _batches(net, dataset, indices, options, devices):
             parts.append({k: v[: stop - start] for k, v in rest(batch, len(sets)).items()})
+            # Of all images, as if the other processes were as far as this one.
             report(min(len(indices), stop * len(indices) // max(1, rest.share(len(indices)))))
         own = {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
     found = walk.gather(own, len(indices), devices)
@@ -217,6 +220,7 @@ def _batches(net, dataset, indices, options, devices) -> Iterator[tuple[int, int
     own = indices[walk.share(len(indices), devices)]
     examples = walk.read_ahead(read, own, options.threads)
     for start, stop, rows in walk.spans(len(indices), options.batch_size, devices):
+        # A process that has no image left pads with any, so that its devices take part in the collectives.
         now = list(itertools.islice(examples, stop - start)) or [read(indices[0])]
         batch = {name: np.stack([row[name] for row in now]) for name in now[0]}
         yield start, stop, {name: walk.pad_rows(v, rows) for name, v in batch.items()}

@@ -47,16 +47,36 @@ class Matched:
         return frame({"unit": unit, "other": self.other, "value": self.value, "null": self.null})
 
 
+@dataclasses.dataclass(frozen=True)
+class Matching:
+    """How units are matched.
+
+    Attributes:
+      seed: of the shuffle.
+      precision: of float32 matrix products, "default", "high" or "highest".
+      batch_size: images of a device at once.
+      threads: that read images.
+    """
+
+    seed: Count = 0
+    precision: str = "highest"
+    batch_size: Count = 50
+    threads: Count = 4
+
+    def __post_init__(self):
+        checks.count("seed", self.seed, 0)
+        checks.choice("precision", self.precision, devices_lib.PRECISIONS)
+        for name in ("batch_size", "threads"):
+            checks.count(name, getattr(self, name))
+
+
 def match(
     nets: tuple[Net, Net],
     dataset: Dataset,
     indices: Indices | Sequence[int] | range,
     layers: tuple[str, str],
+    options: Matching = Matching(),
     *,
-    seed: Count = 0,
-    precision: str = "highest",
-    batch_size: Count = 50,
-    threads: Count = 4,
     devices: Devices = None,
 ) -> Matched:
     """Matches the units of two networks by the correlation of their activations on the same images (Li et al. 2016).
@@ -69,10 +89,7 @@ def match(
       dataset: examples with image, as `data.Source`.
       indices: [N] of the examples, two at least.
       layers: of each network, maps [h,w,U] and [h,w,V] of equal size; of other sizes their means over places are taken.
-      seed: of the shuffle.
-      precision: of float32 matrix products, "default", "high" or "highest".
-      batch_size: images of a device at once.
-      threads: that read images.
+      options: the seed of the shuffle, and what it may take.
       devices: default all of all processes.
 
     Raises:
@@ -82,19 +99,20 @@ def match(
     checks.count("the number of images", len(indices), 2)
     devices = walk.chosen(devices)
     local = sum(device.process_index == jax.process_index() for device in devices)
-    rows = local * min(batch_size, -(-len(indices) // local))
+    rows = local * min(options.batch_size, -(-len(indices) // local))
     sizes = [shapes(net, dataset, (k,))[k] for net, k in zip(nets, layers, strict=True)]
+    # Places correspond only where both maps have as many.
     pooled = sizes[0][:2] != sizes[1][:2]
     found = []
     for net, layer, size in zip(nets, layers, sizes, strict=True):
         variables = devices_lib.replicate(jax.device_get(net.variables), devices)
         net = dataclasses.replace(net, variables=variables)
-        forward = Forward(net, dataset, indices, (layer,), rows, threads, devices)
-        with devices_lib.precision(precision):
+        forward = Forward(net, dataset, indices, (layer,), rows, options.threads, devices)
+        with devices_lib.precision(options.precision):
             found.append(_activations(forward, size, pooled))
     first, second = found
     correlation = _correlation(first, second)
-    (order,) = derangements(len(indices), 1, seed)
+    (order,) = derangements(len(indices), 1, options.seed)
     other, value = _assigned(correlation)
     return Matched(correlation, other, value, _assigned(_correlation(first, second[order]))[1])
 

@@ -79,9 +79,7 @@ def measure(layer: Layer, given: Thresholds | Sequence[float] | None = None) -> 
         layer.labels.maps,
         orders,
         layer.counting,
-        seed=layer.options.seed,
-        restricted=layer.options.restricted,
-        parts=layer.parts,
+        counting.Halves(layer.options.seed, layer.options.restricted, layer.parts),
     )
     counts = _counts_of(tally, layer)
     null = [_counts_of(one, layer) for one in shuffled]
@@ -91,11 +89,11 @@ def measure(layer: Layer, given: Thresholds | Sequence[float] | None = None) -> 
         "counts": counts,
         "null": _stacked(null, counts),
         "halves": _stacked([_count(*best, layer.options) for best in halves], counts),
-        "formulas": _formulas(layer, threshold, [tally, *shuffled], orders),
+        "formulas": _formulas(layer, threshold, formulas.Tallied([tally, *shuffled], orders)),
     }
 
 
-def _formulas(layer, threshold, tallies, orders) -> formulas.Composed:
+def _formulas(layer, threshold, tallied) -> formulas.Composed:
     """None but where they are asked for."""
     if not layer.options.formulas:
         return formulas.NONE
@@ -105,8 +103,7 @@ def _formulas(layer, threshold, tallies, orders) -> formulas.Composed:
             layer.watched("logical forms"),
             threshold,
             layer.labels.maps,
-            tallies,
-            orders,
+            tallied,
             layer.counting,
             most=layer.options.formulas,
         )

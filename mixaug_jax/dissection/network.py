@@ -74,51 +74,61 @@ def dissect(
         devices_lib.precision(options.precision),
     ):
         if labels is None:
-            labels = concepts.make_label_maps(
-                dataset,
-                net.preprocess,
-                folder or scratch,
-                size=options.size,
-                max_images=options.max_images,
-                threads=resources.threads,
-                devices=devices,
-            )
+            labels = label_maps(net, dataset, folder or scratch, options, resources, devices)
         settings = settings_of(net, labels, options, layers, given=thresholds)
         parts = {k: Parts(resources.parts, settings[k], devices) for k in layers}
         forward = _forward(net, dataset, layers, labels.indices, resources, devices)
         limits = {"sizes": sizes, "scratch": scratch, "cache_gb": resources.cache_gb}
         walked = functools.partial(_activations, **limits)
+        given = {"labels": labels, "options": options, "devices": devices}
+        seen = functools.partial(Layer, **given, memory_gb=resources.memory_gb)
         # The layers share a forward pass, and are then measured one by one from its files.
         found = {}
         for layer, kept, largest in walked(forward, title="forward"):
-            seen = Layer(kept, labels, options, layer, devices, resources.memory_gb, parts[layer])
-            found[layer] = measure(seen, (thresholds or {}).get(layer))
+            one = seen(kept, title=layer, parts=parts[layer])
+            found[layer] = measure(one, (thresholds or {}).get(layer))
             found[layer] |= top_images(kept, largest, labels.indices, devices)
             found[layer]["random"] = np.full_like(found[layer]["counts"], -1)
         # What the architecture and the data bring without any training, by thresholds of its own.
         untrained = _untrained(net, dataset, options.seed) if options.random_baseline else None
         if untrained is not None:
-            left = tuple(k for k in forward.layers if not parts[k].has("untrained"))
-            other = dataclasses.replace(forward, net=untrained, layers=left)
-            again = walked(other, title="forward, random weights") if left else ()
-            for layer, kept, _ in again:
-                title = f"{layer}, random weights"
-                seen = Layer(
-                    kept, labels, options, title, devices, resources.memory_gb, parts[layer]
-                )
-                found[layer]["random"] = count_only(seen)
-            for layer in [k for k in layers if k not in left]:
-                found[layer]["random"] = parts[layer].get("untrained", dict)["counts"]
-    return {
-        layer: Dissection(
-            layer=layer,
-            names=labels.vocabulary.names,
-            indices=labels.indices,
-            settings=settings[layer],
-            **found[layer],
-        )
-        for layer in layers
-    }
+            other = dataclasses.replace(forward, net=untrained)
+            for layer, counts in _random_counts(other, parts, walked, seen):
+                found[layer]["random"] = counts
+    same = {"names": labels.vocabulary.names, "indices": labels.indices}
+    return {k: Dissection(layer=k, settings=settings[k], **same, **found[k]) for k in layers}
+
+
+def label_maps(
+    net: Net,
+    dataset: Dataset,
+    folder: Path,
+    options: Options,
+    resources: Resources,
+    devices: Devices = None,
+) -> concepts.LabelMaps:
+    """Makes in `folder` the label maps that `dissect` of the same arguments takes where it is given none."""
+    return concepts.make_label_maps(
+        dataset,
+        net.preprocess,
+        folder,
+        size=options.size,
+        max_images=options.max_images,
+        threads=resources.threads,
+        devices=devices,
+    )
+
+
+def _random_counts(forward, parts, walked, seen) -> Iterator[tuple]:
+    """Yields (layer, counts) of a network without training; what is counted already needs no forward pass."""
+    left = tuple(layer for layer in forward.layers if not parts[layer].has("untrained"))
+    forward = dataclasses.replace(forward, layers=left)
+    for layer, kept, _ in walked(forward, title="forward, random weights") if left else ():
+        one = seen(kept, title=f"{layer}, random weights", parts=parts[layer])
+        yield layer, count_only(one)
+    # In one order in all processes, which meet at each.
+    for layer in [layer for layer in parts if layer not in left]:
+        yield layer, parts[layer].get("untrained", dict)["counts"]
 
 
 def check_shared(labels: concepts.LabelMaps | None, folder: Path, devices: tuple) -> None:
@@ -160,6 +170,7 @@ def settings_of(
     """All that decides each layer's result, as JSON has it; `weights` is a checksum of the network's."""
     weights, found = checksum(net.variables), {}
     for layer in layers:
+        # As a checksum, since the result itself holds the numbers.
         thresholds = np.asarray((given or {}).get(layer, ()), np.float32)
         settings = {
             "layer": layer,

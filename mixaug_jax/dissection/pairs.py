@@ -74,6 +74,7 @@ def compare(results: Mapping[str, Dissection | Path]) -> Comparison:
     (first, base), *others = loaded.items()
     for name, other in others:
         _check_pair(first, base, name, other)
+    # The first one is what all others are compared with.
     counts = [with_total(other.counts) - with_total(base.counts) for _, other in others]
     interval = [_interval(base, other) for _, other in others]
     return Comparison(

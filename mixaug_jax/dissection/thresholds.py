@@ -82,6 +82,7 @@ def quantile(
     devices = walk.chosen(devices)
     interval = _pilot(activations, q, grid, devices)
     exact, next_up = _search(activations, samples - 1 - rank, interval, grid, batch_size, devices)
+    # Where no two order statistics are mixed the next one need not be finite.
     if fraction:
         exact += fraction * (next_up - exact)
     return exact.astype(np.float32)
@@ -245,6 +246,7 @@ def _programs(grid: resample.Grid, units: int, bins: int, devices):
         def image(state: dict, x: tuple) -> tuple[dict, None]:
             return _count_image(state, *x, interval, grid, bins), None
 
+        # One image after the other, so that memory does not grow with the batch.
         state, _ = jax.lax.scan(image, jax.tree.map(lambda x: x[0], state), batch)
         return jax.tree.map(lambda x: x[None], state)
 
@@ -256,6 +258,7 @@ def _programs(grid: resample.Grid, units: int, bins: int, devices):
             "most": jax.lax.pmax(state["most"][0], devices_lib.AXIS),
         }
 
+    # Each process counts its own images by itself; only the sums of a pass meet.
     return (
         devices_lib.pmap(
             step,

@@ -110,12 +110,14 @@ def detectors(
     """
     units = len(label)
     numbers = np.bincount(label[iou > threshold], minlength=1)
+    # A concept that most units detect leaves too few others for a control of equal size.
     known = np.flatnonzero((numbers > 0) & (2 * numbers <= units))
     best = np.array([iou[label == c].max() for c in known])
     known = known[np.lexsort((-best, -numbers[known]))][:MOST_SUBJECTS] if len(known) else known
     parts = [_sets(np.zeros((0, units)), DETECTORS, -1)]
     for concept in sorted(known.tolist()):
         own = (label == concept) & (iou > threshold)
+        # By seed and concept alone, so that a control does not depend on which other concepts there are.
         draw = np.random.Generator(np.random.Philox(key=[seed, concept]))
         others = np.zeros((CONTROLS, units), bool)
         for row in others:

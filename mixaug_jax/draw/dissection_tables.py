@@ -114,6 +114,7 @@ def summary(result: Dissection, per: str = "unit") -> str:
         f"{result.layer}: {len(result.threshold)} units, {len(result.indices)} images; unique concepts"
     ]
     for t, threshold in enumerate(result.options.iou):
+        # Never the count alone: its two chance levels stand beside it.
         found = beside(result, (PER.index(per), 1, t), len(result.categories))
         chance = []
         if found["null_mean"] != "":

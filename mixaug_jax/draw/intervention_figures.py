@@ -45,6 +45,7 @@ def _classes(panel: Axes, result: Intervention):
             lines.append(accuracy[np.concatenate([[0], 1 + places]), k])
             panel.plot(sizes, lines[-1], color=color, linewidth=0.6, alpha=0.35)
         panel.plot(sizes, np.mean(lines, 0), "o-", color=color, markersize=3, label=kind)
+    # A class against all others: chance is one half whatever the number of classes.
     panel.axhline(50, color=FAINT, linewidth=1, linestyle=":")
     panel.set_xscale("symlog", linthresh=1, base=2)
     panel.set_xlim(-0.1, 1.1 * sizes[-1])
@@ -65,6 +66,7 @@ def _orders(panel: Axes, result: Intervention):
             continue
         lines = []
         for draw in np.unique(result.sets.draw[places]):
+            # All orders end with all units removed, which is one set and stored once.
             own = np.concatenate([places[result.sets.draw[places] == draw], last])
             shares = 100 * np.concatenate([[0], result.sets.sizes[own] / result.units])
             lines.append(accuracy[np.concatenate([[0], 1 + own])])
@@ -82,6 +84,7 @@ def _orders(panel: Axes, result: Intervention):
 def _concepts(panel: Axes, result: Intervention):
     known = removal_result.harms(result)
     again = removal_result.harms(result, rates.draws(len(result.labels)))
+    # By what the detectors lose beyond equally many others: the finding at the top.
     order = sorted(known, key=lambda c: known[c][0][0] - known[c][1][0])
     for k, color, name in ((1, FAINT, "other units"), (0, PALETTE[5], "detectors")):
         values = np.array([100 * known[c][k][0] for c in order])

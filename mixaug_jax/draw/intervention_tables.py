@@ -36,6 +36,7 @@ def unit_rows(result: Intervention) -> Rows:
     rows = []
     for unit in range(result.units):
         known = [_text(v[unit]) if d.names else "" for v in (d.iou, d.precision, d.recall)]
+        # A unit that has no pixel in common with any concept detects none, though its label is a number.
         name = d.names[d.label[unit]] if d.names and d.iou[unit] else ""
         row = [
             result.layer,
@@ -47,6 +48,7 @@ def unit_rows(result: Intervention) -> Rows:
         ]
         drop = result.importance[unit, most[unit]]
         row += [result.class_names[most[unit]], _text(drop)]
+        # Where single units were not removed from other images there is nothing to say of them: empty, not 0.
         rows.append(row + ([_text(v) for v in held[unit]] if len(singles) else [""] * 5))
     return header, rows
 
@@ -146,6 +148,7 @@ def summary(result: Intervention) -> str:
     ]
     singles = result.sets.find(unit_sets.SINGLE)
     if len(singles):
+        # Row 0 is the whole network, so set k is row k + 1.
         drops = accuracy[0] - accuracy[1 + singles]
         lines.append(
             f"  without one unit: on average {-drops.mean():+.2f} points, at worst {-drops.max():+.1f} (unit {drops.argmax()})"
@@ -159,6 +162,7 @@ def summary(result: Intervention) -> str:
         )
     known = removal_result.harms(result)
     if known:
+        # The control: as many units that do not detect the concept.
         own, others = (100 * np.mean([pair[k][0] for pair in known.values()]) for k in (0, 1))
         lines.append(
             f"  without a concept's detectors its classes lose {own:.1f} points, without equally many other units {others:.1f} "

@@ -73,6 +73,7 @@ def make(
     """
     if not results:
         return {}
+    # Units share many of their top images, so each is stored once and pointed to.
     wanted = {n: np.unique(r.top_images[~dead_units(r)]) for n, r in results.items()}
     chosen = np.unique(np.concatenate([*wanted.values()]))
     size = _size(dataset, preprocess, chosen)
@@ -81,6 +82,7 @@ def make(
         image = transforms.seen_part({"image": dataset[int(index)]["image"]}, preprocess)["image"]
         return _resized(image, size)
 
+    # Read once for all layers; what differs between them is which units are on where.
     photos = dict(zip(chosen.tolist(), walk.read_ahead(read, chosen, threads), strict=True))
     name_of = getattr(dataset, "file_name", lambda index: "")
     pictures = {}

@@ -67,15 +67,30 @@ class Examples:
         return {"image": self.images} | {name: column[part] for name, column in named.items()}
 
 
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """Which images are explained, and how they are read.
+
+    Attributes:
+      max_images: at most so many, spread evenly over the data set; 0: all.
+      label: the class to explain, "true", "predicted", or "mapped": for a network of ImageNet's 1000 classes on images whose
+        boxes or concepts are named as in COCO, the class with the largest logit among those that the image's objects are.
+      batch_size: images of a forward pass, on each device.
+      threads: that read.
+    """
+
+    max_images: int = 0
+    label: str = "true"
+    batch_size: int = 64
+    threads: int = 4
+
+
 def load_examples(
     net: Net,
     dataset: Any,
     find: regions.Finder,
+    reading: Reading = Reading(),
     *,
-    max_images: int = 0,
-    label: str = "true",
-    batch_size: int = 64,
-    threads: int = 4,
     devices: Devices = None,
 ) -> Examples:
     """Reads images and finds what to explain and where it is; each process of a job reads its share.
@@ -84,31 +99,27 @@ def load_examples(
       net: the network.
       dataset: as `data.Source`.
       find: how regions are found, from `finder` with the same label.
-      max_images: at most so many, spread evenly over the data set; 0: all.
-      label: the class to explain, "true", "predicted", or "mapped": for a network of ImageNet's 1000 classes on images whose
-        boxes or concepts are named as in COCO, the class with the largest logit among those that the image's objects are.
-      batch_size: images of a forward pass, on each device.
-      threads: that read.
+      reading: which images, and the class that is explained.
       devices: default all of all processes.
 
     Raises:
       ValueError: a label that the network cannot have, or nothing to explain in any image.
     """
-    chosen = walk.spread(len(dataset), max_images)
+    chosen = walk.spread(len(dataset), reading.max_images)
     devices = walk.chosen(devices)
-    net, read = on_devices(net, devices), _reader(net, dataset, label)
+    net, read = on_devices(net, devices), _reader(net, dataset, reading.label)
     blank = np.asarray(net.preprocess(dataset[0]["image"]))  # of the shape of what a process lacks
     # Read by threads, looked at here: regions need the class, which may depend on a whole batch's logits.
     own = walk.share(len(chosen), devices)
-    ready = walk.read_ahead(read, chosen[own.start : own.stop], threads)
+    ready = walk.read_ahead(read, chosen[own.start : own.stop], reading.threads)
     # A forward pass takes a full batch, whatever the number of images that are left.
     held, rows, report = {}, [], walk.progress("reading", len(chosen), devices)
-    for start, stop, padded in walk.spans(len(chosen), batch_size, devices):
+    for start, stop, padded in walk.spans(len(chosen), reading.batch_size, devices):
         batch = list(itertools.islice(ready, stop - start))
         stacked = np.stack([image for image, _ in batch] or [blank])
         said = _said(net, walk.pad_rows(stacked, padded), devices)
         for (image, example), *values in zip(batch, *said, strict=False):
-            rows.append(_row(image, example, *values, find, label))
+            rows.append(_row(image, example, *values, find, reading.label))
             if rows[-1]["kept"]:
                 held[own[len(rows) - 1]] = image
         report(stop)
@@ -124,7 +135,7 @@ def load_examples(
         return held[place] if place in held else read(chosen[place])[0]
 
     own = walk.share(len(places), devices)
-    images = list(walk.read_ahead(pixels, places[own.start : own.stop].tolist(), threads))
+    images = list(walk.read_ahead(pixels, places[own.start : own.stop].tolist(), reading.threads))
     columns = {name: column[places] for name, column in columns.items()}
     kinds = columns.pop("kinds")
     masks = columns["masks"]

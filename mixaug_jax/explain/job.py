@@ -17,6 +17,7 @@ from mixaug_jax.core.devices import PRECISIONS
 from mixaug_jax.core.files import checksum
 from mixaug_jax.explain import memory
 from mixaug_jax.explain import options as options_lib
+from mixaug_jax.explain.examples import Reading
 from mixaug_jax.scores import SCORES
 from mixaug_jax.scores.score import Score, as_score, facts, kind_of
 
@@ -68,12 +69,20 @@ class Job:
       scores: {name: record}.
       options: what the user chose.
       at_once: evaluations of the network in memory at once, on each device.
+      extra: what else belongs to the settings of its results.
     """
 
     methods: Mapping[str, Callable]
     scores: Mapping[str, Score]
     options: Options
     at_once: int = memory.MOST
+    extra: Mapping = dataclasses.field(default_factory=dict)
+
+    @property
+    def reading(self) -> Reading:
+        """Which images are read, and how."""
+        o = self.options
+        return Reading(o.max_images, o.label, self.at_once, o.threads)
 
     def of_method(self, name: str) -> dict[str, Any]:
         """The options that a method is called with."""
@@ -176,9 +185,7 @@ def reduction(method: Callable, reduce: str) -> str:
     return "sum" if getattr(method, "signed", True) else "abs_sum"
 
 
-def settings_of(
-    net: Any, examples: Any, name: str, job: Job, reference: Any = (), extra: Mapping = NO_OPTIONS
-) -> dict:
+def settings_of(net: Any, examples: Any, name: str, job: Job, reference: Any = ()) -> dict:
     """All that decides a result, as JSON has it; arrays and weights by their checksums."""
     method = job.methods[name]
     brought = {n: entries.origin(e) for n, e in {name: method, **job.scores}.items()}
@@ -197,7 +204,7 @@ def settings_of(
         "precision": job.options.precision,
         "code": {n: origin["sha256"] for n, origin in brought.items() if origin},
         **({"reference": checksum(reference)} if needs_reference(method) else {}),
-        **extra,
+        **job.extra,
     }
     return json.loads(json.dumps(settings, default=_as_json))
 

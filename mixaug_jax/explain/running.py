@@ -75,12 +75,14 @@ def attribute(
       ValueError: an unknown method or option, a readout of other weights, labels out of range, images that are not
         preprocessed, indices that are not one for each image, a negative chunk or memory_gb, an unknown precision.
     """
+    # Everything that can be wrong is said before anything is compiled.
     multiplied = devices_lib.precision(precision)
     ((name, entry),) = entries.chosen("method", (method,), METHODS).items()
     options_lib.check_options({name: options}, {name: entry})
     readouts.check(net, {name: options})
     images, labels = np.asarray(images), np.asarray(labels)
     _check_images(net, images, labels)
+    # An image's number decides its random draws: part of a data set, explained by itself, gets the maps it has in the whole.
     indices = np.asarray(indices) if np.size(indices) else np.arange(len(images))
     if indices.shape != labels.shape or indices.dtype.kind not in "iu":
         raise ValueError(
@@ -182,16 +184,7 @@ def prepare(net: Any, dataset: Any, job: Job, reference: Any, devices: Iterable 
         others = load_reference(net, reference or dataset, options, devices)
     check(net, dataset, find, job, others, devices=devices)
     with devices_lib.precision(options.precision):
-        examples = load_examples(
-            net,
-            dataset,
-            find,
-            max_images=options.max_images,
-            label=options.label,
-            batch_size=job.at_once,
-            threads=options.threads,
-            devices=devices,
-        )
+        examples = load_examples(net, dataset, find, job.reading, devices=devices)
     return Prepared(dataset, job, examples, others, devices)
 
 
@@ -280,7 +273,6 @@ def evaluate_method(
     job: Job,
     reference: Any = (),
     *,
-    extra: Mapping = NO_OPTIONS,
     devices: Iterable | None = None,
 ) -> Evaluation:
     """One method on images, by all scores; each process of a job computes its share, and gets the rows of all.
@@ -291,11 +283,10 @@ def evaluate_method(
       name: of the method in the job.
       job: how.
       reference: see `evaluate`; needed where `needs_reference`.
-      extra: what else belongs to the settings.
       devices: default all of all processes.
     """
     method = job.methods[name]
-    settings = settings_of(net, examples, name, job, reference, extra)
+    settings = settings_of(net, examples, name, job, reference)
     with devices_lib.precision(job.options.precision):
         heat, found, said = _measured(net, examples, name, job, reference, walk.chosen(devices))
     return Evaluation(
@@ -304,6 +295,7 @@ def evaluate_method(
         examples.labels,
         examples.predicted,
         *finished(found, examples, job),
+        # What a page says of the method stands in the result, so that no code of the run is needed to show it.
         entries={
             "kind": _kind(method),
             "title": entries.title_of(method),

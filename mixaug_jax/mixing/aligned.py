@@ -48,8 +48,10 @@ def sinkhorn_plan(
     """
     a, b = (x.astype(jnp.float32).reshape(len(x), -1, x.shape[-1]) for x in (features, partners))
     cost = jnp.square(a).sum(-1)[:, :, None] + jnp.square(b).sum(-1)[:, None]
+    # |a - b|^2 by one product of matrices; rounding can leave a small negative number.
     cost -= 2 * jnp.einsum("bnc,bmc->bnm", a, b, precision=_EXACT)
     cost = jnp.maximum(cost, 0)
+    # The small number is the published code's.
     mass = jnp.log(1 / a.shape[1] + 1e-8)
 
     def rest(u: Array, v: Array):
@@ -61,6 +63,7 @@ def sinkhorn_plan(
 
     def again(state: tuple):
         turn, u, v, _ = state
+        # Columns see the new row potentials already, as in the published code.
         new = epsilon * (mass - jax.nn.logsumexp(rest(u, v), 2)) + u
         v = epsilon * (mass - jax.nn.logsumexp(rest(new, v), 1)) + v
         return turn + 1, new, v, jnp.abs(new - u).sum(-1).mean()
@@ -89,6 +92,7 @@ def align_mix(
     own = features.astype(jnp.float32).reshape(len(features), -1, features.shape[-1])
     other = own[partner]
     lam, onto_own = (jnp.reshape(jnp.asarray(x), (-1, 1, 1)) for x in (lam, onto_own))
+    # Both ways are computed: which one is taken may differ from example to example.
     moved = jnp.einsum("bnm,bmc->bnc", plan, other, precision=_EXACT)
     back = jnp.einsum("bnm,bnc->bmc", plan, own, precision=_EXACT)
     mixed = jnp.where(onto_own, lam * own + (1 - lam) * moved, lam * back + (1 - lam) * other)
@@ -210,6 +214,7 @@ def batchmixup(
     def means(x: Features):
         flat = x.astype(jnp.float32).reshape(count, -1)
         mixed = jnp.matmul(weights, flat, precision=_EXACT).reshape(x.shape)
+        # Not left to the identity: a product with it rounds.
         return jnp.where(on.reshape(-1, *[1] * (x.ndim - 1)), mixed, x).astype(x.dtype)
 
     return means(images), means(targets)

@@ -84,11 +84,13 @@ def random_erasing(
     size = images.shape[1:3]
     _, (shapes, row, col, whether, noise) = draws.streams(key, shard, per, 5)
     shape = draws.shape(per, images)
+    # All tries are drawn at once and the first that fits is taken: a loop's length would depend on the draws.
     sides = erased_size(jax.random.uniform(shapes, (_TRIES, *shape, 2)), size, area, aspect)
     fits = (sides[0] < size[0]) & (sides[1] < size[1])
     first = jnp.argmax(fits, axis=0)[None]
     on = fits.any(0) & draws.coin(whether, prob, shape)
     edges = []
+    # A rectangle of no size where nothing is erased, so that every example runs the same program.
     for tried, side, where in zip(sides, size, (row, col), strict=True):
         length = jnp.where(on, jnp.take_along_axis(tried, first, 0)[0], 0)
         start = jax.random.randint(where, shape, 0, side - length + 1)

@@ -133,6 +133,7 @@ def guidedmixup(
         found = maps.gradient(maps.needed("guidedmixup", net), images, targets)
     found = smoothed(found)
     partner = jax.random.permutation(permutation, images.shape[0])
+    # Of the images on this device: partners are looked for where the images are.
     if partners == "greedy":
         partner = far_partners(distances(found))
     mixed, share = guided_mix(images, found, partner)

@@ -228,15 +228,18 @@ def snapmix(
     permutation, (first, second, whether, here, there) = draws.streams(key, shard, per, 5)
     shape = draws.shape(per, images)
     lams = (draws.lam(k, alpha, shape) for k in (first, second))
+    # Two boxes of their own sizes: what is cut out there is resized into what is replaced here.
     target, source = (
         cut_box(draws.pixel(k, *size, shape), lam, *size)
         for k, lam in zip((here, there), lams, strict=True)
     )
+    # An empty box leaves the image and the weight of its own label as they are.
     on = draws.coin(whether, prob, shape)
     target = tuple(jnp.where(on, edge, 0) for edge in target)
     partner = jax.random.permutation(permutation, images.shape[0])
     evidence = maps.evidence(net, images, targets, layer)
     mixed, own, other = snap(images, evidence, partner, target, source)
+    # Where both images are of one class, its two weights are those of one label.
     kind = targets.argmax(-1)
     own, other = one_class(own, other, (kind == kind[partner]) & (other > 0))
     return mixed, weigh_targets(targets, targets[partner], own, other, label, weights)

@@ -45,6 +45,7 @@ def gradient(net: Net, images: Images, targets: Targets) -> Float[Array, "B h w"
         if net.loss == "softmax":
             _same_classes(logits, targets)
             return -(wanted * jax.nn.log_softmax(logits)).sum()
+        # Of a network of several classes, targets may come with their weights beside them, as the step mixes both at once.
         classes = logits.shape[-1]
         if wanted.shape[-1] != 2 * classes:
             _same_classes(logits, targets)
@@ -169,6 +170,7 @@ def spectral_residual(images: Images) -> Float[Array, "B h w"]:
     spectrum = jnp.fft.fft2(small)
     amplitude = jnp.abs(spectrum)
     logarithm = jnp.log(jnp.where(amplitude > 0, amplitude, 1))
+    # What a spectrum has beyond its neighbors; phases tell where in the image that is.
     residual = jnp.exp(logarithm - _mean_of_nine(logarithm))
     phase = jnp.where(amplitude > 0, spectrum / jnp.where(amplitude > 0, amplitude, 1), 0)
     maps = blurred(jnp.abs(jnp.fft.ifft2(residual * phase)))

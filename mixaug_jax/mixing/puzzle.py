@@ -1,5 +1,6 @@
 """PuzzleMix: which blocks of an image come from its partner, by a cut, and where the salient ones move, by transport."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -47,18 +48,30 @@ class Energy(NamedTuple):
     cols: Blocks
 
 
+@dataclasses.dataclass(frozen=True)
+class Weighing:
+    """How the energy of labels is weighed.
+
+    Attributes:
+      beta, gamma, eta: weights of equal labels in neighbors, of borders therein, and of the prior.
+      levels: labels, 2 or 3.
+      neighbor: pixels that are averaged at a border, or the largest divisor of a block's side below.
+    """
+
+    beta: float = 1.2
+    gamma: float = 0.5
+    eta: float = 0.2
+    levels: int = 3
+    neighbor: int = 4
+
+
 def puzzle_energy(
     images: Images,
     saliency: maps.Maps,
     partner: Indices,
     lam: Numbers,
     blocks: int,
-    *,
-    beta: float = 1.2,
-    gamma: float = 0.5,
-    eta: float = 0.2,
-    levels: int = 3,
-    neighbor: int = 4,
+    weighing: Weighing = Weighing(),
 ) -> Energy:
     """The energy of the labels of blocks x blocks.
 
@@ -71,16 +84,19 @@ def puzzle_energy(
       partner: int [B].
       lam: a scalar or [B], the wanted share of the image itself.
       blocks: of a side, a divisor of both sides.
-      beta, gamma, eta: weights of equal labels in neighbors, of borders therein, and of the prior.
-      levels: labels, 2 or 3.
-      neighbor: pixels that are averaged at a border, or the largest divisor of a block's side below.
+      weighing: of the three parts, and how many labels there are.
     """
+    levels = weighing.levels
     share = maps.shares(_block_means(saliency.astype(jnp.float32), blocks))
     own, other = share[partner], share  # what is lost where the image, or the partner, is taken
     weights = []
     for axis in (1, 2):
-        base, factor = beta / (16 * blocks), gamma * beta / (16 * blocks)
-        oo, op, po, pp = _borders(images.astype(jnp.float32), partner, blocks, neighbor, axis)
+        base = weighing.beta / (16 * blocks)
+        factor = weighing.gamma * weighing.beta / (16 * blocks)
+        oo, op, po, pp = _borders(
+            images.astype(jnp.float32), partner, blocks, weighing.neighbor, axis
+        )
+        # What a border costs by the labels beside it is, up to a constant, a cost of each side alone and one of unequal labels.
         first, second = ([(0, 0)] * 3 for _ in range(2))
         first[axis], second[axis] = (0, 1), (1, 0)
         own += factor / 2 * (jnp.pad(op + oo, first) + jnp.pad(po + oo, second))
@@ -91,7 +107,7 @@ def puzzle_energy(
     for k in range(levels):
         t, rest = k / (levels - 1), levels - 1 - k
         chance = math.comb(levels - 1, k) * lam**rest * (1 - lam) ** k
-        prior = -eta / blocks**2 * jnp.log(chance + 1e-8)
+        prior = -weighing.eta / blocks**2 * jnp.log(chance + 1e-8)
         unary.append((1 - t) * own + t * other + jnp.reshape(prior, (-1, 1, 1)))
     return Energy(jnp.stack(unary, -1), *weights)
 
@@ -127,17 +143,40 @@ def _fitting(side, length):
     return max(d for d in range(1, side + 1) if side % d == 0 and d <= max(length, 1))
 
 
+class Cut(NamedTuple):
+    """Which blocks come from the partner.
+
+    Attributes:
+      labels: int [B,P,P], of which the first `blocks` rows and columns count: l of levels - 1 parts come from the partner.
+      blocks: of the labels on a side, may be traced.
+      levels: number of labels.
+    """
+
+    labels: Int[AnyArray, "B P P"]
+    blocks: Count
+    levels: int = 3
+
+
+class Moves(NamedTuple):
+    """How blocks move.
+
+    Attributes:
+      places: of the blocks that move, on a side, a multiple of a cut's `blocks`, may be traced; 0: nothing moves.
+      cost: see `transported`.
+      width: the most that `places` can be; 0: as many as the labels.
+    """
+
+    places: Count = 0
+    cost: float = 0.8
+    width: int = 0
+
+
 def puzzle_mix(
     images: Images,
     saliency: maps.Maps,
     partner: Indices,
-    labels: Int[AnyArray, "B P P"],
-    blocks: Count,
-    *,
-    levels: int = 3,
-    places: Count = 0,
-    cost: float = 0.8,
-    width: int = 0,
+    cut: Cut,
+    moves: Moves = Moves(),  # noqa: B008 (it is a tuple)
 ) -> tuple[Images, Float[Array, " B"]]:
     """Images mixed by labels, after what is salient was moved to where it is shown.
 
@@ -145,23 +184,20 @@ def puzzle_mix(
       images: [B,H,W,C].
       saliency: [B,H,W] >= 0.
       partner: int [B].
-      labels: int [B,P,P], of which the first `blocks` rows and columns count: l of levels - 1 parts come from the partner.
-      blocks: of the labels on a side, may be traced.
-      levels: number of labels.
-      places: of the blocks that move, on a side, a multiple of `blocks`, may be traced; 0: nothing moves.
-      cost: see `transported`.
-      width: the most that `places` can be; 0: P.
+      cut: the labels.
+      moves: of what is salient.
 
     Returns:
       (images [B,H,W,C], the shares of the images themselves [B]).
     """
-    kept = 1 - labels / (levels - 1)
-    lam = _at_pixels(kept, blocks, images.shape[1:3])
+    kept = 1 - cut.labels / (cut.levels - 1)
+    lam = _at_pixels(kept, cut.blocks, images.shape[1:3])
+    places = moves.places
     if isinstance(places, int) and places == 0:
         return mix(images, images[partner], lam[..., None]), lam.mean((1, 2))
-    width = width or labels.shape[1]
+    width = moves.width or cut.labels.shape[1]
     shares = maps.shares(_traced_means(saliency.astype(jnp.float32), places, width))
-    at = np.arange(width) * blocks // places
+    at = np.arange(width) * cut.blocks // places
     shown = kept[:, at[:, None], at].reshape(len(images), -1)
     # Image and partner at once, each where it is shown.
     own = shares.reshape(len(images), -1)
@@ -169,7 +205,7 @@ def puzzle_mix(
         jnp.concatenate([own, own[partner]]),
         jnp.concatenate([shown, 1 - shown]),
         places,
-        cost=cost,
+        cost=moves.cost,
     )
     here, there = jnp.split(source, 2)
     here, there = moved(images, here, places), moved(images[partner], there, places)
@@ -271,22 +307,19 @@ def puzzlemix(
     chosen = jax.random.randint(number, (), 0, len(blocks))
     saliency = maps.gradient(net, images, targets)
     pixels = images.astype(jnp.float32) * jnp.asarray(std) + jnp.asarray(mean)
-    given = {"beta": beta, "gamma": gamma, "eta": eta, "levels": levels, "neighbor": neighbor}
-    energies = [
-        functools.partial(_padded_energy, blocks=n, width=max(blocks), **given) for n in blocks
-    ]
+    weighing = Weighing(beta, gamma, eta, levels, neighbor)
+    # Each number of blocks has shapes of its own: all are padded to the largest, so that one of them can be drawn inside.
+    padded = functools.partial(_padded_energy, width=max(blocks), weighing=weighing)
+    energies = [functools.partial(padded, blocks=n) for n in blocks]
     energy = jax.lax.switch(chosen, energies, pixels, saliency, partner, lam)
     labels = least_labels(*energy, iterations=iterations)
+    places = jnp.asarray(sides)[chosen] if transport else 0
     mixed, share = puzzle_mix(
         images,
         saliency,
         partner,
-        labels,
-        jnp.asarray(blocks)[chosen],
-        levels=levels,
-        places=jnp.asarray(sides)[chosen] if transport else 0,
-        cost=transport_cost,
-        width=max(sides),
+        Cut(labels, jnp.asarray(blocks)[chosen], levels),
+        Moves(places, transport_cost, max(sides)),
     )
     on = jnp.broadcast_to(draws.coin(whether, prob, shape), share.shape)
     mixed = jnp.where(on[:, None, None, None], mixed, images)
@@ -295,9 +328,9 @@ def puzzlemix(
     return mixed, masked_targets(targets, targets[partner], mask, jnp.where(on, share, 1), label)
 
 
-def _padded_energy(images, saliency, partner, lam, *, blocks, width, **given):
+def _padded_energy(*seen, blocks, width, weighing):
     """`puzzle_energy` on width x width, so that one solver serves all; what is outside costs nothing."""
-    energy = puzzle_energy(images, saliency, partner, lam, blocks, **given)
+    energy = puzzle_energy(*seen, blocks, weighing)
     more = width - blocks
     return tuple(jnp.pad(x, ((0, 0), (0, more), (0, more), (0, 0))[: x.ndim]) for x in energy)
 

@@ -73,6 +73,7 @@ def moved(images: Images, source: Int[AnyArray, "B M"], blocks: Count) -> Images
     for side in images.shape[1:3]:
         pixel = np.arange(side)
         index.append((pixel * blocks // side, pixel % (side // blocks), side // blocks))
+    # Of each pixel its block, its place in the block, and how long a block is.
     (row, below, high), (col, right, long) = index
     chosen = source.reshape(-1, wide, wide)[:, row[:, None], col]
     from_row = chosen // wide * high + below[:, None]

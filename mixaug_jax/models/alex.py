@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mixaug_jax.models.convolution import Window
 from mixaug_jax.models.layers import StagedModel
 from mixaug_jax.models.vgg import grid_average
 
@@ -38,7 +39,8 @@ class AlexNet(StagedModel):
                 x = self.max_pool(f"maxpool{number - 1}", x, 3, 2)
             place, times, size, stride, padding = CONVS[number - 1]
             name = f"features.{place}"
-            x = self.conv(name, x, times * self.filters, size, stride, bias=True, padding=padding)
+            window = Window(size, stride, bias=True, padding=padding)
+            x = self.windowed(name, x, times * self.filters, window)
             return self.relu(f"features.{place + 1}", x)
         hidden = 64 * self.filters
         if layer == "fc6":

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mixaug_jax.models.convolution import Window
 from mixaug_jax.models.layers import StagedModel
 
 SCALE = 1e-6  # of a block's sum at first
@@ -39,7 +40,7 @@ class ConvNeXt(StagedModel):
 
     def run(self, layer: str, x: jax.Array, train: bool) -> jax.Array:
         if layer == "stem":
-            x = self.conv("stem.0", x, self.filters[0], 4, 4, bias=True, padding=0)
+            x = self.windowed("stem.0", x, self.filters[0], Window(4, 4, bias=True, padding=0))
             return self.layer_norm("stem.1", x)
         if layer == "head":
             x = self.global_average("avgpool", x)
@@ -50,7 +51,7 @@ class ConvNeXt(StagedModel):
         if stage:
             x = self.layer_norm(f"stages.{stage}.downsample.0", x)
             name = f"stages.{stage}.downsample.1"
-            x = self.conv(name, x, self.filters[stage], 2, 2, bias=True, padding=0)
+            x = self.windowed(name, x, self.filters[stage], Window(2, 2, bias=True, padding=0))
         for i in range(self.blocks[stage]):
             before = sum(self.blocks[:stage]) + i
 
@@ -62,7 +63,7 @@ class ConvNeXt(StagedModel):
 
     def _block(self, name, x, before, train):
         channels = x.shape[-1]
-        y = self.conv(f"{name}.conv_dw", x, channels, 7, bias=True, groups=channels)
+        y = self.windowed(f"{name}.conv_dw", x, channels, Window(7, bias=True, groups=channels))
         y = self.dense(f"{name}.mlp.fc1", self.layer_norm(f"{name}.norm", y), 4 * channels)
         y = self.dense(f"{name}.mlp.fc2", nn.gelu(y, approximate=False), channels)
         y = y * self.value(f"{name}.gamma", (channels,), nn.initializers.constant(SCALE))

@@ -12,6 +12,7 @@ lowered.
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,23 @@ Convolved = Float[Array, "B rows columns F"]
 # the loop costs more than it saves.
 MIN_IMAGES = 4
 MIN_PRODUCTS = 25_000_000
+
+
+class Window(NamedTuple):
+    """The shape of a convolution.
+
+    Attributes:
+      size, stride: pixels.
+      bias: whether it has one.
+      groups: of channels, each convolved by itself.
+      padding: zeros on every side; -1 is `size // 2`.
+    """
+
+    size: int
+    stride: int = 1
+    bias: bool = False
+    groups: int = 1
+    padding: int = -1
 
 
 # Jitted, so that the ways of all platforms and their derivatives are traced once for each shape, and not for each layer.

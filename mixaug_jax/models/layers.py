@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import AnyArray, Float
-from mixaug_jax.models.convolution import conv, dilated_conv, patchwise
+from mixaug_jax.models.convolution import Window, conv, dilated_conv, patchwise
 from mixaug_jax.models.grouped import in_groups
 from mixaug_jax.models.pooling import max_pool
 
@@ -258,20 +258,33 @@ class StagedModel(nn.Module, kw_only=True):
         norm: str = "",
         bias: bool = False,
         train: bool = False,
-        groups: int = 1,
-        padding: int = -1,
     ):
-        """Convolution with `padding` zeros on every side (-1: `size // 2`), then the batch norm `norm` where it is not ""."""
+        """Convolution with `size // 2` zeros on every side, then the batch norm `norm` where it is not ""."""
+        return self.windowed(name, x, filters, Window(size, stride, bias), norm=norm, train=train)
+
+    def windowed(
+        self,
+        name: str,
+        x: Any,
+        filters: int,
+        window: Window,
+        *,
+        norm: str = "",
+        train: bool = False,
+    ):
+        """`conv` with any border, or in groups."""
+        size, stride, use_bias, groups, _ = window
         shape = (size, size, x.shape[-1] // groups, filters)
-        border = size // 2 if padding < 0 else padding
+        border = size // 2 if window.padding < 0 else window.padding
         grouped = in_groups if groups > 1 else conv
+        # Windows that neither overlap nor leave anything out are one matrix product.
         patches = size == stride > 1 and not border
 
         def linear(x: Any, kernel: Any, bias: Any):
             y = patchwise(x, kernel) if patches else grouped(x, kernel, stride, border)
             return y if bias is None else y + bias
 
-        weights = Weights(shape, bias, self.init_std, name=name)
+        weights = Weights(shape, use_bias, self.init_std, name=name)
         return self._affine(name, linear, x.astype(self.dtype), weights, norm, train)
 
     def dilated(

@@ -53,6 +53,7 @@ def locate(tensors: Mapping[str, Tensor], prefix: str = "") -> Located:
     start = f"{taken}." if taken else ""
     inside = {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
     others = tuple(f"{p}." for p in known if p != taken)
+    # A head may lie beside a backbone of its own prefix; what belongs to another network does not come along.
     outside = {
         n: t for n, t in tensors.items() if not n.startswith((*others, start) if start else others)
     }
@@ -88,6 +89,7 @@ def with_head(tensors: Mapping[str, Tensor], last: str) -> Located:
             f"its head has {len(matrices)} dense layers ({', '.join(layers)}), and the networks here have one"
         )
     (weight,) = matrices
+    # Whatever the head is called: one dense layer at the end can only be the last one.
     old, new = weight.removesuffix("weight"), f"{last}."
     renamed = {new + n.removeprefix(old) if n.startswith(old) else n: t for n, t in tensors.items()}
     if f"{new}bias" in renamed:

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mixaug_jax.models.convolution import Window
 from mixaug_jax.models.layers import StagedModel
 from mixaug_jax.models.sizes import rounded
 
@@ -126,7 +127,8 @@ class InvertedBottlenecks(StagedModel):
         """A convolution of (filters, size, stride, groups), its norm and the activation."""
         filters, size, stride, groups = shape
         norm = f"{name}.1"
-        x = self.conv(f"{name}.0", x, filters, size, stride, norm=norm, train=train, groups=groups)
+        window = Window(size, stride, groups=groups)
+        x = self.windowed(f"{name}.0", x, filters, window, norm=norm, train=train)
         return self._activation(f"{name}.2.relu", x)
 
     def _gate(self, name, x, filters):

@@ -174,6 +174,7 @@ class Net:
                 "preprocess must say how the network sees an image, as in Net.wrap(module, variables, Preprocess(32)); "
                 f"got {preprocess!r}"
             )
+        # A network of named layers needs no wrapping, and keeps what only those can do.
         if isinstance(module, nn.Module) and is_chain(module):
             if layers:
                 raise ValueError(

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mixaug_jax.models.convolution import Window
 from mixaug_jax.models.layers import STEMS, StagedModel
 
 
@@ -126,8 +127,8 @@ class ResNet(StagedModel):
         stride, dilation = steps
         if dilation > 1:
             return self.dilated(name, x, filters, dilation, norm=norm, train=train)
-        groups = self.groups
-        return self.conv(name, x, filters, 3, stride, norm=norm, train=train, groups=groups)
+        window = Window(3, stride, groups=self.groups)
+        return self.windowed(name, x, filters, window, norm=norm, train=train)
 
     def _shortcut(self, name, x, filters, stride, train):
         if stride == 1 and x.shape[-1] == filters:

@@ -100,6 +100,7 @@ def _mobile(tensors):
             named[f"{ends.get(layer, 'classifier.1' if layer == 'classifier' else layer)}.{leaf}"] = tensor  # fmt: skip
             continue
         group, i, part, leaf = int(match[1]), int(match[2]), match[3], match[4]
+        # Blocks without an expansion have one convolution less, and count the others from another number.
         expands = f"blocks.{group}.{i}.conv_pwl.weight" in tensors
         if efficient:
             start, part = f"features.{group + 1}.{i}.block", _PARTS_E[expands].get(part, part)
@@ -128,6 +129,7 @@ def name_of(shapes: Mapping[str, tuple[int, ...]]) -> str:
     Raises:
       ValueError: one of these families in another size.
     """
+    # One name a family that no other has, as the files themselves say nothing.
     if "features.denseblock1.denselayer1.norm1.weight" in shapes:
         blocks = _numbers(shapes, r"features\.denseblock(\d)\.denselayer(\d+)\.", 1, 4)
         return _known("a DenseNet", "layers", blocks, _DENSENETS)

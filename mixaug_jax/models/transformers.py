@@ -108,6 +108,7 @@ def options(
     if name != "vit_of_size":
         return (("grid", grid),)
     dim = found["dim"]
+    # How many heads there are leaves no trace in the weights: known sizes have known numbers.
     heads = heads or _HEADS.get(dim, 0 if dim % _PER_HEAD else dim // _PER_HEAD)
     if not heads or dim % heads:
         raise ValueError(

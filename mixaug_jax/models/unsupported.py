@@ -82,6 +82,7 @@ def _vgg(shapes):
 def _resnet(shapes):
     blocks = [len(_numbers(shapes, rf"layer{i}\.(\d+)\.")) for i in range(1, 5)]
     first = shapes.get("layer1.0.conv2.weight", ())
+    # Known by its shapes alone: names of files and of architectures are often wrong or missing.
     if len(first) != 4 or not all(blocks):
         return ""
     bottleneck, gates = "layer1.0.conv3.weight" in shapes, "layer1.0.se.fc1.weight" in shapes
@@ -94,6 +95,7 @@ def _resnet(shapes):
         said = f"{kind}-{depth} with a stem of three convolutions"
         return "" if plain else said if gates else f"{said} (ResNet-{'T' if tiered else 'C or S'})"
     stem = shapes.get("conv1.weight", ())
+    # A 3x3 kernel has fewer inputs than outputs only where channels go in groups.
     grouped = bottleneck and 0 < first[1] < first[0]
     wide = bottleneck and stem and first[0] > stem[0] > 0
     known = {(16, 32, 2): _GROUPED_50, (33, 32, 4): _GROUPED_101}

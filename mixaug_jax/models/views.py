@@ -47,6 +47,7 @@ def preset(found: Architecture, name: str = "", *, transforms: bool = False) -> 
     """
     checks.choice("view", name, ("", *PRESETS))
     lite = found.name.startswith("efficientnet_lite")
+    # Families that were trained with other views than the rest of their library's networks come first.
     if found.name.startswith(("vit", "deit")):
         view = _transformer(found, name)
     elif found.name.startswith("efficientnet_b"):
@@ -72,6 +73,7 @@ def preset(found: Architecture, name: str = "", *, transforms: bool = False) -> 
         view = Preprocess(224, 256)
     if found.channels == 3:
         return view
+    # A network of gray pictures, whose one channel weighs the three alike.
     mean, std = sum(view.mean) / 3, sum(view.std) / 3
     return dataclasses.replace(view, mean=(mean,), std=(std,))
 

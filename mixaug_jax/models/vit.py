@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mixaug_jax.core.types import AnyArray, Float
+from mixaug_jax.models.convolution import Window
 from mixaug_jax.models.layers import StagedModel
 
 STD = 0.02
@@ -103,7 +104,8 @@ class VisionTransformer(StagedModel):
             raise ValueError(
                 f"{type(self).__name__} takes square images of {self.patch} pixels or more; got {height} x {width}"
             )
-        x = self.conv("patch_embed.proj", x, self.dim, self.patch, self.patch, bias=True, padding=0)
+        window = Window(self.patch, self.patch, bias=True, padding=0)
+        x = self.windowed("patch_embed.proj", x, self.dim, window)
         side, draw = x.shape[1], nn.initializers.truncated_normal(STD)
         tokens = [self.value(name, (1, 1, self.dim), draw) for name in self.prefix]
         tokens = [jnp.broadcast_to(token, (batch, 1, self.dim)) for token in tokens]

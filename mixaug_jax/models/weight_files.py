@@ -90,7 +90,9 @@ def read_state(path: str | pathlib.Path, key: str = "") -> State:
         what = [f"{name} ({_kind(value)})" for name, value in content.items()]
         more = f"only {_listed(what)}; {_ADVICE}" if what else "its dict is empty"
         raise ValueError(f"{path} holds no weights by name: {more}")
+    # `found` has the one to prefer first; a key may also be a prefix of names, which is looked at later.
     taken = key if key in found else next(iter(found))
+    # Refused here rather than imported without them, which a shape would not always tell.
     unread = [(name, value) for name, value in found[taken].items() if _is_unread(value)]
     for name, value in unread[:1]:
         kind = value.name.removeprefix("torch.")
@@ -184,6 +186,7 @@ def _listed(names) -> str:
 def _read(path) -> tuple[Any, dict[str, str]]:
     with open(path, "rb") as file:
         head = file.read(512)
+    # Told by the first bytes: names of downloaded files say little, and what is no file of weights gets its own sentence.
     if not head:
         raise ValueError(f"{path} is empty")
     if head.startswith(b"version https://git-lfs.github.com/"):
@@ -278,6 +281,7 @@ def read_npz(path: pathlib.Path) -> dict[str, Tensor]:
     tensors = {}
     try:
         with zipfile.ZipFile(path) as archive:
+            # Headers alone; an array is read when it is asked for.
             for name, info in torch_files.members(path, archive).items():
                 shape, dtype = _npy_header(archive, info)
                 name = name.removesuffix(".npy")
@@ -286,6 +290,7 @@ def read_npz(path: pathlib.Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} cannot be read as arrays of numbers ({error})") from None
     except ValueError as error:
         said = str(error)
+        # Our own sentences about this file are raised as they are.
         if said.startswith(str(path)):
             raise
         raise ValueError(f"{path} cannot be read as arrays of numbers ({said})") from None

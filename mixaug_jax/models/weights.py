@@ -96,6 +96,7 @@ def import_network(
     path, facts = place = hub.located(path)
     state = weight_files.read_state(path, key)
     said_of = f"{state.arch} {place.architecture} {path.name}"
+    # Two kinds of network whose tensors look like those of others, but which compute something else: names alone tell.
     padded, blurred = _PADDED.search(said_of), _BLURRED.search(said_of)
     if padded:
         raise ValueError(
@@ -119,6 +120,7 @@ def import_network(
         module = _module(found, assume, fields)
     except ValueError as error:
         raise ValueError(f"{path} cannot be imported: {error}") from None
+    # torchvision's name for it: of a transformer, the names of the tensors tell which library's recipe holds.
     if isinstance(view, str):
         from_torchvision = "class_token" in located.tensors
         recipe = view or ("torchvision" if from_torchvision else "")
@@ -127,6 +129,7 @@ def import_network(
         published = views.preset(found, recipe, transforms=transforms)
         view = noted if noted and not view else published
     image = jax.ShapeDtypeStruct((1, _SIDE, _SIDE, found.channels), jnp.float32)
+    # Shapes tell whether everything fits; no weight is drawn.
     shapes = jax.eval_shape(module.init, jax.random.key(0), image)
     try:
         view = views.checked(view, found)
@@ -203,6 +206,7 @@ def compare_logits(net: Net, check: Sequence[Any] | str | pathlib.Path) -> str:
     """
     images, logits = _given(check)
     shape = input_shape(net.preprocess)
+    # Bytes are pictures as they are stored, floats are preprocessed already.
     if images.dtype == np.uint8 and images.ndim == 4:
         images = np.stack([net.preprocess(image) for image in images])
     if images.ndim != 4 or images.shape[-1] != shape[-1]:

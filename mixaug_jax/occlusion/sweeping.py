@@ -278,6 +278,7 @@ def _programs(grid, devices):
     whole, split = devices_lib.REPLICATED, devices_lib.SHARDED
 
     def rank_batch(net: Net, batch: dict, mean: jax.Array, seed: jax.Array) -> Any:
+        # By the image's number, so that batches and devices do not matter.
         keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(batch["index"])
         given = Batch(batch["image"], batch["label"], batch["by"], keys)
         return rank(net, given, mean, grid=grid)

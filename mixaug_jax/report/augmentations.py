@@ -196,6 +196,7 @@ def figure(shown: Pictures) -> Figure:
             text = name.replace("-label_", "\nlabel: ")
             row[0].text(1, 0.5, text, ha="right", va="center", transform=row[0].transAxes)
             for panel, image, label in zip(row[1:], images, labels, strict=True):
+                # Gray pictures have one channel, and a color map would color them.
                 panel.imshow(np.broadcast_to(image, (*image.shape[:2], 3)), interpolation="nearest")
                 panel.set(xticks=[], yticks=[])
                 panel.spines[:].set_visible(False)

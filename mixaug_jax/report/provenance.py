@@ -66,6 +66,7 @@ def section(
 ) -> str:
     """Command, changed settings, all settings and versions of a run."""
     changed = differences(config)
+    # Against the config that the run was made from: what a reader has to type, and no more.
     name = f"configs/{_method(config)}.py:{config.data.name}"
     parts = [page.heading("Command"), page.code(command(config, workdir, asked))]
     parts.append(page.heading("Settings"))

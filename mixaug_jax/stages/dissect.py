@@ -125,8 +125,8 @@ def keep(
       folder: of the results.
       again: whether some of the results are new.
     """
-    _keep_pictures(config, results, *seen, folder)
-    _write(config, results, *seen, folder, again=again)
+    _keep_pictures(config, results, seen, folder)
+    _write(config, results, seen, folder, again=again)
 
 
 def options_of(config: Config) -> Options:
@@ -186,19 +186,19 @@ def _scratch(folder) -> pathlib.Path:
     return pathlib.Path(tempfile.gettempdir()) / name
 
 
-def _keep_pictures(config, results, dataset, preprocess, labels, folder):
+def _keep_pictures(config, results, seen, folder):
     """Makes the pictures of layers that have none of the same dissection."""
     there = unit_pictures.load_for(results, folder)
     missing = {layer: result for layer, result in results.items() if layer not in there}
     # All together, so that an image that moves units of several layers is read once.
-    made = unit_pictures.make(missing, dataset, preprocess, labels, threads=config.data.threads)
+    made = unit_pictures.make(missing, *seen, threads=config.data.threads)
     for layer, pictures in made.items():
         unit_pictures.save(pictures, folder / "pictures" / f"{layer}.npz")
 
 
-def _write(config, results, dataset, preprocess, labels, folder, *, again):
+def _write(config, results, seen, folder, *, again):
     """Tables, figures, and the summary on the console."""
-    column = config.report.column_width
+    column, (dataset, preprocess, labels) = config.report.column_width, seen
     # One table of each kind for all layers.
     rows = {
         "units": dissection_tables.unit_rows,

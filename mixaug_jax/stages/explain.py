@@ -6,7 +6,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
@@ -81,8 +81,8 @@ def run(
     dataset = open_dataset(config)
 
     def work(net: Net, folder: os.PathLike | str, step: int):
-        readout = workdir / READOUTS / f"{step}.npz"
-        _explain_step(config, net, dataset, folder, readout, step, required)
+        asked = _asked(config, net, dataset, workdir / READOUTS / f"{step}.npz", required)
+        _explain_step(config, net, asked, folder, step, required)
 
     with devices_lib.applied(config):
         each_checkpoint(workdir, which, "attribution", _MEMORY_ADVICE, work)
@@ -150,8 +150,16 @@ def open_dataset(config: ml_collections.ConfigDict) -> Dataset:
     return regions.add_boxes(dataset, a.boxes) if a.boxes else dataset
 
 
-def _explain_step(config, net, dataset, folder, readout, step, required):
-    """One checkpoint: what is there already is read, the rest computed, tables and figures written."""
+class _Asked(NamedTuple):
+    """What is run on one network: the data set with labels as the network has them, how regions are found, and the job."""
+
+    dataset: Dataset
+    find: regions.Finder
+    job: Job
+
+
+def _asked(config, net, dataset, readout, required) -> _Asked:
+    """What the config asks for, as far as it is possible; says what is not, or raises where it is required."""
     dataset = numbered_as(dataset, num_classes(net, dataset))
     label, find, scores, notes = possible(config, net, dataset)
     for wrong, done in notes:
@@ -161,7 +169,15 @@ def _explain_step(config, net, dataset, folder, readout, step, required):
     # The true class may have been given up for the predicted one above.
     options = dataclasses.replace(options_of(config), label=label)
     job = make_job(net, dataset, config.explain.methods, scores, options)
-    job = with_readout(config, net, job, readout)
+    # Beside what decides each result, where its images are from.
+    extra = {"data": config.data.name, "split": config.explain.split, "label": label}
+    job = dataclasses.replace(with_readout(config, net, job, readout), extra=extra)
+    return _Asked(dataset, find, job)
+
+
+def _explain_step(config, net, asked, folder, step, required):
+    """One checkpoint: what is there already is read, the rest computed, tables and figures written."""
+    dataset, find, job = asked
     reference = reference_images(config, net, job)
 
     def left_out(name: str, error: Any):
@@ -170,28 +186,17 @@ def _explain_step(config, net, dataset, folder, readout, step, required):
         say.line(f"explain: {name} is left out, because {error}")
 
     job = _able(net, dataset, find, job, reference, left_out)
-    examples = load_examples(
-        net,
-        dataset,
-        find,
-        max_images=options.max_images,
-        label=label,
-        batch_size=job.at_once,
-        threads=options.threads,
-    )
+    examples = load_examples(net, dataset, find, job.reading)
     say.line(
-        f"explaining step {step}: {', '.join(job.methods)}; {len(examples)} images, {label} class; "
+        f"explaining step {step}: {', '.join(job.methods)}; {len(examples)} images, {job.options.label} class; "
         f"{_where(examples)}"
     )
     # A method whose result is there, made in the same way, is not computed again.
-    extra = {"data": config.data.name, "split": config.explain.split, "label": label}
     results, again = {}, False
     for name in job.methods:
         path = folder / f"{name}.npz"
-        settings = settings_of(net, examples, name, job, reference, extra)
-        make = functools.partial(
-            run_lib.evaluate_method, net, examples, name, job, reference, extra=extra
-        )
+        settings = settings_of(net, examples, name, job, reference)
+        make = functools.partial(run_lib.evaluate_method, net, examples, name, job, reference)
         results[name], new = stored.keep(path, settings, load=load, make=make, save=save)
         again |= new
     if processes.is_main():

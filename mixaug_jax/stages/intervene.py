@@ -100,6 +100,7 @@ def _intervene_step(config, net, sources, folders, step, required):
             raise ValueError(f"intervene: {sentence}")
         say.line(f"intervene: left out, because {sentence}")
         return
+    # Traced before images are read: a layer without maps is said at once.
     layers = tuple(config.intervene.layers) or activations.last_maps(net, sources[1])
     activations.shapes(net, sources[1], layers)
     limit = config.intervene.max_images
@@ -116,19 +117,23 @@ def _intervene_step(config, net, sources, folders, step, required):
         told = {"detected": found and checksum((found.threshold, found.tally.intersection))}
         processes.compare(f"view of {detectors}, which must be on a disk that all share", told)
         asked = _asked(config, found)
+        # Without what the units detect, which a checksum of the dissection stands for.
         settings = _settings(config, net, (training, heldout), asked, (layer, found))
         path = folder / f"{layer}.npz"
         detected = found and _detected(config, found, classes)
-        make = functools.partial(
-            *(intervening.intervene, net, training, heldout, layer, detected, asked),
-            settings=settings,
-        )
+        asked = dataclasses.replace(asked, detected=detected)
+        given = (net, training, heldout, layer, asked)
+        make = functools.partial(_intervened, given, settings)
         results[layer], new = stored.keep(
             path, settings, load=removal_result.load, make=make, save=removal_result.save
         )
         again |= new
     if processes.is_main():
         _write(config, results, folder, again=again)
+
+
+def _intervened(given, settings):
+    return dataclasses.replace(intervening.intervene(*given), settings=settings)
 
 
 def _asked(config, found) -> Asked:

@@ -66,21 +66,16 @@ def dissect(
         return network.dissect(net, dataset, layers, options, labels=labels, **given)
     network.check_shared(labels, resources.folder, walk.chosen(devices))
     with _claimed(workdir) as config, tempfile.TemporaryDirectory() as scratch:
+        # Made here, as the figures below need them, too.
         if labels is None:
-            labels = dissection.make_label_maps(
-                dataset,
-                net.preprocess,
-                resources.folder or scratch,
-                size=options.size,
-                max_images=options.max_images,
-                threads=resources.threads,
-                devices=devices,
-            )
+            place = resources.folder or scratch
+            labels = network.label_maps(net, dataset, place, options, resources, devices)
         found = network.dissect(net, dataset, layers, options, labels=labels, **given)
         folder = pathlib.Path(workdir).absolute() / "dissection"
         if processes.is_main():
             for layer, result in found.items():
                 dissection.save(result, folder / f"{layer}.npz")
+            # As after the stage, so that report and study find all that they look for.
             seen = (dataset, net.preprocess, labels)
             dissect_stage.keep(config, found, seen, folder, again=True)
     return found

@@ -77,6 +77,7 @@ def _run(asked, overrides, sweep) -> int:
     if asked.launch:
         return _launch(asked, share)
     failures = study.run_missing(share, asked.jobs)
+    # Of several shares none knows when the others are done; --gather compares them then.
     if shares == 1:
         mixaug_jax.run_study(workdir=asked.workdir)
     return _failed(failures)

@@ -22,6 +22,7 @@ def compare(study: Study, folder: Path) -> ClassStudy | None:
 
     Networks at chance are left out, as in the study.
     """
+    # A network at chance says nothing of classes; its section would look like a finding.
     workdirs = {run: where for run, where in study.workdirs.items() if run not in study.at_chance}
     answers, problems = class_answers.read(workdirs, folder)
     if answers is None:
@@ -35,6 +36,7 @@ def compare(study: Study, folder: Path) -> ClassStudy | None:
         seeds = [s for s in study.seeds if {(name, s), (reference, s)} <= answers.predicted.keys()]
         if seeds:
             effects.append(_effect(answers, (name, reference), seeds, numbers))
+    # The comparisons are tested together, so each p has to know of the others.
     effects = _corrected(effects)
     return ClassStudy(
         answers, tuple(effects), _between(effects), _strengths(study, answers), tuple(problems)
@@ -83,6 +85,7 @@ def _effect(answers, pair, seeds, numbers) -> ClassEffect:
         _forgiven(answers, runs, references, effects, means),
         tuple(found),
     )
+    # What follows separates noise from differences between classes, for which there must be enough of both.
     if len(seeds) < stats.FEWEST_SEEDS or len(kept) < class_statistics.FEWEST_CLASSES:
         return effect
     null, band = class_statistics.null_means(effects)
@@ -178,12 +181,14 @@ def _strength(study, answers, place, values) -> list[Strengths]:
             for name in values.values()
         ]
     )
+    # Least squares for each class and seed: its slope over the values of the key.
     x = np.array([*values]) - np.mean([*values])
     slopes = np.tensordot(x, recall, 1) / np.square(x).sum()
     found, opposite = None, np.zeros(len(kept), bool)
     if len(seeds) >= stats.FEWEST_SEEDS and len(kept) >= class_statistics.FEWEST_CLASSES:
         found = class_statistics.dependence(slopes)
         worse = class_statistics.shrink(slopes, answers.sizes[kept], found).worse
+        # Classes that go against the mean; the others only follow it.
         opposite = class_statistics.named(worse if slopes.mean() > 0 else 1 - worse)
     names = tuple(values.values())
     return [Strengths(*place, tuple(values), names, recall, slopes, found, opposite)]

@@ -31,6 +31,7 @@ def numbers_by_class(
                 )
     layer = next((m.subject for m in judged if m.axis == "concepts"), "")
     result = _loaded(dissection.load, pathlib.Path(workdir, "dissection", f"{layer}.npz"))
+    # Concepts and classes are linked by their names, the only thing that both have.
     names = [name for name, _ in result.names] if result else []
     if set(classes) & set(names):
         iou = result.iou().max(0)
@@ -54,6 +55,7 @@ def links(
     for what in runs[0] if runs else ():
         if not all(what in one for one in (*runs, *references)):
             continue
+        # Differences within each seed, whose runs share all draws but those of the augmentation.
         change = np.mean(
             [one[what] - other[what] for one, other in zip(runs, references, strict=True)], 0
         )

@@ -49,6 +49,7 @@ def of_effect(effect: ClassEffect, classes: tuple[str, ...], tested: int) -> str
         f"{below} of {count} classes look worse; if all had the mean effect, {chance.mean():.3g} ({low:.3g} to {high:.3g}) "
         "would"
     )
+    # Without support for any difference, the sharpest class is noise, however far it is out.
     if not effect.differs:
         return (
             f"{seeds} it is not supported that {what} differs between classes ({_tau(effect)}; "

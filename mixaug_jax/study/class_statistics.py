@@ -167,6 +167,7 @@ def shrink(
     """
     seeds, classes = effects.shape
     means, overall = effects.mean(0), effects.mean(1)
+    # Pooled over classes, as single variances of a few seeds are worth little; smaller classes have more noise.
     noise = np.mean(sizes * effects.var(0, ddof=1)) / seeds / sizes
     error = overall.std(ddof=1) / np.sqrt(seeds)
 
@@ -175,9 +176,11 @@ def shrink(
         return mu + (means - mu) * kept, kept * noise, 1 - kept
 
     effect, variance, rest = posterior(max(found.tau_squared, 0.0), overall.mean())
+    # The mean that classes are drawn toward is not known exactly either.
     spread = np.sqrt(variance + np.square(rest * error))
     worse = special.ndtr(-effect / np.maximum(spread, np.finfo(float).tiny))
     rng, counts = np.random.default_rng(0), []
+    # The count of worse classes has no simple distribution: drawn, from the same model.
     for tau2, shift in zip(found.draws, rng.standard_t(seeds - 1, DRAWS), strict=True):
         center, variance, _ = posterior(max(tau2, 0.0), overall.mean() + error * shift)
         counts.append(np.sum(center + np.sqrt(variance) * rng.standard_normal(classes) < 0))

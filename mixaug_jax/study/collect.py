@@ -70,6 +70,7 @@ def read_run(workdir: os.PathLike | str) -> tuple[list[Part], list[str]]:
     )
     for folder, read in readers:
         files = sorted((workdir / folder).glob("*.npz"), key=_natural)
+        # Most studies leave some stages out; what is always asked for is missed.
         if not files and folder not in _MAY_MISS:
             problems.append(f"no {folder}")
         for path in files:

@@ -63,6 +63,7 @@ def changed(answers: Answers, runs: list, references: list) -> list[Confusion]:
         ]
     )
     errors = np.nansum(sides * answers.sizes[:, None], (0, 1))
+    # What was taken for itself is no error.
     np.fill_diagonal(errors, 0)
     tested = np.argwhere(errors >= FEWEST_ERRORS - 1e-6)
     if not len(tested):
@@ -71,6 +72,7 @@ def changed(answers: Answers, runs: list, references: list) -> list[Confusion]:
     count = len(difference)
     mean = difference.mean(0)
     error = difference.std(0, ddof=1) / np.sqrt(count)
+    # Differences that are alike in all seeds have no error to divide by: no test, p = 1.
     t = np.abs(mean) / np.where(error > 0, error, np.nan)
     p = np.nan_to_num(2 * special.stdtr(count - 1, -t), nan=1.0)
     kept = stats.false_discovery_control(p) <= FALSE_DISCOVERIES
@@ -104,6 +106,7 @@ def kind(
     families = [superclass(classes, classes[m]) for m in pair]
     known = bool(len(shown)) or bool(families[0])
     if len(shown):
+        # In this order: of a picture that shows both, the label itself is a matter of choice, whatever else holds.
         own = shown[labels == true, taken]
         if len(own) and own.mean() >= AMBIGUOUS:
             return "ambiguous"

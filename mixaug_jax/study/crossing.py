@@ -72,6 +72,7 @@ def cross_deletion(workdirs: dict, method: str, cache: os.PathLike | str) -> Cro
         name: results.load(pathlib.Path(workdir, "attribution", f"{method}.npz"))
         for name, workdir in workdirs.items()
     }
+    # The maps themselves are part of the settings: explanations made anew make a new table.
     models = {n: [f.settings, zlib.crc32(f.heat)] for n, f in found.items()}
     config = config_lib.read(next(iter(workdirs.values())))
     settings = {

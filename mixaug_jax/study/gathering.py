@@ -26,6 +26,7 @@ def gather(workdir: os.PathLike | str) -> Study:
     asked = plan.read_asked(folder)
     if not asked:
         raise ValueError(f"{workdir} is not the folder of a study: it has no study.json")
+    # The baseline first, which all others are compared with; the others as they were asked for.
     of = {name: values["of"] for name, values in asked.get("swept", {}).items()}
     names = sorted(asked["configs"], key=lambda name: of.get(name, name) != plan.BASELINE)
     parts, problems, failed, workdirs, at_chance = {}, [], [], {}, {}
@@ -41,6 +42,7 @@ def gather(workdir: os.PathLike | str) -> Study:
         if found:
             parts[name, seed], workdirs[name, seed] = found, str(run)
             at_chance |= _at_chance(name, seed, run)
+    # Only what was measured in the same way can be compared.
     problems += _drop_other_settings(parts)
     method = _method(asked, parts)
     crossed = _cross_models(folder, parts, workdirs, method, problems)
@@ -52,6 +54,7 @@ def gather(workdir: os.PathLike | str) -> Study:
         cross_deletion=crossed,
         asked=asked,
     )
+    # After the comparison, whose reference and seeds it takes.
     classes = class_effects.compare(study, folder)
     problems += classes.problems if classes else ()
     return dataclasses.replace(study, problems=tuple(problems), classes=classes)
@@ -130,6 +133,7 @@ def _cross_models(folder, parts, workdirs, method, problems) -> dict:
             for (name, s), found in parts.items()
             if s == seed and any(part.title == f"attribution/{method}" for part in found)
         }
+        # One model alone has nobody to judge it.
         if len(models) < 2:
             continue
         cache = folder / "cross_model_deletion" / f"{seed}.npz"

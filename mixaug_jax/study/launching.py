@@ -136,6 +136,7 @@ def _executor(submitit, folder, resources, cluster):
         "cpus_per_task": resources.cpus,
         "slurm_additional_parameters": dict(resources.more),
     }
+    # Left to the cluster's own defaults where nothing is asked for.
     if resources.memory_gb:
         given["mem_gb"] = resources.memory_gb
     if resources.partition:

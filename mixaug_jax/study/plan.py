@@ -325,6 +325,7 @@ def flags_of(asked: dict, workdir: os.PathLike | str) -> list[str]:
     for run, line in asked["commands"].items():
         flag = next(word for word in shlex.split(line) if word.startswith("--config="))
         sources[run.rpartition("/")[0]] = flag.removeprefix("--config=")
+    # Arms that a flag adds, and values of a sweep, come back from the flag, not by name.
     plain = {name: source for name, source in sources.items() if not name.endswith(UNMIXED)}
     swept = {name: values for name, values in asked.get("swept", {}).items() if name in plain}
     bases = {swept.get(name, {}).get("of", name): source for name, source in plain.items()}

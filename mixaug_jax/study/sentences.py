@@ -96,6 +96,7 @@ def _needed(study, axis) -> str:
     if axis != "interventions" or not columns:
         return ""
     values = study.values[..., columns[0]].copy()
+    # A network that knows nothing needs no units, whatever they detect.
     for name, seed in study.at_chance:
         values[study.augmentations.index(name), study.seeds.index(seed)] = np.nan
     found = [stats.paired(row, np.zeros_like(row)) for row in values]
@@ -145,6 +146,7 @@ def _ahead(study, headline) -> list[str]:
     kept = np.ones(study.values.shape[:2], bool)
     for a, s in np.ndindex(kept.shape):
         kept[a, s] = (study.augmentations[a], study.seeds[s]) not in study.at_chance
+    # Ahead of every control in the same network, or the method says no more than a blot in the middle.
     bars = np.stack([study.values[..., columns[control]][kept] for control in CONTROLS])
     found = []
     for subject, i in columns.items():
@@ -165,6 +167,7 @@ def _family(study, rows, columns, what) -> str:
     most = int(max(study.pairs[cell] for cell in cells))
     if most == 1:
         return _one_seed(study, cells)
+    # One seed was answered above; what is left below the fewest is two.
     if most < stats.FEWEST_SEEDS:
         return (
             "Two seeds support no statement about augmentations: two points do not show how far trainings of the same settings "
@@ -190,6 +193,7 @@ def _family(study, rows, columns, what) -> str:
 
 def _one_seed(study, cells) -> str:
     """Which of these networks differ by more than the choice of images explains."""
+    # Images are all that varies with one seed, so a statement can be of these networks only.
     said = {}
     for k, i in cells:
         low, high = study.difference_interval[k, i]

@@ -110,6 +110,7 @@ def summary(study: Study) -> str:
                 lines.append(f"  {name:{width}}  not there")
                 continue
             n, over = study.n[a, m], study.interval_of[a, m]
+            # Two seeds bear no interval over seeds, and one over images would be taken for it.
             ends = f"{low:10.4g} to {high:<10.4g}" if over else f"{'no interval':^24}"
             of = {"seeds": f"95 %, {n} seeds", "images": "95 % over images, one seed"}.get(over, "")
             rank = "" if np.isnan(study.rank[a, m]) else f"  rank {study.rank[a, m]:.2g}"

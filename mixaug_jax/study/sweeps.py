@@ -74,6 +74,7 @@ def variants(
     """
     flat = {name: config_lib.flatten(config.to_dict()) for name, config in configs.items()}
     for key in swept:
+        # A key may belong to some of the configs alone, as a mixer's own option does; it must belong to one.
         having = [settings[key] for settings in flat.values() if _has(settings, key)]
         if not having:
             known = sorted({key for settings in flat.values() for key in settings})
@@ -89,6 +90,7 @@ def variants(
         for values in itertools.product(*(swept[key] for key in keys))
     ]
     names = [variant.name for variant in found]
+    # Names are made of values as they are written, and 0.5 and .5 would be one folder.
     twice = next((name for name in names if names.count(name) > 1), "")
     if twice:
         raise ValueError(f"two augmentations of this sweep would be called {twice}")

@@ -235,6 +235,7 @@ def steps(workdir: Path, which: str | int = "latest", without: Collection[int] =
     """
     found = _whole_steps(workdir, without)
     if not found:
+        # Two faults that look alike from outside: never trained, or nothing left that can be read.
         lost = pathlib.Path(workdir) / "damaged"
         damaged = lost.is_dir() or without
         why = (
@@ -251,6 +252,7 @@ def steps(workdir: Path, which: str | int = "latest", without: Collection[int] =
         scored = {step: metrics[METRIC] for step, metrics in found.items() if METRIC in metrics}
         if not scored:
             raise ValueError(f"no checkpoint in {workdir} was scored on validation data")
+        # Of equals the later one, which was trained longer.
         return [max(scored, key=lambda step: (scored[step], step))]
     if str(which).isdigit() and int(which) in found:
         return [int(which)]

@@ -54,7 +54,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     _check_devices(config)
     # A mixer of images wants to know neither how many classes nor how many images there will be.
     some = {"train_size": config.data.batch_size, "class_names": ("one", "another")}
-    if not (mixing_batches.mixes_features(config) or mixing_batches.looks_at_net(config)):
+    if not mixing_batches.needs_network(config):
         mixing_batches.check_mixing(config_lib.resolve(config, **some))
 
 
@@ -106,7 +106,8 @@ def train(
     sizes = {name: len(source) for name, source in sources.items() if source is not None}
     processes.compare("data", sizes | {"classes": sources["train"].class_names})
     teacher = mixing_batches.teacher(config)
-    if mixing_batches.mixes_features(config) or mixing_batches.looks_at_net(config):
+    # What `check` could not try: a network has a size once the classes are known.
+    if mixing_batches.needs_network(config):
         mixing_batches.check_mixing(config, teacher)
     workdir = pathlib.Path(workdir).absolute()
     with processes.claimed(workdir / files.RUN_LOCK):

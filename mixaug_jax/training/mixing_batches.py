@@ -118,6 +118,11 @@ def reads_attention(config: ml_collections.ConfigDict) -> bool:
     return config.mix.get("label", "") == labels.ATTENTION
 
 
+def needs_network(config: ml_collections.ConfigDict) -> bool:
+    """Whether config.mix can be tried where there is a network alone: it mixes features of one, or looks at one."""
+    return mixes_features(config) or looks_at_net(config)
+
+
 def teacher(config: ml_collections.ConfigDict) -> Any:
     """The network in the file `mix.net`, or None where the mixer looks at the one that is trained, or at none.
 

@@ -136,24 +136,23 @@ def init_state(model: Any, optimizer: Any, config: ml_collections.ConfigDict) ->
 
 def loss_fn(
     params: Tree,
-    batch_stats: Tree,
+    others: Tree,
     batch: Mapping,
     key: Any,
     *,
     model: Any,
     config: ml_collections.ConfigDict,
     shard: Any,
-    fixed: Any = None,
     net: Any = None,
 ):
     """The mean loss of one micro-batch; returns (loss, (batch_stats, share of right answers)).
 
-    `fixed`: other variables. `net`: what the mixer looks at, where that is not the network as it is now.
+    `others`: the variables that are not differentiated, batch_stats among them. `net`: what
+    the mixer looks at, where that is not the network as it is now.
     """
     if net is None and looks_at_net(config):
         # A constant of the loss, which is differentiated once and not through what the mixer saw.
-        now = {"params": jax.lax.stop_gradient(params), "batch_stats": batch_stats}
-        net = build.as_net(config, model, {**(fixed or {}), **now})
+        net = build.as_net(config, model, {**others, "params": jax.lax.stop_gradient(params)})
     images = _transformed(batch, config.data)
     targets, weights = losses.targets_of(batch, config)
     targets = losses.smoothed(targets, config.train)
@@ -163,7 +162,7 @@ def loss_fn(
         mix_key, images, targets, weights, config=config, shard=shard, net=net or ()
     )
     logits, updated = model.apply(
-        {**(fixed or {}), "params": params, "batch_stats": batch_stats},
+        {**others, "params": params},
         images,
         train=True,
         hidden=hidden,
@@ -253,15 +252,16 @@ def train_step(
     fixed = {k: v for k, v in state.variables.items() if k not in ("params", "batch_stats")}
     if teacher is None and looks_at_net(config) and config.mix.get("net") == "ema":
         teacher = build.as_net(config, model, state.ema)
-    given = {"model": model, "config": config, "shard": shard, "fixed": fixed, "net": teacher}
+    given = {"model": model, "config": config, "shard": shard, "net": teacher}
     gradient = jax.value_and_grad(functools.partial(loss_fn, **given), has_aux=True)
     params = state.variables["params"]
 
     def micro_step(batch_stats: Tree, inputs: Any):
         index, micro_batch = inputs
         # Statistics run on through the micro-batches; the parameters stay those of the step.
+        others = {**fixed, "batch_stats": batch_stats}
         (loss, (batch_stats, right)), grads = gradient(
-            params, batch_stats, micro_batch, jax.random.fold_in(key, index)
+            params, others, micro_batch, jax.random.fold_in(key, index)
         )
         return batch_stats, (grads, {"loss": loss, "accuracy": right})
 

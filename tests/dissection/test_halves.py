@@ -8,7 +8,7 @@ from scipy import stats as scipy_stats
 
 from mixaug_jax import dissection
 from mixaug_jax.core import stats
-from mixaug_jax.dissection import Counting, Options, counting
+from mixaug_jax.dissection import Counting, Halves, Options, counting
 from mixaug_jax.draw import dissection_tables
 
 CATEGORIES = np.array([0, 0, 1, 1, 0, 2])
@@ -28,7 +28,8 @@ def test_a_half_has_the_best_labels_of_its_images(problem, restricted):
     activations, thresholds, labels = problem
     orders = np.concatenate([np.arange(43)[None], dissection.derangements(43, 2)])
     asked = Counting(len(CATEGORIES), CATEGORIES)
-    tallies, found = dissection.tally_halves(*problem, orders, asked, seed=7, restricted=restricted)
+    how = Halves(seed=7, restricted=restricted)
+    tallies, found = dissection.tally_halves(*problem, orders, asked, how)
     right = dissection.tally_orders(*problem, orders, asked)
     for one, other in zip(tallies, right, strict=True):
         for field in ("intersection", "unit", "unit_by_category", "concept", "categories"):
@@ -67,7 +68,7 @@ def test_blocks_backends_batches_and_devices_give_the_same_halves(problem):
 
 def test_restricted_halves_need_categories(problem):
     with pytest.raises(ValueError, match="needs categories"):
-        dissection.tally_halves(*problem, np.arange(43)[None], Counting(6), restricted=True)
+        dissection.tally_halves(*problem, np.arange(43)[None], Counting(6), Halves(restricted=True))
 
 
 def world(draw, images, units):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import unit_switches as switches
 
-from mixaug_jax.dissection import match
+from mixaug_jax.dissection import Matching, match
 
 
 def permuted(net, order):
@@ -49,9 +49,8 @@ def test_more_units_than_the_other_has_and_maps_of_other_sizes():
     assert found.correlation.shape == (6, 3)
     assert sorted(found.other.tolist()) == [-1, -1, -1, 0, 1, 2]
     assert np.isnan(found.value[found.other < 0]).all()
-    one = match(
-        (net, net), source, range(9), ("mixed", "pixels"), batch_size=2, devices=jax.devices()[:1]
-    )  # fmt: skip
+    few, alone = Matching(batch_size=2), jax.devices()[:1]
+    one = match((net, net), source, range(9), ("mixed", "pixels"), few, devices=alone)
     np.testing.assert_allclose(one.correlation, found.correlation, atol=1e-6)
     means = [
         np.stack([f(source[n]["image"] / 255).mean((0, 1)) for n in range(9)])

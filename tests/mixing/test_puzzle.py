@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from mixaug_jax.mixing import MIXERS, maps
-from mixaug_jax.mixing.puzzle import puzzle_energy, puzzle_mix
+from mixaug_jax.mixing.puzzle import Cut, Moves, puzzle_energy, puzzle_mix
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,8 @@ def test_mixed_images_are_the_published_ones(arrays):
     @jax.jit
     def apply(labels, blocks, places):
         calls.append(1)
-        return puzzle_mix(
-            x, arrays["saliency"], arrays["partner"], labels, blocks, places=places, width=16
-        )
+        cut, moves = Cut(labels, blocks), Moves(places, width=16)
+        return puzzle_mix(x, arrays["saliency"], arrays["partner"], cut, moves)
 
     for n, size in ((2, 16), (4, 8), (8, 4), (8, 4), (16, 2)):
         labels = np.pad(arrays[f"puzzle_{n}_labels_released"], ((0, 0), *[(0, 16 - n)] * 2))

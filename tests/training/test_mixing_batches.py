@@ -49,7 +49,12 @@ def gradient_of(config, model, batch):
     """f(variables) -> the gradient of the loss of one micro-batch."""
     loss = functools.partial(steps.loss_fn, model=model, config=config, shard=0)
     given = (batch, jax.random.key(3))
-    return jax.jit(lambda v: jax.grad(loss, has_aux=True)(v["params"], v["batch_stats"], *given)[0])
+
+    def gradient(variables):
+        others = {"batch_stats": variables["batch_stats"]}
+        return jax.grad(loss, has_aux=True)(variables["params"], others, *given)[0]
+
+    return jax.jit(gradient)
 
 
 def test_the_loss_is_differentiated_once(batch, monkeypatch):

@@ -44,6 +44,7 @@ def picture(animal: Animal, size: int, sampler: Sampler) -> tuple[np.ndarray, np
     sample, number, point, normal = _seen(centers, frames, half, rounding, size)
     light = _lit(point, normal) * _open(point, normal, centers, number, half)
     pixel = sample // len(_OFFSETS)
+    # Of each pixel's samples some meet the animal: what they leave of it is background.
     cover = np.bincount(pixel, minlength=size * size) / len(_OFFSETS)
     ground = _ground(centers[:, 0].min() - _WALL, size)
     channels = []
@@ -51,6 +52,7 @@ def picture(animal: Animal, size: int, sampler: Sampler) -> tuple[np.ndarray, np
         shown = np.bincount(pixel, _shoulder(own * light), size * size) / len(_OFFSETS)
         channels.append(shown + (1 - cover) * _shoulder(behind * ground))
     mask = np.zeros(size * size, np.uint8)
+    # The first sample lies in the middle of its pixel.
     middle = sample % len(_OFFSETS) == 0
     mask[pixel[middle]] = number[middle] + 1
     image = _encoded(np.stack(channels, -1))

@@ -223,9 +223,11 @@ def redraw(
         _refuse(tuple(names), mode)
     changed, arms = values.copy(), values[:, ATTRIBUTES.index("arm_position")]
     for name in names:
+        # As if of an animal that has nothing to do with this one: its class is drawn anew.
         label = _coins(rng, len(values))
         known = label, sampler.arms(rng, label)
         if mode == "released" and name == "obj_color" and sampler.color_by_arms:
+            # The arms tell the class but in the middle, where both are as likely and the coin decides.
             told = np.where((arms >= 0.48) & (arms <= 0.52), label, arms > 0.5)
             known = told, arms
         changed[:, ATTRIBUTES.index(name)] = _value(sampler, rng, name, known, ranges)

@@ -60,6 +60,7 @@ def _parser():
         one.add_argument(
             "--split", default="train", choices=("train", "val", "test"), help="of the folder"
         )
+        # The other two forms say the class of each pixel themselves, or have no masks.
         if kind == "voc":
             one.add_argument("--masks", type=pathlib.Path, help="the folder SegmentationClass")
             one.add_argument("--classes", type=pathlib.Path,

@@ -43,6 +43,7 @@ def read_coco(path: pathlib.Path, pictures: pathlib.Path) -> Iterator[Converted]
                 f"{where} has the category {annotation.get('category_id')}, which is not there"
             )
         held[annotation["image_id"]].append(annotation)
+    # By the name without its ending: pictures are often converted after they were annotated.
     for image in content["images"]:
         picture = there.get(pathlib.PurePosixPath(str(image["file_name"])).stem)
         if picture is None:
@@ -59,6 +60,7 @@ def _content(path):
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}") from error
+    # All that is used later is asked for here, so that a fault is said of the file and not of a line of ours.
     needed = {
         "images": ("id", "file_name", "height", "width"),
         "annotations": ("image_id", "category_id"),
@@ -81,6 +83,7 @@ def _content(path):
             raise ValueError(
                 f"{path}: {key} have the id {wrong[0]!r}, which must be a number or a text"
             )
+        # Annotations refer to pictures and categories by number, and nothing refers to an annotation.
         if key != "annotations" and len(set(ids)) < len(ids):
             raise ValueError(f"{path}: two of its {key} have the same id")
     return content
@@ -117,6 +120,7 @@ def _converted(picture, image, found, names, numbers):
         if "bbox" in annotation:
             box = _box(annotation["bbox"], height, width)
             area = (box[2] - box[0]) * (box[3] - box[1])
+            # A crowd's box holds many objects and what is between them, so it is the box of none.
             if not annotation.get("iscrowd"):
                 boxes.append((name, *box))
         if pixels is not None:
@@ -126,6 +130,7 @@ def _converted(picture, image, found, names, numbers):
     mask = None
     if layers:
         mask = np.zeros((height, width, len(layers[0][1])), np.int64)
+        # The largest first, so that what lies in front of it stays seen.
         for _, own, pixels in sorted(layers, key=lambda layer: -layer[0]):
             mask[pixels] = own
     return Converted(picture, largest(areas), tuple(boxes), mask, names if layers else ())

@@ -63,8 +63,10 @@ def _from_text(text):
             )
         value |= (bits & 31) << shift
         shift += 5
+        # More bits of the same number follow.
         if bits & 32:
             continue
+        # The last five bits begin with the sign.
         value -= (bits & 16) and 1 << shift
         lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
         value = shift = 0

@@ -57,6 +57,7 @@ def place(found: Iterable[Converted], root: pathlib.Path, split: str) -> None:
     known, there = _numbers(concepts), _pictures(root / split)
     left_out, count = 0, 0
     for one in found:
+        # A picture without an object has no label, and so no place, unless it is there already.
         at = _place_of(one, there, root, split)
         if not at:
             left_out += 1
@@ -69,6 +70,7 @@ def place(found: Iterable[Converted], root: pathlib.Path, split: str) -> None:
             mask = pathlib.Path("masks", name).with_suffix(".png")
             _write_mask(root / mask, one, known)
             note["mask"] = mask.as_posix()
+    # `known` has grown by the new masks' concepts; numbers that were there stay.
     for concept, number in known.items():
         if concept not in (_NONE, VOID_NAME):
             concepts[str(number)] = list(concept)
@@ -182,6 +184,7 @@ def _write_mask(path, one, known):
     table = np.array([known[name] for name in one.names])
     mask = table[one.mask]
     slots = mask.shape[-1]
+    # One byte a pixel as long as it holds all numbers, those of earlier conversions among them.
     deep = max(known.values()) > VOID
     if deep and slots > 1:
         raise ValueError(

@@ -48,6 +48,7 @@ def read_voc(
         mask = _mask(place, picture, len(classes)) if place and place.is_file() else None
         areas = {}
         for whole, (name, row0, col0, row1, col1) in found:
+            # Parts of people are boxes too, inside of those of their wholes.
             if whole:
                 areas[name] = areas.get(name, 0.0) + (row1 - row0) * (col1 - col0)
         corners = tuple(box for _, box in found)

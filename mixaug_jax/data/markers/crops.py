@@ -70,6 +70,7 @@ def _labeled(folder, split):
                 f"{path}, line {number}: bits must be 12 characters of 0, 1 and ?; got {bits!r}"
             )
         name = row["file"]
+        # By the file's name, so that a picture stays in its split when others are added.
         own = row.get("split") or _SHARES[zlib.crc32(name.encode()) % len(_SHARES)]
         checks.choice(f"{path}, line {number}: split", own, ("labeled", "validation", "test"))
         if own == split:

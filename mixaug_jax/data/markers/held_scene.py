@@ -76,6 +76,7 @@ def render(settings: Settings, split: str, index: int) -> dict:
       light float32 in 0..1, the mean gray value of the marker.
     """
     rng = np.random.default_rng((settings.seed, SPLITS.index(split), index))
+    # Painted finer than the picture and averaged at last, as a camera does.
     side = settings.size * _SAMPLES
     photo = _photo(settings, split, rng)
     tag = _tag(rng, settings, side)
@@ -84,6 +85,7 @@ def render(settings: Settings, split: str, index: int) -> dict:
     shade = held_light.shade(rng, side, tag)
     if rng.random() < 0.25:
         gray, objects = _neighbor(rng, settings, side, gray, objects, tag)
+    # The tag lies over what was painted so far, and may be hidden in part by what comes in front.
     on = tag.on
     gray = np.where(on, tag.value * shade, gray * held_light.ramp(rng, side))
     objects = np.where(on, OBJECTS.index("marker"), objects)
@@ -91,6 +93,7 @@ def render(settings: Settings, split: str, index: int) -> dict:
     parts = np.where(on & ~hiding, tag.parts, 0)
     objects = np.where(hiding, OBJECTS.index("body"), objects)
     picture = held_light.photographed(rng, gray, _SAMPLES, settings.size)
+    # Labels cannot be averaged: each pixel has the one at its middle.
     middle = slice(_SAMPLES // 2, None, _SAMPLES)
     seen = (on & ~hiding)[middle, middle]
     shown = picture[seen] if seen.any() else picture
@@ -226,6 +229,7 @@ def _body(rng, side, gray, objects, tag):
     a = math.cos(turn) * right + math.sin(turn) * down
     b = math.cos(turn) * down - math.sin(turn) * right
     body = (a / (1.6 * long)) ** 2 + (b / rng.uniform(1.0, 1.5)) ** 2 < 1
+    # Noise smeared in one direction looks like hair.
     stretch = ndimage.gaussian_filter(
         rng.standard_normal((side, side), np.float32), (0.6, 4.0) if turn < 1.6 else (4.0, 0.6)
     )
@@ -233,6 +237,7 @@ def _body(rng, side, gray, objects, tag):
     gray = np.where(body, np.clip(fur, 0, 1), gray)
     objects = np.where(body, OBJECTS.index("body"), objects)
     shift = rng.uniform(-0.15, 0.15, 2)
+    # The tag stands off the body a little, so its shadow does not lie straight under it.
     far = _far(tag.east - shift[1], tag.south - shift[0])
     return gray * (1 - 0.5 * np.clip((1.25 - far) / 0.25, 0, 1)), objects
 

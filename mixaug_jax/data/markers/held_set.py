@@ -87,6 +87,7 @@ def markers(split: str, config: Config, *, annotations: bool = True) -> Source:
         return open_crops(split, config, NAMES)
     settings = _settings(config)
     folder = rendered.prepare(Markers, settings, rendered.cache_root(config))
+    # Maps that nobody asks for are not even decoded.
     skip = () if annotations else ("parts", "objects")
     records = rendered.records(Markers, folder, split, skip)
     return Source(
@@ -134,5 +135,6 @@ def _settings(config):
                 f"data.markers.photos must be a folder with {held_scene.FEWEST_PHOTOS} photographs or more (jpg, jpeg, png), "
                 f"of which every fifth is for the test split alone; {given['photos']} has {there}"
             )
+        # Pictures of other photographs are other pictures, though the folder's name be the same.
         given["content"] = held_scene.content_of(given["photos"])
     return held_scene.Settings(**given)

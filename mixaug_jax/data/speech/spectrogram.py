@@ -181,6 +181,7 @@ def mask_bands_and_frames(
     def one(image: jax.Array, seed: jax.Array, valid: jax.Array) -> jax.Array:
         rows_key, cols_key = jax.random.split(jax.random.key(seed))
         count = valid.sum()
+        # A share of the recording and not of the picture, which silence pads.
         most = jnp.floor(frames * count.astype(jnp.float32)).astype(jnp.int32)
         rows = _runs(rows_key, jnp.arange(height), height, int(bands * height), masks)
         cols = _runs(cols_key, jnp.arange(len(valid)) - jnp.argmax(valid), count, most, masks)

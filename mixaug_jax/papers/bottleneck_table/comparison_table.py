@@ -111,12 +111,14 @@ def _statistics(result, drops, top) -> dict:
             found |= _degradations(side, curves.astype(np.float64), top, gone / gone[-1])
         if kind == "sums":
             pair = arrays[key], drops[int(side)]
+            # The published number is one correlation over all images; beside it stands the mean of each image's own.
             each = protocol.per_image(*pair).mean(0)
             found[f"sensitivity-n {side}"] = (
                 lambda w, pair=pair: protocol.pooled(*pair, w).mean(0),
                 len(each),
             )
             found[f"sensitivity-n {side}, per image"] = (_weighted(each), len(each))
+    # Images whose boxes cover too much have NaN and do not count.
     for key, column in (("box", "boxes"), ("box_ours", "boxes, whole pixels"), ("mass", "mass")):
         if key in arrays and not np.isnan(arrays[key]).all():
             values = arrays[key][~np.isnan(arrays[key])]

@@ -98,6 +98,7 @@ def degraded(
     after, last = replacement(image, "mean"), jnp.asarray(gone, jnp.int32)
 
     def each(indices: Indices) -> Float[Array, "n 2"]:
+        # Both orders and all their points as one list of images, so that `chunk` bounds the memory of all.
         moved = orders[indices // len(gone)] < last[indices % len(gone)][:, None, None]
         logits = net.logits(jnp.where(moved[..., None], after, image))
         found = probabilities(net, logits)

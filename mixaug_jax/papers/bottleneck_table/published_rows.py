@@ -102,18 +102,15 @@ def scaled_iba(
     layer: str = "",
     variant: str = "paper",
     beta: float = 10.0,
-    steps: int = 10,
-    samples: int = 10,
     key: Seed = 0,
-    noise: Given = (),
     chunk: int = 10,
 ) -> Attribution:
     """The per-sample bottleneck of the paper's code, whose cells are scaled to 0..1 before they are enlarged, [h,w,1].
 
     Args:
-      net, image, label, stats, layer, variant, beta, steps, samples, key, noise, chunk: as `attribution.bottleneck.iba`.
+      net, image, label, stats, layer, variant, beta, key, chunk: as `attribution.bottleneck.iba`.
     """
-    options = Options(layer, variant, beta, steps, samples, 1.0, key, noise, chunk)
+    options = Options(layer, variant, beta, key=key, chunk=chunk)
     capacity, _ = fit_bottleneck(net, checks.image(image), label, stats, options)
     cells = capacity.sum(-1, keepdims=True)
     cells = (cells - cells.min()) / jnp.maximum(cells.max() - cells.min(), 1e-5)
@@ -179,6 +176,7 @@ def published(tiles: Sequence[int], betas: Sequence[float], layer: str = "") -> 
     for side in tiles:
         options = {"window": side, "stride": side, "baseline": "mean"}
         row = _one(f"occlusion_{side}", BASELINES, "occlusion", total, options)
+        # Subsets are set to 0 for sensitivity-n, which asks a map made by the same removal.
         rows.append(dataclasses.replace(row, removed={"baseline": "zero"}))
     guided, cam = Part("guided_backprop"), Part("gradcam", predicted=True)
     plus = rules.AlphaBeta(1.0, 0.0, use_bias=False)
@@ -194,6 +192,7 @@ def published(tiles: Sequence[int], betas: Sequence[float], layer: str = "") -> 
         Row("gradcam", BASELINES, (cam,), of_maximum),
         Row("guided_gradcam", BASELINES, (guided, cam), lambda g, c: largest(g) * of_maximum(c)),
     ]
+    # In the order of the published table: controls, baselines, then what the paper brings.
     for beta in betas:
         options = {"beta": float(beta), "layer": layer, "variant": "paper"}
         rows.append(_one(f"iba_{beta:g}", BOTTLENECKS, scaled_iba, total, options))

@@ -99,6 +99,7 @@ def settings(row: Row, shared: Shared) -> dict:
         "row": row.name,
         "parts": parts,
         "weights": checksum(shared.net.variables),
+        # The maps are stored after it, so another reduction is another result.
         "post": getattr(row.post, "__qualname__", ""),
         "curves": {str(side): list(gone) for side, gone in shared.curves.items()},
         "subsets": {str(side): checksum(masks) for side, masks in shared.subsets.items()},
@@ -151,6 +152,7 @@ def measure(row: Row, shared: Shared) -> Result:
     """All of a row."""
     began = time.monotonic()
     heat = maps(row, shared, shared.examples)
+    # Of the maps alone: what is measured of them costs the same for every row.
     arrays = {"seconds": np.array((time.monotonic() - began) / len(heat))}
     for side, gone in shared.curves.items():
         arrays[f"curves.{side}"] = curves(heat, shared, side, gone, row.name)
@@ -160,6 +162,7 @@ def measure(row: Row, shared: Shared) -> Result:
         arrays["mass"] = np.where(counted, protocol.mass_ratio(heat, shared.masks), np.nan)
         ours = jax.lax.map(lambda pair: SCORES["box_ratio"](*pair), (heat, shared.examples.masks))
         arrays["box_ours"] = np.where(counted, np.asarray(ours), np.nan)
+    # Few images, and for rows by removal a map of their own, as subsets are removed in another way.
     if shared.subsets:
         of_removed = (
             maps(row, shared, shared.few, removed=True) if row.removed else heat[shared.sens]

@@ -1,5 +1,6 @@
 """What a reader sees of the table: lines on the console, table.csv, two figures, and the section of the run's page."""
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -21,14 +22,27 @@ _HEADER = ("row", "kind", "column", "value", "low", "high", "rank", "images", "b
 _UNCONFIRMED = "recalled from the paper, not confirmed"
 
 
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """All that a table is made of.
+
+    Attributes:
+      rows, results: by name.
+      drops: {side of units: [sizes,n,samples]}.
+      shared: what the rows were measured on.
+    """
+
+    rows: Mapping[str, Row]
+    results: Mapping[str, Result]
+    drops: Mapping[int, np.ndarray]
+    shared: Shared
+
+
 def write(
     config: Config,
     workdir: Path,
     folder: pathlib.Path,
-    rows: Mapping[str, Row],
-    results: Mapping[str, Result],
-    drops: Mapping[int, np.ndarray],
-    shared: Shared,
+    measured: Measured,
     notes: Sequence[str],
 ) -> None:
     """Writes table.csv and the figures to `folder`, and the section to the working directory.
@@ -36,14 +50,15 @@ def write(
     Args:
       config, workdir: of the run.
       folder: of the table.
-      rows, results: by name.
-      drops: {side of units: [sizes,n,samples]}.
-      shared: what the rows were measured on.
+      measured: the rows, and what they were measured on.
       notes: sentences about what was left out.
     """
+    rows, results, shared = measured.rows, measured.results, measured.shared
     a, boxes = config.explain, bool(len(shared.masks))
     found = comparison_table.table(
-        rows, results, drops, shared.examples.probabilities, replicates=a.replicates, seed=a.seed
+        *(rows, results, measured.drops, shared.examples.probabilities),
+        replicates=a.replicates,
+        seed=a.seed,
     )
     tiles, units = tuple(shared.curves), tuple(shared.subsets)
     columns = comparison_table.columns(tiles, units, boxes)
@@ -52,33 +67,19 @@ def write(
     settings = [name for name in columns if not name.startswith("sensitivity")]
     said = [comparison_table.verdict(found, rows, settings)]
     said += [comparison_table.beaten(found, rows, column) for column in columns]
-    column = config.report.column_width
-    save_figure(
-        table_figures.curves(rows, results, tiles), folder / "degradation_curves", column=column
-    )
-    sizes = {side: masks[:, 0].sum((1, 2)) for side, masks in shared.subsets.items()}
-    if drops:
-        figure = table_figures.correlations(rows, results, drops, sizes)
-        save_figure(figure, folder / "sensitivity_n", column=column)
+    _draw(folder, measured, config.report.column_width)
     network = config_lib.read(workdir).resolved.model["name"]
     parts = [page.paragraph(_how(shared, tiles), kind="note")]
     parts += [page.paragraph(text) for text in said[:1]]
     parts += [page.paragraph(text, kind="note") for text in said[1:]]
     parts += [page.missing(f"{note[:1].upper()}{note[1:]}.") for note in notes]
     parts.append(page.table(folder, _page_table(found, rows, results, columns, network)))
-    parts += _figures(folder, tiles, bool(drops))
-    parts.append(
-        page.folded(
-            "The same, measured in other ways",
-            page.table(folder, _beside(found, others)),
-            long=True,
-        )
-    )
-    parts.append(
-        page.folded(
-            f"The paper's numbers, {_UNCONFIRMED}", page.table(folder, _recalled()), long=True
-        )
-    )
+    parts += _figures(folder, tiles, bool(measured.drops))
+    # What the paper does not report, or reports and nobody has checked, stands folded below what was measured as it did.
+    beside = page.table(folder, _beside(found, others))
+    parts.append(page.folded("The same, measured in other ways", beside, long=True))
+    recalled = page.table(folder, _recalled())
+    parts.append(page.folded(f"The paper's numbers, {_UNCONFIRMED}", recalled, long=True))
     page.write_section(workdir, "bottleneck_table", TITLE, *parts)
     files.seal(folder)
     for line in (_text(found, columns), *said):
@@ -86,6 +87,17 @@ def write(
     say.line(
         f"written to {folder}: table.csv, degradation_curves and sensitivity_n as PNG, SVG and PDF"
     )
+
+
+def _draw(folder, measured, column):
+    """The two figures; that of sensitivity-n where it was measured."""
+    rows, results, shared = measured.rows, measured.results, measured.shared
+    figure = table_figures.curves(rows, results, tuple(shared.curves))
+    save_figure(figure, folder / "degradation_curves", column=column)
+    if measured.drops:
+        sizes = {side: masks[:, 0].sum((1, 2)) for side, masks in shared.subsets.items()}
+        figure = table_figures.correlations(rows, results, measured.drops, sizes)
+        save_figure(figure, folder / "sensitivity_n", column=column)
 
 
 def _lines(found, rows, results):
@@ -117,6 +129,7 @@ def _interval(cell, note=""):
 
 def _page_table(found, rows, results, columns, network):
     header, body = ["row", "kind"], []
+    # Numbers of a published table say something only beside those of the same network.
     known = any(network == name for name in RECALLED)
     for column in columns:
         header += [column, *([f"{column}, {_UNCONFIRMED}"] if known and _has(column) else [])]

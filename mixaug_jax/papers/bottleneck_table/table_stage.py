@@ -101,6 +101,7 @@ def _step(config, net, dataset, folder, workdir, readout):
     shared, notes = _shared(config, asked, net, dataset, readout)
     rows = _rows(config, asked, shared, dataset)
     say.line(_forecast(rows, shared))
+    # What subsets cost depends on no map: once for all rows.
     drops = {side: _drops(shared, side, folder) for side in shared.subsets}
     results: dict[str, Result] = {}
     for name, row in rows.items():
@@ -110,7 +111,8 @@ def _step(config, net, dataset, folder, workdir, readout):
             path, wanted, load=row_results.load, make=make, save=row_results.save
         )
     if processes.is_main():
-        table_section.write(config, workdir, folder, rows, results, drops, shared, notes)
+        measured = table_section.Measured(rows, results, drops, shared)
+        table_section.write(config, workdir, folder, measured, notes)
 
 
 def _rows(config, asked, shared, dataset) -> dict[str, Row]:
@@ -134,13 +136,15 @@ def _shared(config, asked, net, dataset, readout):
     label, find, _, found = explain.possible(config, net, dataset)
     notes = [f"{wrong}{done}" for wrong, done in found if not wrong.startswith("scores")]
     options = dataclasses.replace(explain.options_of(config), label=label, entries={})
+    # Of METHODS those alone that want a trained readout: rows bring the others, with options of their own.
     wanting = [method for method in METHODS.values() if readouts.asked(method)]
     job = make_job(net, dataset, wanting, (), options)
     job = dataclasses.replace(job, methods={n: job.methods[n] for n in map(name_of, wanting)})
-    reading = {"label": label, "batch_size": job.at_once, "threads": options.threads}
-    examples = load_examples(net, dataset, find, max_images=options.max_images, **reading)
+    examples = load_examples(net, dataset, find, job.reading)
+    # Each row's subsets take a network's evaluation for every one of them, so fewer images must do.
     sens = walk.spread(len(examples), asked.sens_images)
-    few = load_examples(net, _part(dataset, examples.indices[sens]), find, **reading)
+    every = dataclasses.replace(job.reading, max_images=0)
+    few = load_examples(net, _part(dataset, examples.indices[sens]), find, every)
     masks = _masks(net, dataset, find, examples)
     if not len(masks):
         notes.append("no boxes and no masks in this data: their column is left out")

@@ -69,6 +69,7 @@ def judge(
         point = h + NEAR * (point - h)
         alike = jnp.isclose(gradient(point), here, RTOL, ATOL).all()
         same = pattern(stack, point) == on
+        # At its own root a neuron stands on its border, so it is left out of the second answer.
         others = same | (jnp.arange(len(on)) == j)
         way = jnp.linspace(0, 1, BETWEEN + 2)[1:-1, None]
         stays = (jax.vmap(lambda at: pattern(stack, at))(h + way * (point - h)) == on).all()
@@ -169,6 +170,7 @@ def chains(
     def chain(key: Array) -> Array:
         def step(state: tuple, i: Array):
             at, scale, accepted = state
+            # The same entry for 20 steps, and a new move in each.
             dim_key, move_key = (
                 jax.random.fold_in(jax.random.fold_in(key, n), m) for n, m in ((i // 20, 0), (i, 1))
             )
@@ -176,6 +178,7 @@ def chains(
             moved = at.at[entry].add(scale * jax.random.normal(move_key, (), at.dtype))
             good = (moved[entry] >= 0) & (pattern(stack, moved) == on).all()
             at, accepted = jnp.where(good, moved, at), accepted + good
+            # The share of accepted moves is that of one entry; it sets the scale for the next.
             last = i % 20 == 19
             adapted = jnp.clip(scale * 15.0 ** (accepted / 20 - 0.9), 1e-6, 0.01)
             return (at, jnp.where(last, adapted, scale), jnp.where(last, 0, accepted)), at

@@ -54,6 +54,7 @@ def measure(stack: Stack, x: Float[np.ndarray, "N in"], bed: Bed) -> dict[str, n
       recursion with one constant root a layer and gradient times (x - root); "regions/widths|lowest" [n,layers], the mean width
       of the region and the lowest output in it as a share; "drawing/error|slope|same|apart" [n], of a ramp as an explanation.
     """
+    # Near a border of a region float32 cannot tell on which side a root lies.
     with jax.enable_x64(True):
         found = {
             name: np.asarray(value)
@@ -151,11 +152,13 @@ def _of_regions(stack, x, keys):
         hidden = inputs_of(stack, x)
         for k, h in enumerate(hidden[:-1]):
             ways = admissible.unit_directions(jax.random.fold_in(key, k), DIRECTIONS, len(h))
+            # Points at the border of the region in random directions: as far as roots of this layer may lie.
             candidates.append(admissible.reach(stack[k:], h, ways))
             widths.append(admissible.widths(candidates[-1]))
             outputs = relu_stack.forward(stack[k:], candidates[-1])[:, 0]
             lowest.append(outputs.min() / hidden[-1][0])
         relevance, _ = recursion.sampled(whole, x, candidates)
+        # Halfway to the border, so surely inside: there the claim is exact, and what is left is rounding.
         ones = [(h + points[0]) / 2 for h, points in zip(hidden, candidates, strict=False)]
         constant = recursion.locally_constant(whole, x, ones)
         expected = recursion.gradient_times(whole, x, ones[0])
@@ -186,6 +189,7 @@ def _drawings(stack, x, keys):
 
         way = admissible.unit_directions(key, 1, len(x))[0]
         root = x + 0.5 * admissible.farthest(inside, x, way) * way
+        # A ramp: no explanation of a random network looks like it by chance.
         drawn = drawing.draw(parts, x, root, jnp.arange(1.0, len(x) + 1))
         apart = jnp.abs(drawn.untouched - drawn.target).max() / jnp.abs(drawn.target).max()
         return {

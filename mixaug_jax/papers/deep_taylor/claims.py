@@ -86,16 +86,16 @@ def table(found: Parts) -> list[Row]:
     return rows
 
 
-def _row(values, part, quantity, *, rule="", reading="", layer="", f: Callable = np.median) -> Row:
+def _row(values, part, quantity, *, rule="", layer="", f: Callable = np.median) -> Row:
     values = np.asarray(values, np.float64)
     values = values[np.isfinite(values)]
     if not len(values):
-        return Row(part, quantity, rule, reading, layer, np.nan, np.nan, np.nan, 0)
+        return Row(part, quantity, rule, "", layer, np.nan, np.nan, np.nan, 0)
     draws = np.random.default_rng(0).integers(0, len(values), (REPLICATES, len(values)))
     low, high = stats.percentiles(f(values[draws], axis=1))
     value = float(f(values))
     ends = min(low, value), max(high, value)
-    return Row(part, quantity, rule, reading, layer, value, *map(float, ends), len(values))
+    return Row(part, quantity, rule, "", layer, value, *map(float, ends), len(values))
 
 
 def _bed_rows(bed) -> Iterator[Row]:
@@ -104,9 +104,10 @@ def _bed_rows(bed) -> Iterator[Row]:
             for name in SHARES:
                 values = bed[f"roots/{rule}/{reading}/{name}"]
                 for k, column in enumerate(values.T):
-                    where = {"rule": rule, "reading": reading, "layer": k + 1}
-                    yield _row(column, "testbed", name, **where, f=np.mean)
+                    row = _row(column, "testbed", name, rule=rule, layer=k + 1, f=np.mean)
+                    yield row._replace(reading=reading)
     output = bed["output"][:, 0]
+    # The gradient beside the rules shows what a map that depends on the output looks like.
     for rule in (*_names(bed, "roots/"), "gradient"):
         own, other = bed[f"maps/{rule}"], bed[f"maps/{rule}/other"]
         near = cosine(own, bed["maps/gradient"])
@@ -121,6 +122,7 @@ def _bed_rows(bed) -> Iterator[Row]:
         left = bed[f"recursive/{rule}/left"]
         yield _row(left, "testbed", "output left by recursive roots", rule=rule)
     yield _row(bed["sampled/kept"], "testbed", "share kept, sampled roots")
+    # Sampling is slow, so there are fewer of these maps than inputs.
     few = len(bed["sampled/map"])
     near = cosine(bed["sampled/map"], bed["maps/gradient"][:few])
     yield _row(near, "testbed", "cosine with gradient x input, sampled roots")
@@ -247,6 +249,7 @@ def _c(found, rows):
     if "testbed" in found:
         bed = found["testbed"]
         worst, same = float(np.max(bed["drawing/error"])), float(bed["drawing/same"].mean())
+        # Both: a picture drawn with roots outside of the region would prove nothing.
         holds = worst < 1e-4 and same == 1
         said.append(f"a ramp is an explanation of the test bed to {worst:.1g} of its largest value, with {same:.0%} of "
                     f"the roots in "
@@ -326,6 +329,7 @@ def _g(found, rows):
             said.append(f"two classes' maps of {where} have the median |cosine| {of['z_plus']:.3f} by z_plus and "
                         f"{of['gradient']:.3f} by "
                         "the gradient")  # fmt: skip
+            # Large by itself, and larger than of a map that is known to depend on the output.
             holds.append(of["z_plus"] > 0.9 and of["z_plus"] > of["gradient"])
     weights = {r.rule: r.value for r in _pick(rows, part="weights", quantity="spearman", layer=1)}
     if weights:

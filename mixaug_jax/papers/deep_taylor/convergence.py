@@ -110,6 +110,7 @@ def matrix_products(
 ) -> dict[str, Float[np.ndarray, " layers"]]:
     """The median |cosine| at the start and after each random normal matrix, by the signs of the matrices; no network."""
     rng = np.random.default_rng(seed)
+    # Scaled, so that products neither vanish nor overflow; a cosine has no scale.
     matrices = [rng.normal(size=pair) / math.sqrt(pair[0]) for pair in itertools.pairwise(widths)]
     start = rng.normal(size=(draws, positions, widths[0]))
 

@@ -121,12 +121,24 @@ class Mild(NamedTuple):
     admissible: Array
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """What is explained, and from where.
+
+    Attributes:
+      x, root: see `draw`.
+      inside: whether a point of the hidden layer lies in the region of h.
+    """
+
+    x: Float[AnyArray, "..."]
+    root: Float[AnyArray, "..."]
+    inside: Callable[[Array], Array]
+
+
 def draw_mildly(
     parts: Parts,
-    x: Float[AnyArray, "..."],
-    root: Float[AnyArray, "..."],
+    place: Place,
     target: Float[AnyArray, "..."],
-    inside: Callable[[Array], Array],
     key: RandomKey,
     penalty: Float[Array, ""],
 ) -> Mild:
@@ -135,34 +147,25 @@ def draw_mildly(
     It is trained to make |R - T|^2 / |T|^2 + penalty |dh~/dx|^2 / |dh/dx|^2 small; norms of slopes by random projections.
 
     Args:
-      parts, x, root, target: see `draw`.
-      inside: whether a point of the hidden layer lies in the region of h.
+      parts, target: see `draw`.
+      place: the input, its root, and the region.
       key: decides the first weights and the projections.
       penalty: of the slope.
     """
-    h, pull = jax.vjp(parts.inner, root)
-    away, g = x - root, jax.grad(parts.outer)(h)
+    h, pull = jax.vjp(parts.inner, place.root)
+    away, g = place.x - place.root, jax.grad(parts.outer)(h)
     target = target / jnp.linalg.norm(target)
     first, *keys = jax.random.split(key, STEPS + 2)
-    channels = h.shape[-1]
-    start = {
-        "into": jax.random.normal(first, (channels, HIDDEN)) / channels**0.5 / jnp.std(h),
-        "bias": jnp.zeros(HIDDEN),
-        "out": jnp.zeros((HIDDEN, channels)),
-    }
-
-    def move(weights: dict, h: Array) -> Array:
-        return jnp.tanh(h @ weights["into"] + weights["bias"]) @ weights["out"] * h
-
+    start = _unmoving(first, h)
     # The scale is free: in units in which a move as large as h gives a picture of norm 1.
     unit = jnp.linalg.norm(pull(g)[0] * away)
 
     def explained(weights: dict) -> Array:
-        return pull(jax.grad(lambda h: (g * move(weights, h)).sum())(h))[0] * away / unit
+        return pull(jax.grad(lambda h: (g * _move(weights, h)).sum())(h))[0] * away / unit
 
     def slopes(weights: dict, key: Array) -> tuple[Array, Array]:
         signs = jax.random.rademacher(key, h.shape).astype(h.dtype)
-        turned = jax.vjp(lambda h: h - move(weights, h), h)[1](signs)[0]
+        turned = jax.vjp(lambda h: h - _move(weights, h), h)[1](signs)[0]
         return tuple(jnp.square(pull(c)[0]).sum() for c in (turned, signs))
 
     def loss(weights: dict, key: Array) -> Array:
@@ -184,8 +187,23 @@ def draw_mildly(
         relevance,
         jnp.linalg.norm(scale * relevance - target),
         jnp.sqrt(turned / own),
-        admissible.farthest(inside, h, -move(weights, h)),
+        admissible.farthest(place.inside, h, -_move(weights, h)),
     )
+
+
+def _unmoving(key, h):
+    """The first weights of the network that moves the roots: it moves nothing yet, as its last layer is 0."""
+    channels = h.shape[-1]
+    return {
+        "into": jax.random.normal(key, (channels, HIDDEN)) / channels**0.5 / jnp.std(h),
+        "bias": jnp.zeros(HIDDEN),
+        "out": jnp.zeros((HIDDEN, channels)),
+    }
+
+
+def _move(weights, h):
+    """s(h) h: how far each neuron's root goes, as a share of its own value; what is off stays where it is."""
+    return jnp.tanh(h @ weights["into"] + weights["bias"]) @ weights["out"] * h
 
 
 def letter(height: Count, width: Count, text: str = "T") -> Float[np.ndarray, "h w"]:

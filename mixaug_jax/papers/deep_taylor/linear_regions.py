@@ -95,36 +95,43 @@ def unit_direction(
     return h * (w != 0) * (1 + gamma * (w * h > 0) * (rule == "gamma"))
 
 
+@dataclasses.dataclass(frozen=True)
+class Roots:
+    """Whose roots are looked for, and how.
+
+    Attributes:
+      layer: whose output the roots are points of.
+      rules: of the roots.
+      units: how many.
+      gamma: of that rule.
+    """
+
+    layer: str
+    rules: tuple[str, ...]
+    units: int = 200
+    gamma: float = 1.0
+
+
 def check_units(
-    net: Net,
-    image: Image,
-    label: Label,
-    key: RandomKey,
-    *,
-    layer: str,
-    rules: tuple[str, ...],
-    units: int = 200,
-    gamma: float = 1.0,
+    net: Net, image: Image, label: Label, key: RandomKey, roots: Roots
 ) -> dict[str, Array]:
     """Whether roots of random active units lie in the linear region of the image.
 
-    The units are those of the first ReLU after `layer`. Each one's root, for its own pre-activation, is a change of the layer's
-    output where the unit looks; `admissible.NEAR` of the way there the rest of the network is run.
+    The units are those of the first ReLU after the layer. Each one's root, for its own pre-activation, is a change of what the
+    layer gives where the unit looks; `admissible.NEAR` of the way there the rest of the network is run.
 
     Args:
       net: with rule fields.
       image, label: preprocessed, and the class whose logit's gradient is compared.
       key: decides which units.
-      layer: whose output the roots are points of.
-      rules: of the roots.
-      units: how many.
-      gamma: of that rule.
+      roots: of which layer, how many units, by which rules.
 
     Returns:
       [rules,units] float32 each, NaN where the unit has no root or no active unit was left to draw: same_pattern and
       same_gradient, 1 in the region and 0 outside; distance, |h - root| / |h| of the layer's whole output; and inside, the
       share of the way to the root that lies in the region.
     """
+    layer, units = roots.layer, roots.units
     h = net.features(image[None], layer)[0]
     inside = same_function(net, h, layer)
 
@@ -148,7 +155,7 @@ def check_units(
         w = jax.grad(lambda at: sums(at)[unit])(h)
         # Stacked, so that the network is compiled once for all rules.
         return jax.vmap(lambda v: tested(v, w, z[unit]))(
-            jnp.stack([unit_direction(rule, h, w, gamma) for rule in rules])
+            jnp.stack([unit_direction(rule, h, w, roots.gamma) for rule in roots.rules])
         )
 
     def tested(v: Array, w: Array, z: Array) -> dict[str, Array]:

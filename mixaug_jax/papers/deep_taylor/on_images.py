@@ -141,13 +141,8 @@ class Units:
 
     def __call__(self, net: Net, row: dict) -> dict:
         image, key = row["image"], jax.random.fold_in(jax.random.key(self.seed), row["index"])
-        options = {
-            "layer": self.layer,
-            "rules": self.rules,
-            "units": self.units,
-            "gamma": self.gamma,
-        }
-        return linear_regions.check_units(net, image, predicted(net, image), key, **options)
+        roots = linear_regions.Roots(self.layer, self.rules, self.units, self.gamma)
+        return linear_regions.check_units(net, image, predicted(net, image), key, roots)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,13 +255,16 @@ class Draw:
         root = linear_regions.nearby(net, image, label, key)
         drawn = drawing.draw(parts, image, root, picture)
         inside = linear_regions.same_function(net, parts.inner(image), self.layer)
+        place = drawing.Place(image, root, inside)
+        # One after the other: each trains a network of its own, over the whole layer.
         mild = jax.lax.map(
-            lambda penalty: drawing.draw_mildly(parts, image, root, picture, inside, key, penalty),
+            lambda penalty: drawing.draw_mildly(parts, place, picture, key, penalty),
             jnp.array(drawing.PENALTIES),
         )
         return {
             "image": image,
             "distance": jnp.abs(image - root).max(),
+            # Kept as evidence: without it the drawings would be explanations from somewhere else.
             "same": linear_regions.same_function(net, image)(root),
             **{name: getattr(drawn, name) for name in drawn._fields},
             **{f"mild/{name}": getattr(mild, name) for name in mild._fields},

@@ -100,6 +100,7 @@ def _expanded(stack, k, roots_of, *, exact=False, cut=True):
     """
     if k == len(stack):
         return lambda h: h
+    # From the top down: what a layer receives is the relevance function of the layer above.
     over = _expanded(stack, k + 1, roots_of, exact=exact, cut=cut)
 
     def received(h: Array) -> Array:
@@ -113,6 +114,7 @@ def _expanded(stack, k, roots_of, *, exact=False, cut=True):
             return jax.grad(lambda at: received(at)[j])(point)
 
         slopes = jax.vmap(slope)(jnp.arange(len(r)), points)
+        # As published the slope is a constant; exactly, it depends on h where the next layer below differentiates.
         slopes = slopes if exact else jax.lax.stop_gradient(slopes)
         used = (r > 0) & has if cut else has
         return jnp.where(used[:, None], slopes * (h - points), 0).sum(0)
@@ -146,6 +148,7 @@ def sampled(
 
     for k in reversed(range(len(stack))):
         over = _expanded(stack, k + 1, roots_of)
+        # The candidate with the least relevance is nearest to being a root; layers above have chosen already.
         left = jax.vmap(lambda at, k=k, over=over: over(forward((stack[k],), at)))(candidates[k])
         chosen.append(left.argmin(0))
         points[k] = jnp.asarray(candidates[k])[chosen[-1]]

@@ -41,6 +41,7 @@ def plane(rules: Sequence[str], gamma: float) -> Figure:
     grid = jnp.asarray(np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2))
     slope = jax.jit(jax.vmap(jax.grad(lambda x: relu_stack.forward(stack, x)[0])))(grid)
     size = np.linalg.norm(slope, axis=1)
+    # One color for each linear region: hue by the direction of its gradient, light by the size.
     hue = (np.arctan2(*np.asarray(slope).T) / (2 * np.pi)) % 1
     pixels = matplotlib.colors.hsv_to_rgb(
         np.stack([hue, np.full_like(hue, 0.35), 0.75 + 0.25 * size / max(size.max(), 1e-9)], -1)
@@ -53,6 +54,7 @@ def plane(rules: Sequence[str], gamma: float) -> Figure:
         panel.imshow(
             pixels, origin="lower", extent=(0, PLANE_SIDE, 0, PLANE_SIDE), interpolation="nearest"
         )
+        # A neuron that is off is not explained, and one with no root has no arrow.
         for point in points[has & active]:
             panel.annotate(
                 "",
@@ -85,6 +87,7 @@ def shares(rows: Sequence[Row]) -> Figure:
             list(dict.fromkeys(getattr(r, name) for r in found)) for name in ("rule", "layer")
         )
         wide = 0.8 / len(rules)
+        # The bars of a layer stand side by side around its tick, one a rule.
         for k, (rule, color) in enumerate(_colors(rules).items()):
             own = [r for r in found if r.rule == rule]
             at = np.arange(len(own)) + (k - (len(rules) - 1) / 2) * wide
@@ -146,6 +149,7 @@ def curves(csc: Mapping[str, np.ndarray], layers: Sequence[str]) -> Figure:
     figure = Figure((3.0 * (len(starts) + 1), 2.9), layout="constrained")
     axes = figure.subplots(1, len(starts) + 1, squeeze=False, sharey=True)[0]
     for panel, start in zip(axes, starts, strict=False):
+        # From where it starts, downward: as relevance goes.
         below = list(layers[: layers.index(start) + 1])[::-1]
         for way, color in _colors(ways).items():
             found = [csc[f"{way}/{start}/{layer}"] for layer in below]

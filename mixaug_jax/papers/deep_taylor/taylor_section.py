@@ -79,6 +79,7 @@ def write(
         "The paper's claims (Sixt and Landgraf 2022), and whether they hold here.",
         ("claim", "what it says", "holds here", "because"),
         [
+            # A sentence begins with the claim's letter, which the table has in a column of its own.
             (f"({c.letter})", c.claim, c.holds or "not asked", c.said.partition(": ")[2] or c.said)
             for c in said
         ],

@@ -143,6 +143,7 @@ def _photos(config, workdir, which, required) -> Photos | None:
         return None
     if config.weights:
         import_stage.import_run(config, workdir)
+    # A study of a run's network has a working directory of its own, into which the checkpoint is copied.
     elif not processes.agreed(bool(checkpoint.steps_there(workdir))):
         _copy(config, workdir, which)
     net = checkpoint.load(workdir, "latest" if checkpoint.is_given(workdir) else which)
@@ -293,6 +294,7 @@ def _write(config, workdir, found, layers, again):
     for name, (draw, _) in drawn.items():
         if again or not style.is_saved(folder / name, column=column):
             style.save_figure(draw(), folder / name, column=column)
+        # The page lies beside its pictures, so that the folder can be moved as one.
         for ending in style.ENDINGS:
             (workdir / "report").mkdir(exist_ok=True)
             shutil.copyfile(folder / f"{name}{ending}", workdir / "report" / f"{name}{ending}")

@@ -242,6 +242,7 @@ def compare(results: dict[str, Dissection]) -> list[Cell]:
             found = {name: _found(result, t, category) for name, result in results.items()}
             counts = {name: beside["count"] for name, beside in found.items()}
             for name, beside in found.items():
+                # Where the paper says nothing the cell stays empty.
                 said = dict(zip(MODELS, PAPER.get(iou, {}).get(category, ()), strict=False))
                 paper = said.get(name, "")
                 cells.append(
@@ -278,6 +279,7 @@ def holds(paper: str, name: str, counts: dict[str, int]) -> str:
         true = own <= int(paper[2:])
     elif paper.startswith(">") and paper[1:].isdigit():
         true = own > int(paper[1:])
+    # What follows compares networks, all of which must be there.
     elif not set(MODELS) <= counts.keys():
         return ""
     else:

@@ -61,6 +61,7 @@ def keep(config: Config) -> Evaluator:
     """
     asked = relevance_keys.of_config(config)
     config = unbiased(config, asked.evaluator_scenes, max(100, asked.evaluator_scenes // 6))
+    # In the cache and not in the run: the evaluator is the same for all runs of these animals.
     settings = _settings(config, asked)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     folder = rendered.cache_root(config) / f"evaluator-{config.data.size}px-{digest}"
@@ -68,6 +69,7 @@ def keep(config: Config) -> Evaluator:
         if processes.is_main():
             folder.mkdir(parents=True, exist_ok=True)
             waiting = "waiting for another process to train the evaluator"
+            # Runs of a study start together: one trains, and the others wait for what it writes.
             stack.enter_context(files.lock(folder.with_name(folder.name + ".lock"), waiting))
         state = _trained(config, asked, settings, folder)
     d = config.data
@@ -115,6 +117,7 @@ def _module(asked):
 
 def _trained(config, asked, settings, folder) -> State:
     """The state after the last step."""
+    # A multiple of the devices, as near the usual size as that allows.
     batch = max(jax.device_count(), _BATCH // jax.device_count() * jax.device_count())
     epoch = max(1, asked.evaluator_scenes // batch)
     total = epoch * asked.evaluator_epochs
@@ -133,6 +136,7 @@ def _trained(config, asked, settings, folder) -> State:
     for number in range(start + 1, total + 1):
         given = next(batches)
         state, loss = step(state, {name: given[name] for name in ("image", "targets")})
+        # Left on the device until a line is due: asking for each loss would stop the devices at every step.
         losses.append(loss)
         if number % epoch == 0 or number == total:
             mean = float(np.mean(jax.device_get(losses)))
@@ -206,6 +210,7 @@ def _program(module, total, mean, std):
             return loss_of(outputs, batch["targets"]), updated
 
         (value, updated), grads = jax.value_and_grad(loss, has_aux=True)(state.variables["params"])
+        # Batch statistics too, so that the state stays the same on all devices.
         value, updated, grads = jax.lax.pmean((value, updated, grads), devices_lib.AXIS)
         moves, optimizer = _adam(total).update(grads, state.optimizer)
         params = optax.apply_updates(state.variables["params"], moves)

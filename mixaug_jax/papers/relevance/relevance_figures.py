@@ -30,6 +30,7 @@ def attributes(rows: Sequence[Row], trees: Mapping[str, Row], tolerance: Scalar)
                 color = PALETTE[0] if row.relevant else FAINT
                 value, low, high = (scale * getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))  # fmt: skip
                 panel.plot([low, high], [k, k], color=color, linewidth=1.4)
+                # Hollow and gray where the attribute is not relevant, so that print without color tells, too.
                 face = color if row.relevant else "white"
                 panel.plot([value], [k], "o", color=color, markerfacecolor=face, markersize=5)
                 if row.attribute in trees:

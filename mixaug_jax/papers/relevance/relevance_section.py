@@ -56,6 +56,7 @@ def write(
     drawn = relevance_figures.attributes(rows, trees, asked.tolerance)
     style.save_figure(drawn, folder / FIGURE, column=column)
     said = verdict(rows, asked.tolerance)
+    # The integrals are of that sampler's densities alone.
     exact = attribute_bound.exact() if config.data.animals.sampler == "study" else {}
     parts = [
         page.paragraph(_how(config, asked, len(result.labels)), kind="note"),
@@ -159,6 +160,7 @@ def _table(rows: Sequence[Row], trees: Mapping[str, Row]) -> Table:
             row.slope,
             Interval(row.near_flips, row.near_low, row.near_high),
             row.near_r2,
+            # Where trees are not asked for, or not installed, their column is left out.
             *([trees[row.attribute].flips] if trees else []),
         )
         for row in rows

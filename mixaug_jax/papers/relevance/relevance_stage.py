@@ -55,6 +55,7 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
     asked = relevance_keys.of_config(config)
     split = config.data[f"{asked.split}_split"]
     pairs = animal_set.pairs(config, split, asked.mode, asked.scenes)
+    # Accuracy without the bias, which no split of the biased set can tell.
     plain = evaluator_training.unbiased(config, 1, asked.scenes)
     unbiased = animal_set.animals("test", plain)
 
@@ -87,6 +88,7 @@ def _kept(config, net, folder, pairs, unbiased) -> Result:
     """The logits that are there for these settings and weights, or new ones."""
     path, settings = folder / relevance_result.FILE, _settings(config, net)
     found = files.load_if(relevance_result.load, path, settings) if processes.is_main() else None
+    # The others cannot look for themselves: their view of a shared disk may be older.
     if processes.agreed(found is not None):
         return found
     threads = config.data.threads
@@ -109,6 +111,7 @@ def _kept(config, net, folder, pairs, unbiased) -> Result:
     )
     if processes.is_main():
         relevance_result.save(found, path)
+    # So that no process goes on to what reads the file before it is there.
     devices_lib.barrier("relevance kept")
     return found
 
@@ -151,6 +154,7 @@ def _pointing(config, net, folder, explained) -> Pointing | None:
             "relevance: explanations are left out: their maps are of another size than pictures"
         )
         return None
+    # The highest value alone, as in the pointing game: no threshold has to be chosen.
     image = np.arange(len(legal))
     tops = {one.method: one.heat.reshape(len(image), -1).argmax(1) for one in found}
     result = Pointing(

@@ -101,6 +101,7 @@ def _read(config, workdir, which):
     source = data.open_source(config.data.test_split, config)
     with devices_lib.applied(config):
         found = reading.read(net, source, config)
+    # All read pictures; one writes.
     if not processes.is_main():
         return
     folder = workdir / "decoding"
@@ -130,6 +131,7 @@ def _write_section(config, workdir, rows, curve):
     shown = [
         [name, page.Interval(value, low, high), count] for name, value, low, high, count in rows
     ]
+    # A decoder that can say when it is not sure is worth more than its mean: what is left when it may.
     kept = [[at, share, page.Interval(*interval)] for at, share, *interval in curve]
     page.write_section(
         workdir,

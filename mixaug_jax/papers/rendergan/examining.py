@@ -52,6 +52,7 @@ def examine(
       source: real pictures.
       workdir: of the run.
     """
+    # Other draws than those of the training.
     folder, seed = workdir / "gan", config.seed + 1
     generator, discriminator = modules
     count = min(_COUNT, len(source))
@@ -97,6 +98,7 @@ def _write_section(config, workdir, tables):
     """The page's section."""
     folder = workdir / "report"
     _draw(workdir / "gan" / f"links_{config.markers.steps}.png", folder / _FIGURE)
+    # The statistics have no intervals: they are single numbers of all pictures.
     intervals = {
         name: [[row[0], page.Interval(*row[1:4]), *row[4:]] for row in rows]
         for name, (_, rows) in tables.items()

@@ -119,6 +119,7 @@ def _fresh(discriminator):
 
     def loss(params: Any, real: Any, made: Any):
         logits = discriminator.apply({"params": params}, jnp.concatenate([real, made]))
+        # Logistic loss, real pictures being 1; equally many of both, so that half is chance.
         return (jax.nn.softplus(-logits[: len(real)]) + jax.nn.softplus(logits[len(real) :])).mean()
 
     def trained(learned: Any, asked: Any, key: Any):

@@ -49,6 +49,7 @@ def run(
       FloatingPointError: a loss is not finite; the last good checkpoint stays.
     """
     check(config)
+    # Nothing to do under `all` where a generator is given, or where none is needed.
     if not required and (config.markers.gan or config.markers.train not in LEARNED):
         return
     folder = pathlib.Path(workdir).absolute() / "gan"
@@ -64,6 +65,7 @@ def run(
     ):
         state = _train(config, source, folder, manager, log)
         if processes.is_main():
+            # By one process, so without the axis that batch statistics are averaged over.
             modules_here = modules(settings, axis_name="")
             params = {"generator": state.average, "discriminator": state.discriminator}
             examining.examine(config, modules_here, jax.device_get(params), source, folder.parent)
@@ -117,6 +119,7 @@ def _train(config, source, folder, manager, log):
     alone = generator.clone(axis_name="")
     total = config.markers.steps
     state = adversary.init(generator, discriminator, config.seed, total)
+    # What a restart needs is in the checkpoint, the running average of the generator among it.
     restored = resuming.restore(manager, **_items(state), config=config)
     if restored is not None:
         _, variables, train = restored
@@ -131,6 +134,7 @@ def _train(config, source, folder, manager, log):
     clock, pending = say.Clock(start, total), []
     for number in range(start + 1, total + 1):
         state, metrics = step(state, next(batches))
+        # Fetched once an epoch: each fetch waits for the device.
         pending.append(metrics)
         if number % _EPOCH == 0 or number == total:
             values = _means(pending, number)
@@ -201,6 +205,7 @@ def load_generator(config: Config, workdir: Path) -> tuple[Any, Mapping]:
     if not checkpoint.steps_there(folder):
         raise ValueError(f"{folder} holds no generator; --stage=gan trains one")
     stored, own = _stored(folder), settings_of(config)
+    # The two that shape its pictures and poses; all else of the run may differ.
     for name in ("size", "spin"):
         if stored[name] != own[name]:
             raise ValueError(

@@ -95,6 +95,7 @@ class Maps(nn.Module):
         turn = given[:, 0] if self.spin < math.pi else jnp.arctan2(given[:, 1], given[:, 0]) / math.pi  # fmt: skip
         found = {"zrot": self.spin * turn}
         ranges = {
+            # Middle and half width of each range: the last layer gives -1..1.
             "yrot": (0, math.radians(60)),
             "xrot": (0, math.radians(60)),
             "center": (0, 4 * scale),

@@ -121,6 +121,7 @@ def summary(found: Reading) -> list[tuple]:
         value = found.hard[:, k]
         if not np.isfinite(value).all():
             continue
+        # Much of anything makes a marker hard to read, but for light, of which little does.
         order = np.argsort(value if name == "light" else -value, kind="stable")
         for which, part in zip(
             ("hardest", "middle", "easiest"), np.array_split(order, 3), strict=True

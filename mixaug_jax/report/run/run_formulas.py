@@ -25,6 +25,7 @@ def parts(
     yield page.heading("Logical forms")
     for layer, found in asked.items():
         yield page.paragraph(said(layer, found), kind="note")
+    # Of all layers together, the best forms first; the table stores each layer's own order.
     rows = sorted(rows, key=lambda row: -float(row["form_iou"]))
     caption = (
         "The form of at most three concepts, joined from the left by AND, OR and AND NOT, with the largest IoU over all images "

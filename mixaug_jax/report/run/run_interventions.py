@@ -71,6 +71,7 @@ def of(source: pathlib.Path, results: Mapping[str, Dissection]) -> dict[str, Int
 def said(result: Intervention) -> str:
     """What the removals of a layer's units come to, in a few sentences, each number with its interval over images."""
     draws = removal_rates.draws(len(result.labels))
+    # The same resamples for all numbers, so that what hangs together stays together.
     found, again = removal_result.summary(result), removal_result.summary(result, draws)
     numbers = {name: _with_interval(found[name][0], again[name]) for name in found}
     points = {name: _with_interval(100 * found[name][0], 100 * again[name]) for name in found}
@@ -80,6 +81,7 @@ def said(result: Intervention) -> str:
     ]
     if not np.isnan(found["single_drop"][0]):
         text.append(f"Without one unit it falls by {points['single_drop']} points on average.")
+    # NaN where a family of sets was not asked for: nothing is said of it.
     if not np.isnan(found["removal_area"][0]):
         text.append(
             f"While all units go in random order, the area under it is {numbers['removal_area']}"

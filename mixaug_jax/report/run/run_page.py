@@ -279,6 +279,7 @@ def _how(found):
 
 
 def _layer_figures(source, folder, layer, found, column):
+    # Drawn by the stage as a rule; from the result alone where its figure is gone.
     if not found_files.copy(source, folder, f"unique_{layer}"):
         style.save_figure(
             dissection_figures.unique_concepts({layer: found}),

@@ -35,6 +35,7 @@ def caterpillar(study: Study, found: ClassStudy) -> Figure:
         rows = -(-len(shown) // columns)
         figure = Figure((_WIDE, rows * height + 0.5), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        # Effects without noise need seeds enough; a comparison without them has no panel.
         for panel, effect in zip(panels, shown, strict=False):
             _caterpillar(
                 panel, effect, found.answers.classes, study_figures.color(study, effect.name)
@@ -72,6 +73,7 @@ def caterpillar(study: Study, found: ClassStudy) -> Figure:
 def _caterpillar(panel, effect, classes, shade):
     order = np.argsort(effect.shrunken.effect, kind="stable")
     at = np.arange(len(order))
+    # Sorted noise rises, too: the band is where sorted effects lie if all classes are alike.
     panel.fill_betweenx(at, *(100 * effect.band.T), color="#dddddd", linewidth=0)
     panel.axvline(0, color=FAINT, linewidth=1)
     panel.axvline(100 * effect.overall[0], color=shade, linewidth=1, linestyle=":")
@@ -87,6 +89,7 @@ def _caterpillar(panel, effect, classes, shade):
     if len(order) <= _LABELED:
         panel.set_yticks(at, [classes[effect.classes[m]] for m in order], fontsize=7)
     else:
+        # Too many to be read: only those that a statement is made of.
         named = [k for k, m in enumerate(order) if effect.named[m]]
         panel.set_yticks(named, [classes[effect.classes[order[k]]] for k in named], fontsize=7)
     panel.tick_params(axis="y", length=0)
@@ -105,11 +108,13 @@ def recalls(study: Study, found: ClassStudy) -> Figure:
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
         for panel, effect in zip(panels, shown, strict=False):
             base, other = 100 * effect.recall
+            # Both axes alike, so that the diagonal is no effect.
             low = max(0.0, min(base.min(), other.min()) - 6)
             panel.plot([low, 100], [low, 100], color=FAINT, linewidth=1)
             sizes = found.answers.sizes[effect.classes]
             panel.add_patch(_binomial(base, other, sizes))
             shade = study_figures.color(study, effect.name)
+            # Color is a statement: only classes that can be named have it.
             marked = np.zeros(len(base), bool) if effect.named is None else effect.named
             panel.scatter(
                 base[~marked], other[~marked], s=12, facecolor="white", edgecolor=INK, linewidth=0.8
@@ -145,7 +150,9 @@ def heat(found: ClassStudy) -> Figure:
     """The effects without noise, a row for each comparison; classes that behave alike stand together."""
     shown = [effect for effect in found.effects if effect.shrunken]
     table = 100 * np.stack([effect.shrunken.effect for effect in shown])
+    # By what they do under all augmentations, not by their names, so that groups show.
     order = hierarchy.leaves_list(hierarchy.linkage(table.T, "average"))
+    # Symmetric about 0, so that white is no effect.
     most = float(np.abs(table).max()) or 1.0
     count = len(order)
     with matplotlib.rc_context(STYLE):
@@ -176,6 +183,7 @@ def confused(found: ClassStudy, most: int = 20) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure((_WIDE, 0.22 * len(rows) + 1.1), layout="constrained")
         panel = figure.subplots()
+        # Pairs of points, not bars: what counts is the way from one to the other.
         for at, (_, one) in enumerate(rows):
             before, after = 100 * one.rates[0], 100 * one.rates[1]
             shade = _KINDS[one.kind]
@@ -214,6 +222,7 @@ def strengths(one: Strengths, classes: np.ndarray, names: tuple[str, ...]) -> Fi
         recall = 100 * one.recall.mean(1)
         for m in range(recall.shape[1]):
             panel.plot(one.values, recall[:, m], color="#cccccc", linewidth=0.8, zorder=1)
+        # Only as many as there are colors to tell apart; all are in the table.
         for k, m in enumerate(np.flatnonzero(one.opposite)[: len(PALETTE)]):
             panel.plot(
                 one.values, recall[:, m], color=PALETTE[k], marker=".", label=names[classes[m]]

@@ -28,6 +28,7 @@ def section(
         return page.section("classes", _TITLE, page.missing(text))
     parts = [page.paragraph(text) for text in class_sentences.of_study(found)]
     parts.append(page.table(folder, _counts(found)))
+    # With few seeds or classes there is nothing that noise was taken from.
     tested = [effect for effect in found.effects if effect.shrunken]
     if tested:
         parts.append(_drawn(study, found, folder, column))
@@ -84,6 +85,7 @@ def _row(effect: ClassEffect) -> tuple:
     )
     worse, loss, worst = int(seen.worse[0]), points(seen.mean[0]), points(seen.worst[0])
     forgiven = points(effect.forgiven)
+    # Few seeds: what was seen stands there, and no test beside it.
     if effect.found is None:
         return (*first, None, None, None, worse, None, loss, None, worst, None, forgiven)
     null = effect.null
@@ -129,6 +131,7 @@ def _heat(found, tested, folder, column):
     style.save_figure(class_figures.heat(found), folder / "class_heat", column=column)
     caption = "The effects without noise, all comparisons. Classes in the order of a clustering of the columns."
     alt = "a heat map of comparisons against classes"
+    # The matrix is of all comparisons; the table has those that are drawn.
     places = [k for k, effect in enumerate(found.effects) if effect.shrunken]
     rows = [
         (tested[a].name, *(float(found.between[i, j]) for j in places))
@@ -158,11 +161,9 @@ def _confused(found, folder, column):
         "tenth of the class's images show both), co-occurring (together more often than by chance), fine-grained (one "
         "superclass), unrelated."
     )
-    caption += (
-        ""
-        if known
-        else " What images show besides their class is not known here, so the first two are not told."
-    )
+    # Label maps or boxes, which not all data have, tell what else an image shows.
+    if not known:
+        caption += " What images show besides their class is not known here, so the first two are not told."
     names = found.answers.classes
     rows = [
         (
@@ -230,6 +231,7 @@ def _strengths(found, folder, column):
         style.save_figure(drawn, folder / name, column=column)
         caption = f"Recall over {one.key} ({one.line}). Means over {one.recall.shape[1]} seeds; gray: single classes."
         parts.append(page.figure(folder, name, caption, alt=f"line chart over {one.key}"))
+        # The reference itself is on the line too, and has no effect to show.
         arms = [(v, by_name[n]) for v, n in zip(one.values, one.names, strict=True) if n in by_name]
         rows = [
             (
@@ -265,6 +267,7 @@ def _by_class(found) -> Table:
                     _ends(effect.means[k, 0], effect.means[k, 1:]),
                     Interval(
                         points(small.effect[k]),
+                        # About normal after shrinking, so its spread gives the interval.
                         *(
                             points(small.effect[k] + sign * 1.96 * small.spread[k])
                             for sign in (-1, 1)

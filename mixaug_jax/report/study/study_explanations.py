@@ -95,6 +95,7 @@ def section(study: Study, folder: pathlib.Path, column: Scalar = 0.0) -> str:
 
 def _overlays(study, seed, found, folder, column):
     first = next(iter(found.values()))
+    # The same images for all augmentations, from the first one's run: their results are of equal settings.
     rows = _shown(first)
     where = study.workdirs[next(iter(found)), seed]
     try:
@@ -167,6 +168,7 @@ def _read(config, result, rows):
     images, masks = [], []
     for row in rows:
         example = transforms.seen_part(dataset[int(result.indices[row])], preprocess)
+        # A data set that has changed since would put maps beside other pictures.
         if example["image"].shape[:2] != result.heat.shape[1:]:
             raise ValueError("the data set's images are not of the size of the heat maps")
         images.append(example["image"])
@@ -178,6 +180,7 @@ def _curves(study, seed, found, folder, column):
     first = next(iter(found.values()))
     if not first.curves:
         return page.missing("There are no curves: no score that removes pixels was asked for.")
+    # Only where the random ranking was judged on the same images in the same way.
     random = {n: r for n, r in _load(study, seed, random_map.__name__).items() if _same(r, first)}
     colors = {name: study_figures.color(study, name) for name in found}
     style.save_figure(

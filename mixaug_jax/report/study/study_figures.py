@@ -94,9 +94,9 @@ def concepts(study: Study, layer: str) -> Figure:
         figure = Figure((_WIDE, 2.1 * len(levels) + 0.5), layout="constrained")
         panels = figure.subplots(len(levels), 1, sharex=True, squeeze=False)[:, 0]
         for panel, level in zip(panels, levels, strict=True):
-            for a, name in enumerate(study.augmentations):
-                at = np.arange(len(groups)) + 0.84 * ((a + 0.5) / len(study.augmentations) - 0.5)
-                _bars(panel, study, layer, level, groups, at, name)
+            place = {"subject": layer, "setting": "unit", "level": level}
+            for name in study.augmentations:
+                _bars(panel, study, place, groups, name)
             panel.set_xticks(range(len(groups)), groups)
             panel.set_xlim(-0.6, len(groups) - 0.4)
             panel.set_ylabel(f"unique concepts\nat IoU > {level:g}")
@@ -109,9 +109,11 @@ def concepts(study: Study, layer: str) -> Figure:
     return figure
 
 
-def _bars(panel, study, layer, level, groups, at, name):
-    a = study.augmentations.index(name)
-    place = {"subject": layer, "setting": "unit", "level": level}
+def _bars(panel, study, place, groups, name):
+    """One augmentation's bars in a panel, one a category; `place` tells the measures' layer and level."""
+    a, many = study.augmentations.index(name), len(study.augmentations)
+    # The bars of a category stand side by side, with room between the categories.
+    at = np.arange(len(groups)) + 0.84 * ((a + 0.5) / many - 0.5)
 
     def numbers(what: Any, array: Any):
         """array[..., m] by category, NaN where there is no such measure."""
@@ -119,7 +121,7 @@ def _bars(panel, study, layer, level, groups, at, name):
         empty = np.full(array.shape[:-1], np.nan)
         return np.stack([array[..., m[0]] if m else empty for m in found], -1)
 
-    width = 0.78 / len(study.augmentations)
+    width = 0.78 / many
     hatch = "////" if a >= len(PALETTE) else None
     style = {"facecolor": color(study, name), "edgecolor": "white", "linewidth": 0, "hatch": hatch}
     panel.bar(at, numbers("unique", study.mean[a]), width, label=name, **style)

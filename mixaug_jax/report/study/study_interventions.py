@@ -76,6 +76,7 @@ def figure(study: Study, found: _Curves) -> Figure:
         panels = drawn.subplots(1, len(found), sharey=True, squeeze=False)[0]
         for panel, (layer, by_name) in zip(panels, found.items(), strict=True):
             for name, seeds in by_name.items():
+                # Seeds share their steps, as the networks are of one architecture.
                 shares, heights = 100 * seeds[0][0], 100 * np.stack([line[1] for line in seeds])
                 color = study_figures.color(study, name)
                 panel.plot(shares, heights.mean(0), color=color, label=name, marker=".")

@@ -81,6 +81,7 @@ def _caption(study, chosen) -> str:
     parts = [seeds, what_intervals_are(study.interval_of[:, chosen])]
     if any(_rank(study, a, m) for a in range(len(study.augmentations)) for m in chosen):
         parts.append("Ranks: 1 is the best, means over seeds.")
+    # All of an axis are of one layer and threshold, so the first speaks for them.
     for one in [m for m in measures if m.axis == "concepts"][:1]:
         parts.append(f"Concepts are those of {one.subject} at IoU > {one.level:g}.")
     for one in [m for m in measures if m.axis == "interventions"][:1]:

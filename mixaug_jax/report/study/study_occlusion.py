@@ -31,6 +31,7 @@ def section(study: Study, folder: pathlib.Path, column: Scalar = 0.0) -> str:
         return page.section("occlusion", title, page.missing("occlude: no run has a sweep."))
     by_name = {name: [*seeds.values()] for name, seeds in sweeps.items()}
     style.save_figure(study_figures.occlusion(study, by_name), folder / "occlusion", column=column)
+    # Only sweeps of equal grids are left, so the first says what was done in all.
     rows = next(iter(by_name.values()))[0]
     first = rows[0]
     caption = (

@@ -44,6 +44,7 @@ def make(
     if column is None:
         column = next((config.report.column_width for config in configs.values()), 0.0)
     shown, problem = _pictures(study, configs, folder)
+    # First what makes all that follows worthless, if there is any: networks at chance.
     said = [page.paragraph(text, kind="banner") for text in [sentences.at_chance(study)] if text]
     said.append(page.paragraph(_what(study, configs, shown), kind="note"))
     said += [page.labeled(*text.partition(": ")[::2]) for text in study.sentences.values()]
@@ -53,6 +54,7 @@ def make(
     older = _older(study)
     if older:
         said.append(page.labeled("Older checkpoints", " ".join(older)))
+    # From what the study was made for to how it was made; a section without results gives "" and is left out.
     parts = [
         study_numbers.comparison(study, folder),
         study_numbers.differences(study, folder, column),
@@ -280,6 +282,7 @@ def _training(study, folder, column):
         ]
         for name in study.augmentations
     }
+    # Imported networks have no log of a training.
     runs = {name: [lines for lines in seeds if lines] for name, seeds in runs.items()}
     runs = {name: seeds for name, seeds in runs.items() if seeds}
     if not runs:

@@ -14,6 +14,7 @@ TITLE = "Which attributes the networks use"
 
 def section(study: Study, folder: pathlib.Path) -> str:
     """Flip rates by attribute, accuracies where a bias pays or costs, and pointing; "" of networks that know no animals."""
+    # No section and no line about a missing one: most studies are of other data.
     measures = study.find("relevance")
     if not measures:
         return ""

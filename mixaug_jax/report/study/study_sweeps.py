@@ -40,6 +40,7 @@ def figure(study: Study, key: str, measures: list[int]) -> Figure:
     """A panel for each of `measures` (indices in `study.measures`), over the values of `key`."""
     found = lines(study.asked["swept"], key)
     places, ticks, scale = _axis([value for line in found.values() for value in line])
+    # Without a value of the key they are levels to compare with, not points of a line.
     apart = [n for n in study.augmentations if key not in study.asked["swept"].get(n, {})]
     columns = 2 if len(measures) > 1 else 1
     rows = -(-len(measures) // columns)

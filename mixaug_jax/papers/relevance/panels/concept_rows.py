@@ -79,10 +79,12 @@ def find_concepts(
         values, vectors = np.linalg.eigh(centered.T @ centered)
         components = vectors[:, ::-1][:, :count].T
         scores = centered @ components.T
+        # Eigenvalues rise, so the last ones are kept and the others are what is lost.
         left, total = values[:-count].sum(), values.sum()
     scores = scores.reshape(images, height, width, count)
     pooled = scores.mean((1, 2))
     if factorization == "pca":
+        # The sign of a principal component is arbitrary: its largest score is made positive, as in nmf.
         signs = np.where(pooled.max(0) >= -pooled.min(0), 1, -1)
         scores, pooled, components = scores * signs, pooled * signs, components * signs[:, None]
     weights, agreement = _head(pooled, np.asarray(logits, np.float64))

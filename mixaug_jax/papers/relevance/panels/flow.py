@@ -41,6 +41,7 @@ class Step(nn.Module):
     def __call__(self, x: Batch, inverse: bool = False) -> tuple[Batch, Outputs]:
         """[B,H,W,C], C even -> the same shape, and the logarithm of the determinant of the step (not of its inverse), [B]."""
         channels = x.shape[-1]
+        # Set from the first batch, so that every step starts with mean 0 and deviation 1.
         bias = self.param("bias", lambda _: -x.mean((0, 1, 2)))
         log_scale = self.param("log_scale", lambda _: -jnp.log(x.std((0, 1, 2)) + 1e-3))
         lower, upper, order = self._factors(channels)
@@ -48,6 +49,7 @@ class Step(nn.Module):
         def coupled(half: Any):
             h = nn.relu(nn.Conv(self.width, (3, 3), name="first")(half))
             h = nn.relu(nn.Conv(self.width, (1, 1), name="second")(h))
+            # It starts as zeros: each coupling changes nothing at first.
             last = nn.Conv(channels, (3, 3), kernel_init=nn.initializers.zeros, name="last")(h)
             shift, scale = jnp.split(last, 2, -1)
             return shift, nn.sigmoid(scale) + 0.5
@@ -57,6 +59,7 @@ class Step(nn.Module):
             shift, scale = coupled(kept)
             x = jnp.concatenate([kept, moved / scale - shift], -1)
             flat = x.reshape(-1, channels).T
+            # Two triangular systems are solved; no inverse is formed.
             flat = jax.scipy.linalg.solve_triangular(lower, order.T @ flat, lower=True)
             flat = jax.scipy.linalg.solve_triangular(upper, flat)
             x = flat.T.reshape(x.shape) * jnp.exp(-log_scale) - bias
@@ -66,6 +69,7 @@ class Step(nn.Module):
             kept, moved = jnp.split(x, 2, -1)
             shift, scale = coupled(kept)
             x = jnp.concatenate([kept, (moved + shift) * scale], -1)
+        # Each pixel is multiplied alike by scale and matrix; only the coupling differs from place to place.
         of_pixel = log_scale.sum() + jnp.log(jnp.abs(jnp.diag(upper))).sum()
         return x, x.shape[1] * x.shape[2] * of_pixel + jnp.log(scale).sum((1, 2, 3))
 

@@ -64,6 +64,7 @@ def counterfactual(
     targets = signed_percentiles(pictures.logits, percents)
     images, distance = moved(net, pictures.images[chosen], targets + np.float32(shift), flow)
     stored = enlarged(images.reshape(-1, *images.shape[2:]), pictures.images.shape[1])
+    # Asked anew of the stored picture: enlarging and rounding change what the network says of it.
     logits = (seen.logits(net, stored) - np.float32(shift)).reshape(len(chosen), len(targets))
     missed = float((np.abs(logits - targets) > MISSED).mean())
     note = (
@@ -208,6 +209,7 @@ def flow_classifier(
     own = np.asarray(latents[:, -flow.last :]) @ head.weights + head.bias
     targets = signed_percentiles(own.astype(np.float32), percents)
     chosen = np.asarray(jax.random.permutation(key, len(pictures)))[:rows]
+    # Along the classifier's weights: the shortest way in latents to a wanted logit.
     found = along_head(latents[chosen], head, targets)
     images = np.asarray(flows.as_stored(_decoded(flow, found.reshape(-1, found.shape[2]))))
     stored = enlarged(images, pictures.images.shape[1])

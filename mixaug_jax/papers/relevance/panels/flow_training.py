@@ -82,12 +82,14 @@ def train_flow(images: Stored, training: Training) -> tuple[Flow, list[float]]:
     devices_lib.check_batch_size(training.batch, key="panels.flow_batch")
     key = jax.random.key(training.seed)
     few = images[np.linspace(0, len(images) - 1, min(_FIRST, len(images))).astype(int)]
+    # The first step's scales are set from these, so that they must be from all over the data.
     first = flows.spread_values(few, jax.random.fold_in(key, 0))
     flow = flows.init(jax.random.fold_in(key, 1), first, training.widths, training.depth)
     state = devices_lib.replicate(start(flow, training))
     pictures = devices_lib.replicate(jnp.asarray(images))
     run = _program(training, flow.side)
     report, bits = say.progress("flow", training.steps, "steps"), []
+    # Many steps are one program: small ones would wait for the host each time.
     for begin in range(0, training.steps, _REPORT):
         end = min(begin + _REPORT, training.steps)
         state, mean = run(state, pictures, np.int32(begin), np.int32(end))
@@ -197,6 +199,7 @@ def keep_flow(path: Path, source: Dataset, side: Count, training: Training, told
         return files.load_npz(path, functools.partial(_unpacked, side, training), "a flow")
 
     found, _ = stored.keep(path, settings, load=load, make=make, save=_save_flow)
+    # Only the first process has it; the others know its shapes, into which it is sent.
     if jax.process_count() == 1:
         return found.flow
     blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), _shapes(side, training))

@@ -61,6 +61,7 @@ def attribution(
     found = running.attribute(net, views, labels, method, indices=chosen.ravel())
     heat = np.asarray(heatmap(found, "sum"), np.float32)
     side = panel.images.shape[2]
+    # A picture is shown as it is stored, and the network may see it smaller.
     heat = np.asarray(jax.image.resize(heat, (len(heat), side, side), "linear"))
     caption = (
         f"{panel.caption} Beside each image is a map of where the network looked: red speaks for "
@@ -75,6 +76,7 @@ def _sorted(pictures, key, rows, percents):
     """The panel, and which pictures are in its cells, int [R,C]."""
     checks.count("rows", rows)
     centers = signed_percentiles(pictures.logits, percents)
+    # Each picture goes to the column whose logit is nearest.
     bins = np.searchsorted((centers[1:] + centers[:-1]) / 2, pictures.logits)
     order = np.asarray(jax.random.permutation(key, len(pictures)))
     members = [order[bins[order] == k] for k in range(len(centers))]
@@ -87,6 +89,7 @@ def _sorted(pictures, key, rows, percents):
     names = tuple(sure(centers[k], pictures.classes) for k in kept)
     if len(kept) < len(centers):
         say.once(f"grid: {len(centers) - len(kept)} of {len(centers)} columns have no images")
+    # A grid has no holes: as many rows as the smallest column has pictures.
     count = min(rows, *(len(members[k]) for k in kept))
     chosen = np.stack([members[k][:count] for k in kept], 1)
     caption = (

@@ -71,6 +71,7 @@ def oracle(
     def ask(values: Scenes) -> np.ndarray:
         return seen.logits(net, rendered(render, values)) - np.float32(shift)
 
+    # The range that occurs: beyond it a scene would be none of the data set's.
     ends = np.stack([pictures.attributes.min(0), pictures.attributes.max(0)], 1)
     found = nearest(ask, pictures.attributes[chosen], targets, ends)
     shape = found.logits.shape
@@ -170,6 +171,7 @@ def _halved(ask, scenes, which, ends, targets, reached):
         return np.asarray(ask(changed(value).reshape(-1, names))).reshape(which.shape) - targets
 
     low, high = ends
+    # The side that the low end is on, so that a logit may rise or fall with the attribute.
     below = beyond(low) <= 0
     for _ in range(HALVINGS):
         middle = (low + high) / 2

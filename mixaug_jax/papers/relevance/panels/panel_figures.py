@@ -22,6 +22,7 @@ def panel_figure(panel: Panel, rows: Count) -> Figure:
     maps = heat_pictures(panel)
     count, columns = panel.logits.shape
     each = 1 + bool(len(maps))
+    # In inches, so that a picture has one size whatever the number of rows and columns.
     left = _NAMES if panel.rows else 0.1
     top = 0.2 + 0.15 * max(len(_wrapped(name, each)) for name in panel.columns)
     width, height = left + _INCHES * each * columns + 0.1, top + _INCHES * count + 0.05

@@ -84,6 +84,7 @@ def write(
     files.write_csv(folder / "verdicts.csv", Verdict._fields, read.verdicts)
     report = pathlib.Path(workdir) / "report"
     report.mkdir(exist_ok=True)
+    # Panels of the other networks are read as controls, and not shown.
     shown = {kind: one.panel for (network, kind), one in kept.items() if network == TRAINED}
     for kind, panel in shown.items():
         path = folder / f"panel_{kind}"
@@ -185,6 +186,7 @@ def _verdicts(read: Read) -> Table:
     for network in networks:
         for name in names:
             found = [by.get((network, name, kind)) for kind in kinds]
+            # The truth is of the network and not of the panel, so any panel that knows it will do.
             truth = next((v.truth for v in found if v and v.truth >= 0), -1)
             told = {1: "yes", 0: "no", -1: None}[truth]
             cells.append((network, name, told, *(v.share if v else np.nan for v in found)))

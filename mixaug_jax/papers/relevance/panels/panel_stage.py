@@ -83,6 +83,7 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
     checkpoint.steps(workdir, which)
 
     def work(net: Net, folder: pathlib.Path, step: int) -> None:
+        # Readers are scored by what really reaches the network, which another stage measures.
         step_folder, blank = folder.relative_to(workdir / FOLDER), np.zeros(len(ATTRIBUTES), bool)
         # One process looks: the others may not see yet what it has just written.
         truth = _truth(config, workdir, step_folder, net) if processes.is_main() else None
@@ -174,6 +175,7 @@ class _Job:
         """All that decides a panel and its readings, as JSON has it."""
         asked, wanted = panel_keys.of_config(self.config), entries.keywords(PANELS[kind])
         names = ["split", "images", "pool", "seed"]
+        # Only what this kind of panel looks at: another method makes no other grid of plain pictures.
         names += [n for n in ("method", "factorization", "layer") if n in wanted]
         names += ["concepts"] * ("count" in wanted)
         names += ["flow_side", "flow_steps", "flow_batch", "flow_lr"] * ("flow" in wanted)
@@ -210,6 +212,7 @@ class _Job:
             "shift": shift,
             "render": renderer(self.config),
         }
+        # What a kind of panel needs it says in its signature.
         given = {option: value for option, value in offered.items() if option in wanted}
         given |= {n: getattr(self, n)() for n in ("flow", "labels") if n in wanted}
         key = jax.random.key(asked.seed)
@@ -237,6 +240,7 @@ def _job(config, folder, networks) -> _Job:
         return flow_training.keep_flow(path, source, asked.flow_side, training, told)
 
     evaluator = evaluator_training.keep(config)
+    # Computed when a panel first asks, as all of them may be there already; then kept for the others.
     kept = functools.cache(read), labels, functools.cache(flow)
     return _Job(config, networks, evaluator, *kept)
 

@@ -59,6 +59,7 @@ def write(
     if not panels or not attributes:
         raise ValueError("a questionnaire needs at least one panel and one attribute")
     for name in (*panels, *attributes):
+        # Names become parts of addresses, of form fields and of columns.
         if not name.replace("_", "").replace("-", "").isalnum() or name == CHECK:
             raise ValueError(
                 f"names of panels and attributes must be of letters, digits, _ and -, and not {CHECK!r}; got {name!r}"
@@ -68,6 +69,7 @@ def write(
     text = f"This line is a check: please choose “{ANSWERS[2]}” here."
     items.append({"name": CHECK, "text": text, "check": ANSWERS[2]})
     style, script = (_part(f"questionnaire.{ending}") for ending in ("css", "js"))
+    # Kept with each answer, so that answers to other pictures are not taken for these.
     version = files.checksum([panel.images for panel in panels.values()])
     content = templates.render(
         "questionnaire.html",
@@ -187,6 +189,7 @@ def read_answers(csvs: Sequence[Path]) -> list[Answer]:
         for row in rows:
             checks.choice(f"a rating in {path}", row["rating"], ANSWERS)
         who, condition = str(rows[0]["participant"]), str(rows[0]["condition"])
+        # Who does not know is right in half of the cases, as one who guesses.
         verdicts = {ANSWERS[0]: 0.0, ANSWERS[1]: 1.0, ANSWERS[2]: 0.5}
         said = {str(row["attribute"]): verdicts[row["rating"]] for row in rows}
         evidence = {

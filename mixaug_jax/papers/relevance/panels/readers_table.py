@@ -61,6 +61,7 @@ def read_all(
     """
     floor = np.array([jnd * np.ptp(LIMITS[name]) for name in ATTRIBUTES], np.float32)
     error = np.array([evaluator.error[name] for name in ATTRIBUTES], np.float32)
+    # Beside the reader that sees pictures one that is told the attributes: what is lost between them is lost in the pictures.
     readers = {
         SIMULATED: (evaluator.kept, np.maximum(error, floor)),
         TRUE: (ATTRIBUTES, floor),

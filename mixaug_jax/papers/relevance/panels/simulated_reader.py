@@ -247,6 +247,7 @@ def many(
         judgment = judge(part(panel, *kept), values[cells], reader, seed * REPEATS + number)
         found.append(judgment)
         scores.append(score(judgment, truth))
+    # Evidence as a multiple of what a panel that says nothing gives, so that panels can be averaged.
     borders = np.array([np.maximum(one.border, 1e-12) for one in found])
     return Scores(
         np.array([one.accuracy for one in scores]),
