@@ -199,16 +199,17 @@ def test_what_cannot_be_told():
 
 
 def test_every_path_of_an_inception():
-    """On one pixel a branch is a chain of matrices, so that its paths can be written down."""
+    """On one pixel a branch is a chain of matrices, whose paths can be written down."""
     rng = np.random.default_rng(0)
     model = MODELS["googlenet"](2).clone(filters=(2, 2, 3), blocks=(("3a", (2, 2, 2, 2, 2, 2)),))
-    net = Net(model, model.init(jax.random.key(0), np.zeros((1, 8, 8, 3))), Preprocess(8))
+    net = Net(model, model.init(jax.random.key(0), np.zeros((1, 13, 13, 3))), Preprocess(13))
     draw = lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32)  # noqa: E731
     params = jax.tree.map(draw, net.variables["params"])
     net = Net(model, {**net.variables, "params": params}, net.preprocess)
-    image = rng.normal(size=(8, 8, 3)).astype(np.float32)
-    image, label = image[:2, :2], 1
-    h = np.asarray(net.features(image[None], "conv3"))[0, 0, 0]
+    image, label = rng.normal(size=(13, 13, 3)).astype(np.float32), 1
+    # The 3 x 3 pixels of conv3 are pooled to one.
+    before = np.asarray(net.features(image[None], "conv3")).reshape(9, 3)
+    h, winners = before.max(0), before.argmax(0)
 
     def unit(name, x):
         """The edges [in,out] of a convolution with its norm, a shut ReLU's being 0, and its output."""
@@ -233,11 +234,16 @@ def test_every_path_of_an_inception():
         start += 2
         sizes = (range(step.shape[1]) for step in steps)
         paths += [
-            [np.prod([s[i, j] for s, i, j in zip(steps, (c, *to), to)]) for c in range(3)]
+            [
+                np.prod([s[i, j] for s, i, j in zip(steps, (c, *to[:-1]), to, strict=True)])
+                for c in range(3)
+            ]
             for to in itertools.product(*sizes)
         ]
     found = {
-        s: np.asarray(layer_paths(net, image, label, statistic=s, layer="conv3")).ravel()
+        s: np.asarray(layer_paths(net, image, label, statistic=s, layer="conv3")).reshape(9, 3)[
+            winners, np.arange(3)
+        ]
         for s in ("abs", "top", "bottom")
     }
     np.testing.assert_allclose(found["abs"], np.abs(paths).sum(0), rtol=1e-5)

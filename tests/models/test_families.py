@@ -135,8 +135,8 @@ PARAMETERS = {
     "googlenet": 6_624_904,
     "convnext_small": 50_223_688,
 }
-FOUND = ("alexnet", "googlenet", "vgg11", "vgg13_bn", "vgg19", "wide_resnet50_2", "resnext50_32x4d", "resnext101_32x8d", "resnet18d",
-         "resnet50d", "seresnet34", "seresnet50", "convnext_small", "convnext_base", "densenet161", "mobilenet_v2",
+FOUND = ("alexnet", "googlenet", "vgg11", "vgg13_bn", "vgg19", "wide_resnet50_2", "resnext50_32x4d", "resnext101_32x8d",
+         "resnet18d", "resnet50d", "seresnet34", "seresnet50", "convnext_small", "convnext_base", "densenet161", "mobilenet_v2",
          "efficientnet_b0", "efficientnet_b3")  # fmt: skip
 
 
