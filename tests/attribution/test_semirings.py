@@ -202,10 +202,16 @@ def test_every_path_of_an_inception():
     """On one pixel a branch is a chain of matrices, whose paths can be written down."""
     rng = np.random.default_rng(0)
     model = MODELS["googlenet"](2).clone(filters=(2, 2, 3), blocks=(("3a", (2, 2, 2, 2, 2, 2)),))
-    net = Net(model, model.init(jax.random.key(0), np.zeros((1, 13, 13, 3))), Preprocess(13))
-    draw = lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32)  # noqa: E731
-    params = jax.tree.map(draw, net.variables["params"])
-    net = Net(model, {**net.variables, "params": params}, net.preprocess)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 13, 13, 3), np.float32))
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype("f4"), shapes["params"])
+    moments = {
+        name: {
+            "mean": np.zeros(leaves["mean"].shape, "f4"),
+            "var": np.ones(leaves["var"].shape, "f4"),
+        }
+        for name, leaves in shapes["batch_stats"].items()
+    }
+    net = Net(model, {"params": params, "batch_stats": moments}, Preprocess(13))
     image, label = rng.normal(size=(13, 13, 3)).astype(np.float32), 1
     # The 3 x 3 pixels of conv3 are pooled to one.
     before = np.asarray(net.features(image[None], "conv3")).reshape(9, 3)
