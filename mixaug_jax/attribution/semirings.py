@@ -102,7 +102,8 @@ def _check_branches(net, x):
 
     # Traced alone: the rules note their calls, and nothing is computed.
     jax.eval_shape(net.with_rules(add=add, fork=fork).logits, x)
-    if len(sums) != len(branches):
+    # Branches whose results stand side by side, as an Inception's, have no sum.
+    if len(sums) > len(branches):
         raise checks.UnsupportedError(
             f"{net.name} has {len(sums)} residual sums and {len(branches)} branches, so the largest path cannot be told; "
             "statistic abs or entropy can"
@@ -221,14 +222,17 @@ def extreme_act(name: str, x: AnyArray) -> Array:
 
 
 def extreme_pool(name: str, plain: Callable, x: AnyArray) -> Array:
-    """A max pool's winners, an average's edges of 1/k; where windows overlap, by at most half, the extremes of both."""
+    """A max pool's winners, an average's edges of 1/k; where windows overlap, the extremes of all.
+
+    They overlap by at most half, or, where the map keeps its size, are 3 wide.
+    """
 
     def backward(x: AnyArray, r: AnyArray) -> tuple[Array]:
         _, vjp = jax.vjp(plain, x)
         known = jnp.isfinite(r)
         ends = jnp.full(x.shape[1:], -jnp.inf, x.dtype), jnp.full(x.shape[1:], jnp.inf, x.dtype)
-        # Of every second window in each direction none touch, so that nothing is added up.
-        for part in _parts(r.shape):
+        # Of every second window in each direction, or every third, none touch, so that nothing is added up.
+        for part in _parts(r.shape, 3 if r.shape == x.shape else 2):
             (value,) = vjp(jnp.where(known & part, r, 0).astype(r.dtype))
             (there,) = vjp((known & part).astype(r.dtype))
             ends = (
@@ -240,11 +244,11 @@ def extreme_pool(name: str, plain: Callable, x: AnyArray) -> Array:
     return rules.replaced(plain, backward, x)
 
 
-def _parts(shape):
+def _parts(shape, step):
     if len(shape) < 4:
         return [True]
-    row, column = jnp.arange(shape[1])[:, None, None] % 2, jnp.arange(shape[2])[:, None] % 2
-    return [(row == i) & (column == j) for i in (0, 1) for j in (0, 1)]
+    row, column = jnp.arange(shape[1])[:, None, None] % step, jnp.arange(shape[2])[:, None] % step
+    return [(row == i) & (column == j) for i in range(step) for j in range(step)]
 
 
 def _twice(x):

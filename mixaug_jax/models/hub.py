@@ -35,7 +35,9 @@ class Located(NamedTuple):
 
 
 def located(path: str | pathlib.Path) -> Located:
-    """The file that a path or a name "hf:OWNER/NAME" stands for; of the hub's, the cache is looked at first.
+    """The file that a path, a folder or a name "hf:OWNER/NAME" stands for; of the hub's, the cache is looked at first.
+
+    A folder is one as a repository of the hub: model.safetensors, or an index with its shards, and perhaps config.json.
 
     The cache is where huggingface_hub has it: $HF_HUB_CACHE, $HF_HOME/hub or ~/.cache/huggingface/hub.
 
@@ -43,7 +45,7 @@ def located(path: str | pathlib.Path) -> Located:
       ValueError: a name of another form, or a repository that is neither there nor to be had; says which file to put where.
     """
     if not str(path).startswith(PREFIX):
-        return Located(pathlib.Path(path), {})
+        return _in_folder(pathlib.Path(path))
     name = str(path).removeprefix(PREFIX)
     if len(name.split("/")) != 2 or not all(name.split("/")):
         raise ValueError(f"weights={path} must be hf:OWNER/NAME, as in hf:timm/resnet50.a1_in1k")
@@ -57,6 +59,13 @@ def located(path: str | pathlib.Path) -> Located:
             f"its {_CONFIG} into {folder / 'snapshots' / 'main'}, or name the file itself"
         )
     return Located(found, _facts(found.with_name(_CONFIG)))
+
+
+def _in_folder(path) -> Located:
+    """A file, or the weights in a folder laid out as a repository of the hub, with its config.json."""
+    files = (path / name for name in _FILES) if path.is_dir() else ()
+    found = next((file for file in files if file.is_file()), None)
+    return Located(found, _facts(found.with_name(_CONFIG))) if found else Located(path, {})
 
 
 def _cache() -> pathlib.Path:

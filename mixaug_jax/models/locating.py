@@ -13,10 +13,14 @@ _ANCHORS = re.compile(
     r"(.*\.|)((layer1\.0\.conv1|features\.0|_conv_stem|block1\.layer\.0\.conv1|conv4|inception3a\.branch1\.conv|conv_stem|features\.0\.0"
     r"|features\.conv0|stem\.0|downsample_layers\.0\.0)\.weight|cls_token|class_token)"
 )
+# The children of a ResNet that have weights, by their places.
+_CHILDREN = {0: "conv1", 1: "bn1", **{i: f"layer{i - 3}" for i in range(4, 8)}}
 _HEADS = ("fc", "linear", "head", "classifier", "last_linear", "cls_head")
-# Parts that do nothing to the logits: a normalizing layer's constants, auxiliary classifiers, what a training loss keeps.
+# Parts that do nothing to the logits: a normalizing layer's constants, auxiliary classifiers, what a training loss and metrics
+# keep.
 _BESIDE = re.compile(
-    r"(.*\.)?(mean|std|pixel_mean|pixel_std|(aux\w*|criterion|loss\w*|queue\w*|normalize)(\..*)?)"
+    r"(.*\.)?(mean|std|pixel_mean|pixel_std|(aux\w*|criterion|loss\w*|queue\w*|normali[sz]er?)(\..*)?)"
+    r"|(.*\.)?(metrics?|(train|val|valid|validation|test)_\w+)\..*"
 )
 
 
@@ -48,6 +52,7 @@ def locate(tensors: Mapping[str, Tensor], prefix: str = "") -> Located:
       tensors: by the names of their file.
       prefix: one of `prefixes`; "" is the largest, of equal ones the first.
     """
+    tensors = _of_children(tensors)
     known = prefixes(tensors)
     taken = prefix or (known[0] if known else "")
     start = f"{taken}." if taken else ""
@@ -57,14 +62,31 @@ def locate(tensors: Mapping[str, Tensor], prefix: str = "") -> Located:
     outside = {
         n: t for n, t in tensors.items() if not n.startswith((*others, start) if start else others)
     }
-    outside = outside if start else {}
+    # What wraps the network may lie in a module itself, "model.backbone." beside "model.fc.".
+    outer = f"{taken.rpartition('.')[0]}." if "." in taken else ""
+    outside = {n.removeprefix(outer): t for n, t in outside.items()} if start else {}
     remarks = [f"networks under {', '.join(known)}: {taken} is taken"] if len(known) > 1 else []
     found = {n: t for n, t in {**inside, **outside}.items() if not _BESIDE.fullmatch(n)}
-    left = [n for n in tensors if n not in found and n.removeprefix(start) not in found]
+    shown = (lambda n: n.removeprefix(start)), (lambda n: n.removeprefix(outer))
+    left = [n for n in tensors if n not in found and not any(f(n) in found for f in shown)]
     if left:
         more = f" and {len(left) - 3} more" if len(left) > 3 else ""
         remarks.append(f"left out: {', '.join(left[:3])}{more}")
     return Located(found, tuple(remarks))
+
+
+def _of_children(tensors):
+    """A ResNet's tensors under its own names where it was put together anew as nn.Sequential(*list(resnet.children())[:-1])."""
+    first = next((n for n in tensors if n.endswith("4.0.conv1.weight")), "")
+    start = first.removesuffix("4.0.conv1.weight")
+    if not first or not {f"{start}0.weight", f"{start}7.0.conv1.weight"} <= tensors.keys():
+        return tensors
+    names = {f"{start}{i}.": f"{start}{name}." for i, name in _CHILDREN.items()}
+    renamed = {}
+    for name, tensor in tensors.items():
+        old = next((child for child in names if name.startswith(child)), "")
+        renamed[names[old] + name.removeprefix(old) if old else name] = tensor
+    return renamed
 
 
 def with_head(tensors: Mapping[str, Tensor], last: str) -> Located:

@@ -225,6 +225,8 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, saved_id):
         # PyTorch's id is ("storage", type, key, device, size), in old files with a view at the end.
+        if saved_id[:1] == ("module",):  # of a whole network's class, with its source
+            return saved_id[1]
         word, kind, key, _, size, *view = saved_id
         if word == "storage" and isinstance(kind, type) and issubclass(kind, Foreign):
             return kind()

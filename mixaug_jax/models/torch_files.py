@@ -11,6 +11,7 @@ import numpy as np
 from mixaug_jax.models import pickles
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the older, non-zip format
+_MAGIC = MAGIC.to_bytes(10, "little")
 PROTOCOL = 1001
 _RATIO, _FREE = 20, 2**20  # a zip may unpack to so many times its size, and so many bytes beside
 
@@ -115,6 +116,11 @@ def read_legacy(path: pathlib.Path) -> Any:
     size = path.stat().st_size
     with open(path, "rb") as file:
         stream = io.BytesIO(file.read(pickles.limit(size)))
+    # Before it is read as far as PyTorch's pickles may reach, and called cut short there.
+    if stream.getvalue()[:1] == b"\x80" and _MAGIC not in stream.getvalue()[:64]:
+        raise ValueError(
+            f"{path} is a pickle, but not one that PyTorch wrote; torch.save(model.state_dict(), ...) writes one"
+        )
     if load()[0] != MAGIC:
         raise ValueError(f"{path} is a pickle, but not one that PyTorch wrote")
     if load()[0] != PROTOCOL:

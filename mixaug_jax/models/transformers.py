@@ -25,6 +25,9 @@ _TORCHVISION = (
 _OTHERS = (
     (r"(^|\.)reg_token$", "with register tokens"),
     (r"\.attn\.q_norm\.", "with normalized queries"),
+    (r"\.attn\.q_proj\.|\.mlp\.fc1_g\.", "of EVA's kind"),
+    (r"(^|\.)patch_embed\.backbone\.", "with a convolutional network in front"),
+    (r"\.attn\.rel_pos_h$", "of Segment Anything (SAM)"),
     (r"\.ls1\.gamma$|\.gamma_1$", "with layer scale, as DeiT III, DINOv2 or BEiT"),
     (r"\.attn\.q_bias$|relative_position", "with relative positions, as BEiT"),
     (r"(^|\.)rope", "with rotary positions"),

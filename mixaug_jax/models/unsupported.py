@@ -3,29 +3,70 @@
 import re
 from collections.abc import Mapping
 
-from mixaug_jax.models import transformers
+from mixaug_jax.models import efficientnet_lite, mobile, transformers
 
 # A piece of a tensor's name, and whose it is; the first that is found counts. Names are torchvision's and timm's.
 _SIGNS = (
+    (
+        r"\.weight_orig$",
+        "one with pruned weights, which torch.nn.utils.prune.remove makes plain ones before they are saved",
+    ),
     (r"features\.\d+\.squeeze\.", "SqueezeNet"),
-    (r"inception3a\.(?!branch[1-4]\.)", "GoogLeNet of another kind"),
+    (r"inception3a\.(?!branch[1-4]\.)|inception_3a", "GoogLeNet of another kind"),
     (r"Conv2d_1a_3x3\.", "Inception v3"),
     (r"features\.0\.conv\.weight", "Inception v4"),
-    (r"layers\.MBconv\.", "MaxViT"),
+    (r"repeat_1\.\d+\.branch", "Inception-ResNet v2"),
+    (r"layers\.MBconv\.|\.attn_(block|grid)\.", "MaxViT"),
+    (r"stages\.0\.blocks\.0\.conv2_kxk\.", "CoAtNet"),
+    (r"\.attn\.(logit_scale$|cpb_mlp\.)", "Swin Transformer v2"),
     (r"layers?[._]?\d.*relative_position_bias_table", "Swin Transformer"),
     (r"features\.\d+\.\d+\.attn\.relative_position_bias_table", "Swin Transformer"),
-    (r"mlp_tokens\.", "MLP-Mixer"),
-    (r"stages\.\d+\.blocks\.\d+\.grn\.", "ConvNeXt v2"),
-    (r"stages\.0\.blocks\.0\.norm1\.", "ResNet v2 (of timm, with norms before its convolutions)"),
+    (r"transformer\.resblocks\.|(^|\.)attnpool\.|^head\.[qkv]\.weight", "CLIP"),
+    (
+        r"vision_model\.(encoder|embeddings)\.",
+        "CLIP or SigLIP under the names of Hugging Face's transformers",
+    ),
+    (r"embedder\.embedder\.convolution\.", "ResNet under the names of Hugging Face's transformers"),
+    (r"mlp_tokens\.|linear_tokens\.", "MLP-Mixer or ResMLP"),
+    (r"(^|\.)grn\.", "ConvNeXt v2"),
+    (r"^stages\.\d\.blocks\.\d+\.fc2\.", "MambaOut"),
+    (r"^head\.pre_logits\.fc\.", "ConvNeXt with a head of two dense layers"),
+    (r"stages\.\d\.blocks\.\d+\.xca\.", "EdgeNeXt"),
+    (r"^features\.conv2\.weight", "DenseNet with a stem of three convolutions"),
+    (r"\.mlp\.(dwconv|conv_dw)\.", "PVT v2"),
+    (r"\.layer_scale1\.scale$", "PoolFormer or another MetaFormer"),
+    (r"\.rnn_tokens\.", "Sequencer"),
+    (r"^stages\..*\.attn\.rel_pos_h$", "MViT v2"),
+    (r"stages\.0\.blocks\.0\.norm3\.", "ResNet v2 (of timm, with norms before its convolutions)"),
     (r"features\.1\.block\.0\.0\.", "MobileNet v3"),
     (r"stage2\.0\.branch1\.", "ShuffleNet v2"),
     (r"layers\.8\.0\.layers\.", "MNASNet"),
     (r"(^|\.)s1\.b1\.|trunk_output\.block1", "RegNet"),
     (r"stage2\.0\.branches\.", "HRNet"),
-    (r"conv1\.paths\.", "SK-ResNet"),
+    (r"conv\d\.paths\.", "SK-ResNet"),
     (r"layer1\.0\.convs\.", "Res2Net"),
     (r"layer1\.0\.(eca|se_module)\.", "ECA-ResNet or SENet"),
     (r"layer1\.0\.conv2\.conv", "ResNet with attention or split convolutions"),
+    (r"\.gain$", "NFNet, NF-ResNet or NF-RegNet"),
+    (r"\.conv_concat\.conv\.", "VoVNet"),
+    (r"^stages\.\d\.conv_(exp|down)\.", "CSPNet or DarkNet"),
+    (r"features\.conv\d_\d\.c1x1", "dual path network (DPN)"),
+    (r"level3\.tree\d\.", "DLA"),
+    (r"^cell_0\.comb_iter", "NASNet or PNASNet"),
+    (r"blocks\.\d+\.stack\.conv1\.", "Xception"),
+    (r"features\.\d+\.conv_dw\.", "ReXNet"),
+    (r"features\.\d+\.conv2\.0\.weight", "SelecSLS"),
+    (r"^stages\.\d\.\d+\.conv_scale\.", "MobileOne"),
+    (r"^stages\.\d\.\d+\.conv_fusion\.", "MobileViT"),
+    (r"^stages\.0\.0\.conv_1x1\.", "RepVGG"),
+    (
+        r"^stages\.\d\.\d+\.conv[123]_(1x1|kxk)\.",
+        "ResNet of timm's ByobNet, with attention or another stem",
+    ),
+    (r"blocks_token_only\.", "CaiT"),
+    (r"\.local_mp\.", "XCiT"),
+    (r"^transformers\.\d\.", "PiT"),
+    (r"\.attn\.pos_proj\.", "ConViT"),
 )
 _BOTTLENECK, _BASIC = 3, 2  # convolutions in a block
 _GROUPED_50, _GROUPED_101 = (3, 4, 6, 3), (3, 4, 23, 3)  # blocks of what is read in groups, or wide
@@ -50,17 +91,41 @@ def name_of(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def _mobile(shapes):
+    """Of timm's names of inverted bottlenecks."""
     stem = next((n for n in shapes if re.search(r"(^|\.)conv_stem\.weight$", n)), "")
     if not stem:
         return ""
     prefix = stem.removesuffix("conv_stem.weight")
-    shapes = {name.removeprefix(prefix): shape for name, shape in shapes.items()}
-    stages = [len(_numbers(shapes, rf"blocks\.{i}\.(\d+)\.")) for i in range(7)]
-    if any(".se." in name for name in shapes):
-        return "EfficientNet of another kind" if "bn2.weight" in shapes else "MobileNet v3"
-    if stages == [1, 2, 3, 4, 3, 3, 1]:
+    names = [name.removeprefix(prefix) for name in shapes]
+    stages = tuple(len(_numbers(names, rf"blocks\.{i}\.(\d+)\.")) for i in range(7))
+    gated = {n.split(".se.")[0] for n in names if ".se." in n}
+    own = next((kind for sign, kind in _BOTTLENECKS if any(re.search(sign, n) for n in names)), "")
+    if own:
+        return own
+    if any(".conv_exp." in name for name in names):
+        return "EfficientNet v2" if gated else "EfficientNet-EdgeTPU"
+    if not any(".conv_pwl." in name for name in names):
+        return "LCNet" if gated else "MobileNet v1"
+    if gated:
+        return (
+            "MNASNet or another with gates in some blocks"
+            if "bn2.weight" in names
+            else "MobileNet v3"
+        )
+    if stages == tuple(g.blocks for g in mobile.MOBILE):
         return "MobileNet v2 of another kind"
-    return "EfficientNet-Lite under timm's names (those of efficientnet_lite_pytorch are read)"
+    sizes = [efficientnet_lite.scaled(*row[:2])[1] for row in efficientnet_lite.COEFFICIENTS]
+    if stages in sizes:
+        return "EfficientNet-Lite under timm's names (those of efficientnet_lite_pytorch are read)"
+    return "MNASNet or another of inverted bottlenecks"
+
+
+# Parts that one kind alone has.
+_BOTTLENECKS = (
+    (r"\.ghost1\.", "GhostNet"),
+    (r"\.conv_(dw|pw|pwl)\.0\.", "MixNet"),
+    (r"\.pw_(exp|proj)\.", "MobileNet v4"),
+)
 
 
 def _efficient(shapes):
@@ -89,11 +154,9 @@ def _resnet(shapes):
     depth = 2 + (_BOTTLENECK if bottleneck else _BASIC) * sum(blocks)
     kind = "SE-ResNet" if gates else "ResNet"
     if "conv1.0.weight" in shapes:
-        averaged = len(shapes.get("layer2.0.downsample.1.weight", ())) == 4
-        tiered = shapes["conv1.0.weight"][:1] != shapes.get("conv1.3.weight", ())[:1]
-        plain = averaged and not tiered and not gates
-        said = f"{kind}-{depth} with a stem of three convolutions"
-        return "" if plain else said if gates else f"{said} (ResNet-{'T' if tiered else 'C or S'})"
+        grouped = bottleneck and 0 < first[1] < first[0]
+        kind = kind.replace("Net", "NeXt") if grouped else kind
+        return _deep(shapes, f"{kind}-{depth}", kind == "ResNet")
     stem = shapes.get("conv1.weight", ())
     # A 3x3 kernel has fewer inputs than outputs only where channels go in groups.
     grouped = bottleneck and 0 < first[1] < first[0]
@@ -112,6 +175,15 @@ def _resnet(shapes):
     if bottleneck and tuple(blocks) == (2, 2, 2, 2):
         return f"{kind}-26"
     return ""
+
+
+def _deep(shapes, name, read):
+    """Of a stem of three convolutions; `read`, of the one kind that is read here."""
+    averaged = len(shapes.get("layer2.0.downsample.1.weight", ())) == 4
+    tiered = shapes["conv1.0.weight"][:1] != shapes.get("conv1.3.weight", ())[:1]
+    if averaged and not tiered:
+        return "" if read else f"{name}-D"
+    return f"{name} with a stem of three convolutions (ResNet-{'T' if tiered else 'C or S'})"
 
 
 def _numbers(shapes, pattern):

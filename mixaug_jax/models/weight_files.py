@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import pathlib
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -21,8 +22,10 @@ from mixaug_jax.models.pickles import Foreign, Tensor
 # Where training scripts keep the weights in their checkpoints, the likeliest first; "" is the checkpoint itself.
 CONTAINERS = ("state_dict", "model", "net", "model_state_dict", "network", "weights", "")
 _AVERAGED = ("ema", "averag", "teacher", "swa")  # in the names of averages of the weights
-_WRAPPERS = ("module.", "_orig_mod.")  # of PyTorch's parallel and compiled modules
-_COUNTERS = ("num_batches_tracked", "n_averaged")
+_WRAPPERS = ("module.",)  # of PyTorch's parallel modules
+# Of compiled, sharded and checkpointed modules, which may stand anywhere in a name.
+_INSIDE = re.compile(r"(^|\.)(_orig_mod\.|_fsdp_wrapped_module\.|_checkpoint_wrapped_module\.)+")
+_COUNTERS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")
 
 _SAFETENSORS = {
     "F64": np.float64,
@@ -66,8 +69,8 @@ def read_state(path: str | pathlib.Path, key: str = "") -> State:
 
     An index of shards (model.safetensors.index.json, pytorch_model.bin.index.json) is read with the files that it names. A
     checkpoint's weights may lie in any of its dicts; where several have some, `CONTAINERS` says which is taken, and averages of
-    the weights come last. What wrappers put in front of every name ("module.", "_orig_mod.") is dropped, and so are counters of
-    batch norms and averages.
+    the weights come last. What wrappers put into the names ("module.", "_orig_mod.") is dropped, and so are counters of batch
+    norms, averages and profilers.
 
     Args:
       path: of the file.
@@ -96,7 +99,8 @@ def read_state(path: str | pathlib.Path, key: str = "") -> State:
     unread = [(name, value) for name, value in found[taken].items() if _is_unread(value)]
     for name, value in unread[:1]:
         kind = value.name.removeprefix("torch.")
-        raise ValueError(f"{path}: {name} is of {kind}, which is not read; {_SAVE}")
+        said = next((word for sign, word in _UNREAD.items() if sign in kind), f"of {kind}")
+        raise ValueError(f"{path}: {name} is {said}, which is not read; {_SAVE}")
     tensors = _unwrapped(_tensors(found[taken]))
     arch = content.get("arch", "")
     return State(
@@ -111,6 +115,15 @@ def read_state(path: str | pathlib.Path, key: str = "") -> State:
 
 _ADVICE = "where the file is yours, save model.state_dict() alone"
 _SAVE = "save it again as float32"
+_UNREAD = {"_rebuild_qtensor": "quantized", "_rebuild_sparse": "sparse"}
+# What a file begins with, and what it is then.
+_OTHERS = {
+    b"\x1f\x8b": "compressed (gzip); gunzip it first",
+    b"BZh": "compressed (bzip2); bunzip2 it first",
+    b"\xfd7zXZ": "compressed (xz); unxz it first",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd); unzstd it first",
+    b"\x89HDF": "an HDF5 file, as Keras writes, and no file of PyTorch's",
+}
 
 
 def _kind(value) -> str:
@@ -159,6 +172,7 @@ def _is_unread(value) -> bool:
 def _unwrapped(tensors):
     """Without counters, and without what wrappers put in front of every name."""
     tensors = {n: t for n, t in tensors.items() if n.rpartition(".")[2] not in _COUNTERS}
+    tensors = {_INSIDE.sub(r"\1", name): tensor for name, tensor in tensors.items()}
     while tensors:
         wrapper = next((w for w in _WRAPPERS if all(n.startswith(w) for n in tensors)), "")
         if not wrapper:
@@ -201,9 +215,13 @@ def _read(path) -> tuple[Any, dict[str, str]]:
         return read_safetensors(path)
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
         raise ValueError(f"{path} is a web page, not weights: the download went wrong")
+    other = next((said for sign, said in _OTHERS.items() if head.startswith(sign)), "")
+    if other:
+        raise ValueError(f"{path} is {other}")
     if head[257:262] == b"ustar":
         raise ValueError(
-            f"{path} is a tar file, as PyTorch wrote before version 0.1.10; load and save it again with a newer one"
+            f"{path} is a tar file: unpack it; where PyTorch wrote it, before version 0.1.10, load and save it again with a "
+            "newer one"
         )
     return torch_files.read_legacy(path), {}
 

@@ -1,5 +1,6 @@
 """Statistics of gradient paths, against every path one by one."""
 
+import functools
 import itertools
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from attribution_cases import close, explain, random_net
 
 from mixaug_jax.attribution import METHODS, gradient_paths, layer_paths, path_entropy, semirings
 from mixaug_jax.core import checks
-from mixaug_jax.models import MODELS, Net, Preprocess
+from mixaug_jax.models import MODELS, Net, Preprocess, pooling
 from mixaug_jax.models.layers import StagedModel
 
 STATISTICS = ("abs", "top", "bottom", "entropy")
@@ -195,3 +196,82 @@ def test_what_cannot_be_told():
     with pytest.raises(checks.UnsupportedError, match="is a grouped convolution"):
         jax.eval_shape(lambda n, x: gradient_paths(n, x, 0, statistic="top"), grouped, x)
     assert semirings.STATISTICS == STATISTICS
+
+
+def test_every_path_of_an_inception():
+    """On one pixel a branch is a chain of matrices, whose paths can be written down."""
+    rng = np.random.default_rng(0)
+    model = MODELS["googlenet"](2).clone(filters=(2, 2, 3), blocks=(("3a", (2, 2, 2, 2, 2, 2)),))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 13, 13, 3), np.float32))
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype("f4"), shapes["params"])
+    moments = {
+        name: {
+            "mean": np.zeros(leaves["mean"].shape, "f4"),
+            "var": np.ones(leaves["var"].shape, "f4"),
+        }
+        for name, leaves in shapes["batch_stats"].items()
+    }
+    net = Net(model, {"params": params, "batch_stats": moments}, Preprocess(13))
+    image, label = rng.normal(size=(13, 13, 3)).astype(np.float32), 1
+    # The 3 x 3 pixels of conv3 are pooled to one.
+    before = np.asarray(net.features(image[None], "conv3")).reshape(9, 3)
+    h, winners = before.max(0), before.argmax(0)
+
+    def unit(name, x):
+        """The edges [in,out] of a convolution with its norm, a shut ReLU's being 0, and its output."""
+        kernel, norm = params[f"{name}.conv"]["kernel"], params[f"{name}.bn"]
+        side = kernel.shape[0] // 2
+        edges = np.asarray(kernel[side, side] * norm["scale"] / np.sqrt(1 + 1e-3))
+        y = x @ edges + np.asarray(norm["bias"])
+        return edges * (y > 0), np.maximum(y, 0)
+
+    paths, start = [], 0
+    for chain in (
+        ["branch1"],
+        ["branch2.0", "branch2.1"],
+        ["branch3.0", "branch3.1"],
+        ["branch4.1"],
+    ):
+        x, steps = h, []
+        for name in chain:
+            edges, x = unit(f"inception3a.{name}", x)
+            steps.append(edges)
+        steps.append(np.asarray(params["fc"]["kernel"])[start : start + 2, [label]])
+        start += 2
+        sizes = (range(step.shape[1]) for step in steps)
+        paths += [
+            [
+                np.prod([s[i, j] for s, i, j in zip(steps, (c, *to[:-1]), to, strict=True)])
+                for c in range(3)
+            ]
+            for to in itertools.product(*sizes)
+        ]
+    found = {
+        s: np.asarray(layer_paths(net, image, label, statistic=s, layer="conv3")).reshape(9, 3)[
+            winners, np.arange(3)
+        ]
+        for s in ("abs", "top", "bottom")
+    }
+    np.testing.assert_allclose(found["abs"], np.abs(paths).sum(0), rtol=1e-5)
+    np.testing.assert_allclose(found["top"], np.max(paths, 0), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found["bottom"], np.min(paths, 0), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (2, 2, 0)])
+def test_the_extremes_of_overlapping_windows(size, stride, padding):
+    rng = np.random.default_rng(1)
+    x = np.repeat(rng.permutation(36).reshape(1, 6, 6, 1), 2, 0).astype(np.float32)
+    plain = functools.partial(pooling.max_pool, size=size, stride=stride, padding=padding)
+    r = rng.normal(size=plain(x).shape).astype(np.float32)
+    r[1] = r[0]
+    _, vjp = jax.vjp(lambda x: semirings.extreme_pool("maxpool", plain, x), x)
+    found = np.asarray(vjp(r)[0])[..., 0]
+    padded = np.pad(x[0, ..., 0], padding, constant_values=-np.inf)
+    won = {}
+    for i, j in itertools.product(*map(range, r.shape[1:3])):
+        window = padded[i * stride :][:size, j * stride :][:, :size]
+        won.setdefault(window.max(), []).append(r[0, i, j, 0])
+    for place, value in np.ndenumerate(x[0, ..., 0]):
+        got = won.get(value, [np.nan])
+        expected = (max(got), min(got)) if value in won else (-np.inf, np.inf)
+        assert (found[0][place], found[1][place]) == pytest.approx(expected)

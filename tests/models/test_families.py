@@ -132,10 +132,11 @@ PARAMETERS = {
     "wide_resnet50_2": 68_883_240,
     "densenet161": 28_681_000,
     "alexnet": 61_100_840,
+    "googlenet": 6_624_904,
     "convnext_small": 50_223_688,
 }
-FOUND = ("alexnet", "vgg11", "vgg13_bn", "vgg19", "wide_resnet50_2", "resnext50_32x4d", "resnext101_32x8d", "resnet18d",
-         "resnet50d", "seresnet34", "seresnet50", "convnext_small", "convnext_base", "densenet161", "mobilenet_v2",
+FOUND = ("alexnet", "googlenet", "vgg11", "vgg13_bn", "vgg19", "wide_resnet50_2", "resnext50_32x4d", "resnext101_32x8d",
+         "resnet18d", "resnet50d", "seresnet34", "seresnet50", "convnext_small", "convnext_base", "densenet161", "mobilenet_v2",
          "efficientnet_b0", "efficientnet_b3")  # fmt: skip
 
 
@@ -180,6 +181,42 @@ def test_other_spellings():
     assert list(mapping.canonical(named({old: (3,)}))) == [old.replace("norm.1", "norm1")]
 
 
+def googlenet(tmp_path, *, aux=(), **options):
+    """From a file of an eighth of the filters, with other tensors beside."""
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    like = jax.eval_shape(MODELS["googlenet"](5, width=1 / 8).init, jax.random.key(0), image)
+    named = {k: recipe.weight(k, s) for k, s in mapping.torch_shapes(like).items()}
+    np.savez(tmp_path / "net.npz", **named, **{k: np.ones((2, 2), np.float32) for k in aux})
+    return weights.import_weights(tmp_path / "net.npz", **options)
+
+
+def test_googlenet_with_and_without_auxiliary_heads(tmp_path, capsys):
+    plain = googlenet(tmp_path)
+    assert plain.model == MODELS["googlenet"](5, width=1 / 8)
+    assert plain.layers[3:5] == ("inception3a", "inception3b")
+    net = googlenet(tmp_path, aux=("aux1.conv.conv.weight", "aux1.fc2.weight", "aux2.fc2.weight"))
+    assert "left out: aux1.conv.conv.weight, aux1.fc2.weight" in capsys.readouterr().out
+    same(net, plain)
+
+
+def test_googlenet_is_normalized_once(tmp_path):
+    """As published, by its view or by itself: the network sees the same values of a photograph."""
+    photograph = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    plain = googlenet(tmp_path)
+    net = googlenet(tmp_path, assume=Assume(transform_input=True))
+    x, y = (n.preprocess(photograph)[None, :40, :40] for n in (plain, net))
+    np.testing.assert_allclose(x, photograph[16:56, 16:56][None] / 127.5 - 1, atol=1e-6)
+    assert np.abs(x - y).max() > 0.1
+    close(net.features(y, "conv1"), plain.features(x, "conv1"), 1e-5)
+    file = tmp_path / "net.safetensors"
+    weights.export_weights(net, file)
+    same(weights.import_weights(file), net)
+    with pytest.raises(checks.UnsupportedError, match="normalizes images anew"):
+        net.with_rules(affine=abs)
+    with pytest.raises(ValueError, match="view='timm' has no recipe for googlenet"):
+        googlenet(tmp_path, view="timm")
+
+
 # A few names of networks that are near to these, and are none of them.
 NEAR = {
     "EfficientNet v2": {"features.1.0.block.0.0.weight": (24, 24, 3, 3)},
@@ -187,6 +224,19 @@ NEAR = {
     "chain of 9 convolutions": {f"features.{i}.weight": (9, 9, 3, 3) for i in range(9)},
     "MobileNet v3": {"features.1.block.0.0.weight": (9, 1, 3, 3)},
     "ECA-ResNet": {"layer1.0.eca.conv.weight": (1, 1, 3)},
+    "Swin Transformer v2": {"layers.0.blocks.0.attn.logit_scale": (3, 1, 1)},
+    "MaxViT": {"stages.0.blocks.0.attn_block.attn.qkv.weight": (9, 3)},
+    "CoAtNet": {"stages.0.blocks.0.conv2_kxk.weight": (9, 1, 3, 3)},
+    "EdgeNeXt": {
+        "stages.0.blocks.0.conv_dw.weight": (9, 1, 3, 3),
+        "stages.1.blocks.2.xca.qkv.weight": (9, 3),
+    },
+    "CLIP": {"visual.transformer.resblocks.0.attn.in_proj_weight": (9, 3)},
+    "MNASNet": {"conv_stem.weight": (9, 3, 3, 3), "blocks.1.0.conv_pwl.weight": (9, 9, 1, 1)},
+    "MobileNet v1": {"conv_stem.weight": (9, 3, 3, 3), "blocks.1.0.conv_pw.weight": (9, 9, 1, 1)},
+    "RegNet": {"trunk_output.block1.block1-0.f.a.0.weight": (9, 9, 1, 1)},
+    "one with pruned weights": {"fc.weight_orig": (3, 3)},
+    "GoogLeNet of another kind": {"inception3a.b1.weight": (9, 9, 1, 1)},
 }  # fmt: skip
 
 

@@ -57,6 +57,13 @@ def test_weights_view_and_classes_come_from_the_cache(cache, capsys):
     assert "sees Preprocess(size=64" in capsys.readouterr().out
 
 
+def test_a_folder_like_a_repository_will_do(cache):
+    net = mixaug_jax.import_weights(cache[0] / "snapshots" / "0123abc")
+    assert net.preprocess.mean == (0.5, 0.4, 0.3)
+    with pytest.raises(ValueError, match="is a folder; a file of weights is needed"):
+        mixaug_jax.import_weights(cache[0])
+
+
 def test_the_only_commit_will_do(cache):
     folder, _ = cache
     (folder / "refs" / "main").unlink()

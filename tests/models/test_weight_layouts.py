@@ -2,7 +2,10 @@
 
 import argparse
 import collections
+import gzip
+import io
 import pathlib
+import pickle
 
 import jax
 import numpy as np
@@ -11,7 +14,7 @@ import torch_writer
 from test_weights import importing, recipe_state
 from torch_writer import Named, Plain
 
-from mixaug_jax.models import weights
+from mixaug_jax.models import torch_files, weights
 
 WIDTH = 2 / 64
 STATE = recipe_state("resnet18", 3, width=WIDTH, stem="cifar")
@@ -45,6 +48,16 @@ def beside(**others):
 def backbone():
     body = under("backbone.", without("fc.weight", "fc.bias"))
     return body | {"head.fc.weight": STATE["fc.weight"], "head.fc.bias": STATE["fc.bias"]}
+
+
+def of_children():
+    """Under the names that nn.Sequential(*list(net.children())[:-1]) gives, with a head of its own."""
+    places = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+    parts = {name: name.partition(".") for name in STATE}
+    return {
+        f"features.{places[p[0]]}.{p[2]}" if p[0] in places else name: STATE[name]
+        for name, p in parts.items()
+    }
 
 
 OTHER = {name: array + 1 for name, array in STATE.items()}
@@ -85,6 +98,23 @@ CONTAINERS = {
     ),
     "dropout first": head("fc.1"),
     "timm's head": head("head.fc"),
+    "a head beside the backbone, both inside": {
+        "state_dict": {
+            name.replace("model.", "model." if name.startswith("model.fc") else "model.body."): a
+            for name, a in under("model.").items()
+        }
+    },
+    "metrics": {**under("net."), "train_acc.tp": ONE, "val_f1.confmat": ONE, "metrics.acc.tp": ONE},
+    "robustness": under("module.model.")
+    | under("module.attacker.model.", OTHER)
+    | {"module.normalizer.new_mean": ONE, "module.attacker.normalize.new_mean": ONE},
+    "profiler": {**STATE, "total_ops": ONE, "layer1.0.conv1.total_params": ONE},
+    "compiled blocks": {n.replace("layer2.0.", "layer2.0._orig_mod."): a for n, a in STATE.items()},
+    "sharded": {
+        f"_fsdp_wrapped_module.{n.replace('layer1.', 'layer1._checkpoint_wrapped_module.')}": a
+        for n, a in STATE.items()
+    },
+    "children in a Sequential": of_children(),
     "aux": {**STATE, "mean": ONE, "std": ONE, "aux.0.weight": np.ones((2, 2), np.float32)},
 }
 
@@ -172,3 +202,44 @@ def test_what_is_refused_is_named(tmp_path, content, message):
         imported(tmp_path, content)
     assert "\n" not in str(error.value)
     assert not str(error.value).endswith(".")
+
+
+class _Whole(pickle._Pickler):
+    """Writes a class as old versions of PyTorch did, with its source."""
+
+    seen = False
+
+    def persistent_id(self, obj):
+        if obj is Recorder and not self.seen:
+            self.seen = True
+            return "module", obj, "recorder.py", "class Recorder: pass"
+        return None
+
+
+def test_a_whole_network_in_the_old_format_is_named(tmp_path):
+    file = io.BytesIO()
+    for part in (torch_files.MAGIC, torch_files.PROTOCOL, {"little_endian": True}):
+        pickle.dump(part, file, 2)
+    _Whole(file, 2).dump(Recorder())
+    pickle.dump([], file, 2)
+    (tmp_path / "net.pth").write_bytes(file.getvalue())
+    with pytest.raises(ValueError, match=r"holds a [\w.]*Recorder, which is not read and not run"):
+        weights.import_weights(tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b"weights"), r"is compressed \(gzip\); gunzip it first"),
+        (b"\x89HDF\r\n" + bytes(600), "is an HDF5 file, as Keras writes"),
+        (
+            pickle.dumps({"fc.weight": np.ones((400, 800), np.float32)}),
+            "is a pickle, but not one that PyTorch wrote",
+        ),
+        (bytes(257) + b"ustar" + bytes(300), "is a tar file: unpack it"),
+    ],
+)
+def test_other_files_are_named(tmp_path, content, message):
+    (tmp_path / "net.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        weights.import_weights(tmp_path / "net.pth")
