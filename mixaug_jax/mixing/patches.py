@@ -134,7 +134,9 @@ def add_blocks(
 
 
 def token_weights(
-    scores: Float[AnyArray, "B n n"], pasted: Bool[AnyArray, "... n n"], partner: Indices
+    scores: Float[AnyArray, "B side side"],
+    pasted: Bool[AnyArray, "... side side"],
+    partner: Indices,
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """The share of the image's own scores that is left, and of its partner's that came.
 
