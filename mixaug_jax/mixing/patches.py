@@ -118,7 +118,8 @@ def add_blocks(
         # Halves are rounded to even numbers, as Python does.
         tall, wide = jnp.rint(jnp.sqrt(area * aspect)), jnp.rint(jnp.sqrt(area / aspect))
         row, col = jnp.floor(one[2] * (side - tall + 1)), jnp.floor(one[3] * (side - wide + 1))
-        new = box_mask((row, col, row + tall, col + wide), side, side) & ~mask
+        box = tuple(edge.astype(jnp.int32) for edge in (row, col, row + tall, col + wide))
+        new = box_mask(box, side, side) & ~mask
         count = new.sum()
         fits = (tall < side) & (wide < side) & (count > 0) & (count <= left) & (failed < _TRIES)
         state = (
@@ -133,7 +134,9 @@ def add_blocks(
 
 
 def token_weights(
-    scores: Float[AnyArray, "B n n"], pasted: Bool[AnyArray, "... n n"], partner: Indices
+    scores: Float[AnyArray, "B side side"],
+    pasted: Bool[AnyArray, "... side side"],
+    partner: Indices,
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """The share of the image's own scores that is left, and of its partner's that came.
 
