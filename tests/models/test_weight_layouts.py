@@ -238,6 +238,7 @@ def test_a_whole_network_in_the_old_format_is_named(tmp_path):
         ),
         (bytes(257) + b"ustar" + bytes(300), "is a tar file: unpack it"),
     ],
+    ids=["gzip", "hdf5", "pickle", "tar"],  # compressed bytes hold the time of day
 )
 def test_other_files_are_named(tmp_path, content, message):
     (tmp_path / "net.pth").write_bytes(content)
