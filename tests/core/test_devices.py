@@ -1,7 +1,6 @@
 """Sharding: the mapped step is `jax.pmap`, and global arrays come and go."""
 
 import functools
-import os
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +13,6 @@ from mixaug_jax import data, training
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.models import build
 from mixaug_jax.models.convolution import conv
-
-
-def own_options():
-    """Bits are compared as users get them, with the emitters of XLA that the other tests leave aside."""
-    known = "xla_cpu_use_fusion_emitters" in os.environ.get("XLA_FLAGS", "")
-    own = {"xla_cpu_use_fusion_emitters": True} if known else {}
-    return devices_lib.training_options("cpu", False) | own
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +33,9 @@ def ours(step):
     """State and metrics after the mapped step on four devices."""
     run, state, batch = step
     specs = (devices_lib.REPLICATED, devices_lib.SHARDED)
-    options = own_options()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(devices_lib, "training_options", lambda *_: options)
-        return devices_lib.pmap(run, specs, devices_lib.REPLICATED)(
-            devices_lib.replicate(state), devices_lib.shard_batch(batch)
-        )
+    return devices_lib.pmap(run, specs, devices_lib.REPLICATED)(
+        devices_lib.replicate(state), devices_lib.shard_batch(batch)
+    )
 
 
 def compare(a, b, check=np.testing.assert_array_equal):
@@ -57,7 +46,7 @@ def test_step_is_bitwise_that_of_jax_pmap_under_the_same_options(step, ours):
     run, state, batch = step
     split = jax.tree.map(lambda x: x.reshape(4, -1, *x.shape[1:]), batch)
     mapped = jax.pmap(run, axis_name=devices_lib.AXIS, in_axes=(None, 0)).lower(state, split)
-    theirs = mapped.compile(own_options())(state, split)
+    theirs = mapped.compile(devices_lib.training_options("cpu", False))(state, split)
     compare(ours, jax.tree.map(lambda x: x[0], theirs))
 
 
