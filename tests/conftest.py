@@ -15,12 +15,7 @@ if os.environ.get("JAXTYPING", "1") != "0":
     checker = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
     jaxtyping.install_import_hook("mixaug_jax", checker)
 
-# Before the first use of a device, and for the processes that tests start, too. Half of the tests' time is compiling, and
-# what XLA's newer emitters make of fusions takes LLVM two and a half times as long as what the older ones make. A flag that
-# XLA does not know ends the process, so only where it is known to be there.
-if jax.__version_info__[:2] <= (0, 10):
-    flags = os.environ.get("XLA_FLAGS", "").split()
-    os.environ["XLA_FLAGS"] = " ".join([*flags, "--xla_cpu_use_fusion_emitters=false"])
+# For the processes that tests start, which compile as cheaply as this one does below.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import toy
