@@ -247,12 +247,16 @@ def unseen_fields(module: Any, plain: Any) -> dict[str, Any]:
 
 def _ratios(module, plain):
     """Widths that fields with numbers of filters speak for."""
-    for field in dataclasses.fields(plain):
-        pair = (getattr(m, field.name) for m in (module, plain))
-        values, base = (v if isinstance(v, tuple) else (v,) for v in pair)
-        for value, one in zip(values, base, strict=False):
-            if type(value) is int and type(one) is int and value > 0 and one > 0:
-                yield value / one
+    names = [field.name for field in dataclasses.fields(plain)]
+    return _ratios_of(*([getattr(m, name) for name in names] for m in (module, plain)))
+
+
+def _ratios_of(values, base):
+    for value, one in zip(values, base, strict=False):
+        if isinstance(value, tuple) and isinstance(one, tuple):  # filters of one block of many
+            yield from _ratios_of(value, one)
+        elif type(value) is int and type(one) is int and value > 0 and one > 0:
+            yield value / one
 
 
 def _by_class(module):
