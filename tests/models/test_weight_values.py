@@ -58,11 +58,12 @@ def test_other_channels_are_refused_at_import(path, channels, model):
 OTHERS = {
     "SqueezeNet": {"features.0.weight": (64, 3, 3, 3), "features.3.squeeze.weight": (16, 64, 1, 1)},
     "chain of 9 convolutions": {f"features.{3 * i}.weight": (8, 8, 3, 3) for i in range(9)},
-    "EfficientNet of another kind": {"conv_stem.weight": (32, 3, 3, 3), "bn2.weight": (1280,)}
-    | {"blocks.0.0.se.conv_reduce.weight": (8, 32, 1, 1)},
+    "LCNet": {
+        "conv_stem.weight": (8, 3, 3, 3),
+        "blocks.4.0.se.conv_reduce.weight": (32, 128, 1, 1),
+    },
     "vision transformer": {"blocks.0.attn.qkv.weight": (576, 192)},
     "Swin": {"layers.0.blocks.0.attn.relative_position_bias_table": (169, 3)},
-    "GoogLeNet": {"inception3a.branch1.conv.weight": (64, 192, 1, 1)},
     "Inception v3": {"Conv2d_1a_3x3.conv.weight": (32, 3, 3, 3)},
     "SK-ResNet": {"layer1.0.conv1.paths.0.conv.weight": (64, 32, 3, 3)},
     "ECA-ResNet": {"layer1.0.eca.conv.weight": (1, 1, 3)},
@@ -107,10 +108,7 @@ def resnet(blocks, group=64, width=64, **others):
             "ResNet-50 with a stem of three convolutions (ResNet-C or S)",
         ),
         (resnet((3, 4, 6, 3), **STEM, **AVERAGED), ""),
-        (
-            resnet((3, 4, 6, 3), **STEM, **AVERAGED, **GATED),
-            "SE-ResNet-50 with a stem of three convolutions",
-        ),
+        (resnet((3, 4, 6, 3), **STEM, **AVERAGED, **GATED), "SE-ResNet-50-D"),
         (
             resnet((3, 4, 6, 3), **STEM | {"conv1.0.weight": (24, 3, 3, 3)}, **AVERAGED),
             "ResNet-50 with a stem of three convolutions (ResNet-T)",
