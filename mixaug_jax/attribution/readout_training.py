@@ -158,9 +158,7 @@ def fit(
     # A training that was stopped goes on from its file; one of other settings begins anew.
     found = files.load_if(readout_files.load_progress, path, settings) if path else None
     if path and walk.together(pictures.devices):
-        # One that goes on from another step than the others would wait for them for ever.
-        there = {"step": found.step if found else 0}
-        processes.compare(f"view of {path}, which must be on a disk that all share", there)
+        processes.compare_views(path, {"step": found.step if found else 0})
     if found and found.step == settings["length"]:
         return found.readout
     # Only now, as a finished readout needs no device.

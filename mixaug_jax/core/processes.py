@@ -134,6 +134,11 @@ def compare(what: str, values: Mapping[str, Any]) -> None:
             )
 
 
+def compare_views(path: os.PathLike | str, seen: Mapping[str, Any]) -> None:
+    """`compare` of what each process finds on the disk at a place: who went another way would wait for the others for ever."""
+    compare(f"view of {path}, which must be on a disk that all share", seen)
+
+
 def fail(code: int, sentence: str) -> NoReturn:
     """Ends this process, and all others of its job, with an exit code; says why here, as the others do there."""
     say.error(sentence)

@@ -55,8 +55,10 @@ def batch_mixer(
         key = jax.random.fold_in(jax.random.key(seed), step)
         given = options | ({"net": net} if "net" in options else {})
         images, targets = mixer(key, images, targets, **given)
-        if isinstance(targets, Pending):
-            raise ValueError("label='visible' needs the training step of this package")
+        if isinstance(
+            targets, Pending
+        ):  # only "visible" and "attention", which are no default, leave targets open
+            raise ValueError(f"label={options['label']!r} needs the training step of this package")
         return images, targets
 
     def mix(step: Count, images: Images, labels: Labels) -> tuple[Images, Targets]:

@@ -115,7 +115,7 @@ def _intervene_step(config, net, sources, folders, step, required):
         found = _dissection(config, net, detectors, layer, required)
         # One that does not see it would remove other units than the others.
         told = {"detected": found and checksum((found.threshold, found.tally.intersection))}
-        processes.compare(f"view of {detectors}, which must be on a disk that all share", told)
+        processes.compare_views(detectors, told)
         asked = _asked(config, found)
         # Without what the units detect, which a checksum of the dissection stands for.
         settings = _settings(config, net, (training, heldout), asked, (layer, found))

@@ -165,9 +165,7 @@ def _train(config, sources, workdir, manager, teacher, writers) -> dict:
         )
     # Evaluated once: what a finished run has logged is not computed again.
     scores = _finished(workdir, total) if start == total else {}
-    # One that is at another step than the others would wait for them for ever.
-    seen = {"step": start, "finished": bool(scores)}
-    processes.compare(f"view of {workdir}, which must be on a disk that all share", seen)
+    processes.compare_views(workdir, {"step": start, "finished": bool(scores)})
     with contextlib.closing(MetricLog(workdir, start, writers)) as metric_log:
         run = _Run(config, sources, workdir, manager, metric_log, _evaluator(model, config))
         if start < total:

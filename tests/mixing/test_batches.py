@@ -7,6 +7,7 @@ import pytest
 from attribution_cases import random_net
 
 from mixaug_jax.mixing import MIXERS, batch_mixer
+from mixaug_jax.mixing.labels import PENDING
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(6, 16, 16, 3)).astype(np.float32)
@@ -75,6 +76,7 @@ def test_what_cannot_be():
         batch_mixer(MIXERS["mixup"], num_classes=1)
     with pytest.raises(ValueError, match="step must be an integer of"):
         batch_mixer(MIXERS["mixup"], num_classes=4)(-1, IMAGES, LABELS)
-    visible = batch_mixer(MIXERS["cutmix"], num_classes=4, options={"label": "visible"})
-    with pytest.raises(ValueError, match="needs the training step of this package"):
-        visible(0, IMAGES, LABELS)
+    for label in PENDING:
+        left_open = batch_mixer(MIXERS["cutmix"], num_classes=4, options={"label": label})
+        with pytest.raises(ValueError, match=f"label='{label}' needs the training step of this"):
+            left_open(0, IMAGES, LABELS)
