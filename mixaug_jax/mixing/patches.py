@@ -32,9 +32,8 @@ from mixaug_jax.mixing.pixels import box_mask, mix_with_partners, repeated
 PATTERNS = ("blocks", "random")
 SCORES = ("class", "attention", "area")
 _TRIES = 10  # for a block that fits, as published
-_CANDIDATES = (
-    64  # blocks that are drawn; of 2000 masks of 14 x 14 none took more than 36, and the mean is 14
-)
+# Blocks that are drawn: of 2000 masks of 14 x 14 tokens none took more than 36, and the mean is 14.
+_CANDIDATES = 64
 _ASPECT = 1 / 0.3  # the largest, of a block
 
 
@@ -109,7 +108,6 @@ def add_blocks(
     Returns:
       bool, True in the union.
     """
-    side = int(tokens)
 
     def add(state: tuple, one: Array):
         mask, left, failed = state
@@ -117,11 +115,11 @@ def add_blocks(
         aspect = jnp.exp((2 * one[1] - 1) * math.log(_ASPECT))
         # Halves are rounded to even numbers, as Python does.
         tall, wide = jnp.rint(jnp.sqrt(area * aspect)), jnp.rint(jnp.sqrt(area / aspect))
-        row, col = jnp.floor(one[2] * (side - tall + 1)), jnp.floor(one[3] * (side - wide + 1))
+        row, col = jnp.floor(one[2] * (tokens - tall + 1)), jnp.floor(one[3] * (tokens - wide + 1))
         box = tuple(edge.astype(jnp.int32) for edge in (row, col, row + tall, col + wide))
-        new = box_mask(box, side, side) & ~mask
+        new = box_mask(box, tokens, tokens) & ~mask
         count = new.sum()
-        fits = (tall < side) & (wide < side) & (count > 0) & (count <= left) & (failed < _TRIES)
+        fits = (tall < tokens) & (wide < tokens) & (count > 0) & (count <= left) & (failed < _TRIES)
         state = (
             mask | (new & fits),
             left - jnp.where(fits, count, 0),
@@ -129,7 +127,7 @@ def add_blocks(
         )
         return state, None
 
-    start = jnp.zeros((side, side), bool), jnp.int32(wanted), jnp.int32(0)
+    start = jnp.zeros((tokens, tokens), bool), jnp.int32(wanted), jnp.int32(0)
     return jax.lax.scan(add, start, jnp.asarray(drawn, jnp.float32))[0][0]
 
 
