@@ -158,7 +158,7 @@ def dissection_jobs(activations, labels, categories, devices):
 
 def small_network(side=64, classes=10):
     """The network of the scenes with drawn weights, and a data set of noise for it."""
-    model = MODELS["resnet18"](classes, width=0.25)
+    model = MODELS["resnet18"](classes, width=0.25, last_stride=1)
     image = np.zeros((1, side, side, 3), np.float32)
     shapes = jax.eval_shape(lambda k: model.init(k, image, train=False), jax.random.key(0))
     draw = np.random.default_rng(1)

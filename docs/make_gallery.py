@@ -45,8 +45,8 @@ does, not which is better.
 ## Augmentations
 
 The same images under each method, with the label that the network is trained on under each image; every image has draws of its
-own, and of sixteen draws the one that mixes the most labels is shown. Those that look at
-a network are left out.
+own, and of sixteen draws the one that mixes the most labels is shown. Those that look at a network see that of the run; those
+that mix hidden features are shown at the input.
 
 ![The same images under every augmentation](gallery/mixers.png)
 
@@ -74,7 +74,7 @@ def main(run: str) -> None:
     """Writes the page and its pictures from a run's working directory."""
     net, config = mixaug_jax.load(run), mixaug_jax.get_config("cutmix", "scenes")
     dataset = data.open_source("validation", config)
-    draw_mixers()
+    draw_mixers(run)
     maps, left_out = explained(net, dataset)
     example = seen_part(dataset[PICTURE], net.preprocess)
     find = regions.finder(dataset, regions.own_classes(dataset.class_names))
@@ -85,11 +85,12 @@ def main(run: str) -> None:
     files.write_text(PLACE / "gallery.md", re.sub("\n{3,}", "\n\n", text).rstrip() + "\n")
 
 
-def draw_mixers() -> None:
-    """Every augmentation on a few images."""
+def draw_mixers(run: str) -> None:
+    """Every augmentation on a few images; those that look at a network see that of the run."""
     configs = {name: mixaug_jax.get_config(name, "scenes") for name in MIXERS}
     with tempfile.TemporaryDirectory() as folder:
-        shown = augmentations.pictures(configs, pathlib.Path(folder) / "pictures.npz")
+        path = pathlib.Path(folder) / "pictures.npz"
+        shown = augmentations.pictures(configs, path, dict.fromkeys(configs, run))
     few = dataclasses.replace(
         shown, images=shown.images[:, :5], labels=tuple(row[:5] for row in shown.labels)
     )

@@ -6,7 +6,7 @@ import pytest
 
 from mixaug_jax import config as config_lib
 from mixaug_jax import mixing
-from mixaug_jax.config import get_config
+from mixaug_jax.config import get_config, opening
 
 DATA = ("scenes", "folder", "speech", "markers", "animals", "cifar10", "cifar100", "imagenet2012")
 
@@ -38,6 +38,14 @@ def test_published_recipes():
     assert round(get_config("cutout", "cifar100").mix.length * config.data.size) == 8
     assert get_config("cutmix", "cifar100").mix.prob == 0.5
     assert resolved(config, 50_000).resolved.boundaries == (60 * 390, 120 * 390, 160 * 390)
+
+
+def test_deits_recipe_under_another_method():
+    own, other = (
+        opening.open_config(f"configs/deit.py:scenes{method}") for method in ("", ",cutmix")
+    )
+    assert (own.mix.name, other.mix.name) == ("switch", "cutmix")
+    assert {s for s in own if own[s] != other[s]} == {"mix"}
 
 
 def test_steps_win_over_epochs_and_the_schedule_scales_with_the_length():
