@@ -107,7 +107,7 @@ RECIPES = {
 # As on CIFAR: with every batch mixed, they hardly learn within the scenes' 2250 steps (SnapMix: .144 of the validation images
 # after 1000, where the baseline has .940).
 _HALF = (
-    *("attentivemix", "cutmix", "fmix", "gridmix", "guidedmixup", "maskmix"),
+    *("attentivemix", "batchmixup", "cutmix", "fmix", "gridmix", "guidedmixup", "maskmix"),
     *("resizemix", "saliencymix", "smoothmix", "snapmix", "tokenmix"),
 )
 # Where a paper, or its code, uses another value than the mixer's own default.
