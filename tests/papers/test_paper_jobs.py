@@ -20,18 +20,21 @@ def settings(name, **network):
 
 table = settings("attribution_table")
 table.data.scenes.update(train=16, validation=6, test=5)
-table.table.update(rows=("random", "gradient", "iba", "iba_readout"), tiles=(8,), snapshots=4, sens_images=2, sens_sizes=2, sens_masks=3)
+table.table.update(rows=("random", "gradient", "iba", "iba_readout"), tiles=(8,), snapshots=4)
+table.table.update(sens_images=2, sens_sizes=2, sens_masks=3)
 table.readout.update(steps=2, batch_size=4, stat_images=8)
 mixaug_jax.run(table, "table")
 
 taylor = settings("taylor_study")
 taylor.data.scenes.update(train=16, validation=6, test=5)
-taylor.taylor.update(run="table", images=3, units=2, points=20, parts=("testbed", "region", "class"), rules=("z_plus",), depth=2, width=4)
+taylor.taylor.update(run="table", images=3, units=2, points=20, parts=("testbed", "region", "class"))
+taylor.taylor.update(rules=("z_plus",), depth=2, width=4)
 mixaug_jax.run(taylor, "taylor")
 
 animals = settings("relevance")
 animals.data.animals.update(train=48, validation=16, test=16)
-animals.relevance.update(scenes=23, replicates=100, trees=False, evaluator_scenes=32, evaluator_epochs=1, evaluator_width=0.0625)
+animals.relevance.update(scenes=23, replicates=100, trees=False)
+animals.relevance.update(evaluator_scenes=32, evaluator_epochs=1, evaluator_width=0.0625)
 animals.panels.update(images=15, pool=4, rows=2, concepts=3)
 mixaug_jax.run(animals, "animals")
 """
