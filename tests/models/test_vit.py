@@ -1,7 +1,5 @@
 """Vision transformers: sizes, positions, stochastic depth, what is refused, and what a file tells."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,14 +83,21 @@ def test_attention_is_read_and_changed():
     assert found["block1"].shape == (1, 2, 17, 17)
     np.testing.assert_allclose(np.asarray(found["block0"]).sum(-1), 1, rtol=1e-5)
     np.testing.assert_allclose(logits, net.logits(x), rtol=1e-6)
-    # Without attention, tokens learn nothing of each other.
-    blind = {block: -a for block, a in found.items()}
+    # Without attention the class token learns nothing of any patch.
     other = np.array(x)
     other[:, :8, :8] += 1
-    run = functools.partial(net.attention, change=blind)
-    first = run(x)[0]
-    np.testing.assert_allclose(first, small().logits(x) * 0 + first)
+    assert np.abs(net.logits(other) - logits).max() > 1e-3
+    first, second = (without_attention(net, image) for image in (x, other))
+    np.testing.assert_allclose(first, second, rtol=1e-5)
     assert np.abs(first - logits).max() > 1e-3
+
+
+def without_attention(net, image):
+    """The logits where no token looks at any; a block's attention depends on what the ones before are left."""
+    change = {}
+    for block in ("block0", "block1"):
+        change[block] = -net.attention(image, change=change)[1][block]
+    return net.attention(image, change=change)[0]
 
 
 def test_bfloat16_and_remat():
