@@ -63,6 +63,10 @@ class Removing:
     def __post_init__(self):
         if isinstance(self.value, str):
             checks.choice("value", self.value, VALUES)
+        elif np.shape(self.value) or self.value is None:
+            raise ValueError(
+                f"value must be {', '.join(VALUES)} or a number; got {checks.shown(self.value)}"
+            )
         else:
             checks.number("value", float(self.value), -np.inf, np.inf)
         checks.choice("precision", self.precision, devices_lib.PRECISIONS)
