@@ -175,7 +175,7 @@ def _check(net, dataset, indices, layer):
 
 
 def _boolean(sets, layer, units):
-    """Sets as bool [S,U]; ValueError for numbers, which would be units of another set each, and for other shapes."""
+    """Sets as bool [S,U]; ValueError for numbers, which may be meant as indices, and for other shapes."""
     try:
         found = np.asarray(sets)
     except ValueError:  # rows of different lengths
