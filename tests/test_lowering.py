@@ -16,6 +16,7 @@ from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.dissection import (
     activations,
     formula_counts,
+    inserting,
     interventions,
     resample,
     tables,
@@ -215,7 +216,7 @@ def test_interventions(devices):
     lower(run, network(), known, sets, value)
     lower(add, network(), known, sets, value, array(8, CLASSES), array(CLASSES))
     image, mask = array(SIDE, SIDE, 3), array(16, 16, dtype=bool)
-    inserted = functools.partial(interventions._inserted.trace, layer="relu3")
+    inserted = functools.partial(inserting._inserted.trace, layer="relu3")
     traced = inserted(network(), image, integers(2), mask, array())
     traced.lower(lowering_platforms=ELSEWHERE)
 

@@ -65,6 +65,19 @@ def count(name: str, value: Any, smallest: int = 1, largest: int | float = math.
     return operator.index(value)
 
 
+def indices(name: str, value: Any, length: int) -> np.ndarray:
+    """`value` as int64 [n]; ValueError unless it is a row of integers in 0..`length` - 1."""
+    found = np.asarray(value)
+    # NumPy takes nothing at all for floats; it cuts off the fractions of what are floats.
+    whole = np.issubdtype(found.dtype, np.integer) or found.size == 0
+    if found.ndim != 1 or not whole:
+        raise ValueError(f"{name} must be a row of integers; got {shown(value)}")
+    wrong = found[(found < 0) | (found >= length)]
+    if wrong.size:
+        raise ValueError(f"{name} must lie in 0..{length - 1}; got {wrong[0]}")
+    return found.astype(np.int64)
+
+
 def _whole(value, smallest, largest=math.inf):
     try:
         return not isinstance(value, bool) and smallest <= operator.index(value) <= largest

@@ -16,7 +16,7 @@ or, from activations that any network gave, in whatever framework,
 
     result = dissect_arrays(activations, segmentation, names)
 
-What units are needed for, `remove` and `insert` say (`interventions`).
+What units are needed for, `remove` (`interventions`) and `insert` say.
 """
 
 from mixaug_jax.dissection.arrays import dissect_arrays
@@ -40,8 +40,9 @@ from mixaug_jax.dissection.counting import (
     tally_orders,
     top_labels,
 )
+from mixaug_jax.dissection.inserting import insert
 from mixaug_jax.dissection.intervening import Asked, Seen, intervene
-from mixaug_jax.dissection.interventions import Removing, insert, remove
+from mixaug_jax.dissection.interventions import Removing, remove
 from mixaug_jax.dissection.matching import Matched, Matching, match
 from mixaug_jax.dissection.network import dissect
 from mixaug_jax.dissection.pairs import Comparison, compare

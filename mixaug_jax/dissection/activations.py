@@ -268,7 +268,13 @@ def _mapped(name, images, size) -> np.ndarray:
 
 
 def check_activations(activations: Activations | Sliced) -> None:
-    """Raises ValueError unless `activations` are [N,h,w,U] with at least one of each."""
+    """Raises ValueError unless `activations` are numbers [N,h,w,U] with at least one of each."""
+    if not hasattr(activations, "shape"):
+        raise ValueError(f"activations must be an array [N,h,w,U]; got {checks.shown(activations)}")
+    # What is computed when read need not say its type, and other frameworks' arrays have types of their own.
+    dtype = getattr(activations, "dtype", None)
+    if isinstance(dtype, np.dtype) and dtype.kind in "cOSUMm":
+        raise ValueError(f"activations must be real numbers; got {dtype}")
     shape = tuple(activations.shape)
     if len(shape) != 4 or 0 in shape:
         raise ValueError(

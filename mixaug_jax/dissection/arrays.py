@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mixaug_jax.core import walk
+from mixaug_jax.core import checks, walk
 from mixaug_jax.core.files import checksum
 from mixaug_jax.core.types import Activations, Devices, LabelMaps, Sliced, Thresholds
 from mixaug_jax.dissection import concepts, tables
@@ -52,6 +52,8 @@ def dissect_arrays(
       ValueError: arrays or names that do not fit each other, numbers outside the names, no image, NaN.
     """
     # Off by one, all names would be wrong and nothing else would say so.
+    if any(isinstance(pair, str) or len(pair) != 2 for pair in names):
+        raise ValueError(f"names must be pairs (name, category); got {checks.shown(names)}")
     names = tuple((str(name), str(category)) for name, category in names)
     if names[:1] != (concepts.NONE,):
         raise ValueError(f"names must begin with {concepts.NONE}, number 0; got {names[:1]}")

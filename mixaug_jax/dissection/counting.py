@@ -31,6 +31,7 @@ from mixaug_jax.core.types import (
     Thresholds,
 )
 from mixaug_jax.dissection import tables
+from mixaug_jax.dissection.activations import check_activations
 from mixaug_jax.dissection.parts import NO_PARTS, Parts
 from mixaug_jax.dissection.tables import Categories, Counting
 
@@ -109,6 +110,7 @@ def tally(
       ValueError: shapes that disagree, no image, label numbers outside 0..C-1, NaN.
     """
     counting = Counting(num_concepts, categories, padding, batch_size=batch_size, devices=devices)
+    check_activations(activations)
     orders = np.arange(activations.shape[0])[None]
     return tally_orders(activations, thresholds, segmentation, orders, counting)[0]
 
@@ -150,7 +152,9 @@ def _tally(table: np.ndarray, sizes: np.ndarray, counting: Counting) -> Tally:
 
 def derangements(images: int, count: int = 5, seed: int = 0) -> Int[np.ndarray, "{count} {images}"]:
     """[count,images] int: permutations, uniform among those that leave no image in its place."""
-    if images < 2:
+    checks.count("count", count, 0)
+    checks.count("seed", seed, 0, 2**128 - 1)
+    if checks.count("images", images, 0) < 2:
         raise ValueError("label maps can only be shuffled against images where there are 2 or more")
     # Keyed by the seed alone, so that equal seeds shuffle all networks' label maps alike.
     draw = np.random.Generator(np.random.Philox(key=seed))
@@ -167,6 +171,8 @@ def best_labels(
 ) -> tuple[Int[np.ndarray, "*S U"], Float[np.ndarray, "*S U"]]:
     """The label [...,U] of each unit's largest IoU and that IoU, from IoU [...,U,C]; ties to the
     lowest number, never 0."""
+    if iou.shape[-1] < 2:
+        raise ValueError("iou must have a column for a concept besides number 0, 'none'")
     label = 1 + iou[..., 1:].argmax(-1)
     return label, np.take_along_axis(iou, label[..., None], -1)[..., 0]
 
@@ -176,6 +182,7 @@ def top_labels(
 ) -> tuple[Int[np.ndarray, "U top"], Float[np.ndarray, "U top"]]:
     """The labels [U,count] of the largest IoUs and those IoUs, from IoU [U,C], best first; ties to
     the lowest number, never 0."""
+    checks.count("count", count)
     label = 1 + np.argsort(-iou[:, 1:], 1, kind="stable")[:, :count]
     return label, np.take_along_axis(iou, label, 1)
 
@@ -189,8 +196,13 @@ def best_by_category(
     without concepts has label 0, IoU 0.
     """
     concepts = iou.shape[1]
-    categories = np.zeros(concepts, int) if categories is None else np.array(categories)
-    categories[0] = -1  # "none" is in no category, so it is nobody's best
+    # "none" is in no category, so it is nobody's best.
+    whole = np.zeros(concepts, int) if categories is None else categories
+    categories = tables.clean_categories(whole)
+    if len(categories) != concepts:
+        raise ValueError(
+            f"categories must have an entry for each of the {concepts} concept numbers; got {len(categories)}"
+        )
     labels = np.zeros((len(iou), categories.max() + 1), np.int64)
     values = np.zeros(labels.shape)
     for group in range(labels.shape[1]):
@@ -224,6 +236,14 @@ def count_detectors(
       the sum over G.
     """
     checks.choice("per", per, ("unit", "category"))
+    if np.ndim(iou_thresholds) != 1:
+        raise ValueError(
+            f"iou_thresholds must be a row of numbers; got {checks.shown(iou_thresholds)}"
+        )
+    if labels.shape != values.shape:
+        raise ValueError(
+            f"labels and values must be of one shape; got {list(labels.shape)} and {list(values.shape)}"
+        )
     # One label a unit: what is not its best of all categories counts as not detected; ties go to the lowest number.
     if per == "unit":
         best = values == values.max(-1, keepdims=True)
@@ -295,8 +315,9 @@ def tally_halves(
     """
     if asked.restricted:  # said before the long walk
         _need_categories(counting.categories)
-    orders = np.asarray(orders)
-    images = orders.shape[1]
+    check_activations(activations)
+    images = activations.shape[0]
+    orders = tables.check_orders(orders, images)
     grouped = images >= stats.GROUPS
     halves = stats.half_samples(asked.seed) if grouped else ()
     # The first tables are those of the groups, then each shuffle has one.

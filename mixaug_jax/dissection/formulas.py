@@ -16,7 +16,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mixaug_jax.core import checks
 from mixaug_jax.core.types import Activations, Bool, Count, Float, Int, LabelMaps, Sliced
+from mixaug_jax.dissection import tables
 from mixaug_jax.dissection.counting import Tally
 from mixaug_jax.dissection.formula_counts import AND, AND_NOT, OR, Formulas, count
 from mixaug_jax.dissection.tables import Counting
@@ -113,7 +115,12 @@ def search(
       tallied: each concept alone, in every pairing.
       counting: as the tallies were counted.
       most: units, at most so many.
+
+    Raises:
+      ValueError: as of `counting.tally`; tallies of other pairings, units or concepts.
     """
+    _check(activations, thresholds, segmentation, tallied, counting)
+    checks.count("most", most)
     tallies, orders = tallied.tallies, tallied.orders
     units = np.stack([_sharpest(tally, most) for tally in tallies])
     need = 48 * len(orders) * counting.num_concepts * BEAM * units.shape[1]
@@ -144,6 +151,20 @@ def search(
         np.array([one.iou for one in own]),
         np.array([[one.iou for one in row] for row in shuffled]).reshape(-1, len(own), LENGTH),
     )
+
+
+def _check(activations, thresholds, segmentation, tallied, counting):
+    """Raises for arguments that do not fit each other."""
+    concepts = counting.num_concepts
+    tables.check(activations, thresholds, segmentation, concepts, counting.categories)
+    orders = tables.check_orders(tallied.orders, activations.shape[0])
+    if len(tallied.tallies) != len(orders):
+        raise ValueError(f"there are {len(tallied.tallies)} tallies for {len(orders)} orders")
+    wanted = activations.shape[3], concepts
+    for tally in tallied.tallies:
+        if tally.intersection.shape != wanted:
+            found = list(tally.intersection.shape)
+            raise ValueError(f"tallies must be of {list(wanted)} units and concepts; got {found}")
 
 
 def _sharpest(tally, most) -> np.ndarray:

@@ -48,6 +48,7 @@ class Asked:
 
     def __post_init__(self):
         checks.choices("families", self.families, unit_sets.FAMILIES)
+        checks.number("threshold", self.threshold, 0, 1)
         checks.count("seed", self.seed, 0, 2**32 - 1)
 
 

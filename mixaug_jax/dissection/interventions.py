@@ -1,4 +1,4 @@
-"""Interventions: what becomes of a network's answers when units are switched off, and of one answer when a unit is forced on.
+"""Interventions: what becomes of a network's answers when units are switched off (`inserting`: when one is forced on).
 
 Bau, Zhu, Strobelt, Lapedriza, Zhou, Torralba: "Understanding the role of individual units in a deep neural network", PNAS 2020
 (arXiv 2009.05041): a unit matters for a class if the class's accuracy falls without it, whatever concept it detects.
@@ -24,12 +24,12 @@ from mixaug_jax.core import checks, say, walk
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.frames import frame
 from mixaug_jax.core.types import (
+    AnyArray,
     Bool,
     Count,
     Dataset,
     Devices,
     Float,
-    Image,
     Indices,
     Int,
     Net,
@@ -37,7 +37,7 @@ from mixaug_jax.core.types import (
 )
 from mixaug_jax.dissection.affine_tails import dense_rest
 from mixaug_jax.models.net import count_logits
-from mixaug_jax.models.probability import class_logits, log_probabilities, predicted
+from mixaug_jax.models.probability import log_probabilities, predicted
 
 VALUES = ("zero", "mean")
 _SETS = 16  # of one call; few, as the last call is filled up
@@ -63,6 +63,10 @@ class Removing:
     def __post_init__(self):
         if isinstance(self.value, str):
             checks.choice("value", self.value, VALUES)
+        elif np.shape(self.value) or self.value is None:
+            raise ValueError(
+                f"value must be {', '.join(VALUES)} or a number; got {checks.shown(self.value)}"
+            )
         else:
             checks.number("value", float(self.value), -np.inf, np.inf)
         checks.choice("precision", self.precision, devices_lib.PRECISIONS)
@@ -108,7 +112,7 @@ def remove(
     dataset: Dataset,
     indices: Indices | Sequence[int] | range,
     layer: str,
-    sets: Bool[np.ndarray, "S U"],
+    sets: Bool[AnyArray, "S U"] | Sequence[Sequence[bool]],
     options: Removing = Removing(),
     *,
     means: Float[np.ndarray, " U"] | None = None,
@@ -130,19 +134,19 @@ def remove(
       devices: default all of all processes.
 
     Raises:
-      ValueError: no image, an unknown layer, sets of another number of units, a label that is no class of the network,
-        activations or logits that are not finite.
+      ValueError: no image, an unknown layer, sets that are not of booleans or of another number of units, as many means, a
+        label that is no class of the network, activations or logits that are not finite.
     """
-    indices, devices = np.asarray(indices, np.int64), walk.chosen(devices)
-    blank = _check(net, dataset, indices, layer, sets)
+    indices, devices = checks.indices("indices", indices, len(dataset)), walk.chosen(devices)
+    blank = _check(net, dataset, indices, layer)
+    sets = _boolean(sets, layer, blank[1].shape[-1])
     # Removing nothing is a walk that has each unit's mean as a by-product.
     if means is None and options.value == "mean":
         none = np.zeros((0, sets.shape[1]), bool)
         plain = dataclasses.replace(options, value="zero")
         found = remove(net, dataset, indices, layer, none, plain, devices=devices)
         means = found.mean.mean(0, np.float64)
-    value = np.zeros(sets.shape[1], np.float32)
-    value += means if options.value == "mean" else 0 if options.value == "zero" else options.value
+    value = _value(options, means, sets.shape[1])
     net = dataclasses.replace(
         net, variables=devices_lib.replicate(jax.device_get(net.variables), devices)
     )
@@ -162,20 +166,38 @@ def remove(
     return Removed(**found)
 
 
-def _check(net, dataset, indices, layer, sets):
+def _check(net, dataset, indices, layer):
     """Raises for what cannot work, before anything is compiled; returns `_blank`."""
     checks.choice("layer", layer, net.layers[:-1])
-    if indices.ndim != 1 or not indices.size:
+    if not indices.size:
         raise ValueError("there are no images: a removal needs at least one")
-    wrong = indices[(indices < 0) | (indices >= len(dataset))]
-    if wrong.size:
-        raise ValueError(f"indices must lie in 0..{len(dataset) - 1}; got {wrong[0]}")
-    shape = np.shape(net.preprocess(dataset[int(indices[0])]["image"]))
-    blank = _blank(net, shape, layer)
-    units = blank[1].shape[-1]
-    if sets.ndim != 2 or sets.shape[1] != units:
-        raise ValueError(f"sets have shape {list(sets.shape)}; layer {layer!r} has {units} units")
-    return blank
+    return _blank(net, np.shape(net.preprocess(dataset[int(indices[0])]["image"])), layer)
+
+
+def _boolean(sets, layer, units):
+    """Sets as bool [S,U]; ValueError for numbers, which may be meant as indices, and for other shapes."""
+    try:
+        found = np.asarray(sets)
+    except ValueError:  # rows of different lengths
+        found = np.zeros(0)
+    if found.dtype != bool:
+        raise ValueError(
+            f"sets must be booleans [S,{units}], for each set and unit whether it is removed; got {checks.shown(sets)}"
+        )
+    if found.ndim != 2 or found.shape[1] != units:
+        raise ValueError(f"sets have shape {list(found.shape)}; layer {layer!r} has {units} units")
+    return found
+
+
+def _value(options, means, units):
+    """float32 [U], what stands in the place of removed units."""
+    if options.value != "mean":
+        return np.full(units, 0 if options.value == "zero" else options.value, np.float32)
+    if np.shape(means) != (units,) or not np.isfinite(means).all():
+        raise ValueError(
+            f"means must be {units} finite numbers, one a unit; got {checks.shown(means)}"
+        )
+    return np.asarray(means, np.float32)
 
 
 def _blank(net, shape, layer):
@@ -329,71 +351,3 @@ def _named(found):
 
 def _by_image(found):
     return jax.tree.map(lambda x: x.T, found)
-
-
-def insert(
-    net: Net,
-    image: Image,
-    layer: str,
-    units: Sequence[int],
-    box: Sequence[int],
-    value: Scalar,
-) -> Float[np.ndarray, "n K"]:
-    """Forces units on in a region of a picture, one at a time, and says what that does to the logits (Bau et al., PNAS 2020).
-
-    Args:
-      net: `models.Net`.
-      image: [h,w,C], preprocessed.
-      layer: whose output are maps [B,h,w,U].
-      units: n numbers of units.
-      box: (row0, col0, row1, col1) in pixels of `image`, ends exclusive; it reaches the nodes whose centers lie in it.
-      value: what the unit's activation is there.
-
-    Returns:
-      the logits with the unit forced on minus those of the image as it is, of one logit both classes'.
-
-    Raises:
-      ValueError: an unknown layer or one without maps, a unit that is not there, a box that is none or reaches no node.
-    """
-    checks.choice("layer", layer, net.layers[:-1])
-    image = jnp.asarray(image)
-    _, blank = _blank(net, image.shape, layer)
-    if blank.ndim != 4:
-        raise ValueError(f"layer {layer!r} gives {list(blank.shape[1:])}, and a box needs maps")
-    for unit in units:
-        checks.count("each of units", int(unit), 0, blank.shape[-1] - 1)
-    mask = _nodes(box, image.shape[:2], blank.shape[1:3])
-    return np.asarray(
-        _inserted(net, image, np.asarray(units, np.int32), mask, np.float32(value), layer=layer)
-    )
-
-
-def _nodes(box, size, nodes):
-    """bool [h,w]: the nodes of a map whose centers lie in a box of the picture."""
-    row0, col0, row1, col1 = (int(end) for end in box)
-    if not (0 <= row0 < row1 <= size[0] and 0 <= col0 < col1 <= size[1]):
-        raise ValueError(
-            f"box must be (row0, col0, row1, col1) within {size[0]} x {size[1]} pixels; got {tuple(box)}"
-        )
-    rows, cols = ((np.arange(n) + 0.5) * side / n for n, side in zip(nodes, size, strict=True))
-    inside = ((rows >= row0) & (rows < row1))[:, None] & ((cols >= col0) & (cols < col1))
-    if not inside.any():
-        raise ValueError(
-            f"box {tuple(box)} reaches no node: the map has {nodes[0]} x {nodes[1]} for {size[0]} x {size[1]} pixels"
-        )
-    return inside
-
-
-@functools.partial(jax.jit, static_argnames="layer")
-def _inserted(net, image, units, mask, value, *, layer):
-    x = image[None]
-    h = net.features(x, layer)
-
-    def logits(h: jax.Array) -> jax.Array:
-        return class_logits(net.logits(x, layer=layer, value=h))[0]
-
-    def one(unit: jax.Array) -> jax.Array:
-        here = mask[None, :, :, None] & (jnp.arange(h.shape[-1]) == unit)
-        return logits(jnp.where(here, value, h)) - logits(h)
-
-    return jax.lax.map(one, units)

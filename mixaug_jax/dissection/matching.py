@@ -93,9 +93,14 @@ def match(
       devices: default all of all processes.
 
     Raises:
-      ValueError: fewer than two images, an unknown layer, activations that are not finite.
+      ValueError: no pairs, fewer than two images, an unknown layer, activations that are not finite.
     """
-    indices = np.asarray(indices, np.int64)
+    for name, given in (("nets", nets), ("layers", layers)):
+        if not isinstance(given, (tuple, list)) or len(given) != 2:
+            raise ValueError(
+                f"{name} must be a pair, one of each network; got {checks.shown(given)}"
+            )
+    indices = checks.indices("indices", indices, len(dataset))
     checks.count("the number of images", len(indices), 2)
     devices = walk.chosen(devices)
     local = sum(device.process_index == jax.process_index() for device in devices)

@@ -147,16 +147,22 @@ def selectivity(means: Float[np.ndarray, "K U"]) -> tuple[np.ndarray, np.ndarray
     Returns:
       the class, and (m - o) / (m + o) with its mean m and the mean o of the other classes' means: 0 where all classes move the
       unit alike, 1 where one alone does; 0 for a unit that nothing moves, NaN where means are negative, which it has no sense
-      for.
+      for, and where one class alone has images.
+
+    Raises:
+      ValueError: no class has images.
     """
     there = np.flatnonzero(~np.isnan(means).any(1))
+    if not len(there):
+        raise ValueError("no class has images: there is nothing that units could be selective for")
     known = means[there]
     best = known.argmax(0)
     most = known.max(0)
     others = (known.sum(0) - most) / max(1, len(there) - 1)
     total = most + others
     index = np.divide(most - others, total, out=np.zeros_like(most), where=total > 0)
-    return there[best], np.where((known < 0).any(0), np.nan, index)
+    unknown = (known < 0).any(0) | (len(there) < 2)
+    return there[best], np.where(unknown, np.nan, index)
 
 
 def area(
@@ -186,13 +192,15 @@ def harms(
 
     Returns:
       {concept: (drop without its detectors [R], mean drop without each of the sets of others [R])}, means over the classes that
-      show it more than others do; concepts that no class shows more are left out.
+      show it more than others do; concepts that no class shows more, none with images here, are left out.
     """
     found = {}
+    there = np.unique(result.labels)
     for place in result.sets.find(unit_sets.DETECTORS).tolist():
         concept = int(result.sets.subject[place])
-        classes = result.detected.showing(concept)
-        if not len(classes):
+        classes = np.intersect1d(result.detected.showing(concept), there)
+        # One class alone cannot be told from others.
+        if not len(classes) or len(there) < 2:
             continue
         places = np.array([place, *result.sets.find(unit_sets.OTHERS, concept)])
         pairs = np.repeat(places, len(classes)), np.tile(classes, len(places))
@@ -222,7 +230,8 @@ def summary(
     return {
         "removal_area": by_chance,
         "ranked_gap": by_chance - area(result, unit_sets.HIGH, weights),
-        "detector_harm": np.mean(beyond, 0) if beyond else nothing,
+        # A draw may leave out all images of all classes that show a concept.
+        "detector_harm": rates.mean_there(np.stack(beyond, -1)) if beyond else nothing,
         "single_drop": accuracy[:, 0] - single.mean(1) if single.size else nothing,
     }
 

@@ -26,8 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixaug_jax.core import checks, walk
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import walk
 from mixaug_jax.core.types import (
     Activations,
     AnyArray,
@@ -44,6 +44,7 @@ from mixaug_jax.dissection import activations as activations_lib
 from mixaug_jax.dissection import resample
 
 Categories = Integer[AnyArray, "C"] | Sequence[int] | None
+BACKENDS = ("dense", "bits")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,12 @@ class Counting:
     batch_size: int = 16
     memory_mb: float = 1024
     devices: Devices = None
+
+    def __post_init__(self):
+        checks.count("num_concepts", self.num_concepts, 0)  # `check` says why two are needed
+        checks.choice("backend", self.backend, ("", *BACKENDS))
+        checks.count("batch_size", self.batch_size)
+        checks.number("memory_mb", self.memory_mb, 0, above=True)
 
 
 def count(
@@ -98,7 +105,7 @@ def count(
     categories = check(activations, thresholds, segmentation, concepts, counting.categories)
     images, *nodes, units = activations.shape
     grid = resample.Grid(tuple(nodes), tuple(segmentation.shape[1:3]), counting.padding)
-    orders = np.arange(images)[None] if orders is None else np.asarray(orders)
+    orders = np.arange(images)[None] if orders is None else check_orders(orders, images)
     slots = np.arange(len(orders))[:, None] if slots is None else np.asarray(slots)
     slots = np.broadcast_to(slots, orders.shape).astype(np.int32)
     # The program depends on shapes and numbers alone, so that a second layer of the same size compiles nothing.
@@ -161,9 +168,15 @@ def check(
         raise ValueError(
             f"thresholds have shape {np.shape(thresholds)}, the activations {units} units"
         )
+    if np.asarray(thresholds).dtype.kind in "cOSUMm":
+        raise ValueError(f"thresholds must be real numbers; got {checks.shown(thresholds)}")
     if np.isnan(thresholds).any():
         raise ValueError(f"the threshold of unit {int(np.isnan(thresholds).argmax())} is NaN")
     # A label map for each image; its numbers are checked where they are read, a batch at a time.
+    if not hasattr(segmentation, "shape"):
+        raise ValueError(
+            f"segmentation must be an array [N,H,W,K]; got {checks.shown(segmentation)}"
+        )
     shape = tuple(segmentation.shape)
     if len(shape) != 4 or 0 in shape:
         raise ValueError(f"segmentation must be [N,H,W,K], none of them 0; got {list(shape)}")
@@ -183,6 +196,16 @@ def check(
             f"{len(categories)}"
         )
     return categories
+
+
+def check_orders(orders: Integer[AnyArray, "S N"], images: int) -> Int[np.ndarray, "S N"]:
+    """Pairings as an array; ValueError for what is none of N images with as many label maps."""
+    found = np.asarray(orders)
+    if found.ndim != 2 or not len(found) or found.shape[1] != images:
+        raise ValueError(
+            f"orders must be [S,{images}], a label map for each image in one pairing or more; got {list(found.shape)}"
+        )
+    return np.stack([checks.indices("each of orders", row, images) for row in found])
 
 
 def clean_categories(categories: Categories) -> Int[np.ndarray, " entries"]:

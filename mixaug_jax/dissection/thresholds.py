@@ -77,6 +77,7 @@ def quantile(
       ValueError: an argument outside the above, no image, NaN or infinity.
     """
     grid = _check(activations, q, over, size, padding, rule)
+    checks.count("batch_size", batch_size)
     samples = activations.shape[0] * grid.pixels
     rank, fraction = _rank(samples, q, rule)
     devices = walk.chosen(devices)
@@ -95,8 +96,12 @@ def _check(activations, q, over, size, padding, rule) -> resample.Grid:
     checks.number("q", q, 0, 1, above=True, below=True)
     activations_lib.check_activations(activations)
     nodes = tuple(activations.shape[1:3])
-    if over == "upsampled" and (size is None or len(size) != 2 or min(size) < 1):
-        raise ValueError(f"size must be (H, W) of the label maps for over='upsampled'; got {size}")
+    sides = np.asarray(size)
+    whole = sides.shape == (2,) and sides.dtype.kind in "iu" and sides.min() > 0
+    if over == "upsampled" and not whole:
+        raise ValueError(
+            f"size must be (H, W) of the label maps, integers, for over='upsampled'; got {checks.shown(size)}"
+        )
     grid = resample.Grid(nodes, nodes if over == "raw" else (int(size[0]), int(size[1])), padding)
     # At its own size a map has no pixel beyond its nodes: one program for both paddings.
     return dataclasses.replace(grid, padding="edge") if over == "raw" else grid

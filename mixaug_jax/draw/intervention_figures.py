@@ -44,7 +44,9 @@ def _classes(panel: Axes, result: Intervention):
             sizes = [0, *result.sets.sizes[places]]
             lines.append(accuracy[np.concatenate([[0], 1 + places]), k])
             panel.plot(sizes, lines[-1], color=color, linewidth=0.6, alpha=0.35)
-        panel.plot(sizes, np.mean(lines, 0), "o-", color=color, markersize=3, label=kind)
+        # A class that none of the images shows has no line.
+        mean = rates.mean_there(np.transpose(lines))
+        panel.plot(sizes, mean, "o-", color=color, markersize=3, label=kind)
     # A class against all others: chance is one half whatever the number of classes.
     panel.axhline(50, color=FAINT, linewidth=1, linestyle=":")
     panel.set_xscale("symlog", linthresh=1, base=2)
@@ -110,7 +112,8 @@ def _concepts(panel: Axes, result: Intervention):
 
 def _units(panel: Axes, result: Intervention):
     """Where nothing but single units was removed: each unit's largest drop."""
-    drops = 100 * np.sort(np.nan_to_num(result.importance).max(1))[::-1]
+    # Of a class without training images nothing is known, which is not that it loses nothing.
+    drops = 100 * np.sort(np.fmax.reduce(result.importance, 1))[::-1]
     panel.plot(1 + np.arange(len(drops)), drops, "o-", color=PALETTE[5], markersize=3)
     panel.set_xlabel("units, most important first")
     panel.set_ylabel("accuracy that a class loses [points]")
@@ -155,7 +158,7 @@ def alt(result: Intervention) -> str:
         places = result.sets.find(kind)
         if len(places):
             most = places[result.sets.sizes[places] == result.sets.sizes[places].max()]
-            mean = accuracy[1 + most, result.sets.subject[most]].mean()
+            mean = rates.mean_there(accuracy[1 + most, result.sets.subject[most]])
             said.append(
                 f"without the {result.sets.sizes[most][0]} {kind} units of a class its accuracy is {mean:.0f} % on average"
             )

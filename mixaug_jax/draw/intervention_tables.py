@@ -47,7 +47,7 @@ def unit_rows(result: Intervention) -> Rows:
             _text(index[unit]),
         ]
         drop = result.importance[unit, most[unit]]
-        row += [result.class_names[most[unit]], _text(drop)]
+        row += ["" if np.isnan(drop) else result.class_names[most[unit]], _text(drop)]
         # Where single units were not removed from other images there is nothing to say of them: empty, not 0.
         rows.append(row + ([_text(v) for v in held[unit]] if len(singles) else [""] * 5))
     return header, rows

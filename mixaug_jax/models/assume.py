@@ -60,9 +60,10 @@ class Assume:
         Raises:
           ValueError: something that this architecture does not have.
         """
-        return module.clone(**self._said(module, name))
+        return module.clone(**self.fields(module, name))
 
-    def _said(self, module, architecture):
+    def fields(self, module: Any, architecture: str) -> dict[str, Any]:
+        """The module's fields that are assumed; arguments and errors as of `applied`."""
         fields = {}
         for field in dataclasses.fields(self):
             value, name = getattr(self, field.name), _FIELDS.get(field.name, field.name)

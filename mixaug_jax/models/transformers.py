@@ -96,24 +96,27 @@ def options(
     Args:
       name: of a transformer.
       shapes: of its tensors, under timm's names.
-      heads: of its attention, where somebody told; 0: nobody did.
+      heads: of its attention, where somebody told; 0: nobody did. Only vit_of_size takes it: of the others it is a field, which
+        `Assume.applied` sets.
 
     Raises:
-      ValueError: positions that are no square, or heads that must be told.
+      ValueError: positions that are no square, heads that must be told, or that do not divide a token.
     """
     found = _sizes(shapes)
     rows = shapes.get("pos_embed", (1, 0, 0))[1] - 1 - found["distilled"]
     grid = math.isqrt(max(rows, 0))
     if grid**2 != rows or not rows:
         raise ValueError(f"it has positions for {rows} patches, which are no square")
+    dim = found["dim"]
+    if heads and dim % heads:
+        raise ValueError(f"assume.heads must divide the {dim} numbers of a token; got {heads}")
     if name.startswith("deit"):
         return (("grid", grid), ("distilled", found["distilled"]))
     if name != "vit_of_size":
         return (("grid", grid),)
-    dim = found["dim"]
     # How many heads there are leaves no trace in the weights: known sizes have known numbers.
     heads = heads or _HEADS.get(dim, 0 if dim % _PER_HEAD else dim // _PER_HEAD)
-    if not heads or dim % heads:
+    if not heads:
         raise ValueError(
             f"its tokens have {dim} numbers, and its weights do not tell in how many heads; assume.heads says it"
         )

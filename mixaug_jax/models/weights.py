@@ -171,11 +171,13 @@ def _module(found, assume, noted):
             f"its first convolution takes {found.channels} channels, and images have 1 or 3 here"
         )
     plain = build.made(models.MODELS[found.name], found.num_classes, found.settings)
-    module = assume.applied(plain, found.name)
-    for name, value in build.unseen_fields(module, plain).items():
-        if noted.get(name, value) != value or (noted and name not in noted):
+    if not noted:
+        return assume.applied(plain, found.name)
+    module = plain.clone(**noted)
+    for name, value in assume.fields(plain, found.name).items():
+        if getattr(module, name) != value:
             raise ValueError(f"its notes contradict what is assumed of {name}, {value!r}")
-    return plain.clone(**noted) if noted else module
+    return module
 
 
 def _notes(metadata) -> tuple[str, dict[str, Any], str, Preprocess | None]:

@@ -79,6 +79,14 @@ def _dissect_step(config, net, dataset, folder, step, required):
     checks.choices("dissect.layers", config.dissect.layers, net.layers)
     layers = tuple(config.dissect.layers) or activations.last_maps(net, dataset)
     activations.shapes(net, dataset, layers)
+    if not layers:
+        sentence = (
+            "no layer of the network has maps of more than one node; name others in dissect.layers"
+        )
+        if required:
+            raise ValueError(f"dissect: {sentence}")
+        say.line(f"dissect: left out, because {sentence}")
+        return
     options = options_of(config)
     try:
         labels = _label_maps(config, net, dataset, options)

@@ -77,9 +77,13 @@ def _open_splits(config) -> tuple:
     """The sets whose images name important units, and that they are measured on."""
     d = config.data
     names = [d.train_split, d.test_split or d.validation_split]
-    if not all(names):
+    if not names[0]:
         raise ValueError(
             "data.train_split is empty: importance is measured on its images; name a split"
+        )
+    if not names[1]:
+        raise ValueError(
+            "data.test_split and data.validation_split are empty: removals are measured on images of one of them; name a split"
         )
     found = tuple(data.open_source(name, config, annotations=False) for name in names)
     if found[0].multi_label:
@@ -96,13 +100,13 @@ def _intervene_step(config, net, sources, folders, step, required):
     other = next((s for s in sources if s.num_classes != classes), None)
     if other is not None:
         sentence = f"the network has {classes} classes and the data set {other.num_classes}"
-        if required:
-            raise ValueError(f"intervene: {sentence}")
-        say.line(f"intervene: left out, because {sentence}")
-        return
+        return _leave_out(sentence, required)
     # Traced before images are read: a layer without maps is said at once.
     layers = tuple(config.intervene.layers) or activations.last_maps(net, sources[1])
     activations.shapes(net, sources[1], layers)
+    if not layers:
+        sentence = "no layer of the network has maps of more than one node; name others in intervene.layers"
+        return _leave_out(sentence, required)
     limit = config.intervene.max_images
     training, heldout = (Seen(source, spread(len(source), limit)) for source in sources)
     say.line(
@@ -130,6 +134,13 @@ def _intervene_step(config, net, sources, folders, step, required):
         again |= new
     if processes.is_main():
         _write(config, results, folder, again=again)
+
+
+def _leave_out(sentence, required):
+    """Says what a step cannot be done for: an error where it was asked for by name."""
+    if required:
+        raise ValueError(f"intervene: {sentence}")
+    say.line(f"intervene: left out, because {sentence}")
 
 
 def _intervened(given, settings):

@@ -24,10 +24,21 @@ def given(golden):
 
 
 @pytest.fixture(scope="module")
-def net(given, tmp_path_factory):
-    file = tmp_path_factory.mktemp("vit") / "vit.npz"
-    np.savez(file, **{k.removeprefix("timm/"): v for k, v in given.items() if k.startswith("timm/")})  # fmt: skip
-    return weights.import_weights(file, assume=Assume(heads=3))
+def nets(given, tmp_path_factory):
+    """By whose code they were run: a distilled network is timm's, too."""
+    found = {}
+    for kind in ("timm", "distilled", "torchvision"):
+        file = tmp_path_factory.mktemp("vit") / f"{kind}.npz"
+        own = {k.partition("/")[2]: v for k, v in given.items() if k.startswith(f"{kind}/")}
+        np.savez(file, **own)
+        # One view, so that what only differs by it is compiled once.
+        found[kind] = weights.import_weights(file, assume=Assume(heads=3), view=Preprocess(32))
+    return found
+
+
+@pytest.fixture(scope="module")
+def net(nets):
+    return nets["timm"]
 
 
 @functools.partial(jax.jit, static_argnums=3)
@@ -39,16 +50,19 @@ def explain(net, images, labels, names):
     return jax.vmap(one)(images, labels)
 
 
-def test_what_other_code_reads(net, given):
-    """Attention, its gradient, and three maps, at the cells' centers."""
-    found, maps = explain(net, given["image"], given["timm_label"], tuple(ATTENTION))
+@pytest.mark.parametrize("kind", ["timm", "distilled", "torchvision"])
+def test_what_other_code_reads(nets, given, kind):
+    """Logits, attention, its gradient, and three maps, at the cells' centers."""
+    image, label = given["image"], given[f"{kind}_label"]
+    close(nets[kind].logits(image), given[f"{kind}_logits"])
+    found, maps = explain(nets[kind], image, label, tuple(ATTENTION))
     value, seen, slopes = jax.device_get(found)
-    close(value, np.take_along_axis(given["timm_logits"], given["timm_label"][:, None], 1)[:, 0])
+    close(value, np.take_along_axis(given[f"{kind}_logits"], label[:, None], 1)[:, 0])
     blocks = [f"block{i}" for i in range(3)]
-    close(np.stack([seen[b] for b in blocks], 0), given["timm_attention"])
-    close(np.stack([slopes[b] for b in blocks], 0), given["timm_attention_gradient"])
+    close(np.stack([seen[b] for b in blocks], 0), given[f"{kind}_attention"])
+    close(np.stack([slopes[b] for b in blocks], 0), given[f"{kind}_attention_gradient"])
     for name in ATTENTION:
-        wanted = given[{"attention_rollout": "timm_rollout"}.get(name, f"timm_{name}")]
+        wanted = given[f"{kind}_{name.replace('attention_rollout', 'rollout')}"]
         close(np.asarray(maps[name])[:, 4::8, 4::8, 0], wanted)
 
 

@@ -98,6 +98,7 @@ def test_saved_loaded_and_compared(arrays, found, tmp_path):
     ("change", "message"),
     [
         ({"names": planted.NAMES[1:]}, r"names must begin with \('none', 'none'\), number 0"),
+        ({"names": ["none", "red"]}, r"names must be pairs \(name, category\)"),
         ({"names": planted.NAMES[:1]}, "the vocabulary is empty"),
         ({"names": planted.NAMES[:3]}, "holds label 4; with num_concepts=3"),
         ({"options": Options(size=8)}, "size and max_images must be 0 where arrays are given"),

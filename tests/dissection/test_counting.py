@@ -271,6 +271,12 @@ def test_count_detectors_in_both_conventions():
         ({"categories": [0, 0, -1, 2]}, "at least 0"),
         ({"categories": [0, 0, 0.5, 2]}, "one integer"),
         ({"padding": "same"}, "edge, zero"),
+        ({"activations": [[1.0]]}, r"activations must be an array \[N,h,w,U\]"),
+        ({"activations": np.ones((2, 3, 3, 2), complex)}, "must be real numbers; got complex128"),
+        ({"thresholds": [None, 1]}, r"thresholds must be real numbers; got \[None, 1\]"),
+        ({"segmentation": [[0]]}, r"segmentation must be an array \[N,H,W,K\]"),
+        ({"num_concepts": 4.5}, "num_concepts must be an integer of at least 0; got 4.5"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1; got 0"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -302,3 +308,43 @@ def test_counts_go_to_the_host_before_they_overflow(problem, monkeypatch):
     )
     np.testing.assert_array_equal(found.intersection, right.intersection)
     np.testing.assert_array_equal(found.unit, right.unit)
+
+
+@pytest.mark.parametrize(
+    ("orders", "message"),
+    [
+        (np.arange(2)[None], r"orders must be \[S,3\], .* got \[1, 2\]"),
+        (np.zeros((0, 3), int), r"orders must be \[S,3\], .* got \[0, 3\]"),
+        (np.arange(3)[None] - 1, r"each of orders must lie in 0\.\.2; got -1"),
+        (np.arange(3)[None] + 0.5, "each of orders must be a row of integers"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_pairings_are_of_all_images(orders, message):
+    given = np.ones((3, 2, 2, 1), np.float32), [0.5], np.ones((3, 4, 4, 1), int)
+    for count in (dissection.tally_orders, dissection.tally_halves):
+        with pytest.raises(ValueError, match=message):
+            count(*given, orders, Counting(2))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_labels_cannot_be_read_from():
+    iou = np.eye(3)
+    for wrong, message in (
+        (lambda: dissection.best_labels(iou[:, :1]), "a column for a concept besides number 0"),
+        (lambda: dissection.top_labels(iou, -1), "count must be an integer of at least 1; got -1"),
+        (lambda: dissection.best_by_category(iou, [0, 1]), "each of the 3 concept numbers; got 2"),
+        (lambda: dissection.best_by_category(iou, [0, 0.7, 1]), "categories must be one integer"),
+        (lambda: dissection.count_detectors(iou, iou, 0.04), "iou_thresholds must be a row"),
+        (
+            lambda: dissection.count_detectors(iou, iou[:2]),
+            "labels and values must be of one shape",
+        ),
+        (lambda: dissection.derangements(4, -1), "count must be an integer of at least 0; got -1"),
+        (lambda: Counting(3, backend="fast"), "backend must be one of '', dense, bits; got 'fast'"),
+        (lambda: Counting(3, memory_mb=0), "memory_mb must be a number above 0; got 0"),
+        (lambda: dissection.Asked(threshold="x"), "threshold must be a number"),
+        (lambda: dissection.Removing(None), "value must be zero, mean or a number; got None"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            wrong()

@@ -167,3 +167,22 @@ def test_only_what_is_asked_for_and_kept_with_a_dissection(some, tmp_path):
     profile = two.profile(0)
     assert profile[0][0] == "A"
     assert [value for *_, value in profile] == sorted(two.iou()[0][two.iou()[0] > 0], reverse=True)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_search_needs_tallies_of_what_it_searches():
+    activations, maps = np.ones((2, 2, 2, 3), np.float32), np.ones((2, 4, 4, 1), int)
+    own, asked = np.arange(2)[None], Counting(2)
+    tally = counting.Tally(*(np.zeros(n, int) for n in ((3, 2), 3, (3, 0), 2, 0)))
+
+    def search(tallies=(tally,), units=3, **more):
+        known = formulas.Tallied(tallies, own)
+        return formulas.search(activations[..., :units], [0.5] * units, maps, known, asked, **more)
+
+    for given, message in (
+        ({"tallies": ()}, "there are 0 tallies for 1 orders"),
+        ({"units": 2}, r"tallies must be of \[2, 2\] units and concepts; got \[3, 2\]"),
+        ({"most": 0}, "most must be an integer of at least 1; got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            search(**given)

@@ -6,9 +6,10 @@ import pytest
 import unit_switches as switches
 
 from mixaug_jax import dissection
-from mixaug_jax.dissection import affine_tails, intervening, interventions
+from mixaug_jax.dissection import affine_tails, inserting, intervening, interventions
 from mixaug_jax.dissection import removal_rates as rates
-from mixaug_jax.dissection.interventions import Removing, insert, remove
+from mixaug_jax.dissection.inserting import insert
+from mixaug_jax.dissection.interventions import Removing, remove
 from mixaug_jax.models import Net, Preprocess
 
 UNITS = {"pixels": 3, "mixed": 6}
@@ -46,6 +47,8 @@ def test_it_equals_a_plain_loop(layer, value):
     assert len(np.unique(predicted)) == 3
     np.testing.assert_array_equal(found.predicted, predicted)
     np.testing.assert_allclose(found.loss, loss, atol=1e-6, rtol=1e-6)
+    again = remove(net, source, range(3), layer, sets[:2].tolist(), Removing(value), means=put)
+    np.testing.assert_array_equal(again.predicted, predicted[:3, :2])
     # The set without any unit, the clean columns, and rates by class.
     np.testing.assert_array_equal(found.predicted[:, UNITS[layer]], found.clean_predicted)
     np.testing.assert_allclose(found.clean_loss, loss[:, UNITS[layer]], atol=1e-6)
@@ -142,17 +145,34 @@ def test_an_insertion_reaches_its_box_alone():
     image = np.zeros((8, 8, 3), np.float32)
     change = insert(net, image, "pixels", [0], (0, 4, 4, 8), 1.0)
     np.testing.assert_allclose(change, [[0, 2]], atol=1e-6)
-    nodes = interventions._nodes((0, 2, 4, 8), (8, 8), (4, 4))
+    nodes = inserting._nodes((0, 2, 4, 8), (8, 8), (4, 4))
     np.testing.assert_array_equal(nodes, np.outer([1, 1, 0, 0], [0, 1, 1, 1]) > 0)
     with pytest.raises(ValueError, match=r"box \(0, 0, 1, 1\) reaches no node: the map has 4 x 4"):
-        interventions._nodes((0, 0, 1, 1), (8, 8), (4, 4))
+        inserting._nodes((0, 0, 1, 1), (8, 8), (4, 4))
     for box in ((0, 0, 9, 8), (4, 0, 4, 8), (-1, 0, 4, 8)):
         with pytest.raises(ValueError, match=r"box must be .* within 8 x 8 pixels"):
             insert(net, image, "pixels", [0], box, 1.0)
-    with pytest.raises(
-        ValueError, match="each of units must be an integer of at least 0 and at most 2; got 3"
-    ):
-        insert(net, image, "pixels", [3], (0, 0, 8, 8), 1.0)
+    # Ends between pixels are as good as others.
+    nodes = inserting._nodes(np.array([0.6, 0, 2, 8]), (8, 8), (8, 8))
+    np.testing.assert_array_equal(nodes.any(1), np.arange(8) == 1)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_cannot_be_inserted_is_said():
+    net, image = switches.made([[0, 8], [0, 0], [0, 0]], [1, 0]), np.zeros((8, 8, 3), np.float32)
+    box = (0, 0, 8, 8)
+    with pytest.raises(ValueError, match=r"units must lie in 0\.\.2; got 3"):
+        insert(net, image, "pixels", [3], box, 1.0)
+    with pytest.raises(ValueError, match=r"units must be a row of integers; got \[1\.7\]"):
+        insert(net, image, "pixels", [1.7], box, 1.0)
+    with pytest.raises(ValueError, match="image must be preprocessed floating point; got uint8"):
+        insert(net, image.astype(np.uint8), "pixels", [0], box, 1.0)
+    with pytest.raises(ValueError, match=r"image must be one image \[h,w,C\]; got \[1, 8, 8, 3\]"):
+        insert(net, image[None], "pixels", [0], box, 1.0)
+    with pytest.raises(ValueError, match="value must be a number; got nan"):
+        insert(net, image, "pixels", [0], box, np.nan)
+    with pytest.raises(ValueError, match=r"box must be \(row0, col0, row1, col1\) within"):
+        insert(net, image, "pixels", [0], (0, 0, 8), 1.0)
 
 
 def test_parts_are_added_where_the_rest_is_a_mean_and_a_dense_layer_and_nowhere_else():
@@ -202,10 +222,20 @@ def test_what_cannot_work_is_said_before_anything_is_compiled():
         remove(net, source, range(4), "fc", one)
     with pytest.raises(ValueError, match=r"sets have shape \[6, 6\]; layer 'pixels' has 3 units"):
         remove(net, source, range(4), "pixels", one)
+    for wrong in (one.astype(int), (2 * one).tolist(), [[True] * 6, [True]]):
+        with pytest.raises(
+            ValueError, match=r"sets must be booleans \[S,6\], for each set and unit"
+        ):
+            remove(net, source, range(4), "mixed", wrong)
     with pytest.raises(ValueError, match="there are no images"):
         remove(net, source, [], "mixed", one)
     with pytest.raises(ValueError, match=r"indices must lie in 0\.\.3; got 4"):
         remove(net, source, [4], "mixed", one)
+    with pytest.raises(ValueError, match=r"indices must be a row of integers; got \[0\.7, 1\.9\]"):
+        remove(net, source, [0.7, 1.9], "mixed", one)
+    for means in (np.zeros(3), np.full(6, np.nan)):
+        with pytest.raises(ValueError, match="means must be 6 finite numbers, one a unit"):
+            remove(net, source, [0], "mixed", one, Removing("mean"), means=means)
     with pytest.raises(ValueError, match="value must be one of zero, mean; got 'median'"):
         Removing("median")
     two = switches.drawn(classes=2)

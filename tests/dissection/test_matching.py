@@ -70,6 +70,20 @@ def test_a_unit_that_never_changes_is_like_none():
         ValueError, match="the number of images must be an integer of at least 2; got 1"
     ):
         match((net, net), source, [0], ("pixels", "pixels"))
+    net, source = switches.drawn(), switches.noise(4)
+    with pytest.raises(ValueError, match=r"indices must lie in 0\.\.3; got 4"):
+        match((net, net), source, [0, 4], ("mixed", "mixed"))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_pair_is_said():
+    net, source = switches.drawn(), switches.noise(4)
+    with pytest.raises(ValueError, match="layers must be a pair, one of each network; got 'mixed'"):
+        match((net, net), source, range(4), "mixed")
+    with pytest.raises(ValueError, match="nets must be a pair, one of each network"):
+        match((net,), source, range(4), ("mixed", "mixed"))
+    with pytest.raises(ValueError, match=r"indices must be a row of integers; got \[0, 1\.9\]"):
+        match((net, net), source, [0, 1.9], ("mixed", "mixed"))
 
 
 def without(image):

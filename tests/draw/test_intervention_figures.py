@@ -1,5 +1,7 @@
 """Tables, figure and words of a layer's interventions."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import unit_switches
@@ -59,6 +61,56 @@ def test_the_figure_has_a_panel_for_each_kind_of_sets():
     lines = {line.get_label(): line.get_ydata() for line in panel.get_lines()}
     np.testing.assert_allclose(lines[unit_sets.HIGH], [100, 50, 50, 50, 50])
     assert lines[unit_sets.LOW].tolist() == [100, 100, 100, 100, 50]
+
+
+def test_what_no_image_shows_leaves_the_rest():
+    """Class c has no image of its own: means are of the others."""
+    drop = np.array([[0.5, 0, 0.2], [0, 0.4, 0], [0, 0, 0], [0, 0, 0]])
+    sets = unit_sets.important(drop, np.zeros((4, 3)))
+    whole = unit_switches.intervention(class_names=("a", "b", "c"), sets=sets)
+    # Without unit 0 all is taken for b: both are told no better than by chance.
+    predicted = np.where(sets.units[:, 0], 1, whole.labels[:, None]).astype(np.int32)
+    found = dataclasses.replace(
+        whole, predicted=predicted, loss=np.zeros(predicted.shape, np.float32)
+    )
+    panel = intervention_figures.curves(found).axes[0]
+    lines = {line.get_label(): line.get_ydata() for line in panel.get_lines()}
+    # It goes first for a, second for b.
+    np.testing.assert_allclose(lines[unit_sets.MOST], [100, 75, 50])
+    assert "without the 2 most important units of a class its accuracy is 50 % on average" in (
+        intervention_figures.alt(found)
+    )
+    assert "nan" not in intervention_figures.alt(found)
+
+
+def test_concepts_that_only_absent_classes_show_are_left_out():
+    """Concept y is shown by class c, which no image is of; of one class alone nothing is known."""
+    found = unit_switches.intervention()
+    detected = dataclasses.replace(
+        found.detected, shown=np.array([[0, 1, 0.2], [0, 0, 0.1], [0, 0, 0.9]])
+    )
+    three = {"class_names": ("a", "b", "c"), "detected": detected}
+    known = removal_result.harms(unit_switches.intervention(**three))
+    assert [*known] == [1]
+    summed = removal_result.summary(unit_switches.intervention(**three))
+    assert summed["detector_harm"] == pytest.approx(0.5)
+    alone = unit_switches.intervention(labels=np.zeros(40, np.int32))
+    assert removal_result.harms(alone) == {}
+    assert np.isnan(removal_result.summary(alone)["detector_harm"]).all()
+    assert "nan" not in intervention_tables.summary(alone)
+    assert intervention_tables.concept_rows(alone)[1] == []
+
+
+def test_selectivity_needs_two_classes():
+    means = np.array([[3.0, 1], [1, 1], [np.nan, np.nan]])
+    chosen, index = removal_result.selectivity(means)
+    assert chosen.tolist() == [0, 0]
+    np.testing.assert_allclose(index, [0.5, 0])
+    chosen, index = removal_result.selectivity(means[[2, 0]])
+    assert chosen.tolist() == [1, 1]
+    assert np.isnan(index).all()
+    with pytest.raises(ValueError, match="no class has images"):
+        removal_result.selectivity(means[2:])
 
 
 def test_what_is_said():

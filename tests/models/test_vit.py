@@ -1,7 +1,5 @@
 """Vision transformers: sizes, positions, stochastic depth, what is refused, and what a file tells."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,14 +83,21 @@ def test_attention_is_read_and_changed():
     assert found["block1"].shape == (1, 2, 17, 17)
     np.testing.assert_allclose(np.asarray(found["block0"]).sum(-1), 1, rtol=1e-5)
     np.testing.assert_allclose(logits, net.logits(x), rtol=1e-6)
-    # Without attention, tokens learn nothing of each other.
-    blind = {block: -a for block, a in found.items()}
+    # Without attention the class token learns nothing of any patch.
     other = np.array(x)
     other[:, :8, :8] += 1
-    run = functools.partial(net.attention, change=blind)
-    first = run(x)[0]
-    np.testing.assert_allclose(first, small().logits(x) * 0 + first)
+    assert np.abs(net.logits(other) - logits).max() > 1e-3
+    first, second = (without_attention(net, image) for image in (x, other))
+    np.testing.assert_allclose(first, second, rtol=1e-5)
     assert np.abs(first - logits).max() > 1e-3
+
+
+def without_attention(net, image):
+    """The logits where no token looks at any; a block's attention depends on what the ones before are left."""
+    change = {}
+    for block in ("block0", "block1"):
+        change[block] = -net.attention(image, change=change)[1][block]
+    return net.attention(image, change=change)[0]
 
 
 def test_bfloat16_and_remat():
@@ -106,12 +111,29 @@ def test_heads_must_be_told(tmp_path):
     state = state_of("timm vit")
     with pytest.raises(ValueError, match=r"tokens have 48 numbers, .*assume\.heads says it"):
         importing(tmp_path / "net.npz", state)
-    with pytest.raises(ValueError, match=r"assume\.heads"):
+    with pytest.raises(ValueError, match=r"assume\.heads must divide the 48 numbers"):
         weights.import_weights(tmp_path / "net.npz", assume=Assume(heads=5))
     state["pos_embed"] = state["pos_embed"][:, :-1]
     np.savez(tmp_path / "net.npz", **state)
     with pytest.raises(ValueError, match="positions for 15 patches, which are no square"):
         weights.import_weights(tmp_path / "net.npz", assume=Assume(heads=3))
+
+
+def test_other_heads_than_a_known_size_has(tmp_path):
+    """As the file or the user says it; neither is overruled in silence."""
+    model = MODELS["vit_of_size"](3, dim=96, depth=6, heads=6, patch=8, grid=2)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), variables)
+    plain, noted = tmp_path / "net.npz", tmp_path / "net.safetensors"
+    np.savez(plain, **mapping.from_variables(variables))
+    assert weights.import_weights(plain).model == MODELS["vit_micro"](3, grid=2)
+    assert weights.import_weights(plain, assume=Assume(heads=6)).model == model
+    weights.export_weights(Net(model, variables, Preprocess(16)), noted)
+    assert weights.import_weights(noted).model == model
+    with pytest.raises(ValueError, match="its notes contradict what is assumed of heads, 3"):
+        weights.import_weights(noted, assume=Assume(heads=3))
+    with pytest.raises(ValueError, match=r"assume\.heads must divide the 96 numbers .* got 5"):
+        weights.import_weights(plain, assume=Assume(heads=5))
 
 
 def sized(name, **options):

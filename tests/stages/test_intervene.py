@@ -11,7 +11,13 @@ import toy
 
 from mixaug_jax import dissection
 from mixaug_jax.core import files
-from mixaug_jax.dissection import intervening, interventions, removal_result, unit_sets
+from mixaug_jax.dissection import (
+    activations,
+    intervening,
+    interventions,
+    removal_result,
+    unit_sets,
+)
 from mixaug_jax.report.run import run_interventions
 from mixaug_jax.stages import dissect, intervene
 
@@ -220,5 +226,32 @@ def test_what_the_data_do_not_allow(workdir, monkeypatch, capsys):
     assert "an image may show several classes" in capsys.readouterr().out
     with pytest.raises(ValueError, match="an image may show several classes"):
         intervene.run(config, workdir)
+    toy.use(monkeypatch, source)
+    monkeypatch.setattr(activations, "last_maps", lambda net, dataset: ())
+    said = "no layer of the network has maps of more than one node; name others in intervene"
+    intervene.run(config, workdir, required=False)
+    assert f"intervene: left out, because {said}" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=said):
+        intervene.run(config, workdir)
+    with pytest.raises(ValueError, match="dissect: no layer of the network has maps"):
+        dissect.run(config, workdir)
     intervene.check(config)
     assert not (workdir / "interventions").exists()
+
+
+@pytest.mark.parametrize(
+    ("empty", "said"),
+    [
+        (("train_split",), r"data\.train_split is empty: importance is measured"),
+        (
+            ("test_split", "validation_split"),
+            r"data\.test_split and data\.validation_split are empty",
+        ),
+    ],
+)
+def test_a_split_that_is_not_there_is_named(empty, said):
+    config = settings()
+    for name in empty:
+        config.data[name] = ""
+    with pytest.raises(ValueError, match=said):
+        intervene._open_splits(config)
