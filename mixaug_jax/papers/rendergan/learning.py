@@ -119,8 +119,9 @@ def _train(config, source, folder, manager, log):
     alone = generator.clone(axis_name="")
     total = config.markers.steps
     state = adversary.init(generator, discriminator, config.seed, total)
-    # What a restart needs is in the checkpoint, the running average of the generator among it.
-    restored = resuming.restore(manager, **_items(state), config=config)
+    # What a restart needs is in the checkpoint, the running average of the generator among it; the decoder's model decides
+    # nothing here, and what does has been compared.
+    restored = resuming.restore(manager, **_items(state), config=None)
     if restored is not None:
         _, variables, train = restored
         state = adversary.Adversaries(average=variables, **train)
@@ -214,7 +215,7 @@ def load_generator(config: Config, workdir: Path) -> tuple[Any, Mapping]:
     generator, discriminator = modules(stored)
     shapes = _items(adversary.shapes(generator, discriminator, stored["steps"]))
     with checkpoint.manager(folder, scored=False) as manager:
-        found = resuming.restore(manager, **shapes, config=config)
+        found = resuming.restore(manager, **shapes, config=None)
     if found is None:
         raise ValueError(
             f"{folder} has no whole checkpoint left; --stage=gan trains the generator again"
