@@ -154,17 +154,30 @@ def test_a_training_that_goes_on_ends_with_the_same_bits(tmp_path, monkeypatch):
         yield next(prefetch(batches, size))
         raise KeyboardInterrupt
 
+    def killed(*given):
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as cut:
         cut.setattr(devices_lib, "prefetch", one_batch)
         with pytest.raises(KeyboardInterrupt):
             learning.STAGE.run(config, tmp_path / "cut")
+    with monkeypatch.context() as cut:
+        cut.setattr(looking, "draw_links", killed)
+        with pytest.raises(KeyboardInterrupt):
+            learning.STAGE.run(config, tmp_path / "cut")
+    assert checkpoint.steps_there(tmp_path / "cut" / "gan") == [1, 2]
     # The decoder's model is none of the generator's business.
     config.model.width = 0.5
     learning.STAGE.run(config, tmp_path / "cut")
     whole, cut = (learning.load_generator(config, tmp_path / name)[1] for name in ("whole", "cut"))
     jax.tree.map(np.testing.assert_array_equal, whole, cut)
     folder = tmp_path / "whole" / "gan"
-    assert {path.name for path in folder.glob("links_*.png")} == {"links_1.png", "links_2.png"}
+    sheets = [
+        {path.name: path.read_bytes() for path in (tmp_path / name / "gan").glob("links_*.png")}
+        for name in ("whole", "cut")
+    ]
+    assert sheets[0].keys() == {"links_1.png", "links_2.png"}
+    assert sheets[0] == sheets[1]
     assert {path.stem for path in folder.glob("*.csv")} == {"statistics", "worth", "apart"}
     names = [row["what"] for row in files.read_csv(folder / "statistics.csv")]
     assert names[0] == "brightness, mean"

@@ -126,6 +126,7 @@ def _train(config, source, folder, manager, log):
         _, variables, train = restored
         state = adversary.Adversaries(average=variables, **train)
         say.line(f"going on from the generator of step {int(state.step)}")
+        _draw(alone, state, source, folder, config, missing=True)
     start = int(state.step)
     if start >= total:
         return state
@@ -147,10 +148,15 @@ def _train(config, source, folder, manager, log):
                 f"{values['discriminator_loss']:.3f}, right {values['accuracy']:.3f}  ETA {left}"
             )
             checkpoint.write_checkpoint(manager, number, **_items(state), config=config, metrics={})
-            if processes.is_main():
-                path = folder / f"links_{number}.png"
-                looking.draw_links(alone, state.average, source, path, config.seed)
+            _draw(alone, state, source, folder, config)
     return state
+
+
+def _draw(alone, state, source, folder, config, missing=False):
+    """The sheet of the links at the state's step; `missing`: only where a run killed after its checkpoint left none."""
+    path = folder / f"links_{int(state.step)}.png"
+    if processes.is_main() and not (missing and path.exists()):
+        looking.draw_links(alone, state.average, source, path, config.seed)
 
 
 def _items(state):
