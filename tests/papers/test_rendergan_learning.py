@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import PIL.Image
 import pytest
 import rendergan_case
 
@@ -201,6 +202,21 @@ def test_a_training_that_goes_on_ends_with_the_same_bits(tmp_path, monkeypatch):
         learning.load_generator(config, tmp_path)
 
 
+def test_what_is_made_depends_on_no_remainder(state, tmp_path, monkeypatch):
+    """Eleven markers are the first of sixteen; a sheet with fewer real pictures than a row has room for."""
+    monkeypatch.setattr(looking, "_BATCH", 8)
+    few_ones, more = (looking.made_by(GENERATOR, state.average, 5, count) for count in (11, 16))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:11]), few_ones, more)
+    source = [{"image": np.full((SIZE, SIZE, 1), gray, np.uint8)} for gray in (0, 100, 200)]
+    looking.draw_links(GENERATOR, state.average, source, tmp_path / "links.png", 5)
+    with PIL.Image.open(tmp_path / "links.png") as picture:
+        sheet = np.asarray(picture)[::3, ::3]
+    assert sheet.shape == (6 * SIZE, 16 * SIZE)
+    np.testing.assert_array_equal(sheet[0, ::SIZE], [0, 100, 200] + 13 * [255])
+    own = np.asarray(chain.as_bytes(adversary.last(more[2])))[..., 0]
+    np.testing.assert_array_equal(sheet[5 * SIZE :], np.concatenate(list(own), 1))
+
+
 @pytest.mark.parametrize("until", ["poses", "lighting", "detail"])
 def test_learned_links_come_first(until, state):
     """Up to a link the pictures are the generator's; "detail" leaves nothing to do by hand."""
@@ -306,3 +322,9 @@ def test_settings_that_cannot_work(tmp_path):
     config.markers.batch_size, config.data.markers.crops = 8, str(tmp_path)
     with pytest.raises(ValueError, match=r"has no unlabeled/\*\.png"):
         learning.STAGE.check(config)
+    PIL.Image.new("L", (16, 16)).save(tmp_path / "unlabeled" / "one.png")
+    with pytest.raises(ValueError, match=r"needs 2 unlabeled pictures or more .*; there is 1"):
+        learning.STAGE.check(config)
+    # Whoever learns from no generator needs none of them.
+    config.markers.train = "labeled"
+    learning.STAGE.check(config)

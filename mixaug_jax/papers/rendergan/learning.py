@@ -27,6 +27,7 @@ from mixaug_jax.training.metric_log import MetricLog
 
 _EPOCH = 100  # steps, as published
 _UNLABELED = "unlabeled"
+_FEWEST = 2  # unlabeled pictures: a network that tells them from made ones learns from one and is asked about another
 
 
 def run(
@@ -50,13 +51,13 @@ def run(
     """
     check(config)
     # Nothing to do under `all` where a generator is given, or where none is needed.
-    if not required and (config.markers.gan or config.markers.train not in LEARNED):
+    if not required and not _is_needed(config):
         return
+    source = _open(config)
     folder = pathlib.Path(workdir).absolute() / "gan"
     folder.mkdir(parents=True, exist_ok=True)
     settings = settings_of(config)
     _check_same(folder, settings)
-    source = data.open_source(_UNLABELED, config, annotations=False)
     with (
         devices_lib.applied(config),
         disk.full_disk(folder),
@@ -74,15 +75,30 @@ def run(
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for settings that cannot work, or unlabeled pictures that are not there."""
+    """Raises ValueError for settings that cannot work, or unlabeled crops that are needed and not there."""
     config_lib.check(config)
     check_own(config)
     if config.markers.generator == "maps":
         map_generator.check(config.data.size)
     examining.check_reader(config)
     devices_lib.check_batch_size(config.markers.batch_size, key="markers.batch_size")
-    if config.data.markers.crops:
-        data.open_source(_UNLABELED, config, annotations=False)
+    if config.data.markers.crops and _is_needed(config):
+        _open(config)
+
+
+def _is_needed(config):
+    """Whether this run's decoder learns from a generator that is not given."""
+    return not config.markers.gan and config.markers.train in LEARNED
+
+
+def _open(config):
+    source = data.open_source(_UNLABELED, config, annotations=False)
+    if len(source) < _FEWEST:
+        raise ValueError(
+            f"a generator needs {_FEWEST} unlabeled pictures or more (data.markers.unlabeled, or unlabeled/*.png in "
+            f"data.markers.crops), of which some are held out to judge it; there is {len(source)}"
+        )
+    return source
 
 
 def _check_same(folder, settings):
