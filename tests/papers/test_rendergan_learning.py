@@ -291,6 +291,15 @@ def test_a_decoder_that_was_killed_ends_with_the_same_bits(tmp_path, monkeypatch
     decoding.STAGE.run(config, tmp_path / "cut")
     whole, cut = (checkpoint.load(tmp_path / name).variables for name in ("whole", "cut"))
     jax.tree.map(np.testing.assert_array_equal, whole, cut)
+    # Each checkpoint reads, in a folder of its own.
+    decoding.STAGE.run(config, tmp_path / "cut", which="all")
+    folder = tmp_path / "cut" / "decoding"
+    latest, first, last = (
+        np.load(folder / step / "reading.npz")["probabilities"] for step in ("", "1", "2")
+    )
+    np.testing.assert_array_equal(last, latest)
+    assert (first != last).any()
+    assert (folder / "1" / "decoding.csv").exists()
     config.markers.gan = ""
     with pytest.raises(ValueError, match="holds no generator; --stage=gan trains one"):
         decoding.STAGE.run(config, tmp_path / "third")
