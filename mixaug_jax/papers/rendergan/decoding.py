@@ -9,12 +9,13 @@ import ml_collections
 from mixaug_jax import config as config_lib
 from mixaug_jax import data, training
 from mixaug_jax.config.allowed import PLACE
-from mixaug_jax.core import files, processes, say
+from mixaug_jax.core import checks, files, processes, say
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.types import Config, Net
+from mixaug_jax.data.markers import held_scene
 from mixaug_jax.draw import page
 from mixaug_jax.papers.rendergan import making, reading
-from mixaug_jax.papers.rendergan.marker_options import KEYS, LABELED, check_own
+from mixaug_jax.papers.rendergan.marker_options import BOTH, KEYS, LABELED, check_own
 from mixaug_jax.stages.base import Stage
 from mixaug_jax.stages.checkpoints import each_checkpoint
 from mixaug_jax.training import checkpoint
@@ -66,7 +67,7 @@ def run(
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for settings that cannot work."""
+    """Raises ValueError for settings that cannot work, or crops that are not there."""
     training.check(config)
     check_own(config)
     if config.markers.train == LABELED and config.data.train_split == _UNLABELED:
@@ -76,6 +77,20 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
     if not config.data.test_split:
         raise ValueError("data.test_split is empty: there is nothing to read")
+    _check_splits(config)
+
+
+def _check_splits(config):
+    """Finds before a generator is trained what would else be found after it; rendered pictures are as many as was asked for."""
+    if config.data.markers.crops:
+        data.open_splits(config)
+        if config.markers.train == BOTH:
+            data.open_source(LABELED, config)
+        return
+    for name in ("train", "validation", "test"):
+        split = data.settled(config).data[f"{name}_split"]
+        if split or name != "validation":  # which may be empty
+            checks.choice(f"data.{name}_split", split, held_scene.SPLITS)
 
 
 def _check_same(config: Config, workdir):
