@@ -12,7 +12,7 @@ from mixaug_jax.config import keys
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, say
 from mixaug_jax.core.files import DamagedError
-from mixaug_jax.core.types import Path
+from mixaug_jax.core.types import Config, Path
 from mixaug_jax.training import checkpoint, damage
 from mixaug_jax.training import step as steps
 
@@ -99,7 +99,9 @@ def _is_damaged(read, path):
     return False
 
 
-def restore(manager, *, variables: Any, train: Any, config) -> tuple[int, Any, Any] | None:
+def restore(
+    manager, *, variables: Any, train: Any, config: Config | None
+) -> tuple[int, Any, Any] | None:
     """The newest whole checkpoint, on this run's devices, whatever number of devices wrote it.
 
     A damaged one is moved to `<workdir>/damaged/<step>`, with a warning, and the one before is used; without any, training
@@ -109,7 +111,7 @@ def restore(manager, *, variables: Any, train: Any, config) -> tuple[int, Any, A
       manager: from `manager`.
       variables: tree of arrays or shapes to restore into.
       train: the same.
-      config: this run's settings.
+      config: this run's settings, whose model must be that of the checkpoint; None: what is stored does not depend on it.
 
     Returns:
       (step, variables, train), or None where there is no checkpoint.
@@ -122,7 +124,8 @@ def restore(manager, *, variables: Any, train: Any, config) -> tuple[int, Any, A
         try:
             known = damage.check_json(path)
             # Settings first: to the storage library, another model's shapes look like damage.
-            _same_model(damage.stored_config(path), config, step)
+            if config is not None:
+                _same_model(damage.stored_config(path), config, step)
             args = ocp.args.Composite(
                 variables=ocp.args.StandardRestore(devices_lib.replicated_like(variables)),
                 train=ocp.args.StandardRestore(devices_lib.replicated_like(train)),

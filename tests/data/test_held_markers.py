@@ -115,6 +115,30 @@ def test_photographs_lie_behind(tmp_path):
         held_set._settings(config(tmp_path, photos=str(tmp_path / "none")))
 
 
+def test_photographs_of_any_size_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for k in range(2):
+        PIL.Image.new("L", (3, 9), 255).save(tmp_path / f"{k}.png")
+    settings = held_set._settings(config(tmp_path / "cache", photos="~"))
+    assert settings.photos == str(tmp_path)
+    # A part of less than a pixel is one.
+    photo = held_scene._photo(settings, "test", np.random.default_rng(0))
+    np.testing.assert_array_equal(photo, np.ones((96, 96)))
+
+
+def test_a_photograph_that_cannot_be_read_is_named(tmp_path):
+    """Before anything is rendered: the one at fault lies behind the last split's markers alone."""
+    for name in ("a.png", "b.png"):
+        noise = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
+        PIL.Image.fromarray(noise).save(tmp_path / name)
+    stored = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(stored[: len(stored) // 2])
+    words = r"^data\.markers\.photos: .*a\.png cannot be read as a picture; repair or remove it$"
+    with pytest.raises(ValueError, match=words):
+        data.open_source("unlabeled", config(tmp_path / "cache", photos=str(tmp_path)))
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+
+
 @pytest.mark.parametrize(
     ("split", "changes", "words"),
     [

@@ -1,6 +1,9 @@
 """Decoders of markers: what is trained, read, counted and written."""
 
+import contextlib
+
 import numpy as np
+import PIL.Image
 import pytest
 import rendergan_case
 import tiny
@@ -163,4 +166,28 @@ def test_settings_that_cannot_work(config):
     config.markers.train = "plain"
     config.data.test_split = ""
     with pytest.raises(ValueError, match=r"data\.test_split is empty"):
+        decoding.STAGE.check(config)
+    config.data.test_split = "tset"
+    with pytest.raises(ValueError, match=r"data\.test_split must be one of .*; got 'tset'"):
+        decoding.STAGE.check(config)
+
+
+@pytest.mark.parametrize(
+    ("row", "train", "words"),
+    [
+        ("a.png,01010101010,test", "detail", r"line 2: bits must be 12 characters .*'01010101010'"),
+        ("a.png,010101010101,test", "detail", r"has no rows of validation in labels\.csv"),
+        ("a.png,010101010101,validation", "detail", r"has no rows of test in labels\.csv"),
+        ("a.png,010101010101,test\na.png,010101010101,validation", "detail+labeled", "no rows of labeled"),
+        ("a.png,010101010101,test\na.png,010101010101,validation", "detail", ""),
+    ],
+)  # fmt: skip
+def test_crops_are_looked_at_before_any_training(config, tmp_path, row, train, words):
+    (tmp_path / "unlabeled").mkdir()
+    for name in ("a.png", *(f"unlabeled/{k}.png" for k in range(4))):
+        PIL.Image.new("L", (16, 16)).save(tmp_path / name)
+    (tmp_path / "labels.csv").write_text(f"file,bits,split\n{row}\n")
+    config.data.markers.crops, config.markers.train = str(tmp_path), train
+    config.data.batch_size, config.mix.name = 4, "none"
+    with pytest.raises(ValueError, match=words) if words else contextlib.nullcontext():
         decoding.STAGE.check(config)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rendergan_case
 
+from mixaug_jax.models import MODELS, Net, Preprocess
 from mixaug_jax.papers.rendergan import adversary, chain, examining, few, judging, learning
 
 SIZE = 16
@@ -88,13 +89,27 @@ def test_bits_that_are_read(monkeypatch):
     assert [row[1] for row in rows] == pytest.approx([1, 1, 1, 1, 0.75])
 
 
+def network(logits, loss):
+    """One of 16 pixels, of whose variables there are the shapes alone."""
+    model = MODELS["tiny"](logits)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    return Net(model, shapes, Preprocess(16, mean=(0.5,) * 3, std=(0.25,) * 3), loss)
+
+
 def test_readers_that_are_none(tmp_path, monkeypatch):
     config = rendergan_case.config(tmp_path, "detail")
     config.markers.reader = str(tmp_path)
     with pytest.raises(ValueError, match=r"holds no decoder; a run with markers\.train=labeled"):
         learning.STAGE.check(config)
-    other = types.SimpleNamespace(preprocess=types.SimpleNamespace(size=32))
     monkeypatch.setattr(examining.checkpoint, "steps_there", lambda folder: [1])
-    monkeypatch.setattr(examining.checkpoint, "load", lambda folder: other)
-    with pytest.raises(ValueError, match=r"a decoder of 32 pixels; this run has data\.size=16"):
-        examining.check_reader(config)
+    for net, words in (
+        (network(2, "softmax"), "of 2 logits and train.loss=softmax; a decoder of markers has 12"),
+        (network(12, "softmax"), "of 12 logits and train.loss=softmax; a decoder .* and sigmoid"),
+        (network(12, "sigmoid"), r"a decoder of 16 pixels; this run has data\.size=32"),
+    ):
+        monkeypatch.setattr(examining.checkpoint, "load", lambda folder, net=net: net)
+        config.data.size = 32
+        with pytest.raises(ValueError, match=words):
+            examining.check_reader(config)
+    config.data.size = 16
+    examining.check_reader(config)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import PIL.Image
 import pytest
 import rendergan_case
 
@@ -154,15 +155,30 @@ def test_a_training_that_goes_on_ends_with_the_same_bits(tmp_path, monkeypatch):
         yield next(prefetch(batches, size))
         raise KeyboardInterrupt
 
+    def killed(*given):
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as cut:
         cut.setattr(devices_lib, "prefetch", one_batch)
         with pytest.raises(KeyboardInterrupt):
             learning.STAGE.run(config, tmp_path / "cut")
+    with monkeypatch.context() as cut:
+        cut.setattr(looking, "draw_links", killed)
+        with pytest.raises(KeyboardInterrupt):
+            learning.STAGE.run(config, tmp_path / "cut")
+    assert checkpoint.steps_there(tmp_path / "cut" / "gan") == [1, 2]
+    # The decoder's model is none of the generator's business.
+    config.model.width = 0.5
     learning.STAGE.run(config, tmp_path / "cut")
     whole, cut = (learning.load_generator(config, tmp_path / name)[1] for name in ("whole", "cut"))
     jax.tree.map(np.testing.assert_array_equal, whole, cut)
     folder = tmp_path / "whole" / "gan"
-    assert {path.name for path in folder.glob("links_*.png")} == {"links_1.png", "links_2.png"}
+    sheets = [
+        {path.name: path.read_bytes() for path in (tmp_path / name / "gan").glob("links_*.png")}
+        for name in ("whole", "cut")
+    ]
+    assert sheets[0].keys() == {"links_1.png", "links_2.png"}
+    assert sheets[0] == sheets[1]
     assert {path.stem for path in folder.glob("*.csv")} == {"statistics", "worth", "apart"}
     names = [row["what"] for row in files.read_csv(folder / "statistics.csv")]
     assert names[0] == "brightness, mean"
@@ -184,6 +200,21 @@ def test_a_training_that_goes_on_ends_with_the_same_bits(tmp_path, monkeypatch):
         learning.load_generator(config, tmp_path / "cut")
     with pytest.raises(ValueError, match="holds no generator; --stage=gan trains one"):
         learning.load_generator(config, tmp_path)
+
+
+def test_what_is_made_depends_on_no_remainder(state, tmp_path, monkeypatch):
+    """Eleven markers are the first of sixteen; a sheet with fewer real pictures than a row has room for."""
+    monkeypatch.setattr(looking, "_BATCH", 8)
+    few_ones, more = (looking.made_by(GENERATOR, state.average, 5, count) for count in (11, 16))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:11]), few_ones, more)
+    source = [{"image": np.full((SIZE, SIZE, 1), gray, np.uint8)} for gray in (0, 100, 200)]
+    looking.draw_links(GENERATOR, state.average, source, tmp_path / "links.png", 5)
+    with PIL.Image.open(tmp_path / "links.png") as picture:
+        sheet = np.asarray(picture)[::3, ::3]
+    assert sheet.shape == (6 * SIZE, 16 * SIZE)
+    np.testing.assert_array_equal(sheet[0, ::SIZE], [0, 100, 200] + 13 * [255])
+    own = np.asarray(chain.as_bytes(adversary.last(more[2])))[..., 0]
+    np.testing.assert_array_equal(sheet[5 * SIZE :], np.concatenate(list(own), 1))
 
 
 @pytest.mark.parametrize("until", ["poses", "lighting", "detail"])
@@ -260,6 +291,15 @@ def test_a_decoder_that_was_killed_ends_with_the_same_bits(tmp_path, monkeypatch
     decoding.STAGE.run(config, tmp_path / "cut")
     whole, cut = (checkpoint.load(tmp_path / name).variables for name in ("whole", "cut"))
     jax.tree.map(np.testing.assert_array_equal, whole, cut)
+    # Each checkpoint reads, in a folder of its own.
+    decoding.STAGE.run(config, tmp_path / "cut", which="all")
+    folder = tmp_path / "cut" / "decoding"
+    latest, first, last = (
+        np.load(folder / step / "reading.npz")["probabilities"] for step in ("", "1", "2")
+    )
+    np.testing.assert_array_equal(last, latest)
+    assert (first != last).any()
+    assert (folder / "1" / "decoding.csv").exists()
     config.markers.gan = ""
     with pytest.raises(ValueError, match="holds no generator; --stage=gan trains one"):
         decoding.STAGE.run(config, tmp_path / "third")
@@ -291,3 +331,9 @@ def test_settings_that_cannot_work(tmp_path):
     config.markers.batch_size, config.data.markers.crops = 8, str(tmp_path)
     with pytest.raises(ValueError, match=r"has no unlabeled/\*\.png"):
         learning.STAGE.check(config)
+    PIL.Image.new("L", (16, 16)).save(tmp_path / "unlabeled" / "one.png")
+    with pytest.raises(ValueError, match=r"needs 2 unlabeled pictures or more .*; there is 1"):
+        learning.STAGE.check(config)
+    # Whoever learns from no generator needs none of them.
+    config.markers.train = "labeled"
+    learning.STAGE.check(config)

@@ -204,20 +204,40 @@ def _photo(settings, split, rng):
     """A gray part of one of the photographs, or None without any."""
     if not settings.photos:
         return None
-    pictures = _photos(settings.photos, split == "test")
+    pictures = _photos(settings.photos, settings.content, split == "test")
     picture = pictures[rng.integers(len(pictures))]
     side = settings.size * _SAMPLES
-    edge = int(min(picture.shape) * rng.uniform(0.15, 0.6))
+    edge = max(1, int(min(picture.shape) * rng.uniform(0.15, 0.6)))
     row, col = (int(rng.integers(0, n - edge + 1)) for n in picture.shape)
     cut = PIL.Image.fromarray(picture[row : row + edge, col : col + edge])
     return np.asarray(cut.resize((side, side), PIL.Image.Resampling.BILINEAR)) / 255
 
 
 @functools.lru_cache(maxsize=2)
-def _photos(folder, test):
+def _photos(
+    folder, content, test
+):  # of the same content: a folder may change while a process goes on
     files = photo_files(folder)
     chosen = [path for k, path in enumerate(files) if (k % _TEST_SHARE == 0) == test]
-    return [np.asarray(PIL.Image.open(path).convert("L")) for path in chosen]
+    return [_gray(path) for path in chosen]
+
+
+def _gray(path):
+    try:
+        with PIL.Image.open(path) as picture:
+            return np.asarray(picture.convert("L"))
+    # Not every fault of a file is an OSError to the decoders; one that is would be taken for a fault of the cache's disk.
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"data.markers.photos: {path} cannot be read as a picture; repair or remove it"
+        ) from error
+
+
+def check_photos(settings: Settings) -> None:
+    """Raises ValueError where one of the photographs cannot be read; nothing is rendered."""
+    if settings.photos:
+        for test in (True, False):
+            _photos(settings.photos, settings.content, test)
 
 
 def _body(rng, side, gray, objects, tag):

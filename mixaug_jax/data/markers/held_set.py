@@ -8,6 +8,7 @@ The rendered ones are made once, by all cores, into array_record files under a c
 
 import dataclasses
 import functools
+import os
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -40,6 +41,11 @@ class Markers(rendered.Rendered):
     NOUN = "markers"
     PIXEL_BYTES = 3
     DISK_BYTES = 1.3
+
+    def _shard_iterators_per_split(self, dl_manager):
+        # All of them first: the one at fault might be met by the last picture.
+        held_scene.check_photos(self._settings)
+        return super()._shard_iterators_per_split(dl_manager)
 
     def _info(self):
         side, features = self._settings.size, tfds.features
@@ -129,6 +135,8 @@ def _settings(config):
     for name in held_scene.SPLITS:
         checks.count(f"data.markers.{name}", given[name])
     if given["photos"]:
+        # By text: the folder's name is part of the settings, by which rendered pictures are found again.
+        given["photos"] = os.path.expanduser(given["photos"])
         there = len(held_scene.photo_files(given["photos"]))
         if there < held_scene.FEWEST_PHOTOS:
             raise ValueError(

@@ -9,15 +9,19 @@ import ml_collections
 from mixaug_jax import config as config_lib
 from mixaug_jax import data, training
 from mixaug_jax.config.allowed import PLACE
+from mixaug_jax.core import checks, files, processes, say
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import files, processes, say
-from mixaug_jax.core.types import Config
+from mixaug_jax.core.types import Config, Net
+from mixaug_jax.data.markers import held_scene
 from mixaug_jax.draw import page
 from mixaug_jax.papers.rendergan import making, reading
-from mixaug_jax.papers.rendergan.marker_options import KEYS, LABELED, check_own
+from mixaug_jax.papers.rendergan.marker_options import BOTH, KEYS, LABELED, check_own
 from mixaug_jax.stages.base import Stage
+from mixaug_jax.stages.checkpoints import each_checkpoint
 from mixaug_jax.training import checkpoint
 
+_FOLDER = "decoding"
+_MEMORY_ADVICE = "memory ran out; lower eval.batch_size"
 _UNLABELED = "unlabeled"  # a split without bits
 _SUMMARY = ("what", "value", "low", "high", "pictures")
 _CURVE = ("confidence at least", "share kept", "wrong bits of 12", "low", "high")
@@ -30,12 +34,15 @@ def run(
     which: str = "latest",
     required: bool = True,
 ) -> None:
-    """Trains a decoder, or goes on, and writes decoding/decoding.csv, confidence.csv and reading.npz of the test split.
+    """Trains a decoder, or goes on, and reads the test split with it.
+
+    Writes `decoding/` (`decoding/<step>/` for which="all"): decoding.csv, confidence.csv, reading.npz, and the page's section,
+    which is of the last checkpoint that was read.
 
     Args:
       config: of `configs/rendergan.py`.
       workdir: folder of the run; made where missing.
-      which: the checkpoint that reads: "latest", "best" or a step's number.
+      which: the checkpoints that read: "latest", "best", "all" or a step's number.
       required: not used: without a decoder there is nothing to read with.
 
     Raises:
@@ -50,11 +57,17 @@ def run(
         make, arrays = making.maker(config, workdir)
     _note(workdir, arrays)
     training.train(config, workdir, make=make, arrays=arrays)
-    _read(config, workdir, which)
+    source = data.open_source(config.data.test_split, config)
+
+    def work(net: Net, folder: pathlib.Path, step: int) -> None:
+        _read(config, net, source, workdir, folder, step)
+
+    with devices_lib.applied(config):
+        each_checkpoint(workdir, which, _FOLDER, _MEMORY_ADVICE, work)
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for settings that cannot work."""
+    """Raises ValueError for settings that cannot work, or crops that are not there."""
     training.check(config)
     check_own(config)
     if config.markers.train == LABELED and config.data.train_split == _UNLABELED:
@@ -64,6 +77,20 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
     if not config.data.test_split:
         raise ValueError("data.test_split is empty: there is nothing to read")
+    _check_splits(config)
+
+
+def _check_splits(config):
+    """Finds before a generator is trained what would else be found after it; rendered pictures are as many as was asked for."""
+    if config.data.markers.crops:
+        data.open_splits(config)
+        if config.markers.train == BOTH:
+            data.open_source(LABELED, config)
+        return
+    for name in ("train", "validation", "test"):
+        split = data.settled(config).data[f"{name}_split"]
+        if split or name != "validation":  # which may be empty
+            checks.choice(f"data.{name}_split", split, held_scene.SPLITS)
 
 
 def _check_same(config: Config, workdir):
@@ -95,17 +122,13 @@ def _note(workdir, arrays):
     devices_lib.barrier("generator noted")
 
 
-def _read(config, workdir, which):
-    (step,) = checkpoint.steps(workdir, which)
-    net = checkpoint.load(workdir, which)
-    source = data.open_source(config.data.test_split, config)
-    with devices_lib.applied(config):
-        found = reading.read(net, source, config)
+def _read(config, net, source, workdir, folder, step):
+    """One checkpoint: reads the pictures, writes tables and the page's section."""
+    found = reading.read(net, source, config)
     # All read pictures; one writes.
     if not processes.is_main():
         return
-    folder = workdir / "decoding"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "weights": files.checksum(net.variables),
         "step": step,

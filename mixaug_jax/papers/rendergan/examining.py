@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 
 from mixaug_jax.core import files, say, stats
 from mixaug_jax.core.types import Config, Dataset
+from mixaug_jax.data.markers.tags import BITS
 from mixaug_jax.draw import page, style
+from mixaug_jax.models.net import count_logits, input_shape
 from mixaug_jax.papers.rendergan import adversary, chain, judging, looking
 from mixaug_jax.training import checkpoint
 
@@ -24,7 +26,7 @@ _TOLD = ("what", "share right", "low", "high", "pictures")
 
 
 def check_reader(config: Config) -> None:
-    """Raises ValueError where markers.reader names no decoder, or one of pictures of another size."""
+    """Raises ValueError where markers.reader names no decoder of 12 bits, or one of pictures of another size."""
     reader = config.markers.reader
     if not reader:
         return
@@ -33,7 +35,13 @@ def check_reader(config: Config) -> None:
         raise ValueError(
             f"markers.reader={reader} holds no decoder; a run with markers.train=labeled trains one"
         )
-    size = checkpoint.load(folder).preprocess.size
+    net = checkpoint.load(folder)
+    size, logits = net.preprocess.size, count_logits(net, input_shape(net.preprocess))
+    if (logits, net.loss) != (BITS, "sigmoid"):
+        raise ValueError(
+            f"markers.reader={reader} holds a network of {logits} logits and train.loss={net.loss}; a decoder of markers has "
+            f"{BITS} and sigmoid"
+        )
     if size != config.data.size:
         raise ValueError(
             f"markers.reader={reader} holds a decoder of {size} pixels; this run has data.size={config.data.size}"

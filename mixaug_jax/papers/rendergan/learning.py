@@ -27,6 +27,7 @@ from mixaug_jax.training.metric_log import MetricLog
 
 _EPOCH = 100  # steps, as published
 _UNLABELED = "unlabeled"
+_FEWEST = 2  # unlabeled pictures: a network that tells them from made ones learns from one and is asked about another
 
 
 def run(
@@ -50,13 +51,13 @@ def run(
     """
     check(config)
     # Nothing to do under `all` where a generator is given, or where none is needed.
-    if not required and (config.markers.gan or config.markers.train not in LEARNED):
+    if not required and not _is_needed(config):
         return
+    source = _open(config)
     folder = pathlib.Path(workdir).absolute() / "gan"
     folder.mkdir(parents=True, exist_ok=True)
     settings = settings_of(config)
     _check_same(folder, settings)
-    source = data.open_source(_UNLABELED, config, annotations=False)
     with (
         devices_lib.applied(config),
         disk.full_disk(folder),
@@ -74,15 +75,30 @@ def run(
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for settings that cannot work, or unlabeled pictures that are not there."""
+    """Raises ValueError for settings that cannot work, or unlabeled crops that are needed and not there."""
     config_lib.check(config)
     check_own(config)
     if config.markers.generator == "maps":
         map_generator.check(config.data.size)
     examining.check_reader(config)
     devices_lib.check_batch_size(config.markers.batch_size, key="markers.batch_size")
-    if config.data.markers.crops:
-        data.open_source(_UNLABELED, config, annotations=False)
+    if config.data.markers.crops and _is_needed(config):
+        _open(config)
+
+
+def _is_needed(config):
+    """Whether this run's decoder learns from a generator that is not given."""
+    return not config.markers.gan and config.markers.train in LEARNED
+
+
+def _open(config):
+    source = data.open_source(_UNLABELED, config, annotations=False)
+    if len(source) < _FEWEST:
+        raise ValueError(
+            f"a generator needs {_FEWEST} unlabeled pictures or more (data.markers.unlabeled, or unlabeled/*.png in "
+            f"data.markers.crops), of which some are held out to judge it; there is {len(source)}"
+        )
+    return source
 
 
 def _check_same(folder, settings):
@@ -119,12 +135,14 @@ def _train(config, source, folder, manager, log):
     alone = generator.clone(axis_name="")
     total = config.markers.steps
     state = adversary.init(generator, discriminator, config.seed, total)
-    # What a restart needs is in the checkpoint, the running average of the generator among it.
-    restored = resuming.restore(manager, **_items(state), config=config)
+    # What a restart needs is in the checkpoint, the running average of the generator among it; the decoder's model decides
+    # nothing here, and what does has been compared.
+    restored = resuming.restore(manager, **_items(state), config=None)
     if restored is not None:
         _, variables, train = restored
         state = adversary.Adversaries(average=variables, **train)
         say.line(f"going on from the generator of step {int(state.step)}")
+        _draw(alone, state, source, folder, config, missing=True)
     start = int(state.step)
     if start >= total:
         return state
@@ -146,10 +164,15 @@ def _train(config, source, folder, manager, log):
                 f"{values['discriminator_loss']:.3f}, right {values['accuracy']:.3f}  ETA {left}"
             )
             checkpoint.write_checkpoint(manager, number, **_items(state), config=config, metrics={})
-            if processes.is_main():
-                path = folder / f"links_{number}.png"
-                looking.draw_links(alone, state.average, source, path, config.seed)
+            _draw(alone, state, source, folder, config)
     return state
+
+
+def _draw(alone, state, source, folder, config, missing=False):
+    """The sheet of the links at the state's step; `missing`: only where a run killed after its checkpoint left none."""
+    path = folder / f"links_{int(state.step)}.png"
+    if processes.is_main() and not (missing and path.exists()):
+        looking.draw_links(alone, state.average, source, path, config.seed)
 
 
 def _items(state):
@@ -214,7 +237,7 @@ def load_generator(config: Config, workdir: Path) -> tuple[Any, Mapping]:
     generator, discriminator = modules(stored)
     shapes = _items(adversary.shapes(generator, discriminator, stored["steps"]))
     with checkpoint.manager(folder, scored=False) as manager:
-        found = resuming.restore(manager, **shapes, config=config)
+        found = resuming.restore(manager, **shapes, config=None)
     if found is None:
         raise ValueError(
             f"{folder} has no whole checkpoint left; --stage=gan trains the generator again"

@@ -30,17 +30,18 @@ def _program(generator):
 
 def made_by(generator: Any, params: Any, seed: Count, count: Count) -> tuple:
     """Labels, tags and pictures after each link, of a generator on one device, as numpy arrays of `count` markers."""
-    program = _program(generator)
-    keys = jax.random.split(jax.random.key(seed), count)
-    parts = [
-        jax.device_get(program(jax.device_get(params), keys[i : i + _BATCH]))
-        for i in range(0, count, _BATCH)
-    ]
-    return jax.tree.map(lambda *values: np.concatenate(values), *parts)
+    program, params = _program(generator), jax.device_get(params)
+    # Whole batches, cut afterwards: norms use a batch's own statistics, and a short one would have others.
+    starts = range(0, count, _BATCH)
+    keys = jax.random.split(jax.random.key(seed), len(starts) * _BATCH)
+    parts = [jax.device_get(program(params, keys[i : i + _BATCH])) for i in starts]
+    return jax.tree.map(lambda *values: np.concatenate(values)[:count], *parts)
 
 
 def draw_links(generator: Any, params: Any, source: Dataset, path: Path, seed: Count) -> None:
     """Writes a PNG: a row of 16 real pictures, then of 16 markers as rendered and after each link.
+
+    Where there are fewer real pictures, the rest of their row is white.
 
     Args:
       generator: the module, of one device.
@@ -50,7 +51,9 @@ def draw_links(generator: Any, params: Any, source: Dataset, path: Path, seed: C
       seed: of the markers.
     """
     _, tags, pictures = made_by(generator, params, seed, _MARKERS)
-    rows = [real_ones(source, _MARKERS), tags, *(pictures[name] for name in chain.CHAIN)]
+    real = real_ones(source, _MARKERS)
+    real = np.pad(real, ((0, _MARKERS - len(real)), (0, 0), (0, 0)), constant_values=1)
+    rows = [real, tags, *(pictures[name] for name in chain.CHAIN)]
     sheet = np.concatenate([np.concatenate(list(row), 1) for row in rows])
     gray = np.asarray(chain.as_bytes(sheet[None]))[0, ..., 0]
     stored = io.BytesIO()
