@@ -15,6 +15,7 @@ from mixaug_jax.papers.relevance import (
     evaluator,
     forward_passes,
     relevance_figures,
+    relevance_keys,
     relevance_section,
 )
 from mixaug_jax.papers.relevance.attribute_relevance import CONTROL, Pairs, measure
@@ -129,6 +130,15 @@ def test_relevance_needs_flips_and_a_logit_that_follows_the_value():
     assert "Relevant to the network: arm_position (" in relevance_section.verdict(
         [*rows.values()], 0.02
     )
+
+
+def test_the_fewest_replicates_can_call_an_attribute_relevant():
+    """The least p is 1 / (R + 1), and there are ten attributes beside the control."""
+    pairs, fewest = made(linear, 300), relevance_keys.KEYS["relevance.replicates"].allowed.least
+    for replicates, found in ((fewest, True), (fewest - 1, False)):
+        rows = {row.attribute: row for row in measure(pairs, replicates=replicates)}
+        assert rows["arm_position"].p == pytest.approx(10 / (replicates + 1))
+        assert rows["arm_position"].relevant == found
 
 
 def test_what_flips_by_chance_is_not_relevant():

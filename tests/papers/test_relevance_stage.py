@@ -35,7 +35,7 @@ def settings(cache):
     config.data.animals.update(train=48, validation=16, test=16)
     config.model.name, config.model.width = "tiny", 1.0
     config.train.update(epochs=1, log_every=1, warmup=0.0)
-    config.relevance.update(scenes=24, replicates=100, trees=False, evaluator=False)
+    config.relevance.update(scenes=24, replicates=200, trees=False, evaluator=False)
     config.relevance.update(evaluator_scenes=64, evaluator_epochs=2, evaluator_width=0.0625)
     config.explain.update(methods=("gradient",), scores=("pointing_game",), max_images=8)
     return config
@@ -153,6 +153,7 @@ def test_settings_that_cannot_work(cache):
     for change, words in (
         ({"mode": "both"}, r"relevance\.mode must be one of independent, released; got 'both'"),
         ({"scenes": 1}, r"relevance\.scenes must be an integer of at least 2"),
+        ({"replicates": 199}, r"relevance\.replicates must be an integer of at least 200"),
         ({"split": "train"}, r"relevance\.split must be one of validation, test; got 'train'"),
     ):
         config = settings(cache)
