@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import toy
 
-from mixaug_jax import pipeline
+from mixaug_jax import data, pipeline
 from mixaug_jax.config import get_config, keys
 from mixaug_jax.config.opening import open_config
 from mixaug_jax.core import files
@@ -13,6 +13,7 @@ from mixaug_jax.data.animals import animal_pairs, animal_set
 from mixaug_jax.explain import evaluation
 from mixaug_jax.papers import relevance
 from mixaug_jax.papers.relevance import (
+    evaluator,
     evaluator_training,
     forward_passes,
     relevance_result,
@@ -165,6 +166,30 @@ def test_settings_that_cannot_work(cache):
     config.data.test_split = ""
     with pytest.raises(ValueError, match=r"relevance\.split='test', but data\.test_split is empty"):
         relevance_stage.check(config)
+
+
+def test_an_evaluator_sees_whole_pictures_in_its_own_order_whatever_the_run(cache, monkeypatch):
+    monkeypatch.setattr(evaluator_training, "ARCHITECTURE", "tiny")
+    whole, seen = data.batches, []
+
+    def first(*args, **kwargs):
+        seen.append(next(whole(*args, **kwargs)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "batches", first)
+    plain, other = settings(cache), settings(cache)
+    other.seed = 5
+    other.data.update(flip=True, crop="resized", crop_scale=(0.1, 0.2), resize=1.5)
+    for config in (plain, other):
+        config.relevance.evaluator_width = 0.5
+        with pytest.raises(KeyboardInterrupt):
+            evaluator_training.keep(config)
+    np.testing.assert_array_equal(seen[0]["image"], seen[1]["image"])
+    np.testing.assert_array_equal(seen[0]["targets"], seen[1]["targets"])
+    scenes = animal_set.animals("train", evaluator_training.unbiased(plain, 64, 100))
+    targets = [evaluator.encoded(s["attributes"], s["label"]) for s in map(scenes.__getitem__, range(64))]  # fmt: skip
+    scene = np.abs(np.stack(targets) - seen[1]["targets"][0]).sum(1).argmin()
+    np.testing.assert_array_equal(seen[1]["image"][0], scenes[int(scene)]["image"])
 
 
 def test_an_evaluator_that_was_stopped_goes_on_to_the_same(cache, monkeypatch):

@@ -27,7 +27,7 @@ from mixaug_jax.papers.relevance import evaluator, relevance_keys
 from mixaug_jax.papers.relevance.evaluator import OUTPUTS, Evaluator
 
 ARCHITECTURE = "resnet18"
-_BATCH, _RATE = 64, 1e-3
+_BATCH, _RATE, _SEED = 64, 1e-3, 0
 _STATE, _WHAT = "state.npz", "the evaluator's training"
 
 
@@ -61,6 +61,9 @@ def keep(config: Config) -> Evaluator:
     """
     asked = relevance_keys.of_config(config)
     config = unbiased(config, asked.evaluator_scenes, max(100, asked.evaluator_scenes // 6))
+    # Its own and not the run's, which shares it with others; nor are targets mirrored with a picture.
+    config.seed = _SEED
+    config.data.update(crop="none", flip=False, resize=1.0)
     # In the cache and not in the run: the evaluator is the same for all runs of these animals.
     settings = _settings(config, asked)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
@@ -105,6 +108,7 @@ def _settings(config, asked) -> dict:
         "width": asked.evaluator_width,
         "batch": _BATCH,
         "rate": _RATE,
+        "seed": _SEED,
         "architecture": ARCHITECTURE,
         "precision": config.precision,
     }
