@@ -168,6 +168,17 @@ def test_settings_that_cannot_work(cache):
         relevance_stage.check(config)
 
 
+def test_unbiased_scenes_are_as_the_run_draws_its_own_but_for_the_bias(cache):
+    config = settings(cache)
+    assert evaluator_training.unbiased(config, 2, 3).data.animals.sampler == "unbiased"
+    config.data.animals.update(sampler="color_biased", ranges="intended", seed=4)
+    config.relevance.mode = "released"
+    found = evaluator_training.unbiased(config, 2, 3).data.animals
+    assert (found.sampler, found.label_noise) == ("color_biased_unbiased_released", 0)
+    assert (found.seed, found.ranges, found.train, found.test) == (4, "intended", 2, 3)
+    assert config.data.animals.sampler == "color_biased"
+
+
 def test_an_evaluator_sees_whole_pictures_in_its_own_order_whatever_the_run(cache, monkeypatch):
     monkeypatch.setattr(evaluator_training, "ARCHITECTURE", "tiny")
     whole, seen = data.batches, []

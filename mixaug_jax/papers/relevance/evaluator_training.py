@@ -21,7 +21,7 @@ from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, processes, say, walk
 from mixaug_jax.core.types import Array, Config, Float
 from mixaug_jax.data import rendered, transforms
-from mixaug_jax.data.animals import animal_set
+from mixaug_jax.data.animals import animal_samplers, animal_set
 from mixaug_jax.data.source import Source
 from mixaug_jax.papers.relevance import evaluator, relevance_keys
 from mixaug_jax.papers.relevance.evaluator import OUTPUTS, Evaluator
@@ -53,8 +53,8 @@ def keep(config: Config) -> Evaluator:
     """The evaluator of a config's animals; trained where the cache does not have it, on from where a training was stopped.
 
     Args:
-      config: resolved settings of a run on animals; reads data.{size, dir, mean, std, threads}, data.animals.{seed, ranges},
-        precision, and of `relevance` mode, evaluator_scenes, evaluator_epochs and evaluator_width.
+      config: resolved settings of a run on animals; reads data.{size, dir, mean, std, threads}, data.animals.{seed,
+        sampler, ranges}, precision, and of `relevance` mode, evaluator_scenes, evaluator_epochs and evaluator_width.
 
     Raises:
       FloatingPointError: the loss is not finite.
@@ -83,7 +83,8 @@ def keep(config: Config) -> Evaluator:
 
 
 def unbiased(config: Config, train: int, test: int) -> Config:
-    """A copy of a config whose animals show their class by the arms alone, in the mode of the interventions, with true labels.
+    """A copy of a config whose animals show their class by the arms alone, in the mode of the interventions, with true labels,
+    and are otherwise as its sampler draws them, see `animal_samplers.unbiased`.
 
     Args:
       config: of a run on animals.
@@ -91,7 +92,7 @@ def unbiased(config: Config, train: int, test: int) -> Config:
     """
     mode = relevance_keys.of_config(config).mode
     config = config.copy_and_resolve_references()
-    sampler = "unbiased" if mode == "independent" else f"unbiased_{mode}"
+    sampler = animal_samplers.unbiased(config.data.animals.sampler, mode)
     config.data.animals.update(sampler=sampler, label_noise=0.0)
     config.data.animals.update(train=train, validation=1, test=test)
     return config

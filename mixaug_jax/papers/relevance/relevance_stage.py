@@ -9,7 +9,7 @@ from mixaug_jax import data
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, processes, say
 from mixaug_jax.core.types import Config, Net, Path
-from mixaug_jax.data.animals import animal_pairs, animal_set
+from mixaug_jax.data.animals import animal_pairs, animal_samplers, animal_set
 from mixaug_jax.data.animals.animal_pose import LEGAL
 from mixaug_jax.explain import evaluation
 from mixaug_jax.explain.examples import num_classes
@@ -134,6 +134,7 @@ def _settings(config, net) -> dict:
         "split": config.data[f"{asked.split}_split"],
         "scenes": asked.scenes,
         "animals": {name: own[name] for name in ("seed", "sampler", "ranges")},
+        "unbiased": animal_samplers.unbiased(own.sampler, asked.mode),
         "size": config.data.size,
         "pixels": animal_pairs.VERSION,
         "precision": config.precision,

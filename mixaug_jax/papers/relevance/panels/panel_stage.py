@@ -111,9 +111,10 @@ def check(config: Config) -> None:
             f"panels.export needs panels.consent, a text file that people agree to; got {asked.consent!r}"
         )
     if asked.unbiased and not checkpoint.steps_there(pathlib.Path(asked.unbiased).absolute()):
+        sampler = animal_samplers.unbiased(config.data.animals.sampler, "independent")
         raise ValueError(
             f"panels.unbiased={asked.unbiased!r} has no checkpoints; --config=baseline:animals "
-            "--config.data.animals.sampler=unbiased trains such a network"
+            f"--config.data.animals.sampler={sampler} trains such a network"
         )
     if _flows(asked):
         flow_training.check_side(asked.flow_side, config.data.size)
