@@ -1,5 +1,7 @@
 """The stage relevance: from a run on animals to files and a section; stopped, gone on with, refused; its evaluator."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from mixaug_jax.config import get_config, keys
 from mixaug_jax.config.opening import open_config
 from mixaug_jax.core import files
 from mixaug_jax.data.animals import animal_pairs, animal_set
+from mixaug_jax.data.animals.animal_pose import ATTRIBUTES
 from mixaug_jax.explain import evaluation
 from mixaug_jax.papers import relevance
 from mixaug_jax.papers.relevance import (
@@ -92,6 +95,33 @@ def test_explanations_point_where_the_blocks_are(run, cache):
         top = np.unravel_index(heat.heat[k].argmax(), parts.shape)
         assert found.hits["gradient"][k] == (parts[top] in (6, 7, 8))
         assert found.area[k] == pytest.approx((parts >= 6).mean())
+
+
+def test_explanations_of_other_images_are_left_out(run, cache, tmp_path, capsys):
+    """As the stage explain leaves them beside the others: of more images, another split, another class, other pixels."""
+    workdir, config = toy.copy_run(run, tmp_path / "run"), settings(cache)
+    net, given = checkpoint.load(run), (workdir / "relevance", workdir / "attribution")
+    whole = evaluation.load(run / "attribution" / "gradient.npz")
+    others = {
+        "more": {"indices": np.arange(len(whole.indices)) + 1},
+        "split": {"settings": {"split": "test"}},
+        "label": {"settings": {"label": "predicted"}},
+        "pixels": {"settings": {"examples": 1}},
+    }
+    for name, change in others.items():
+        changed = whole.settings | {"method": name} | change.pop("settings", {})
+        other = dataclasses.replace(whole, settings=changed, **change)
+        evaluation.save(other, workdir / "attribution" / f"{name}.npz")
+    found = relevance_stage._pointing(config, net, *given)
+    before = relevance_result.load_pointing(run / "relevance" / "pointing.npz")
+    assert set(found.hits) == set(before.hits)
+    for name, hits in before.hits.items():
+        np.testing.assert_array_equal(found.hits[name], hits)
+    assert "relevance: label, more, pixels, split left out: explained" in capsys.readouterr().out
+    # Of today's images there are none, and what was found of the others is no longer there.
+    config.explain.max_images = 4
+    assert relevance_stage._pointing(config, net, *given) is None
+    assert not (workdir / "relevance" / "pointing.npz").exists()
 
 
 def test_what_is_there_is_not_computed_again(run, cache, monkeypatch):
@@ -208,7 +238,14 @@ def test_an_evaluator_that_was_stopped_goes_on_to_the_same(cache, monkeypatch):
     monkeypatch.setattr(evaluator_training, "ARCHITECTURE", "tiny")  # which compiles in no time
     config.relevance.evaluator_width = 1.0
     whole = evaluator_training.keep(config)
-    assert set(whole.kept) <= set(whole.error)
+    # It is judged on scenes of its own: what it says there, by hand.
+    held = animal_set.animals("test", evaluator_training.unbiased(config, 64, 100))
+    off = whole.read(held)[0] - np.stack([held[i]["attributes"] for i in range(len(held))])
+    around = np.abs((off[:, ATTRIBUTES.index("yaw")] + np.pi) % (2 * np.pi) - np.pi)
+    assert (len(held), [*whole.error]) == (100, [*ATTRIBUTES])
+    assert whole.error["yaw"] == pytest.approx(around.mean(), rel=1e-4)
+    color = off[:, ATTRIBUTES.index("obj_color")]
+    assert whole.error["obj_color"] == pytest.approx(np.abs(color).mean(), rel=1e-4)
     (place,) = cache.glob("evaluator-32px-????????????")
     place.rename(cache / "moved")
     save = files.save_npz
