@@ -66,6 +66,11 @@ def write(
             raise ValueError(
                 f"names of panels and attributes must be of letters, digits, _ and -, and not {CHECK!r}; got {name!r}"
             )
+    words = paragraphs(consent)
+    if not words:
+        raise ValueError(
+            f"the text of consent, {str(consent)!r}, must be a text file with words in it"
+        )
     shown = [_condition(name, panel) for name, panel in panels.items()]
     items = [{"name": name, "text": text, "check": ""} for name, text in attributes.items()]
     text = f"This line is a check: please choose “{ANSWERS[2]}” here."
@@ -80,7 +85,7 @@ def write(
         style=style,
         script=script,
         version=f"{version:08x}",
-        consent=_paragraphs(consent),
+        consent=words,
         classes=pictures.classes,
         examples=_examples(pictures),
         conditions=shown,
@@ -97,18 +102,13 @@ def _part(name):
     return Markup((_PLACE / name).read_text(encoding="utf-8"))
 
 
-def _paragraphs(consent) -> list[str]:
-    path = pathlib.Path(consent).expanduser()
+def paragraphs(path: Path) -> list[str]:
+    """The paragraphs of a text file, between empty lines; none where it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = pathlib.Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        text = ""
-    found = [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
-    if not found:
-        raise ValueError(
-            f"the text of consent, {str(consent)!r}, must be a text file with words in it"
-        )
-    return found
+        return []
+    return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
 
 
 def _examples(pictures) -> list[dict]:
