@@ -1,6 +1,7 @@
 """The stage relevance: from a run on animals to files and a section; stopped, gone on with, refused; its evaluator."""
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -99,7 +100,9 @@ def test_explanations_point_where_the_blocks_are(run, cache):
 
 def test_explanations_of_other_images_are_left_out(run, cache, tmp_path, capsys):
     """As the stage explain leaves them beside the others: of more images, another split, another class, other pixels."""
-    workdir, config = toy.copy_run(run, tmp_path / "run"), settings(cache)
+    workdir, config = tmp_path / "run", settings(cache)
+    for name in ("attribution", "relevance"):
+        shutil.copytree(run / name, workdir / name)
     net, given = checkpoint.load(run), (workdir / "relevance", workdir / "attribution")
     whole = evaluation.load(run / "attribution" / "gradient.npz")
     others = {
