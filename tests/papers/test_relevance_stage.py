@@ -249,8 +249,8 @@ def test_an_evaluator_that_was_stopped_goes_on_to_the_same(cache, monkeypatch):
     assert whole.error["yaw"] == pytest.approx(around.mean(), rel=1e-4)
     color = off[:, ATTRIBUTES.index("obj_color")]
     assert whole.error["obj_color"] == pytest.approx(np.abs(color).mean(), rel=1e-4)
-    (place,) = cache.glob("evaluator-32px-????????????")
-    place.rename(cache / "moved")
+    (state,) = cache.glob("evaluator-32px-*/state.npz")
+    state.parent.rename(cache / "moved")
     save = files.save_npz
 
     def killed(*args, **kwargs):
