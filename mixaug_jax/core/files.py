@@ -20,7 +20,7 @@ import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import jax
@@ -99,25 +99,36 @@ def _plain_text(cell: Any) -> Any:
     return f"'{cell}" if risky and isinstance(_number(cell), str) else cell
 
 
-def read_csv(path: os.PathLike | str) -> list[dict]:
+def read_csv(path: os.PathLike | str, *, text: Collection[str] = ()) -> list[dict]:
     """The rows of a table; numbers become int or float. Empty where there is no file.
+
+    Args:
+      path: of the file.
+      text: columns that stay text, so that "007" is not 7.
 
     Raises:
       DamagedError: it is not as it was written, or no table.
     """
     if not pathlib.Path(path).exists():
         return []
-    text = read_text(path)
+    content = read_text(path)
     try:
-        header, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-        header, rows = [_cell(name) for name in header], [list(map(_cell, row)) for row in rows]
+        header, *rows = csv.reader(io.StringIO(content, newline=""), strict=True)
+        header = [_cell(name) for name in header]
+        kinds = [_unescaped if name in text else _cell for name in header]
+        rows = [[kind(cell) for kind, cell in zip(kinds, row, strict=True)] for row in rows]
         return [dict(zip(header, row, strict=True)) for row in rows]
     except (ValueError, csv.Error) as error:
         raise _damaged(path, f"it is no table, {error}") from error
 
 
 def _cell(text: str) -> str | int | float:
-    return text[1:] if text.startswith("'") and _FORMULA.match(text) else _number(text)
+    plain = _unescaped(text)
+    return plain if plain != text else _number(text)
+
+
+def _unescaped(text: str) -> str:
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def _number(text: str) -> str | int | float:

@@ -130,6 +130,14 @@ def test_csv_comes_back(tmp_path):
     assert files.read_csv(tmp_path / "none.csv") == []
 
 
+def test_columns_of_text_stay_as_they_are_written(tmp_path):
+    rows = [[name, "007"] for name in ("007", "1e3", "-1", "=1", "'=1", "")]
+    files.write_csv(tmp_path / "t.csv", ("name", "count"), rows)
+    found = files.read_csv(tmp_path / "t.csv", text=("name",))
+    assert [row["name"] for row in found] == [name for name, _ in rows]
+    assert {row["count"] for row in found} == {7}
+
+
 def test_json_and_text_are_utf8(tmp_path):
     value = {"title": "Grad-CAM für alle", "sizes": [1, 2.5, None, True]}
     files.write_json(tmp_path / "v.json", value)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from unittest import mock
 
 import jax
 import numpy as np
@@ -268,6 +269,27 @@ def test_a_sentence_for_each_relevant_attribute():
     assert not readers_table.sentences(readers_table.Read([], [verdict("trained", 0.9, -1)]))
 
 
+def test_panels_of_which_every_row_is_shown_are_named():
+    """A grid has as many rows as its smallest column has images, whatever was asked for; of concepts columns are drawn."""
+
+    def kept(reading, rows, columns):
+        images, logits = np.zeros((rows, columns, 4, 4, 3), np.uint8), np.zeros((rows, columns), np.float32)  # fmt: skip
+        panel = Panel(reading, images, logits, ("",) * columns, "")
+        return kept_panels.Kept(panel, np.zeros((rows, columns, 1), np.float32), {})
+
+    panels = {
+        ("trained", "grid"): kept("columns", 10, 5),
+        ("random weights", "grid"): kept("columns", 11, 5),
+        ("random weights", "concepts"): kept("signs", 11, 10),
+        ("trained", "concepts"): kept("signs", 3, 11),
+    }
+    assert readers_table.all_shown(panels, 10) == (
+        "Every reader is shown all that there is of grid of the run's network, concepts of the network with random "
+        "weights, so that intervals there are over its noise alone."
+    )
+    assert readers_table.all_shown(panels, 9) == ""
+
+
 def test_what_cannot_work_is_said(config, tmp_path, unchecked):
     def refused(words, **given):
         other = config.copy_and_resolve_references()
@@ -278,12 +300,57 @@ def test_what_cannot_work_is_said(config, tmp_path, unchecked):
     panel_stage.check(config)
     refused(r"panels\.kinds must be one of grid, .*did you mean 'grid'", kinds=("gird",))
     refused(r"panels\.method must be one of .*did you mean 'gradcam'", method="gradcamm")
-    refused(r"panels\.export needs panels\.consent, a text file", export=str(tmp_path))
-    refused(r"panels\.unbiased='.*nowhere' has no checkpoints", unbiased=str(tmp_path / "nowhere"))
+    (tmp_path / "empty.txt").write_text(" \n\n")
+    for consent in ("", str(tmp_path / "empty.txt")):
+        refused(r"panels\.export needs panels\.consent, a text file with words",
+                export=str(tmp_path), consent=consent)  # fmt: skip
+    refused(r"panels\.unbiased='.*nowhere' has no checkpoints; .*sampler=unbiased trains",
+            unbiased=str(tmp_path / "nowhere"))  # fmt: skip
+    refused(r"panels\.pool must be above panels\.rows, .*; got 20 and 20", rows=20, pool=20)
     refused("32 pixels, must be a multiple of the flow's, 24",
             kinds=("counterfactual",), flow_side=24)  # fmt: skip
     with pytest.raises(ValueError, match=r"for animals, and data\.name is 'scenes'"):
         panel_stage.check(get_config("baseline", "scenes"))
+
+
+def test_a_home_folder_is_expanded(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "unbiased" / "checkpoints" / "3").mkdir(parents=True)
+    config.panels.unbiased = "~/unbiased"
+    panel_stage.check(config)
+    asked = []
+    monkeypatch.setattr(panel_stage.checkpoint, "load", lambda path: asked.append(path))
+    net = mock.Mock()
+    panel_stage._networks(config, net, np.zeros(10, bool))
+    assert asked == [tmp_path / "unbiased"]
+
+
+def test_what_a_network_lacks_is_said_before_the_evaluator_is_trained(config, work, monkeypatch):
+    def trained(config):
+        raise AssertionError("the evaluator is trained")
+
+    monkeypatch.setattr(panel_stage.evaluator_training, "keep", trained)
+    # Every layer with maps of this network is one after a ReLU.
+    negative = np.full((1, 4, 4, 8), -1, np.float32)
+    monkeypatch.setattr(panel_stage.seen, "activations", lambda *args: negative)
+    for change, words in (
+        (
+            {"concepts": 1000},
+            r"panels\.concepts must be an integer of at least 2 and at most 16; got",
+        ),
+        ({"layer": "fc"}, r"panels\.layer must be one of '', relu1, relu3, relu4; got 'fc'"),
+        (
+            {"layer": "relu1", "factorization": "nmf"},
+            r"panels\.factorization=nmf .* relu1 has some",
+        ),
+    ):
+        asked = config.copy_and_resolve_references()
+        asked.panels.update(change)
+        with pytest.raises(ValueError, match=words):
+            panel_stage.run(asked, work)
+    config.panels.update(kinds=("grid",), concepts=1000, layer="layr")
+    with pytest.raises(AssertionError, match="the evaluator is trained"):
+        panel_stage.run(config, work)
 
 
 def test_the_config_names_the_stage():

@@ -33,7 +33,7 @@ mixaug_jax.run(taylor, "taylor")
 
 animals = settings("relevance")
 animals.data.animals.update(train=48, validation=16, test=16)
-animals.relevance.update(scenes=23, replicates=100, trees=False)
+animals.relevance.update(scenes=23, replicates=200, trees=False)
 animals.relevance.update(evaluator_scenes=32, evaluator_epochs=1, evaluator_width=0.0625)
 animals.panels.update(images=15, pool=4, rows=2, concepts=3)
 mixaug_jax.run(animals, "animals")

@@ -15,6 +15,7 @@ from mixaug_jax.papers.relevance import (
     evaluator,
     forward_passes,
     relevance_figures,
+    relevance_keys,
     relevance_section,
 )
 from mixaug_jax.papers.relevance.attribute_relevance import CONTROL, Pairs, measure
@@ -97,6 +98,46 @@ def test_r2_is_that_of_least_squares_and_its_resamples_too():
     )
 
 
+def test_intervals_of_sizes_and_slopes_are_those_of_the_same_resamples():
+    """By hand, of obj_color, in scenes drawn anew as the bootstrap draws them."""
+    pairs = made(lambda values: linear(values) + np.sin(37 * of(values, "obj_color")), 300)
+    rows = {row.attribute: row for row in measure(pairs, replicates=50, seed=3)}
+    draws = np.random.default_rng(3).multinomial(300, np.full(300, 1 / 300), size=50)
+    delta = pairs.changed["obj_color"] - pairs.original
+    moved = of(pairs.changed_values["obj_color"] - pairs.values, "obj_color")
+    near = np.flatnonzero(animal_samplers.ambiguous(of(pairs.values, "arm_position")))
+    found = {"change": [], "shift": [], "slope": [], "near_r2": []}
+    for scenes in (np.repeat(np.arange(300), counts) for counts in draws):
+        found["change"].append(np.abs(delta[scenes]).mean() / pairs.original[scenes].std())
+        found["shift"].append(delta[scenes].mean())
+        found["slope"].append(np.polyfit(moved[scenes], delta[scenes], 1)[0])
+        few = scenes[np.isin(scenes, near)]
+        found["near_r2"].append(np.corrcoef(moved[few], delta[few])[0, 1] ** 2)
+    for name, values in found.items():
+        ends = [getattr(rows["obj_color"], f"{name}{end}") for end in ("_low", "_high")]
+        np.testing.assert_allclose(ends, np.percentile(values, [2.5, 97.5]), rtol=1e-6)
+        assert ends[0] < getattr(rows["obj_color"], name) < ends[1]
+    together = rows["colors_and_shape"]  # of three regressors
+    assert np.isnan([together.slope, together.slope_low, together.slope_high]).all()
+
+
+def test_few_ambiguous_scenes_have_no_r2():
+    """A line through two points explains everything; three regressors need three times as many scenes as one."""
+    pairs = made(lambda values: np.random.default_rng(4).normal(size=len(values)), 400)
+    arms = ATTRIBUTES.index("arm_position")
+    for count, known in ((9, []), (10, ["obj_color"]), (30, ["obj_color", "colors_and_shape"])):
+        values = pairs.values.copy()
+        values[:, arms] = np.where(np.arange(400) < count, 0.5, 0.2)
+        rows = {row.attribute: row for row in measure(pairs._replace(values=values))}
+        for name in ("obj_color", "colors_and_shape"):
+            row = rows[name]
+            ends = row.near_r2_low, row.near_r2, row.near_r2_high
+            assert np.isnan(ends).all() == (name not in known)
+            if name in known:
+                assert 0 <= ends[0] <= ends[1] < 0.9
+                assert ends[1] <= ends[2] <= 1
+
+
 def test_intervals_contain_their_estimates_and_the_control_has_no_p():
     def noisy(values):
         return linear(values) + np.random.default_rng(5).normal(size=len(values))
@@ -106,6 +147,9 @@ def test_intervals_contain_their_estimates_and_the_control_has_no_p():
         assert row.beside_low <= row.beside <= row.beside_high
         assert row.r2_low <= row.r2 <= row.r2_high
         assert row.near_low <= row.near_flips <= row.near_high
+        for name in ("change", "shift", "slope", "near_r2"):
+            value, low, high = (getattr(row, f"{name}{end}") for end in ("", "_low", "_high"))
+            assert low <= value <= high or np.isnan([value, low, high]).all()
         assert np.isnan(row.p) == (row.attribute == CONTROL)
         assert row.beside == 0 if row.attribute == CONTROL else 0 < row.p <= 1
 
@@ -131,6 +175,15 @@ def test_relevance_needs_flips_and_a_logit_that_follows_the_value():
     )
 
 
+def test_the_fewest_replicates_can_call_an_attribute_relevant():
+    """The least p is 1 / (R + 1), and there are ten attributes beside the control."""
+    pairs, fewest = made(linear, 300), relevance_keys.KEYS["relevance.replicates"].allowed.least
+    for replicates, found in ((fewest, True), (fewest - 1, False)):
+        rows = {row.attribute: row for row in measure(pairs, replicates=replicates)}
+        assert rows["arm_position"].p == pytest.approx(10 / (replicates + 1))
+        assert rows["arm_position"].relevant == found
+
+
 def test_what_flips_by_chance_is_not_relevant():
     """A network of noise flips as often by the control as by anything else."""
     rng = np.random.default_rng(2)
@@ -154,6 +207,7 @@ def test_a_bias_pays_where_arms_are_ambiguous():
     far[:, ATTRIBUTES.index("arm_position")] = 0.2
     row = measure(pairs._replace(values=far))[0]
     assert np.isnan([row.near_flips, row.near_low, row.near_high, row.near_r2]).all()
+    assert np.isnan([row.near_r2_low, row.near_r2_high]).all()
 
 
 def test_without_the_control_nothing_is_said():

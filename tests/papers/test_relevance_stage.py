@@ -1,18 +1,23 @@
 """The stage relevance: from a run on animals to files and a section; stopped, gone on with, refused; its evaluator."""
 
+import dataclasses
+import shutil
+
 import jax
 import numpy as np
 import pytest
 import toy
 
-from mixaug_jax import pipeline
+from mixaug_jax import data, pipeline
 from mixaug_jax.config import get_config, keys
 from mixaug_jax.config.opening import open_config
 from mixaug_jax.core import files
 from mixaug_jax.data.animals import animal_pairs, animal_set
+from mixaug_jax.data.animals.animal_pose import ATTRIBUTES
 from mixaug_jax.explain import evaluation
 from mixaug_jax.papers import relevance
 from mixaug_jax.papers.relevance import (
+    evaluator,
     evaluator_training,
     forward_passes,
     relevance_result,
@@ -35,7 +40,7 @@ def settings(cache):
     config.data.animals.update(train=48, validation=16, test=16)
     config.model.name, config.model.width = "tiny", 1.0
     config.train.update(epochs=1, log_every=1, warmup=0.0)
-    config.relevance.update(scenes=24, replicates=100, trees=False, evaluator=False)
+    config.relevance.update(scenes=24, replicates=200, trees=False, evaluator=False)
     config.relevance.update(evaluator_scenes=64, evaluator_epochs=2, evaluator_width=0.0625)
     config.explain.update(methods=("gradient",), scores=("pointing_game",), max_images=8)
     return config
@@ -91,6 +96,35 @@ def test_explanations_point_where_the_blocks_are(run, cache):
         top = np.unravel_index(heat.heat[k].argmax(), parts.shape)
         assert found.hits["gradient"][k] == (parts[top] in (6, 7, 8))
         assert found.area[k] == pytest.approx((parts >= 6).mean())
+
+
+def test_explanations_of_other_images_are_left_out(run, cache, tmp_path, capsys):
+    """As the stage explain leaves them beside the others: of more images, another split, another class, other pixels."""
+    workdir, config = tmp_path / "run", settings(cache)
+    for name in ("attribution", "relevance"):
+        shutil.copytree(run / name, workdir / name)
+    net, given = checkpoint.load(run), (workdir / "relevance", workdir / "attribution")
+    whole = evaluation.load(run / "attribution" / "gradient.npz")
+    others = {
+        "more": {"indices": np.arange(len(whole.indices)) + 1},
+        "split": {"settings": {"split": "test"}},
+        "label": {"settings": {"label": "predicted"}},
+        "pixels": {"settings": {"examples": 1}},
+    }
+    for name, change in others.items():
+        changed = whole.settings | {"method": name} | change.pop("settings", {})
+        other = dataclasses.replace(whole, settings=changed, **change)
+        evaluation.save(other, workdir / "attribution" / f"{name}.npz")
+    found = relevance_stage._pointing(config, net, *given)
+    before = relevance_result.load_pointing(run / "relevance" / "pointing.npz")
+    assert set(found.hits) == set(before.hits)
+    for name, hits in before.hits.items():
+        np.testing.assert_array_equal(found.hits[name], hits)
+    assert "relevance: label, more, pixels, split left out: explained" in capsys.readouterr().out
+    # Of today's images there are none, and what was found of the others is no longer there.
+    config.explain.max_images = 4
+    assert relevance_stage._pointing(config, net, *given) is None
+    assert not (workdir / "relevance" / "pointing.npz").exists()
 
 
 def test_what_is_there_is_not_computed_again(run, cache, monkeypatch):
@@ -153,6 +187,7 @@ def test_settings_that_cannot_work(cache):
     for change, words in (
         ({"mode": "both"}, r"relevance\.mode must be one of independent, released; got 'both'"),
         ({"scenes": 1}, r"relevance\.scenes must be an integer of at least 2"),
+        ({"replicates": 199}, r"relevance\.replicates must be an integer of at least 200"),
         ({"split": "train"}, r"relevance\.split must be one of validation, test; got 'train'"),
     ):
         config = settings(cache)
@@ -166,14 +201,56 @@ def test_settings_that_cannot_work(cache):
         relevance_stage.check(config)
 
 
+def test_unbiased_scenes_are_as_the_run_draws_its_own_but_for_the_bias(cache):
+    config = settings(cache)
+    assert evaluator_training.unbiased(config, 2, 3).data.animals.sampler == "unbiased"
+    config.data.animals.update(sampler="color_biased", ranges="intended", seed=4)
+    config.relevance.mode = "released"
+    found = evaluator_training.unbiased(config, 2, 3).data.animals
+    assert (found.sampler, found.label_noise) == ("color_biased_unbiased_released", 0)
+    assert (found.seed, found.ranges, found.train, found.test) == (4, "intended", 2, 3)
+    assert config.data.animals.sampler == "color_biased"
+
+
+def test_an_evaluator_sees_whole_pictures_in_its_own_order_whatever_the_run(cache, monkeypatch):
+    monkeypatch.setattr(evaluator_training, "ARCHITECTURE", "tiny")
+    whole, seen = data.batches, []
+
+    def first(*args, **kwargs):
+        seen.append(next(whole(*args, **kwargs)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "batches", first)
+    plain, other = settings(cache), settings(cache)
+    other.seed = 5
+    other.data.update(flip=True, crop="resized", crop_scale=(0.1, 0.2), resize=1.5)
+    for config in (plain, other):
+        config.relevance.evaluator_width = 0.5
+        with pytest.raises(KeyboardInterrupt):
+            evaluator_training.keep(config)
+    np.testing.assert_array_equal(seen[0]["image"], seen[1]["image"])
+    np.testing.assert_array_equal(seen[0]["targets"], seen[1]["targets"])
+    scenes = animal_set.animals("train", evaluator_training.unbiased(plain, 64, 100))
+    targets = [evaluator.encoded(s["attributes"], s["label"]) for s in map(scenes.__getitem__, range(64))]  # fmt: skip
+    scene = np.abs(np.stack(targets) - seen[1]["targets"][0]).sum(1).argmin()
+    np.testing.assert_array_equal(seen[1]["image"][0], scenes[int(scene)]["image"])
+
+
 def test_an_evaluator_that_was_stopped_goes_on_to_the_same(cache, monkeypatch):
     config = settings(cache)
     monkeypatch.setattr(evaluator_training, "ARCHITECTURE", "tiny")  # which compiles in no time
     config.relevance.evaluator_width = 1.0
     whole = evaluator_training.keep(config)
-    assert set(whole.kept) <= set(whole.error)
-    (place,) = cache.glob("evaluator-32px-????????????")
-    place.rename(cache / "moved")
+    # It is judged on scenes of its own: what it says there, by hand.
+    held = animal_set.animals("test", evaluator_training.unbiased(config, 64, 100))
+    off = whole.read(held)[0] - np.stack([held[i]["attributes"] for i in range(len(held))])
+    around = np.abs((off[:, ATTRIBUTES.index("yaw")] + np.pi) % (2 * np.pi) - np.pi)
+    assert (len(held), [*whole.error]) == (100, [*ATTRIBUTES])
+    assert whole.error["yaw"] == pytest.approx(around.mean(), rel=1e-4)
+    color = off[:, ATTRIBUTES.index("obj_color")]
+    assert whole.error["obj_color"] == pytest.approx(np.abs(color).mean(), rel=1e-4)
+    (state,) = cache.glob("evaluator-32px-*/state.npz")
+    state.parent.rename(cache / "moved")
     save = files.save_npz
 
     def killed(*args, **kwargs):

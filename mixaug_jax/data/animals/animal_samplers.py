@@ -163,6 +163,27 @@ SAMPLERS = {
     "unbiased": replace(_STUDY, unbiased="independent"),
     "unbiased_released": replace(_STUDY, unbiased="released"),
 }
+# Of the other biased ones: "color_biased_unbiased", "color_biased_unbiased_released", and so on.
+SAMPLERS |= {
+    f"{name}_unbiased{end}": replace(SAMPLERS[name], unbiased=mode)
+    for name in ("color_biased", "medvar_color", "medvar_spherical", "medvar_color_spherical")
+    for mode, end in zip(MODES, ("", "_released"), strict=True)
+}
+
+
+def unbiased(name: str, mode: str) -> str:
+    """The sampler that is like another one, but that the arms alone tell the class.
+
+    Args:
+      name: of `SAMPLERS`.
+      mode: of `MODES`, in which all but the arms is drawn again.
+
+    Returns:
+      A name in `SAMPLERS`: of a sampler without a bias its own, and of medvar_no_arms, whose arms tell nothing, medvar_color's.
+    """
+    like = SAMPLERS["medvar_color" if name == "medvar_no_arms" else name]
+    wanted = replace(like, unbiased=mode)
+    return next((other for other, sampler in SAMPLERS.items() if sampler == wanted), name)
 
 
 def draw_many(

@@ -21,13 +21,13 @@ from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, processes, say, walk
 from mixaug_jax.core.types import Array, Config, Float
 from mixaug_jax.data import rendered, transforms
-from mixaug_jax.data.animals import animal_set
+from mixaug_jax.data.animals import animal_samplers, animal_set
 from mixaug_jax.data.source import Source
 from mixaug_jax.papers.relevance import evaluator, relevance_keys
 from mixaug_jax.papers.relevance.evaluator import OUTPUTS, Evaluator
 
 ARCHITECTURE = "resnet18"
-_BATCH, _RATE = 64, 1e-3
+_BATCH, _RATE, _SEED = 64, 1e-3, 0
 _STATE, _WHAT = "state.npz", "the evaluator's training"
 
 
@@ -53,14 +53,17 @@ def keep(config: Config) -> Evaluator:
     """The evaluator of a config's animals; trained where the cache does not have it, on from where a training was stopped.
 
     Args:
-      config: resolved settings of a run on animals; reads data.{size, dir, mean, std, threads}, data.animals.{seed, ranges},
-        precision, and of `relevance` mode, evaluator_scenes, evaluator_epochs and evaluator_width.
+      config: resolved settings of a run on animals; reads data.{size, dir, mean, std, threads}, data.animals.{seed,
+        sampler, ranges}, precision, and of `relevance` mode, evaluator_scenes, evaluator_epochs and evaluator_width.
 
     Raises:
       FloatingPointError: the loss is not finite.
     """
     asked = relevance_keys.of_config(config)
     config = unbiased(config, asked.evaluator_scenes, max(100, asked.evaluator_scenes // 6))
+    # Its own and not the run's, which shares it with others; nor are targets mirrored with a picture.
+    config.seed = _SEED
+    config.data.update(crop="none", flip=False, resize=1.0)
     # In the cache and not in the run: the evaluator is the same for all runs of these animals.
     settings = _settings(config, asked)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
@@ -80,7 +83,8 @@ def keep(config: Config) -> Evaluator:
 
 
 def unbiased(config: Config, train: int, test: int) -> Config:
-    """A copy of a config whose animals show their class by the arms alone, in the mode of the interventions, with true labels.
+    """A copy of a config whose animals show their class by the arms alone, in the mode of the interventions, with true labels,
+    and are otherwise as its sampler draws them, see `animal_samplers.unbiased`.
 
     Args:
       config: of a run on animals.
@@ -88,7 +92,7 @@ def unbiased(config: Config, train: int, test: int) -> Config:
     """
     mode = relevance_keys.of_config(config).mode
     config = config.copy_and_resolve_references()
-    sampler = "unbiased" if mode == "independent" else f"unbiased_{mode}"
+    sampler = animal_samplers.unbiased(config.data.animals.sampler, mode)
     config.data.animals.update(sampler=sampler, label_noise=0.0)
     config.data.animals.update(train=train, validation=1, test=test)
     return config
@@ -105,6 +109,7 @@ def _settings(config, asked) -> dict:
         "width": asked.evaluator_width,
         "batch": _BATCH,
         "rate": _RATE,
+        "seed": _SEED,
         "architecture": ARCHITECTURE,
         "precision": config.precision,
     }

@@ -155,11 +155,11 @@ def _table(rows: Sequence[Row], trees: Mapping[str, Row]) -> Table:
             Interval(row.flips, row.flips_low, row.flips_high),
             Interval(row.beside, row.beside_low, row.beside_high),
             row.p,
-            row.change,
+            Interval(row.change, row.change_low, row.change_high),
             Interval(row.r2, row.r2_low, row.r2_high),
-            row.slope,
+            Interval(row.slope, row.slope_low, row.slope_high),
             Interval(row.near_flips, row.near_low, row.near_high),
-            row.near_r2,
+            Interval(row.near_r2, row.near_r2_low, row.near_r2_high),
             # Where trees are not asked for, or not installed, their column is left out.
             *([trees[row.attribute].flips] if trees else []),
         )

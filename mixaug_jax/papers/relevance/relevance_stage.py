@@ -1,15 +1,16 @@
 """The stage `relevance` of a run on animals: which attributes its network uses, and whether explanations point at its class."""
 
+import collections
 import json
 import pathlib
 
 import numpy as np
 
 from mixaug_jax import data
+from mixaug_jax.core import checks, files, processes, say, walk
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import files, processes, say
 from mixaug_jax.core.types import Config, Net, Path
-from mixaug_jax.data.animals import animal_pairs, animal_set
+from mixaug_jax.data.animals import animal_pairs, animal_samplers, animal_set
 from mixaug_jax.data.animals.animal_pose import LEGAL
 from mixaug_jax.explain import evaluation
 from mixaug_jax.explain.examples import num_classes
@@ -134,6 +135,7 @@ def _settings(config, net) -> dict:
         "split": config.data[f"{asked.split}_split"],
         "scenes": asked.scenes,
         "animals": {name: own[name] for name in ("seed", "sampler", "ranges")},
+        "unbiased": animal_samplers.unbiased(own.sampler, asked.mode),
         "size": config.data.size,
         "pixels": animal_pairs.VERSION,
         "precision": config.precision,
@@ -142,13 +144,23 @@ def _settings(config, net) -> dict:
 
 
 def _pointing(config, net, folder, explained) -> Pointing | None:
-    """Where the explanations of these weights point to; None where there are none, or their maps are no pictures' size."""
+    """Where the explanations of these weights and of the section `explain`'s images point to.
+
+    None where there are none, or their maps are no pictures' size.
+    """
     if not processes.is_main():
         return None
+    target = folder / relevance_result.POINTING
+    # One of other weights or images would be taken for that of these.
+    target.unlink(missing_ok=True)
     found = [one for path in sorted(explained.glob("*.npz")) if (one := _read(path, net))]
+    split = config.data[f"{config.explain.split}_split"]
+    scenes = data.open_source(split, config) if found and split else ()
+    found = _of_images(config, len(scenes), found)
     if not found:
         return None
-    legal = _legal(config, found[0].indices)
+    # Where the head and the right arms are, of each image.
+    legal = np.stack([np.isin(scenes[int(i)]["parts"], LEGAL) for i in found[0].indices])
     if any(one.heat.shape != legal.shape for one in found):
         say.line(
             "relevance: explanations are left out: their maps are of another size than pictures"
@@ -163,8 +175,29 @@ def _pointing(config, net, folder, explained) -> Pointing | None:
         area=legal.mean((1, 2)),
         settings={name: found[0].settings[name] for name in ("weights", "examples")},
     )
-    relevance_result.save_pointing(result, folder / relevance_result.POINTING)
+    relevance_result.save_pointing(result, target)
     return result
+
+
+def _of_images(config, count, found) -> list[evaluation.Evaluation]:
+    """Those of the images and classes that the section `explain` names, of `count` scenes; a line says which are of others."""
+    wanted = {name: config.explain[name] for name in ("split", "label")}
+    indices = walk.spread(count, config.explain.max_images)
+    kept = [
+        one
+        for one in found
+        if wanted.items() <= one.settings.items() and np.array_equal(one.indices, indices)
+    ]
+    # Of equal numbers, pixels and regions may still differ: those that most of the methods were shown are kept.
+    shown = collections.Counter(one.settings["examples"] for one in kept).most_common(1)
+    kept = [one for one in kept if one.settings["examples"] == shown[0][0]]
+    left = {one.method for one in found} - {one.method for one in kept}
+    if left:
+        say.line(
+            f"relevance: {checks.listed(sorted(left))} left out: explained on other images or classes than explain.split, "
+            "explain.max_images and explain.label say"
+        )
+    return kept
 
 
 def _read(path, net):
@@ -175,12 +208,6 @@ def _read(path, net):
         say.line(f"relevance: {error}; it is left out")
         return None
     return found if found.settings.get("weights") == files.checksum(net.variables) else None
-
-
-def _legal(config, indices):
-    """Where the head and the right arms are, bool [N,H,W]."""
-    split = data.open_source(config.data[f"{config.explain.split}_split"], config)
-    return np.stack([np.isin(split[int(i)]["parts"], LEGAL) for i in indices])
 
 
 STAGE = Stage(

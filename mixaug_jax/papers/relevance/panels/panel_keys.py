@@ -19,7 +19,7 @@ KEYS = section(
                      Many(Entry(lambda: PANELS), 1, distinct=True)),
         "split": Key("test", "whose images", Choice(("validation", "test"))),
         "images": Key(1000, "that panels are made of, spread evenly over the split; 0: all", Int(0, 10**7)),
-        "pool": Key(20, "rows of a panel, of which readers are shown some; concepts: images of each", Int(2, 10**4)),
+        "pool": Key(20, "rows of a panel, of which readers are shown fewer; concepts: images of each", Int(2, 10**4)),
         "rows": Key(10, "that a reader is shown, and the questionnaire has; published: 30", Int(2, 10**4)),
         "method": Key("gradcam", "of attribution", Text(1)),
         "factorization": Key("pca", "of concepts: pca, or nmf for layers after a ReLU", Choice(concept_rows.FACTORIZATIONS)),

@@ -92,7 +92,7 @@ def write(
         for written in style.save_figure(figure, path, column=config.report.column_width):
             shutil.copyfile(written, report / written.name)
     files.seal(folder, ("readers.csv", "verdicts.csv"))
-    said = readers_table.sentences(read)
+    said, same = readers_table.sentences(read), readers_table.all_shown(kept, asked.rows)
     pictures = [
         page.figure(
             report,
@@ -105,7 +105,7 @@ def write(
     ]
     texts = [page.paragraph(_intro(len(truths)))]
     texts += [page.paragraph(text) for text in _notes(evaluator, shown)]
-    texts += [page.paragraph(text) for text in said]
+    texts += [page.paragraph(text) for text in (*said, *filter(None, [same]))]
     tables = [
         page.table(report, _readers(read)),
         page.table(report, _verdicts(read)),
@@ -114,6 +114,8 @@ def write(
     page.write_section(workdir, NAME, TITLE, *texts, *tables, *pictures)
     for text in said:
         say.result(text)
+    if same:
+        say.line(f"panels: {same}")
     say.line(f"written to {folder}: readers.csv, verdicts.csv, {', '.join(shown)} as PNG, SVG, PDF")
 
 

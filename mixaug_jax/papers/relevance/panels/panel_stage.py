@@ -17,6 +17,7 @@ from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core.types import Config, Net, Path
 from mixaug_jax.data.animals import animal_drawing, animal_samplers
 from mixaug_jax.data.animals.animal_pose import ATTRIBUTES, Animal
+from mixaug_jax.models.layer_maps import cam_layer, map_shapes
 from mixaug_jax.papers.relevance import (
     attribute_relevance,
     evaluator_training,
@@ -29,6 +30,7 @@ from mixaug_jax.papers.relevance.panels import (
     kept_panels,
     panel_keys,
     panel_section,
+    questionnaire,
     seen,
 )
 from mixaug_jax.papers.relevance.panels import simulated_reader as reading
@@ -106,17 +108,28 @@ def check(config: Config) -> None:
     asked = panel_keys.of_config(config)
     relevance_keys.check_section(config, panel_keys.SECTION, asked, panel_keys.KEYS)
     checks.choice("panels.method", asked.method, METHODS)
-    if asked.export and not pathlib.Path(asked.consent).expanduser().is_file():
+    if asked.rows >= asked.pool:
         raise ValueError(
-            f"panels.export needs panels.consent, a text file that people agree to; got {asked.consent!r}"
+            f"panels.pool must be above panels.rows, because each reader is shown other rows of it; got {asked.pool} and "
+            f"{asked.rows}"
         )
-    if asked.unbiased and not checkpoint.steps_there(pathlib.Path(asked.unbiased).absolute()):
+    if asked.export and not questionnaire.paragraphs(asked.consent):
+        raise ValueError(
+            "panels.export needs panels.consent, a text file with words that people agree to; got "
+            f"{asked.consent!r}"
+        )
+    if asked.unbiased and not checkpoint.steps_there(_folder(asked.unbiased)):
+        sampler = animal_samplers.unbiased(config.data.animals.sampler, "independent")
         raise ValueError(
             f"panels.unbiased={asked.unbiased!r} has no checkpoints; --config=baseline:animals "
-            "--config.data.animals.sampler=unbiased trains such a network"
+            f"--config.data.animals.sampler={sampler} trains such a network"
         )
     if _flows(asked):
         flow_training.check_side(asked.flow_side, config.data.size)
+
+
+def _folder(path) -> pathlib.Path:
+    return pathlib.Path(path).expanduser().absolute()
 
 
 def _truth(config, workdir, step, net) -> np.ndarray | None:
@@ -143,7 +156,7 @@ def _networks(config, net, truth) -> dict[str, Looked]:
         RANDOM: Looked(fresh, np.zeros(len(ATTRIBUTES), bool)),
     }
     if asked.unbiased:
-        other = checkpoint.load(pathlib.Path(asked.unbiased).absolute())
+        other = checkpoint.load(_folder(asked.unbiased))
         arms = np.array([name == "arm_position" for name in ATTRIBUTES])
         found[UNBIASED] = Looked(other, arms)
     else:
@@ -224,7 +237,9 @@ class _Job:
 def _job(config, folder, networks) -> _Job:
     asked = panel_keys.of_config(config)
     dataset = data.open_source(config.data[f"{asked.split}_split"], config)
-    seen.check_net(networks[TRAINED].net, dataset[0]["image"][None])
+    # Before the evaluator is trained, which takes longer than all panels.
+    for looked in networks.values():
+        _check_net(asked, looked.net, dataset[0]["image"])
     training = flow_training.Training(asked.flow_steps, asked.flow_batch, asked.flow_lr, asked.seed)
 
     def read(name: str) -> Pictures:
@@ -243,6 +258,23 @@ def _job(config, folder, networks) -> _Job:
     # Computed when a panel first asks, as all of them may be there already; then kept for the others.
     kept = functools.cache(read), labels, functools.cache(flow)
     return _Job(config, networks, evaluator, *kept)
+
+
+def _check_net(asked, net, image):
+    """Raises ValueError for what the panels would ask of a network in vain."""
+    seen.check_net(net, image[None])
+    if not any("factorization" in entries.keywords(PANELS[kind]) for kind in asked.kinds):
+        return
+    view = net.preprocess(image)
+    shapes = map_shapes(net, view)
+    checks.choice("panels.layer", asked.layer, ("", *shapes))
+    layer = cam_layer(net, view, asked.layer)
+    checks.count("panels.concepts", asked.concepts, 2, shapes[layer][2])
+    if asked.factorization == "nmf" and seen.activations(net, image[None], layer).min() < 0:
+        raise ValueError(
+            f"panels.factorization=nmf needs a layer without negative activations, as after a ReLU, and {layer} has some; "
+            "name another panels.layer, or use pca"
+        )
 
 
 def _step(config, workdir, folder, networks):

@@ -24,6 +24,8 @@ ANSWERS = ("irrelevant", "relevant", "cannot tell")
 LEVELS = ("not at all sure", "not very sure", "somewhat sure", "rather sure", "very sure")
 CHECK = "check"  # the item that has a right answer
 _EXAMPLES = 4
+_TEXTS = ("participant", "condition", "attribute", "rating")  # columns of answers
+_NUMBERS = {"confidence": range(1, len(LEVELS) + 1), "attentive": range(2)}
 _PLACE = pathlib.Path(page.__file__).parent
 
 
@@ -64,6 +66,11 @@ def write(
             raise ValueError(
                 f"names of panels and attributes must be of letters, digits, _ and -, and not {CHECK!r}; got {name!r}"
             )
+    words = paragraphs(consent)
+    if not words:
+        raise ValueError(
+            f"the text of consent, {str(consent)!r}, must be a text file with words in it"
+        )
     shown = [_condition(name, panel) for name, panel in panels.items()]
     items = [{"name": name, "text": text, "check": ""} for name, text in attributes.items()]
     text = f"This line is a check: please choose “{ANSWERS[2]}” here."
@@ -78,7 +85,7 @@ def write(
         style=style,
         script=script,
         version=f"{version:08x}",
-        consent=_paragraphs(consent),
+        consent=words,
         classes=pictures.classes,
         examples=_examples(pictures),
         conditions=shown,
@@ -95,18 +102,13 @@ def _part(name):
     return Markup((_PLACE / name).read_text(encoding="utf-8"))
 
 
-def _paragraphs(consent) -> list[str]:
-    path = pathlib.Path(consent).expanduser()
+def paragraphs(path: Path) -> list[str]:
+    """The paragraphs of a text file, between empty lines; none where it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = pathlib.Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        text = ""
-    found = [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
-    if not found:
-        raise ValueError(
-            f"the text of consent, {str(consent)!r}, must be a text file with words in it"
-        )
-    return found
+        return []
+    return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
 
 
 def _examples(pictures) -> list[dict]:
@@ -178,27 +180,33 @@ def read_answers(csvs: Sequence[Path]) -> list[Answer]:
     """Reads participants' files; of a participant who answered a condition more than once, the first file in the order given.
 
     Raises:
-      ValueError: a file that is not of the questionnaire.
+      ValueError: a file that is not of the questionnaire, or with a value that no page of it writes.
     """
     found: dict[tuple[str, str], Answer] = {}
     for path in csvs:
-        rows = files.read_csv(path)
-        wanted = {"participant", "condition", "attribute", "rating", "confidence", "attentive"}
-        if not rows or not wanted <= set(rows[0]):
-            raise ValueError(f"{path} holds no answers of a questionnaire")
-        for row in rows:
-            checks.choice(f"a rating in {path}", row["rating"], ANSWERS)
-        who, condition = str(rows[0]["participant"]), str(rows[0]["condition"])
+        rows = _checked_rows(path)
+        who, condition = rows[0]["participant"], rows[0]["condition"]
         # Who does not know is right in half of the cases, as one who guesses.
         verdicts = {ANSWERS[0]: 0.0, ANSWERS[1]: 1.0, ANSWERS[2]: 0.5}
-        said = {str(row["attribute"]): verdicts[row["rating"]] for row in rows}
+        said = {row["attribute"]: verdicts[row["rating"]] for row in rows}
         evidence = {
-            str(row["attribute"]): (2 * said[str(row["attribute"])] - 1) * row["confidence"]
-            for row in rows
+            row["attribute"]: (2 * said[row["attribute"]] - 1) * row["confidence"] for row in rows
         }
         answer = Answer(who, condition, bool(rows[0]["attentive"]), said, evidence)
         found.setdefault((who, condition), answer)
     return list(found.values())
+
+
+def _checked_rows(path) -> list[dict]:
+    # IDs stay as they were given: 007 is not 7.
+    rows = files.read_csv(path, text=_TEXTS)
+    if not rows or not {*_TEXTS, *_NUMBERS} <= set(rows[0]):
+        raise ValueError(f"{path} holds no answers of a questionnaire")
+    for line, row in enumerate(rows, 2):
+        checks.choice(f"the rating in line {line} of {path}", row["rating"], ANSWERS)
+        for name, allowed in _NUMBERS.items():
+            checks.choice(f"{name} in line {line} of {path}", row[name], allowed)
+    return rows
 
 
 def score(csvs: Sequence[Path], truth: Mapping[str, bool]) -> list[ReaderRow]:

@@ -14,6 +14,7 @@ from mixaug_jax.papers.relevance.panels.simulated_reader import Reader, ReaderRo
 
 TRAINED, RANDOM, UNBIASED = "trained", "random weights", "unbiased"
 SIMULATED, TRUE, LINEAR = "simulated", "true attributes", "linear, of other networks"
+OWN = "the run's network"
 OTHER_NETWORK = ("flow_classifier",)  # panels that explain another network than the run's
 Panels = Mapping[tuple[str, str], Kept]
 Truth = Bool[np.ndarray, "A"]
@@ -145,6 +146,18 @@ def sentences(read: Read) -> list[str]:
         text = f"{kind}: {attribute}, which {known}: called so in {100 * verdict.share:.0f} % of the panels"
         texts.append(text + (f", and in {beside}." if beside else "."))
     return texts
+
+
+def all_shown(kept: Panels, rows: Count) -> str:
+    """One sentence about panels that have no more than the `rows` that a reader is shown; "" where there are none."""
+    few = [
+        f"{kind} of {OWN if network == TRAINED else f'the network {_of(network)}'}"
+        for (network, kind), one in kept.items()
+        if reading.drawn_from(one.panel) <= rows
+    ]
+    if not few:
+        return ""
+    return f"Every reader is shown all that there is of {', '.join(few)}, so that intervals there are over its noise alone."
 
 
 def _of(network):

@@ -222,6 +222,11 @@ class Scores(NamedTuple):
     ratio: np.ndarray
 
 
+def drawn_from(panel: Panel) -> int:
+    """How many rows `many` draws from; of concepts, whose rows are what they are, how many columns."""
+    return panel.logits.shape[1 if panel.reading == "signs" else 0]
+
+
 def many(
     panel: Panel, values: Readings, reader: Reader, *, truth: PerAttribute, rows: Count, seed: Count
 ) -> Scores:
@@ -238,7 +243,7 @@ def many(
       seed: of rows and noise.
     """
     across = panel.reading == "signs"
-    there = panel.logits.shape[1 if across else 0]
+    there = drawn_from(panel)
     found, scores = [], []
     for number in range(REPEATS):
         draw = np.random.default_rng([seed, number]).permutation(there)[:rows]
