@@ -83,6 +83,8 @@ def test_the_table(workdir, measured, capsys):
             assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
             assert 1 <= int(row["rank"]) <= len(FEW)
     assert {int(found[name, "boxes"]["rank"]) for name in FEW} >= {1}
+    # Signed maps have no share of their sum.
+    assert {name for name, column in found if column == "mass"} == {"center", "iba_readout"}
     assert re.search(r"A bottleneck comes first in \d of 3 settings here", said)
     assert "5 rows on 3 images; " in said
     # An untrained center knows where the box is; its share is what NumPy counts.
