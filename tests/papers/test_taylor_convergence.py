@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from mixaug_jax.papers.deep_taylor import (
-    convergence,
-)
+from mixaug_jax.papers.deep_taylor import claims, convergence
 
 
 def test_chance_level():
@@ -39,3 +37,17 @@ def test_vectors_with_one_channel_do_not_count():
     np.testing.assert_allclose(cosine[:, 1], 1)
     np.testing.assert_array_equal(convergence.similarities(draws, single=False)[1][:, 1], False)
     assert np.isnan(convergence.summary(np.zeros((1, 2)), np.zeros((1, 2), bool))).all()
+
+
+def test_images_without_a_pair_do_not_count():
+    cosine = np.array([[[0.2, 0.4]], [[0.9, 0.9]]])
+    counts = np.array([[[True, True]], [[False, False]]])
+    found = {"z_plus/cosine/fc/conv1": cosine, "z_plus/counts/fc/conv1": counts}
+    told = convergence.percentiles(found)
+    assert told["images/z_plus/fc/conv1"] == 1
+    np.testing.assert_allclose(told["z_plus/fc/conv1"][2], 0.3)
+    products = {f"products/{signs}": np.ones(2) for signs in convergence.SIGNS}
+    row, *others = claims.table({"csc": told | products})
+    assert (row.rule, row.reading, row.layer, row.inputs) == ("z_plus", "fc", "conv1", 1)
+    np.testing.assert_allclose([row.value, row.low, row.high], [0.3, 0.21, 0.39])
+    assert {r.quantity for r in others} == {"|cosine|, matrix products"}

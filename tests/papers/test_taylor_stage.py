@@ -101,6 +101,7 @@ def test_all_parts_are_drawn(config, tmp_path, monkeypatch):
     draw = np.random.default_rng(0)
     names = [f"{way}/fc/{layer}" for way in ways for layer in layers]
     lines = {name: np.sort(draw.random(5)) for name in names}
+    lines |= {f"images/{name}": np.array(3) for name in names}
     lines |= {f"products/{s}": draw.random(14) for s in convergence.SIGNS}
     pair = {"all/maps": draw.normal(size=(3, len(ways), 2, 8, 8)), "ways": np.array(ways)}
     pair |= {f"all/{name}": draw.random((3, len(ways))) for name in ("cosine", "ssim")}
