@@ -77,6 +77,11 @@ def test_a_run_that_was_killed_goes_on(config, tmp_path, monkeypatch, capsys):
     before = (work / "taylor" / "taylor.csv").read_bytes()
     pipeline.run(config, work)
     assert (work / "taylor" / "taylor.csv").read_bytes() == before
+    # Other photographs in the place of these are measured again.
+    toy.use(monkeypatch, toy.source(21, seed=9))
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(config, work)
+    toy.use(monkeypatch, toy.splits()["validation"])
     monkeypatch.setattr(bed_numbers, "measure", measure)
     monkeypatch.setattr(on_images, "run", whole)
     config.taylor.units = 3
@@ -93,6 +98,20 @@ def test_a_run_that_was_killed_goes_on(config, tmp_path, monkeypatch, capsys):
         "figure-taylor_regions",
     ):
         assert part in text
+
+
+def test_the_rule_zero_alone(config, tmp_path, monkeypatch, capsys):
+    """It has no roots to draw on the plane, and none of units; the rest of the test bed is there."""
+    monkeypatch.setattr(taylor_stage.style, "save_figure", quickly)
+    config.taylor.rules = ("zero",)
+    pipeline.run(config, tmp_path, "taylor")
+    said = capsys.readouterr().out
+    assert "plane and the part region are left out, because the rule zero has one root" in said
+    assert not (tmp_path / "taylor" / "region.npz").exists()
+    drawn = {path.name for path in (tmp_path / "taylor").glob("*.png")}
+    assert drawn == {"taylor_regions.png"}
+    rows = files.read_csv(tmp_path / "taylor" / "taylor.csv")
+    assert {row["rule"] for row in rows if row["quantity"] == "in_region"} == {"zero"}
 
 
 def test_all_parts_are_drawn(config, tmp_path, monkeypatch):
@@ -143,6 +162,9 @@ def test_what_cannot_work_is_said(config, tmp_path, monkeypatch, unchecked):
     with pytest.raises(
         ValueError, match=r"taylor\.parts must be one of testbed.*did you mean 'testbed'"
     ):
+        pipeline.run(config, tmp_path / "b", "taylor")
+    config.taylor.update(parts=("testbed",), depth=3, width=1000)
+    with pytest.raises(ValueError, match=r"at most 1000000, .* got 1000 \*\* 3"):
         pipeline.run(config, tmp_path / "b", "taylor")
     plain = toy.config()
     with pytest.raises(ValueError, match=r"no section taylor; start from configs/taylor_study\.py"):
