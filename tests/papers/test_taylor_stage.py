@@ -104,13 +104,12 @@ def test_the_rule_zero_alone(config, tmp_path, monkeypatch, capsys):
     """It has no roots to draw on the plane, and none of units; the rest of the test bed is there."""
     monkeypatch.setattr(taylor_stage.style, "save_figure", quickly)
     config.taylor.rules = ("zero",)
-    pipeline.run(config, tmp_path, "taylor")
-    said = capsys.readouterr().out
+    pipeline.run(config, tmp_path / "study", "taylor")
+    said, folder = capsys.readouterr().out, tmp_path / "study" / "taylor"
     assert "plane and the part region are left out, because the rule zero has one root" in said
-    assert not (tmp_path / "taylor" / "region.npz").exists()
-    drawn = {path.name for path in (tmp_path / "taylor").glob("*.png")}
-    assert drawn == {"taylor_regions.png"}
-    rows = files.read_csv(tmp_path / "taylor" / "taylor.csv")
+    assert not (folder / "region.npz").exists()
+    assert {path.name for path in folder.glob("*.png")} == {"taylor_regions.png"}
+    rows = files.read_csv(folder / "taylor.csv")
     assert {row["rule"] for row in rows if row["quantity"] == "in_region"} == {"zero"}
 
 

@@ -66,7 +66,7 @@ def percentiles(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name in (name for name in found if "/cosine/" in name):
         counts, place = found[name.replace("/cosine/", "/counts/")], name.replace("/cosine/", "/")
         told[place] = summary(found[name], counts)
-        told[f"images/{place}"] = counts.reshape(len(counts), -1).any(1).sum()
+        told[f"images/{place}"] = np.array(counts.reshape(len(counts), -1).any(1).sum())
     return told
 
 
