@@ -137,7 +137,6 @@ def train_readout(
       ValueError: settings that do not fit the network, or fewer than two images.
       FloatingPointError: a loss that is not finite.
     """
-
     _check_count(len(dataset))
     if training.target == "label" and "label" not in dataset[0]:
         say.line("readout bottleneck: the data has no labels; the predicted class is the target")
