@@ -165,7 +165,8 @@ class MapsLast(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return nn.Conv(4, (3, 3))(nn.relu(nn.Conv(5, (3, 3))(x))).mean((1, 2))
+        x = nn.relu(nn.Conv(5, (3, 3))(x))
+        return nn.Conv(4, (3, 3))(x).mean((1, 2))
 
 
 @pytest.mark.parametrize("target", ["label", "predicted"])
