@@ -124,9 +124,10 @@ def _captured(net, x):  # not within `readout_layers`, so that JAX knows it agai
 
 
 def readout_layers(net: Net, image: Any, layers: Sequence[str] = ()) -> tuple[str, ...]:
-    """The layers that are read: the deepest of each of the four smallest sizes of map, and the logits.
+    """The layers that are read: the deepest of each of the four smallest sizes of map, and the network's last.
 
-    So they are layer1 to layer4 and fc of a ResNet, as in the paper.
+    So they are layer1 to layer4 and fc of a ResNet, as in the paper. The last layer gives the logits, but where a wrapped
+    network computes them outside of its submodules.
 
     Args:
       net, image: an image [h,w,C] as the network sees it, or its shape.
@@ -145,7 +146,8 @@ def readout_layers(net: Net, image: Any, layers: Sequence[str] = ()) -> tuple[st
     if not layers:
         # Later layers of one size take the place of earlier ones.
         deepest = {shape[:2]: name for name, shape in shapes.items()}
-        return (*list(deepest.values())[-READ:], net.layers[-1])
+        # A last layer with a map is read once.
+        return tuple(dict.fromkeys((*list(deepest.values())[-READ:], net.layers[-1])))
     checks.choices("layers", layers, net.layers)
     checks.choice("the first of layers", layers[0], shapes)
     order = [net.layers.index(name) for name in layers]

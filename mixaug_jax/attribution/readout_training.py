@@ -42,7 +42,8 @@ class Training:
       steps: in their place; 0: as epochs say.
       batch_size: images of a step, over all devices.
       stat_images: at most so many, of which the statistics are.
-      target: the class whose cross-entropy is kept low, the data's "label" or the "predicted" one.
+      target: the class whose cross-entropy is kept low, the data's "label" (without labels the predicted one) or the
+        "predicted" one.
       seed: of the first weights, the order of the images and the noise.
     """
 
@@ -123,7 +124,8 @@ def train_readout(
 
     Args:
       net: the network.
-      dataset: examples with image uint8 [H,W,3] and, for target="label", label.
+      dataset: examples with image uint8 [H,W,3] and, for target="label", label; where the first one has none, the predicted
+        class is the target, which is said.
       training: how.
       path: of a .npz to keep the result in, and every `SAVED_EVERY` steps what is needed to go on; what is there already for
         the same settings and weights is not trained again. "": of none.
@@ -135,6 +137,10 @@ def train_readout(
       ValueError: settings that do not fit the network, or fewer than two images.
       FloatingPointError: a loss that is not finite.
     """
+    _check_count(len(dataset))
+    if training.target == "label" and "label" not in dataset[0]:
+        say.line("readout bottleneck: the data has no labels; the predicted class is the target")
+        training = dataclasses.replace(training, target="predicted")
 
     def read(index: int):
         example = dataset[index]
@@ -144,17 +150,24 @@ def train_readout(
     return fit(net, pictures, training, path=path, extra=extra)
 
 
+def _check_count(images):
+    if images < 2:
+        raise ValueError(f"a readout bottleneck needs at least 2 images; got {images}")
+
+
 def fit(
     net: Net, pictures: Pictures, training: Training, *, path: Path = "", extra: Mapping = NOTHING
 ) -> Readout:
     """`train_readout` on pictures that need be no data set."""
+    _check_count(pictures.count)
     pictures = pictures._replace(devices=walk.chosen(pictures.devices))
     image = jax.ShapeDtypeStruct(np.shape(pictures.image()), np.float32)
     layers = readout_lib.readout_layers(net, image, training.layers)
     settings = {"images": pictures.count, "image": list(image.shape), **extra}
     settings |= _settings(net, training, layers, training.length(pictures.count))
-    if pictures.count < 2:
-        raise ValueError(f"a readout bottleneck needs at least 2 images; got {pictures.count}")
+    if path:
+        # Other images under the same name are other data.
+        settings["pixels"] = walk.fingerprint(pictures.read, pictures.count, pictures.devices)
     # A training that was stopped goes on from its file; one of other settings begins anew.
     found = files.load_if(readout_files.load_progress, path, settings) if path else None
     if path and walk.together(pictures.devices):
@@ -350,11 +363,14 @@ def slopes(
     net: Net, readout: Readout, batch: dict, noise: Features, training: Training
 ) -> tuple[Tree, Any]:
     """The gradient of the loss, summed over the real images of a batch, and sums of `MEASURES` and of the images, [5]."""
-    features = net.capture(batch["image"], (*readout.layers, net.layers[-1]))
+    features = net.capture(batch["image"], readout.layers)
     maps = readout_lib.standardized(features, readout)
+    # On from the last one that is read, which need not give the logits.
+    last = max(readout.layers, key=net.layers.index)
+    clean = net.logits(batch["image"], layer=last, value=features[last])
     labels = batch["label"]
     if training.target == "predicted":
-        labels = _predicted(net, features[net.layers[-1]])
+        labels = target.probability.predicted(clean).astype(jnp.int32)
 
     def loss(params: Tree):
         now = dataclasses.replace(readout, params=params)
@@ -364,7 +380,7 @@ def slopes(
         layer = readout.layers[0]
         z = readout_lib.noisy(now, found, noise, features[layer], training.clamp)
         ce = _cross_entropy(net, net.logits(batch["image"], layer=layer, value=z), labels)
-        each = [_cross_entropy(net, features[net.layers[-1]], labels), ce]
+        each = [_cross_entropy(net, clean, labels), ce]
         each += [found[name].mean((1, 2, 3)) for name in ("capacity", "lam")]
         sums = jnp.stack([jnp.sum(values, where=batch["real"]) for values in each])
         return sums[1] + training.beta * sums[2], sums
@@ -376,8 +392,3 @@ def slopes(
 def _cross_entropy(net, logits, labels):
     one = functools.partial(target.select, net, output="loss")
     return jax.vmap(lambda row, label: one(row[None], label)[0])(logits, labels)
-
-
-def _predicted(net, logits):
-    classes = target.probability.class_logits(logits)
-    return classes.argmax(-1).astype(jnp.int32)

@@ -41,7 +41,7 @@ def smooth(x: Image, sigma: float, taps: int = 0) -> Image:
     if sigma == 0:
         return x
     # Two deviations to each side: the released library's kernel.
-    reach = taps // 2 or round(2 * sigma)
+    reach = taps // 2 if taps else round(2 * sigma)
     weights = np.exp(-((np.arange(-reach, reach + 1) / sigma) ** 2) / 2)
 
     def matrix(length: int) -> Float[np.ndarray, "n n"]:

@@ -98,11 +98,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     dataset = open_dataset(config)
     if config.weights:  # the network is known when the file has been read
         return
-    resolved = config_lib.resolve(
-        config, train_size=0, class_names=dataset.class_names, multi_label=dataset.multi_label
-    )
-    model = build.build_model(resolved)
-    net = build.as_net(resolved, model, build.variable_shapes(model, resolved))
+    net = untrained(config, dataset)
     _, find, scores, _ = possible(config, net, dataset)
     # What is not asked for, but told something, is looked at too.
     told = options_lib.changed(config.explain.options.to_dict())
@@ -114,6 +110,15 @@ def check(config: ml_collections.ConfigDict) -> None:
     # Blank stand-ins: a trace needs their shape alone, and iba asks for two.
     reference = np.zeros((2, *net.preprocess(dataset[0]["image"]).shape), np.float32)
     _able(net, dataset, find, job, reference, lambda name, error: None)  # said when its turn comes
+
+
+def untrained(config: ml_collections.ConfigDict, dataset: Dataset) -> Net:
+    """The network that a config trains on a data set; of its variables there are shapes alone."""
+    resolved = config_lib.resolve(
+        config, train_size=0, class_names=dataset.class_names, multi_label=dataset.multi_label
+    )
+    model = build.build_model(resolved)
+    return build.as_net(resolved, model, build.variable_shapes(model, resolved))
 
 
 def options_of(config: ml_collections.ConfigDict) -> Options:
@@ -151,11 +156,13 @@ def open_dataset(config: ml_collections.ConfigDict) -> Dataset:
 
 
 class _Asked(NamedTuple):
-    """What is run on one network: the data set with labels as the network has them, how regions are found, and the job."""
+    """What is run on one network: the data set with labels as the network has them, how regions are found, the job, and where
+    its trained readout is kept."""
 
     dataset: Dataset
     find: regions.Finder
     job: Job
+    readout: os.PathLike | str
 
 
 def _asked(config, net, dataset, readout, required) -> _Asked:
@@ -171,13 +178,12 @@ def _asked(config, net, dataset, readout, required) -> _Asked:
     job = make_job(net, dataset, config.explain.methods, scores, options)
     # Beside what decides each result, where its images are from.
     extra = {"data": config.data.name, "split": config.explain.split, "label": label}
-    job = dataclasses.replace(with_readout(config, net, job, readout), extra=extra)
-    return _Asked(dataset, find, job)
+    return _Asked(dataset, find, dataclasses.replace(job, extra=extra), readout)
 
 
 def _explain_step(config, net, asked, folder, step, required):
     """One checkpoint: what is there already is read, the rest computed, tables and figures written."""
-    dataset, find, job = asked
+    dataset, find, job, readout = asked
     reference = reference_images(config, net, job)
 
     def left_out(name: str, error: Any):
@@ -186,6 +192,8 @@ def _explain_step(config, net, asked, folder, step, required):
         say.line(f"explain: {name} is left out, because {error}")
 
     job = _able(net, dataset, find, job, reference, left_out)
+    # Trained for what is left alone: networks of tokens, say, can have none.
+    job = with_readout(config, net, job, readout)
     examples = load_examples(net, dataset, find, job.reading)
     say.line(
         f"explaining step {step}: {', '.join(job.methods)}; {len(examples)} images, {job.options.label} class; "

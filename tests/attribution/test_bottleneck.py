@@ -69,6 +69,10 @@ def test_smoothing_keeps_constants_and_mirrors_borders():
     ramp = np.arange(3.0)[:, None, None] * ones
     expected = np.asarray([2, 1, 0, 1, 2]) @ taps / taps.sum()
     close(resampling.smooth(ramp, 1.0)[0, 0, 0], expected, 1e-6)
+    # One tap is no smoothing, and not the default number of taps.
+    spot = jnp.zeros((5, 5, 1)).at[2, 2].set(1.0)
+    np.testing.assert_array_equal(resampling.smooth(spot, 0.45, 1), spot)
+    assert resampling.smooth(spot, 0.45)[2, 1, 0] > 0
 
 
 def paper_code(net, image, label, stats, noise, beta, steps):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from mixaug_jax.attribution import (
 )
 from mixaug_jax.attribution.readout_training import Training
 from mixaug_jax.explain.running import attribute
-from mixaug_jax.models import Preprocess
+from mixaug_jax.models import Net, Preprocess
 
 QUICK = Training(
     layers=("relu3", "relu4", "fc"), steps=6, lr=1e-2, beta=1.0, batch_size=6, stat_images=20
@@ -129,6 +130,59 @@ def test_the_predicted_class_needs_no_labels(capsys):
     given = dataclasses.replace(QUICK, target="predicted", steps=2)
     found = train_readout(net, nameless, given, threads=1)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    assert "no labels" not in capsys.readouterr().out
+    # Asked for labels that are not there it does the same, and not as if all were of class 0.
+    again = train_readout(net, nameless, dataclasses.replace(given, target="label"), threads=1)
+    assert "the data has no labels; the predicted class is the target" in capsys.readouterr().out
+    for ours, right in zip(jax.tree.leaves(again), jax.tree.leaves(found), strict=True):
+        np.testing.assert_array_equal(ours, right)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_images_are_said(count):
+    with pytest.raises(ValueError, match=f"needs at least 2 images; got {count}"):
+        train_readout(network(), toy.source(count), QUICK)
+
+
+def test_other_images_are_other_settings(tmp_path, monkeypatch):
+    """Even where their number, size and labels are the same."""
+    net, seen = network(), []
+    monkeypatch.setattr(readout_training.files, "load_if", lambda f, path, s: seen.append(s))
+    monkeypatch.setattr(readout_training, "_statistics", lambda *given: 1 / 0)
+    source = toy.source(4)
+    darker = dataclasses.replace(
+        source, read=lambda i: source.read(i) | {"image": source.read(i)["image"] // 2}
+    )
+    for images in (source, source, darker):
+        with pytest.raises(ZeroDivisionError):
+            train_readout(net, images, QUICK, path=tmp_path / "readout.npz", threads=1)
+    assert seen[0] == seen[1]
+    assert {name for name in seen[0] if seen[0][name] != seen[2][name]} == {"pixels"}
+
+
+class MapsLast(nn.Module):
+    """Its last submodule gives a map, of which the logits are means."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(5, (3, 3))(x))
+        return nn.Conv(4, (3, 3))(x).mean((1, 2))
+
+
+@pytest.mark.parametrize("target", ["label", "predicted"])
+def test_logits_that_no_submodule_gives(target):
+    model, x = MapsLast(), np.random.default_rng(0).normal(size=(3, 8, 8, 3)).astype(np.float32)
+    net = Net.wrap(model, model.init(jax.random.key(0), x), Preprocess(8))
+    assert readout.readout_layers(net, x[0]) == ("Conv_1",)
+    found = readout.blank(net, x[0], ("Conv_0", "Conv_1"))
+    noise, labels = np.zeros((3, 8, 8, 5), np.float32), np.arange(3)
+    batch = {"image": x, "label": labels, "real": np.ones(3, bool)}
+    given = dataclasses.replace(QUICK, target=target)
+    _, sums = readout_training.slopes(net, found, batch, noise, given)
+    logits = np.asarray(net.logits(x), np.float64)
+    chosen = labels if target == "label" else logits.argmax(1)
+    right = np.log(np.exp(logits).sum(1)) - logits[np.arange(3), chosen]
+    np.testing.assert_allclose(sums[0], right.sum(), rtol=1e-5)
 
 
 def test_a_readout_of_other_weights(tmp_path):

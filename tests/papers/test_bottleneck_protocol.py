@@ -17,6 +17,7 @@ from mixaug_jax.papers.bottleneck_table import (
     comparison_table,
     protocol,
     published_rows,
+    row_results,
     signal_patterns,
 )
 from mixaug_jax.scores import subset_drops
@@ -195,6 +196,36 @@ def test_maps_that_say_nothing():
     assert not protocol.pooled(np.zeros((1, 2, 3)), np.ones((1, 2, 3)), np.ones((2, 1))).any()
     # Removal that does not lower the mean has no score.
     assert protocol.degradation(np.ones((2, 2, 3)), np.ones(2), np.ones((2, 1))) == 0
+
+
+def test_one_map_without_numbers_costs_the_others_nothing():
+    """A map that sums to 0 is not divided; one with NaN takes no part in the correlations of the rest."""
+    draw = np.random.default_rng(3)
+    maps = draw.random((3, 4, 4))
+    maps[1] = np.arange(16.0).reshape(4, 4) - 7.5
+    maps[2] = 0
+    found = published_rows.clipped(maps)
+    np.testing.assert_allclose(found.sum((1, 2)), [1, 0, 0], atol=1e-12)
+    np.testing.assert_allclose(found[1].max(), np.percentile(maps[1], 99.5))
+    sums, drops = draw.random((2, 3, 5, 7))
+    weights = np.array([[2, 1], [1, 1], [0, 1], [3, 1], [1, 1]])
+    kept = [0, 2, 3, 4]
+    right = protocol.pooled(sums[:, kept], drops[:, kept], weights[kept])
+    sums[0, 1, 2] = np.nan
+    np.testing.assert_allclose(protocol.pooled(sums, drops, weights), right)
+    each = protocol.per_image(sums, drops)
+    assert np.isnan(each[:, 1]).all()
+    assert np.isfinite(each[:, kept]).all()
+    assert np.isnan(protocol.pooled(sums[:, [1]], drops[:, [1]], weights[[1]])).all()
+    rows = {"gradient": published_rows.published((), ())["gradient"]}
+    results = {"gradient": row_results.Result({"sums.8": sums}, {})}
+    cells = comparison_table.table(rows, results, {8: drops}, np.ones(5))["gradient"]
+    cell, beside = cells["sensitivity-n 8"], cells["sensitivity-n 8, per image"]
+    right = protocol.pooled(sums[:, kept], drops[:, kept], np.ones((4, 1)))
+    np.testing.assert_allclose(cell.value, right.mean())
+    np.testing.assert_allclose(beside.value, each[:, kept].mean())
+    assert cell.images == beside.images == 4
+    assert cell.low <= cell.value <= cell.high
 
 
 def test_subsets_are_drawn_without_replacement():

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import toy
 
-from mixaug_jax.attribution import METHODS
+from mixaug_jax.attribution import METHODS, readout
 from mixaug_jax.config import keys
+from mixaug_jax.core import checks
+from mixaug_jax.models import MODELS
 from mixaug_jax.papers import bottleneck_table
 from mixaug_jax.papers.bottleneck_table import row_results, table_stage
 
@@ -83,6 +85,8 @@ def test_the_table(workdir, measured, capsys):
             assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
             assert 1 <= int(row["rank"]) <= len(FEW)
     assert {int(found[name, "boxes"]["rank"]) for name in FEW} >= {1}
+    # Signed maps have no share of their sum.
+    assert {name for name, column in found if column == "mass"} == {"center", "iba_readout"}
     assert re.search(r"A bottleneck comes first in \d of 3 settings here", said)
     assert "5 rows on 3 images; " in said
     # An untrained center knows where the box is; its share is what NumPy counts.
@@ -138,6 +142,29 @@ def test_without_boxes_their_column_is_left_out(workdir, monkeypatch, capsys):
     assert not any(column == "boxes" for _, column in table(workdir))
 
 
+def test_a_network_that_no_readout_can_read(workdir, monkeypatch, capsys):
+    """Its row is left out with a line, and nothing is trained for it."""
+
+    def tokens(net, image, layers=()):
+        raise checks.UnsupportedError("a readout bottleneck reads maps [h,w,K]")
+
+    monkeypatch.setattr(readout, "readout_layers", tokens)
+    few = settings(rows=("center", "iba_readout"), tiles=(8,), sens_tiles=())
+    bottleneck_table.STAGE.run(few, workdir)
+    said = capsys.readouterr().out
+    assert "bottleneck_table: iba_readout is left out, because a readout bottleneck reads" in said
+    assert {name for name, _ in table(workdir)} == {"center"}
+    assert not (workdir / "readout").exists()
+
+
+def test_what_is_read_of_a_vgg():
+    for name, last in (("vgg11", "conv5_2"), ("vgg16", "conv5_3")):
+        layers = MODELS[name](4, stem="cifar").clone(single_layers=True).layers
+        read = table_stage.vgg_read(layers)
+        assert read == ("conv3_1", "conv4_1", "conv5_1", last, "fc")
+        assert set(read) <= set(layers)
+
+
 def test_one_device_and_four(workdir, monkeypatch):
     few = settings(rows=("random", "gradient"))
     bottleneck_table.STAGE.run(few, workdir)
@@ -170,6 +197,12 @@ def test_rows_by_name():
         ("table", "tiles", (17,), r"must be at most data\.size=16 pixels; got 17"),
         ("table", "maps", "mine", r"table\.maps must be one of published, ours"),
         ("table", "snapshots", -1, r"table\.snapshots must be an integer of at least 0"),
+        (
+            "table",
+            "layer",
+            "relu9",
+            r"table\.layer must be one of relu1, relu3, relu4; got 'relu9'",
+        ),
         ("table", "rows", ("iba_9",), r"table\.rows must be one of .*got 'iba_9'"),
         ("explain", "split", "validation", ""),
     ],

@@ -348,6 +348,28 @@ def test_claims_of_the_test_bed(measured):
     assert (again["a"], again["g"]) == ("no", "no")
 
 
+def test_claims_of_layers_without_roots(measured):
+    """Shares of nothing are no evidence, and hide none."""
+    some = dict(measured)
+    first = some["roots/z_plus/activation/in_region"].copy()
+    first[:, 0] = np.nan  # comes first, before values that decide
+    some["roots/z_plus/activation/in_region"] = first
+    (said,) = [c for c in claims.judged({"testbed": some}) if c.letter == "f"]
+    assert (said.holds, "nan" in said.said) == ("yes", False)
+    none = dict(measured)
+    for name in [n for n in none if n.endswith("/in_region") or n.startswith("full/")]:
+        none[name] = np.full_like(none[name], np.nan)
+    said = {c.letter: c.holds for c in claims.judged({"testbed": none})}
+    assert (said["d"], said["e"], said["f"]) == ("", "", "")
+
+
+def test_what_the_output_is_at_the_roots_is_told(measured):
+    left = [r for r in claims.table({"testbed": measured}) if r.quantity == "output_left"]
+    found = [r.value for r in left if (r.rule, r.reading) == ("input", "activation")]
+    right = np.nanmean(measured["roots/input/activation/output_left"], 0)
+    np.testing.assert_allclose(found, right)
+
+
 def test_drawing_on_the_test_bed(measured):
     assert measured["drawing/error"].max() < 1e-4
     assert measured["drawing/same"].all()

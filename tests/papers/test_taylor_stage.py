@@ -77,6 +77,11 @@ def test_a_run_that_was_killed_goes_on(config, tmp_path, monkeypatch, capsys):
     before = (work / "taylor" / "taylor.csv").read_bytes()
     pipeline.run(config, work)
     assert (work / "taylor" / "taylor.csv").read_bytes() == before
+    # Other photographs in the place of these are measured again.
+    toy.use(monkeypatch, toy.source(21, seed=9))
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(config, work)
+    toy.use(monkeypatch, toy.splits()["validation"])
     monkeypatch.setattr(bed_numbers, "measure", measure)
     monkeypatch.setattr(on_images, "run", whole)
     config.taylor.units = 3
@@ -95,12 +100,26 @@ def test_a_run_that_was_killed_goes_on(config, tmp_path, monkeypatch, capsys):
         assert part in text
 
 
+def test_the_rule_zero_alone(config, tmp_path, monkeypatch, capsys):
+    """It has no roots to draw on the plane, and none of units; the rest of the test bed is there."""
+    monkeypatch.setattr(taylor_stage.style, "save_figure", quickly)
+    config.taylor.rules = ("zero",)
+    pipeline.run(config, tmp_path / "study", "taylor")
+    said, folder = capsys.readouterr().out, tmp_path / "study" / "taylor"
+    assert "plane and the part region are left out, because the rule zero has one root" in said
+    assert not (folder / "region.npz").exists()
+    assert {path.name for path in folder.glob("*.png")} == {"taylor_regions.png"}
+    rows = files.read_csv(folder / "taylor.csv")
+    assert {row["rule"] for row in rows if row["quantity"] == "in_region"} == {"zero"}
+
+
 def test_all_parts_are_drawn(config, tmp_path, monkeypatch):
     """Figures and tables of arrays as the parts give them, without computing any."""
     ways, layers = list(on_images.WAYS), ("relu1", "relu3", "relu4", "fc")
     draw = np.random.default_rng(0)
     names = [f"{way}/fc/{layer}" for way in ways for layer in layers]
     lines = {name: np.sort(draw.random(5)) for name in names}
+    lines |= {f"images/{name}": np.array(3) for name in names}
     lines |= {f"products/{s}": draw.random(14) for s in convergence.SIGNS}
     pair = {"all/maps": draw.normal(size=(3, len(ways), 2, 8, 8)), "ways": np.array(ways)}
     pair |= {f"all/{name}": draw.random((3, len(ways))) for name in ("cosine", "ssim")}
@@ -142,6 +161,9 @@ def test_what_cannot_work_is_said(config, tmp_path, monkeypatch, unchecked):
     with pytest.raises(
         ValueError, match=r"taylor\.parts must be one of testbed.*did you mean 'testbed'"
     ):
+        pipeline.run(config, tmp_path / "b", "taylor")
+    config.taylor.update(parts=("testbed",), depth=3, width=1000)
+    with pytest.raises(ValueError, match=r"at most 1000000, .* got 1000 \*\* 3"):
         pipeline.run(config, tmp_path / "b", "taylor")
     plain = toy.config()
     with pytest.raises(ValueError, match=r"no section taylor; start from configs/taylor_study\.py"):

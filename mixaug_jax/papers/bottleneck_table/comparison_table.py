@@ -83,12 +83,13 @@ def table(
     found: Table = {}
     for name, result in results.items():
         cells: dict[str, Cell] = {}
-        for column, (statistic, images) in _statistics(result, drops, top).items():
-            whole = statistic(np.ones((images, 1)))
-            weights = stats.image_weights(images, replicates, seed)
+        for column, (statistic, counts) in _statistics(result, drops, top).items():
+            whole = statistic(np.ones((len(counts), 1)))
+            # Over all images, those that do not count included, so that all rows share the draws.
+            weights = stats.image_weights(len(counts), replicates, seed)
             # A replicate may hold none of the images, and then says nothing.
-            again = np.where(weights.any(0), statistic(weights), np.nan)
-            cells[column] = _cell(float(whole[0]), again, images)
+            again = np.where(weights[counts].any(0), statistic(weights), np.nan)
+            cells[column] = _cell(float(whole[0]), again, int(counts.sum()))
         found[name] = cells
     _rank(found)
     _compare(found, rows)
@@ -102,7 +103,7 @@ def _cell(value, again, images):
 
 
 def _statistics(result, drops, top) -> dict:
-    """{column: (f(weights [n,R]) -> [R], n)}."""
+    """{column: (f(weights [n,R]) -> [R], which of the n images count)}."""
     found, arrays = {}, result.arrays
     for key, curves in arrays.items():
         kind, _, side = key.partition(".")
@@ -112,17 +113,17 @@ def _statistics(result, drops, top) -> dict:
         if kind == "sums":
             pair = arrays[key], drops[int(side)]
             # The published number is one correlation over all images; beside it stands the mean of each image's own.
-            each = protocol.per_image(*pair).mean(0)
+            each, counts = protocol.per_image(*pair).mean(0), protocol.finite(*pair)
             found[f"sensitivity-n {side}"] = (
                 lambda w, pair=pair: protocol.pooled(*pair, w).mean(0),
-                len(each),
+                counts,
             )
-            found[f"sensitivity-n {side}, per image"] = (_weighted(each), len(each))
+            found[f"sensitivity-n {side}, per image"] = (_weighted(each), counts)
     # Images whose boxes cover too much have NaN and do not count.
     for key, column in (("box", "boxes"), ("box_ours", "boxes, whole pixels"), ("mass", "mass")):
         if key in arrays and not np.isnan(arrays[key]).all():
             values = arrays[key][~np.isnan(arrays[key])]
-            found[column] = (_weighted(values), len(values))
+            found[column] = (_weighted(values), np.ones(len(values), bool))
     return found
 
 
@@ -132,16 +133,21 @@ def _degradations(side, curves, top, positions):
     def score(curves: np.ndarray, at: Given = ()):
         return lambda weights: protocol.degradation(curves, top, weights, at)
 
+    every = np.ones(len(top), bool)
     return {
-        f"degradation {side}": (score(asked), len(top)),
-        f"degradation {side}, area": (score(asked, positions), len(top)),
-        f"degradation {side}, predicted": (score(predicted), len(top)),
+        f"degradation {side}": (score(asked), every),
+        f"degradation {side}, area": (score(asked, positions), every),
+        f"degradation {side}, predicted": (score(predicted), every),
     }
 
 
 def _weighted(values):
+    there = np.isfinite(values)
+
     def mean(weights: np.ndarray):
-        return values @ weights / np.maximum(weights.sum(0), protocol.TINY)
+        weights = weights[there]
+        found = values[there] @ weights / np.maximum(weights.sum(0), protocol.TINY)
+        return np.where(weights.any(0), found, np.nan)
 
     return mean
 

@@ -217,24 +217,33 @@ def subset_sums(
     return np.einsum("nrc,smrc->snm", tiles, masks.astype(np.float64), optimize=True)
 
 
+def finite(sums: np.ndarray, drops: np.ndarray) -> np.ndarray:
+    """Which images have numbers alone, bool [N], of [sizes,N,samples]: one NaN would make the correlation of all images NaN."""
+    return np.isfinite(sums).all((0, 2)) & np.isfinite(drops).all((0, 2))
+
+
 def pooled(sums: np.ndarray, drops: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """One Pearson r for each size over the subsets of all images, as published, [sizes,R]; 0 where something does not vary.
 
     Args:
       sums, drops: [sizes,N,samples].
-      weights: [N,R], how often an image counts in each replicate.
+      weights: [N,R], how often an image counts in each replicate. One that is not `finite` does not; NaN where none is left.
     """
-    a, b = (x - x.mean((1, 2), keepdims=True) for x in (np.float64(sums), np.float64(drops)))
+    there = finite(sums, drops)
+    weights = weights * there[:, None]
+    sums, drops = (np.where(there[:, None], np.float64(x), 0) for x in (sums, drops))
+    a, b = (x - x.mean((1, 2), keepdims=True) for x in (sums, drops))
     moments = np.stack([x.sum(2) for x in (a, b, a * a, b * b, a * b)])  # [5,sizes,N]
     sa, sb, saa, sbb, sab = np.einsum("ksn,nr->ksr", moments, weights.astype(np.float64))
     count = np.maximum(weights.sum(0) * sums.shape[2], 1)
     covariance = sab - sa * sb / count
     spread = (saa - sa * sa / count).clip(0) * (sbb - sb * sb / count).clip(0)
-    return np.where(spread > 0, covariance / np.sqrt(np.where(spread > 0, spread, 1)), 0.0)
+    found = np.where(spread > 0, covariance / np.sqrt(np.where(spread > 0, spread, 1)), 0.0)
+    return np.where(weights.any(0), found, np.nan)
 
 
 def per_image(sums: np.ndarray, drops: np.ndarray) -> np.ndarray:
-    """Pearson's r of each image alone, [sizes,N]: on which an image's scale has no influence."""
+    """Pearson's r of each image alone, [sizes,N], on which an image's scale has no influence; NaN where it is not `finite`."""
     one = np.ones((1, 1))
     pairs = ((sums[:, [i]], drops[:, [i]]) for i in range(sums.shape[1]))
     return np.concatenate([pooled(a, b, one) for a, b in pairs], 1)

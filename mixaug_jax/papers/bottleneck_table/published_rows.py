@@ -141,10 +141,11 @@ def largest(raw: np.ndarray) -> np.ndarray:
 
 
 def clipped(maps: np.ndarray) -> np.ndarray:
-    """Maps [N,h,w] clipped to percentiles of each and divided by their sum."""
+    """Maps [N,h,w] clipped to percentiles of each and divided by their sum; one that sums to 0 is only clipped."""
     low, high = np.percentile(maps, CLIP, axis=(1, 2), keepdims=True)
     maps = np.clip(maps, low, high)
-    return maps / maps.sum((1, 2), keepdims=True)
+    whole = maps.sum((1, 2), keepdims=True)
+    return maps / np.where(whole == 0, 1, whole)
 
 
 def of_maximum(raw: np.ndarray) -> np.ndarray:

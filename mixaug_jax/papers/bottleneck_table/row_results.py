@@ -67,7 +67,8 @@ class Result:
 
     Attributes:
       arrays: {"curves.<side>": [N,2,T,2] of `protocol.degraded`, "sums.<side>": [sizes,n,samples], "box", "box_ours",
-        "mass" [N], NaN where an image does not count; "seconds": of its maps, an image}.
+        "mass" [N], NaN where an image does not count, of "mass" where its map has a negative value; "seconds": of its maps, an
+        image}.
       settings: what made it, as JSON has it.
     """
 
@@ -159,7 +160,9 @@ def measure(row: Row, shared: Shared) -> Result:
     if len(shared.masks):
         counted = protocol.kept(shared.masks)
         arrays["box"] = np.where(counted, protocol.top_ratio(heat, shared.masks), np.nan)
-        arrays["mass"] = np.where(counted, protocol.mass_ratio(heat, shared.masks), np.nan)
+        # Shares of a sum in which values cancel are of nothing.
+        positive = counted & (heat >= 0).all((1, 2))
+        arrays["mass"] = np.where(positive, protocol.mass_ratio(heat, shared.masks), np.nan)
         ours = jax.lax.map(lambda pair: SCORES["box_ratio"](*pair), (heat, shared.examples.masks))
         arrays["box_ours"] = np.where(counted, np.asarray(ours), np.nan)
     # Few images, and for rows by removal a map of their own, as subsets are removed in another way.

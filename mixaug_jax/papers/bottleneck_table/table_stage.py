@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mixaug_jax import config as config_lib
 from mixaug_jax.attribution import METHODS
+from mixaug_jax.attribution.target import map_layers
 from mixaug_jax.config import keys
 from mixaug_jax.core import checks, files, processes, say, stored, walk
 from mixaug_jax.core import devices as devices_lib
@@ -37,8 +38,9 @@ from mixaug_jax.training import checkpoint
 
 FOLDER = "bottleneck_table"
 _ADVICE = "memory ran out; lower explain.memory_gb or explain.max_images"
-# Of VGG-16 with single layers, as in the paper's code: what is read out, and the layer of the per-sample bottleneck.
-_VGG_READ = ("conv3_1", "conv4_1", "conv5_1", "conv5_3")
+# Of VGG with single layers, as in the paper's code: what is read out before the last convolution and the logits, and the layer
+# of the per-sample bottleneck.
+_VGG_READ = ("conv3_1", "conv4_1", "conv5_1")
 _VGG_LAYER = "conv4_1"
 
 
@@ -85,7 +87,16 @@ def check(config: Config) -> None:
             )
     known = published_rows.published(asked.tiles, asked.betas)
     published_rows.chosen(asked.rows, asked.maps, known)  # says an unknown row
-    explain.open_dataset(config)
+    dataset = explain.open_dataset(config)
+    if asked.layer and not config.weights:  # else the network is known when the file has been read
+        _check_layer(asked, single_layers(explain.untrained(config, dataset)), dataset)
+
+
+def _check_layer(asked, net, dataset):
+    """Says a wrong layer of the per-sample bottleneck before anything is trained for the table."""
+    if asked.layer:
+        image = np.asarray(net.preprocess(dataset[0]["image"]))
+        checks.choice("table.layer", asked.layer, map_layers(net, image))
 
 
 def single_layers(net: Net) -> Net:
@@ -98,8 +109,10 @@ def single_layers(net: Net) -> Net:
 def _step(config, net, dataset, folder, workdir, readout):
     net = single_layers(net)
     asked = table_keys.of_config(config)
-    shared, notes = _shared(config, asked, net, dataset, readout)
+    _check_layer(asked, net, dataset)
+    shared, job, notes = _shared(config, asked, net, dataset)
     rows = _rows(config, asked, shared, dataset)
+    shared = dataclasses.replace(shared, given=_given(config, rows, net, job, readout))
     say.line(_forecast(rows, shared))
     # What subsets cost depends on no map: once for all rows.
     drops = {side: _drops(shared, side, folder) for side in shared.subsets}
@@ -130,8 +143,8 @@ def _rows(config, asked, shared, dataset) -> dict[str, Row]:
     return found
 
 
-def _shared(config, asked, net, dataset, readout):
-    """What all rows are measured on, and sentences about what had to be left out."""
+def _shared(config, asked, net, dataset):
+    """What all rows are measured on, without a readout; the job of those that want one; sentences about what was left out."""
     dataset = numbered_as(dataset, num_classes(net, dataset))
     label, find, _, found = explain.possible(config, net, dataset)
     notes = [f"{wrong}{done}" for wrong, done in found if not wrong.startswith("scores")]
@@ -156,7 +169,7 @@ def _shared(config, asked, net, dataset, readout):
         examples=examples,
         masks=masks,
         reference=explain.reference_images(config, net, job),
-        given=_given(config, asked, net, job, readout),
+        given={},
         options=options,
         at_once=job.at_once,
         curves={side: _points(size, side, asked.snapshots) for side in asked.tiles},
@@ -166,7 +179,7 @@ def _shared(config, asked, net, dataset, readout):
         sens=sens,
         few=few,
     )
-    return shared, notes
+    return shared, job, notes
 
 
 def _part(dataset, indices):
@@ -174,15 +187,23 @@ def _part(dataset, indices):
     return dataclasses.replace(dataset, read=lambda i: dataset[int(indices[i])], size=len(indices))
 
 
-def _given(config, asked, net, job, readout):
-    """The trained readout, for the methods that want one, where a row is made by one of them."""
-    if asked.rows and not {*job.methods, published_rows.ALL} & set(asked.rows):
+def _given(config, rows, net, job, readout):
+    """The trained readout, for the methods that want one, where a row that this network can have is made by one of them."""
+    if not job.methods.keys() & {
+        name_of(part.method) for row in rows.values() for part in row.parts
+    }:
         return {}
     if _VGG_READ[0] in net.layers and not config.readout.layers:
         config = config.copy_and_resolve_references()
-        config.readout.layers = (*_VGG_READ, net.layers[-1])
+        config.readout.layers = vgg_read(net.layers)
     own = explain.with_readout(config, net, job, readout)
     return {name: dict(given) for name, given in own.options.entries.items()}
+
+
+def vgg_read(layers: Sequence[str]) -> tuple[str, ...]:
+    """What the readout reads of a VGG whose single layers are named: of VGG-16 conv3_1, conv4_1, conv5_1, conv5_3 and the
+    logits, as published; of another depth the last convolution of block 5 in the place of conv5_3."""
+    return (*_VGG_READ, [name for name in layers if name.startswith("conv5_")][-1], layers[-1])
 
 
 def _masks(net: Net, dataset: Dataset, find: Any, examples: Examples) -> np.ndarray:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixaug_jax.core.types import Array, Float
+from mixaug_jax.core.types import Array, Count, Float
 from mixaug_jax.papers.deep_taylor import admissible, drawing, recursion, relu_stack
 from mixaug_jax.papers.deep_taylor import roots as roots_lib
 from mixaug_jax.papers.deep_taylor.recursion import Recursion
@@ -15,6 +15,10 @@ from mixaug_jax.papers.deep_taylor.relu_stack import Stack, inputs_of
 
 DIRECTIONS = 24  # in which a region is looked for, the number of published points
 FEW = 100  # inputs of what is costly: sampled roots
+LARGEST = 10**6  # a tree of roots, see `tree_size`
+AT_ONCE = (
+    10**6
+)  # of its values, those of several inputs together: all inputs of the published test bed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +94,29 @@ def _of_rule(stack, x, rule, bed):
             found |= {f"roots/{rule}/{reading}/{name}": value for name, value in told.items()}
         return found
 
-    return jax.vmap(one)(x)
+    return _every(one, stack, x)
+
+
+def _every(one, stack, *rows):
+    """`one` of every input, of as many at once as their trees of roots leave memory for."""
+    at_once = max(1, AT_ONCE // tree_size(len(stack), len(stack[0].kernel)))
+    if at_once >= len(rows[0]):
+        return jax.vmap(one)(*rows)
+    return jax.lax.map(lambda row: one(*row), rows, batch_size=at_once)
+
+
+def tree_size(depth: Count, width: Count) -> int:
+    """How many values the recursions of one input hold: each neuron's root has roots of its own in the next layer.
+
+    Raises:
+      ValueError: more than fit into memory.
+    """
+    if width**depth > LARGEST:
+        raise ValueError(
+            f"taylor.width ** taylor.depth must be at most {LARGEST}, as each root has roots in the next layer; got "
+            f"{width} ** {depth}"
+        )
+    return width**depth
 
 
 def _judged(stack, x, rule, gamma, reading):
@@ -170,7 +196,7 @@ def _of_regions(stack, x, keys):
             "regions/lowest": jnp.stack(lowest),
         }
 
-    return jax.vmap(one)(x, keys)
+    return _every(one, stack, x, keys)
 
 
 @jax.jit
@@ -199,4 +225,4 @@ def _drawings(stack, x, keys):
             "drawing/apart": apart,
         }
 
-    return jax.vmap(one)(x, keys)
+    return _every(one, stack, x, keys)

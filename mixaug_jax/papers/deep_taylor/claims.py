@@ -15,7 +15,8 @@ from mixaug_jax.papers.deep_taylor import convergence
 REPLICATES = 200
 DIFFERENT = 0.25  # of maps between 0 and 1: above it a pixel differs
 CLIP = (0.5, 99.5)  # percentiles of a set of maps
-SHARES = ("in_region", "same_gradient", "segment", "not_negative", "without_root", "distance")
+SHARES = ("in_region", "same_gradient", "segment", "not_negative", "without_root", "distance",
+          "output_left")  # fmt: skip
 Parts = Mapping[str, Mapping[str, np.ndarray]]  # {part of the study: {name: array}}
 
 
@@ -29,7 +30,7 @@ class Row(NamedTuple):
       layer: a layer's name, or its number in the test bed; "" for the whole network.
       value: a mean of shares over inputs, else a median.
       low, high: its 95 % bootstrap interval over inputs; of convergence the percentiles 5 and 95 of the cosines themselves.
-      inputs: how many count.
+      inputs: how many count; 0 of products of matrices, which have none.
     """
 
     part: str
@@ -162,10 +163,11 @@ def _region_rows(region) -> Iterator[Row]:
 
 def _csc_rows(csc) -> Iterator[Row]:
     places = [convergence.PERCENTILES.index(p) for p in (50, 5, 95)]
-    for name, values in csc.items():
-        way, start, layer = (*name.split("/"), "")[:3]
-        if layer:
-            yield Row("csc", "|cosine|", way, start, layer, *map(float, values[places]), 0)
+    for name, count in csc.items():
+        kind, _, of = name.partition("/")
+        if kind == "images":
+            values = map(float, csc[of][places])
+            yield Row("csc", "|cosine|", *of.split("/"), *values, int(count))
     for signs in convergence.SIGNS:
         for k, value in enumerate(csc[f"products/{signs}"]):
             yield Row(
@@ -215,8 +217,17 @@ def _pick(rows, **where) -> list[Row]:
     return [r for r in rows if all(getattr(r, name) == value for name, value in where.items())]
 
 
+def _there(rows) -> list[float]:
+    """The values of rows, those left out of which no input has one."""
+    return [row.value for row in rows if np.isfinite(row.value)]
+
+
+def _by_rule(rows) -> dict[str, float]:
+    """{rule: value} of rows, those left out of which no input has one."""
+    return {row.rule: row.value for row in rows if np.isfinite(row.value)}
+
+
 def _span(values) -> str:
-    values = [value for value in values if np.isfinite(value)]
     low, high = min(values), max(values)
     return f"{low:.2g}" if f"{low:.2g}" == f"{high:.2g}" else f"{low:.2g} to {high:.2g}"
 
@@ -271,7 +282,8 @@ def _d(found, rows):
         published, exact = (bed[f"full/{rule}/{kind}"] for kind in ("published", "exact"))
         size = np.linalg.norm(exact, axis=1)
         change = np.linalg.norm(published - exact, axis=1)
-        changes.append((rule, float(np.median(change[size > 0] / size[size > 0]))))
+        if (size > 0).any():
+            changes.append((rule, float(np.median(change[size > 0] / size[size > 0]))))
     said = [
         f"leaving them out changes full backward maps by (median) {', '.join(f'{c:.1%} for {r}' for r, c in changes)}"
     ]
@@ -285,8 +297,8 @@ def _e(found, rows):
         lost = np.nan_to_num(bed[f"roots/{rule}/relevance/without_root"]).any(1)
         total, output = bed[f"maps/{rule}"].sum(1), bed["output"][:, 0]
         errors[rule] = float(np.max(np.abs(total / output - 1)[~lost], initial=0))
-    if errors:
-        kept = [r.value for r in _pick(rows, quantity="share kept, full backward, published")]
+    kept = _there(_pick(rows, quantity="share kept, full backward, published"))
+    if errors and kept:
         said = [f"the rules hand on all of the output (to {max(errors.values()):.1g}) wherever their roots lie, while a "
                 f"recursion "
                 f"that expands at these very roots keeps {_span(kept)} of it"]  # fmt: skip
@@ -297,17 +309,17 @@ def _e(found, rows):
 def _f(found, rows):
     said, inside = [], []
     for reading in ("activation", "relevance"):
-        hidden = [r for r in _pick(rows, part="testbed", quantity="in_region", reading=reading)
-                  if r.rule != "zero" and r.layer != _deepest(rows)]  # fmt: skip
+        # A layer in which no active neuron has a root says nothing.
+        hidden = _there(r for r in _pick(rows, part="testbed", quantity="in_region", reading=reading)
+                        if r.rule != "zero" and r.layer != _deepest(rows))  # fmt: skip
         if hidden:
-            inside += [r.value for r in hidden]
-            said.append(f"{_span([r.value for r in hidden])} of the roots for the neuron's {reading} lie in the region, "
-                        f"in the hidden "
+            inside += hidden
+            said.append(f"{_span(hidden)} of the roots for the neuron's {reading} lie in the region, in the hidden "
                         "layers of the test bed")  # fmt: skip
-    network = _pick(rows, part="region", quantity="same_pattern")
+    network = _there(_pick(rows, part="region", quantity="same_pattern"))
     if network:
-        inside += [r.value for r in network]
-        said.append(f"{_span([r.value for r in network])} in the layers of the network")
+        inside += network
+        said.append(f"{_span(network)} in the layers of the network")
     return _claim(
         "f", "the roots of the rules leave the region", bool(inside) and min(inside) < 0.5, said
     )
@@ -323,7 +335,7 @@ def _g(found, rows):
         ("testbed", "|cosine| of two outputs' maps"),
         ("class", "|cosine| of two classes' maps"),
     ):
-        of = {r.rule: r.value for r in _pick(rows, part=part, quantity=name)}
+        of = _by_rule(_pick(rows, part=part, quantity=name))
         if "z_plus" in of and "gradient" in of:
             where = "the test bed" if part == "testbed" else "the network"
             said.append(f"two classes' maps of {where} have the median |cosine| {of['z_plus']:.3f} by z_plus and "
@@ -331,8 +343,8 @@ def _g(found, rows):
                         "the gradient")  # fmt: skip
             # Large by itself, and larger than of a map that is known to depend on the output.
             holds.append(of["z_plus"] > 0.9 and of["z_plus"] > of["gradient"])
-    weights = {r.rule: r.value for r in _pick(rows, part="weights", quantity="spearman", layer=1)}
-    if weights:
+    weights = _by_rule(_pick(rows, part="weights", quantity="spearman", layer=1))
+    if "z_plus" in weights and "gradient" in weights:
         said.append(f"with random logits' weights the rank correlation with the map before is {weights['z_plus']:.2f} "
                     f"by z_plus and "
                     f"{weights['gradient']:.2f} by the gradient")  # fmt: skip

@@ -60,12 +60,14 @@ def summary(
 
 
 def percentiles(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Of "WAY/cosine/START/LAYER" and "WAY/counts/START/LAYER": "WAY/START/LAYER", the `summary` over all images."""
-    return {
-        name.replace("/cosine/", "/"): summary(values, found[name.replace("/cosine/", "/counts/")])
-        for name, values in found.items()
-        if "/cosine/" in name
-    }
+    """Of "WAY/cosine/START/LAYER" and "WAY/counts/START/LAYER" [images, ...]: "WAY/START/LAYER", the `summary` over all images,
+    and "images/WAY/START/LAYER", in how many of them some pair counts."""
+    told = {}
+    for name in (name for name in found if "/cosine/" in name):
+        counts, place = found[name.replace("/cosine/", "/counts/")], name.replace("/cosine/", "/")
+        told[place] = summary(found[name], counts)
+        told[f"images/{place}"] = np.array(counts.reshape(len(counts), -1).any(1).sum())
+    return told
 
 
 def chance(channels: Count) -> float:

@@ -29,7 +29,12 @@ def _colors(names: Sequence[str]) -> dict[str, str]:
 
 
 def plane(rules: Sequence[str], gamma: float) -> Figure:
-    """Roots on a network of two inputs: linear regions by their gradient, and arrows to the roots of first-layer neurons."""
+    """Roots on a network of two inputs: linear regions by their gradient, and arrows to the roots of first-layer neurons.
+
+    Args:
+      rules: any but zero, at least one.
+      gamma: of that rule.
+    """
     draw, sizes, stack = np.random.default_rng(PLANE_SEED), (2, PLANE_WIDTH, PLANE_WIDTH, 2), []
     for a, b in itertools.pairwise(sizes):
         limit = PLANE_SCALE * a**-0.5
@@ -46,7 +51,6 @@ def plane(rules: Sequence[str], gamma: float) -> Figure:
     pixels = matplotlib.colors.hsv_to_rgb(
         np.stack([hue, np.full_like(hue, 0.35), 0.75 + 0.25 * size / max(size.max(), 1e-9)], -1)
     ).reshape(PLANE_CELLS, PLANE_CELLS, 3)
-    rules = [rule for rule in rules if rule != "zero"]
     figure = Figure((NARROW * len(rules) + 0.6, NARROW + 0.7), layout="constrained")
     x = jnp.asarray(PLANE_POINT)
     for panel, rule in zip(figure.subplots(1, len(rules), squeeze=False)[0], rules, strict=True):

@@ -50,13 +50,18 @@ _CAPTIONS = {
 }
 
 
+def rooted(rules: Sequence[str]) -> tuple[str, ...]:
+    """Those of the rules that give each neuron a root of its own: all but zero."""
+    return tuple(rule for rule in rules if rule != "zero")
+
+
 def figures(
     taylor: Config, found: Parts, rows: Sequence[Row], layers: Sequence[str]
 ) -> dict[str, tuple[Callable, str]]:
     """{name: (what draws it, the part that it is of)} of the figures that the parts allow, in the order of the page."""
-    draw = taylor_figures
+    draw, rules = taylor_figures, rooted(taylor.rules)
     every = {
-        "taylor_plane": (lambda: draw.plane(tuple(taylor.rules), taylor.gamma), "testbed"),
+        "taylor_plane": (lambda: draw.plane(rules, taylor.gamma), "testbed" if rules else ""),
         "taylor_regions": (lambda: draw.shares(rows), "region" if "region" in found else "testbed"),
         "taylor_anything": (lambda: draw.anything(found["draw"]), "draw"),
         "taylor_convergence": (lambda: draw.curves(found["csc"], layers), "csc"),

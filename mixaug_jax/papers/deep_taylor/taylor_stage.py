@@ -35,7 +35,9 @@ from mixaug_jax.training import checkpoint
 FOLDER = "taylor"
 PARTS = ("testbed", "draw", "region", "csc", "class", "weights")
 DRAWN = 4  # images that are drawn on
-_MEMORY_ADVICE = "memory ran out; lower taylor.units or taylor.draws"
+_MEMORY_ADVICE = (
+    "memory ran out; lower taylor.width or taylor.points (testbed), taylor.units or taylor.draws"
+)
 # fmt: off
 KEYS = section("taylor", {
     "parts": Key(PARTS, "what is done: testbed needs no network", Many(Choice(PARTS), 1, distinct=True)),
@@ -44,7 +46,7 @@ KEYS = section("taylor", {
     "rules": Key(RULES, "whose roots are looked at", Many(Choice(RULES), 1, distinct=True)),
     "gamma": Key(1.0, "of the rule gamma's roots", Number(0, 1e6)),
     "points": Key(1000, "inputs of the test bed", Int(2, 10**6)),
-    "depth": Key(3, "layers of the test bed", Int(1, 6)),
+    "depth": Key(3, f"layers of the test bed; width ** depth is at most {bed_numbers.LARGEST}", Int(1, 6)),
     "width": Key(10, "of its inputs and hidden layers", Int(2, 1000)),
     "torch_seed": Key(1, "of its weights; 1 with depth 3 and width 10 is the published one", Int(0, 2**31 - 1)),
     "delta": Key(0.01, "share of the way to a root that full recursions leave out", Number(0, 1, above=True, below=True)),
@@ -67,17 +69,20 @@ class Photos(NamedTuple):
       net: the network.
       dataset: as `data.Source`.
       indices: of the images, the same in every process.
+      pixels: uint32 [images], checksums of them as the network sees them.
       settings: what tells the network and the data from others.
     """
 
     net: Net
     dataset: Any
     indices: np.ndarray
+    pixels: np.ndarray
     settings: dict
 
     def told(self, most: int) -> dict:
         """What tells a part of the study from others, with at most so many images."""
-        return self.settings | {"indices": self.indices[:most].tolist()}
+        images = {"indices": self.indices[:most].tolist(), "pixels": self.pixels[:most].tolist()}
+        return self.settings | images
 
     def measure(self, works: Mapping[str, Callable], most: int) -> dict[str, np.ndarray]:
         """{"WORK/NAME": [images, ...]} of {work: f(net, row)}, on this process's share of at most `most` images."""
@@ -117,9 +122,7 @@ def run(config: Config, workdir: Path, *, which: str = "latest", required: bool 
     with devices_lib.applied(config), devices_lib.out_of_memory(_MEMORY_ADVICE):
         photos = _photos(config, workdir, which, required)
         found, again = {}, False
-        for part in config.taylor.parts:
-            if part != "testbed" and photos is None:
-                continue
+        for part in _possible(config.taylor, photos):
             settings, work = _PARTS[part](config.taylor, photos)
             found[part], new = _kept(workdir / FOLDER / f"{part}.npz", settings, work)
             again |= new
@@ -135,6 +138,20 @@ def check(config: Config) -> None:
     if "taylor" not in config:
         raise ValueError("this config has no section taylor; start from configs/taylor_study.py")
     keys.check_values(config_lib.flatten({"taylor": config.taylor.to_dict()}), KEYS)
+    if "testbed" in config.taylor.parts:
+        bed_numbers.tree_size(config.taylor.depth, config.taylor.width)
+
+
+def _possible(t, photos) -> list[str]:
+    """The parts that are asked for and that can be made; a line about what cannot."""
+    wanted = [part for part in t.parts if part == "testbed" or photos is not None]
+    if taylor_section.rooted(t.rules):
+        return wanted
+    say.line(
+        "taylor: the figure of roots on a plane and the part region are left out, because the rule zero has one root for all "
+        "neurons; taylor.rules takes others"
+    )
+    return [part for part in wanted if part != "region"]
 
 
 def _photos(config, workdir, which, required) -> Photos | None:
@@ -162,7 +179,15 @@ def _photos(config, workdir, which, required) -> Photos | None:
         "data": told.data.name,
         "split": config.taylor.split,
     }
-    return Photos(net, dataset, indices, settings)
+    return Photos(net, dataset, indices, _checksums(net, dataset, indices), settings)
+
+
+def _checksums(net, dataset, indices):
+    """Of the images as the network sees them, uint32 [images]: photographs may change while their folder's name stays."""
+    devices = walk.chosen(None)
+    own = indices[list(walk.share(len(indices), devices))]
+    found = [files.checksum(net.preprocess(dataset[int(i)]["image"])) for i in own]
+    return walk.gather(np.array(found, np.uint32), len(indices), devices)
 
 
 def _copy(config, workdir, which):
@@ -228,7 +253,7 @@ def _draw(t, photos):
 
 
 def _region(t, photos):
-    rules = tuple(rule for rule in t.rules if rule != "zero")
+    rules = taylor_section.rooted(t.rules)
     names = ("rules", "gamma", "units", "seed")
     settings = photos.told(t.images) | {name: _plain(t[name]) for name in names}
 
