@@ -194,6 +194,8 @@ def gridmix(
     checks.choice("label", label, MASK_LABELS)
     checks.positive("alpha", alpha)
     checks.interval("cells", cells, 1, np.inf)
+    for number in cells:
+        checks.count("each of cells", number)
     checks.interval("area", area, 0, 1)
     checks.interval("aspect", aspect, 0, np.inf)
     checks.positive("aspect[0]", aspect[0])

@@ -147,9 +147,13 @@ def test_ranges_of_a_number(check, passing, failing, words):
 def test_interval():
     for value in ((0, 1), (0.3, 0.3), [0.1, 0.2]):
         checks.interval("scale", value, 0, 1)
-    for value in ((0.5, 0.1), (-1, 0.5), (0, 2), (0.5,), (0, 0.5, 1), (NAN, 1)):
-        sentence = f"scale must be a pair (smallest, largest) between 0 and 1; got {value}"
+    for value in (
+        (0.5, 0.1), (-1, 0.5), (0, 2), (0.5,), (0, 0.5, 1), (NAN, 1), ("0.1", "0.3"), (True, 1), 0.5, "01",
+    ):  # fmt: skip
+        sentence = f"scale must be a pair (smallest, largest) between 0 and 1; got {value!r}"
         refused(sentence, checks.interval, "scale", value, 0, 1)
+    sentence = f"sigma must be a pair (smallest, largest) of at least 0; got {(1, INF)}"
+    refused(sentence, checks.interval, "sigma", (1, INF), 0, INF)
 
 
 def test_image():
