@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import ml_collections
 
 from mixaug_jax import mixing
+from mixaug_jax.core import checks, entries
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import entries
 from mixaug_jax.data import parts_wanted
 from mixaug_jax.mixing import labels
 from mixaug_jax.models import build, layer_maps
@@ -95,10 +95,15 @@ def _candidates(config):
     places = config.mix.get("layers", mixing.options(config.mix.name).get("layers"))
     if places is None:
         return ("input", *model.hidden_layers), ""
+    checks.choices("mix.layers", places, ("input", "last", *model.layers))
     net = build.as_net(config, model, build.variable_shapes(model, config))
     size = (config.data.size, config.data.size, len(config.data.mean))
     last = layer_maps.map_layers(net, jax.ShapeDtypeStruct(size, jnp.float32))[-1]
-    return tuple(last if place == "last" else place for place in places), last
+    found = tuple(last if place == "last" else place for place in places)
+    # Of a place drawn twice over, one draw would mix labels and no features.
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"mix.layers must be places where to mix, each once; got {tuple(places)}")
+    return found, last
 
 
 def mixes_features(config: ml_collections.ConfigDict) -> bool:

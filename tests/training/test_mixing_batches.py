@@ -175,6 +175,13 @@ def test_a_share_of_hidden_features(batch, method):
     [
         ("attentivemix", {"mix.layer": "relu9"}, "layer must be one of relu1, relu3, relu4"),
         ("snapmix", {"mix.layer": "relu9"}, "layer must be one of relu1, relu3, relu4"),
+        ("alignmix", {"mix.layers": ()}, "mix.layers must be places where to mix, each once; got"),
+        ("alignmix", {"mix.layers": ("last", "last")}, "mix.layers must be places where to mix"),
+        (
+            "batchmixup",
+            {"mix.layers": ("relu3",)},
+            "layers must be one of input, last; got 'relu3'",
+        ),
         ("puzzlemix", {"mix.blocks": (3,)}, "blocks must divide the sides of the images, 16 x 16"),
         ("puzzlemix", {"mix.net": "nowhere.pth"}, "nowhere.pth"),
         ("puzzlemix", {"mix.net": "ema"}, "mix.net='ema' needs an average of the weights"),
