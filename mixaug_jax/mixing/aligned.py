@@ -148,8 +148,14 @@ def alignmix(
       (features, targets), mixed in float32, in the types given.
 
     Raises:
+      checks.UnsupportedError: tokens, as a vision transformer's last layer gives.
       ValueError: an option out of range, or arrays that do not fit.
     """
+    if deepest and images.ndim == 3:
+        raise checks.UnsupportedError(
+            f"alignmix aligns the nodes of maps [B,h,w,C], and the last layer gives tokens {list(images.shape)}; use a "
+            "convolutional network, or mix.layers=('input',)"
+        )
     checks.batch(images, targets, spatial=deepest)
     draws.check(prob, per)
     checks.choice("label", label, LABELS)

@@ -153,17 +153,25 @@ def check_mixing(config: ml_collections.ConfigDict, teacher: Any = None) -> None
     d, classes = config.data, len(config.resolved.class_names)
     if reads_attention(config):
         _check_attention(config)
-    net = teacher or ()
-    if looks_at_net(config) and not net:
+    net, model, shapes = teacher or (), None, ()
+    if mixes_features(config) or (looks_at_net(config) and not net):
         model = build.build_model(config)
-        net = build.as_net(config, model, build.variable_shapes(model, config))
+        shapes = build.variable_shapes(model, config)
+    if looks_at_net(config) and not net:
+        net = build.as_net(config, model, shapes)
     # A mixer only ever sees one device's share of one micro-batch.
     count = d.batch_size // config.train.accumulate // jax.device_count()
+
+    def tried(net: Any, variables: Any, *batch: Any) -> Any:
+        images, targets, hidden = mixed(*batch, config=config, shard=0, net=net)
+        # What a mixer says of hidden features is only heard where it meets them.
+        seen = model.apply(variables, images, hidden=hidden) if hidden else ()
+        return images, targets, seen
+
     jax.eval_shape(
-        lambda net, key, images, targets: mixed(
-            key, images, targets, config=config, shard=0, net=net
-        )[:2],
+        tried,
         net,
+        shapes,
         jax.random.key(0),
         jax.ShapeDtypeStruct((count, d.size, d.size, len(d.mean)), jnp.float32),
         jax.ShapeDtypeStruct((count, config.resolved.get("logits", classes)), jnp.float32),
