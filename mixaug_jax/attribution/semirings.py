@@ -46,6 +46,8 @@ def layer_paths(
 ) -> Float[Array, "..."]:
     """`gradient_paths` to each number of the output of `layer`, of its shape; to the image's for ""."""
     checks.choice("statistic", statistic, STATISTICS)
+    if statistic == "entropy":
+        _check_gates(net)
     x = image[None]
     value = net.features(x, layer) if layer else x
 
@@ -61,7 +63,6 @@ def layer_paths(
         return nan_like(logits.sum(), _back(run, ruled, value, jnp.abs(sign))[0])
     pair = jnp.concatenate([value] * 2)
     if statistic == "entropy":
-        _check_gates(net)
         ruled = net.with_rules(affine=entropy_affine, pool=entropy_pool)
         start = jnp.concatenate([jnp.abs(sign), jnp.zeros_like(sign)])
         total, mixed = _back(run, ruled, pair, start).sum(-1, keepdims=True)
