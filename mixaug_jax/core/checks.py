@@ -161,16 +161,22 @@ def images(value: Any) -> Any:
     return value
 
 
-def batch(images: Any, targets: Any, *, spatial: bool = True) -> None:
+def batch(images: Any, targets: Any, *, spatial: bool = True, partners: bool = True) -> None:
     """Raises ValueError unless `images` [B,H,W,C] (or, not `spatial`, [B,...]) fit `targets` [B,K].
 
-    `spatial=False` is for hidden features, whose rank depends on the layer.
+    `spatial=False` is for hidden features, whose rank depends on the layer; `partners=False` for what changes each image alone.
     """
     wanted = "[B,H,W,C]" if spatial else "[B,...]"
     if (images.ndim != 4) if spatial else (images.ndim < 2):
         raise ValueError(f"images must have the shape {wanted}; got {list(images.shape)}")
     if 0 in images.shape:
         raise ValueError(f"images must not be empty; got the shape {list(images.shape)}")
+    if spatial and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
+        raise ValueError(
+            f"images must have their channels last, [B,H,W,C]; {list(images.shape)} looks like [B,C,H,W]"
+        )
+    if partners and len(images) < 2:
+        raise ValueError("images must be 2 at least, for each to have a partner; got 1")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images must be normalized floating point; got {images.dtype}")
     if targets.ndim != 2 or targets.shape[0] != images.shape[0]:

@@ -151,12 +151,13 @@ def alignmix(
       checks.UnsupportedError: tokens, as a vision transformer's last layer gives.
       ValueError: an option out of range, or arrays that do not fit.
     """
-    if deepest and images.ndim == 3:
+    if deepest and images.ndim != 4:
+        what = "tokens" if images.ndim == 3 else "features"
         raise checks.UnsupportedError(
-            f"alignmix aligns the nodes of maps [B,h,w,C], and the last layer gives tokens {list(images.shape)}; use a "
+            f"alignmix aligns the nodes of maps [B,h,w,C], and the last layer gives {what} {list(images.shape)}; use a "
             "convolutional network, or mix.layers=('input',)"
         )
-    checks.batch(images, targets, spatial=deepest)
+    checks.batch(images, targets, spatial=False)
     draws.check(prob, per)
     checks.choice("label", label, LABELS)
     checks.positive("alpha", alpha)

@@ -89,7 +89,7 @@ def gridmask(
     Raises:
       ValueError: an option out of range, arrays that do not fit, or squares of no pixel.
     """
-    checks.batch(images, targets)
+    checks.batch(images, targets, partners=False)
     draws.check(prob, per)
     checks.fraction("ratio", ratio)
     checks.interval("period", period, 0, 1)

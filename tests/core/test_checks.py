@@ -188,11 +188,23 @@ def test_images():
             TARGETS.astype(np.int32),
             "targets must be floating point rows that sum to 1; got int32",
         ),
+        (
+            np.zeros((2, 3, 8, 8), np.float32),
+            TARGETS,
+            "images must have their channels last, [B,H,W,C]; [2, 3, 8, 8] looks like [B,C,H,W]",
+        ),
+        (IMAGES[:1], TARGETS[:1], "images must be 2 at least, for each to have a partner; got 1"),
     ],
 )
 def test_batch(images, targets, sentence):
     checks.batch(IMAGES, TARGETS)
     refused(sentence, checks.batch, images, targets)
+
+
+def test_batches_that_only_look_unusual():
+    checks.batch(IMAGES[:1], TARGETS[:1], partners=False)
+    checks.batch(np.zeros((2, 3, 8, 3), np.float32), TARGETS)
+    checks.batch(np.zeros((2, 1, 1, 64), np.float32), TARGETS, spatial=False)
 
 
 def test_a_batch_of_hidden_features_has_any_rank():

@@ -140,12 +140,27 @@ def test_half_precision_is_mixed_in_float32(batch):
         np.testing.assert_array_equal(mixed, wide[1].astype(jnp.bfloat16), err_msg=name)
 
 
+ALONE = ("cutout", "gridmask", "random_erasing")
+
+
 @pytest.mark.parametrize("name", MIXERS)
-def test_one_image_mixes_with_itself(batch, name):
+def test_one_image_has_no_partner(batch, name):
     images, targets = (x[:1] for x in batch)
-    out, mixed = compiled(name)(jax.random.key(4), images, targets)
-    assert np.isfinite(out).all()
-    np.testing.assert_allclose(mixed, targets, atol=1e-6)
+    if name in ALONE:
+        out, mixed = compiled(name)(jax.random.key(4), images, targets)
+        assert np.isfinite(out).all()
+        np.testing.assert_array_equal(mixed, targets)
+        return
+    with pytest.raises(ValueError, match="images must be 2 at least, for each to have a partner"):
+        MIXERS[name](jax.random.key(4), images, targets)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in MIXERS if n not in ("alignmix", "batchmixup", "manifold_mixup")]
+)
+def test_channels_come_last(name):
+    with pytest.raises(ValueError, match=r"\[2, 3, 8, 8\] looks like \[B,C,H,W\]"):
+        MIXERS[name](jax.random.key(0), jnp.zeros((2, 3, 8, 8)), jnp.eye(2))
 
 
 @pytest.mark.parametrize("name", MIXERS)
