@@ -269,7 +269,7 @@ def puzzlemix(
         moves is seen elsewhere than its parts are known to be. A block that is half of each counts by half.
       alpha: lambda ~ Beta(alpha, alpha).
       blocks: the numbers of blocks on a side to draw from, at least 2; each divides both sides.
-      beta, gamma, eta: weights of equal labels in neighbors, of borders therein, and of the prior.
+      beta, gamma, eta: weights >= 0 of equal labels in neighbors, of borders therein, at most 1, and of the prior.
       levels: labels of a block: 3 (all, half, nothing), or 2.
       neighbor: pixels that are averaged at a border, or the largest divisor of a block's side below.
       transport: whether blocks move.
@@ -294,9 +294,15 @@ def puzzlemix(
         )
     checks.positive("alpha", alpha)
     checks.choice("levels", levels, (2, 3))
+    checks.number("gamma", gamma, 0, 1)
+    for name, value in (("beta", beta), ("eta", eta), ("transport_cost", transport_cost)):
+        checks.number(name, value, 0)
+    checks.count("neighbor", neighbor)
+    checks.count("transport_block", transport_block, 0)
     checks.count("iterations", iterations)
     checks.normalized(images, mean, std, (images.shape[3],))
-    sides = _places(images, blocks, transport_block)
+    _check_blocks(images, blocks)
+    sides = _places(images, blocks, transport_block) if transport else [0]
     maps.needed("puzzlemix", net)
     permutation, (amount, whether, number) = draws.streams(key, shard, per, 3)
     # Of the batch whatever `per` says, so from what no device has of its own.
@@ -335,17 +341,24 @@ def _padded_energy(*seen, blocks, width, weighing):
     return tuple(jnp.pad(x, ((0, 0), (0, more), (0, more), (0, 0))[: x.ndim]) for x in energy)
 
 
-def _places(images, blocks, transport_block):
-    """The blocks that move on a side, for each number of blocks of labels."""
+def _check_blocks(images, blocks):
+    if not isinstance(blocks, (tuple, list)):
+        raise ValueError(f"blocks must be several numbers, as in (4,); got {checks.shown(blocks)}")
     if not blocks:
         raise ValueError("blocks must hold a number at least; got none")
-    sides, found = images.shape[1:3], []
+    sides = images.shape[1:3]
     for n in blocks:
         checks.count("each of blocks", n, 2)
         if any(side % n for side in sides):
             raise ValueError(
                 f"blocks must divide the sides of the images, {sides[0]} x {sides[1]} pixels; got {n}"
             )
+
+
+def _places(images, blocks, transport_block):
+    """The blocks that move on a side, for each number of blocks of labels."""
+    sides, found = images.shape[1:3], []
+    for n in blocks:
         counts = {side // _fitting(side // n, transport_block or side) for side in sides}
         if len(counts) > 1 or max(counts) > _MOST_PLACES:
             raise ValueError(
