@@ -85,8 +85,13 @@ def _effect(answers, pair, seeds, numbers) -> ClassEffect:
         _forgiven(answers, runs, references, effects, means),
         tuple(found),
     )
-    # What follows separates noise from differences between classes, for which there must be enough of both.
-    if len(seeds) < stats.FEWEST_SEEDS or len(kept) < class_statistics.FEWEST_CLASSES:
+    if len(seeds) < stats.FEWEST_SEEDS:
+        return effect
+    # Single confusions are tested over seeds, however few classes there are.
+    changed = tuple(confusions.changed(answers, runs, references))
+    effect = dataclasses.replace(effect, confused=changed)
+    # What follows separates noise from differences between classes, of which there must be enough.
+    if len(kept) < class_statistics.FEWEST_CLASSES:
         return effect
     null, band = class_statistics.null_means(effects)
     of_classes = class_statistics.dependence(effects)
@@ -99,7 +104,6 @@ def _effect(answers, pair, seeds, numbers) -> ClassEffect:
         shrunken=class_statistics.shrink(effects, answers.sizes[kept], of_classes),
         by_tests=class_statistics.worse_by_tests(effects),
         agreement=class_statistics.agreement(effects, effects),
-        confused=tuple(confusions.changed(answers, runs, references)),
     )
 
 
