@@ -53,9 +53,12 @@ class Weighing:
     """How the energy of labels is weighed.
 
     Attributes:
-      beta, gamma, eta: weights of equal labels in neighbors, of borders therein, and of the prior.
+      beta, gamma, eta: weights >= 0 of equal labels in neighbors, of borders therein, at most 1, and of the prior.
       levels: labels, 2 or 3.
       neighbor: pixels that are averaged at a border, or the largest divisor of a block's side below.
+
+    Raises:
+      ValueError: one out of its range.
     """
 
     beta: float = 1.2
@@ -63,6 +66,13 @@ class Weighing:
     eta: float = 0.2
     levels: int = 3
     neighbor: int = 4
+
+    def __post_init__(self):
+        for name in ("beta", "eta"):
+            checks.number(name, getattr(self, name), 0)
+        checks.number("gamma", self.gamma, 0, 1)
+        checks.choice("levels", self.levels, (2, 3))
+        checks.count("neighbor", self.neighbor)
 
 
 def puzzle_energy(
@@ -293,11 +303,8 @@ def puzzlemix(
             "label='visible' needs blocks that stay where they are, and puzzlemix moves them; set transport=False"
         )
     checks.positive("alpha", alpha)
-    checks.choice("levels", levels, (2, 3))
-    checks.number("gamma", gamma, 0, 1)
-    for name, value in (("beta", beta), ("eta", eta), ("transport_cost", transport_cost)):
-        checks.number(name, value, 0)
-    checks.count("neighbor", neighbor)
+    weighing = Weighing(beta, gamma, eta, levels, neighbor)
+    checks.number("transport_cost", transport_cost, 0)
     checks.count("transport_block", transport_block, 0)
     checks.count("iterations", iterations)
     checks.normalized(images, mean, std, (images.shape[3],))
@@ -313,7 +320,6 @@ def puzzlemix(
     chosen = jax.random.randint(number, (), 0, len(blocks))
     saliency = maps.gradient(net, images, targets)
     pixels = images.astype(jnp.float32) * jnp.asarray(std) + jnp.asarray(mean)
-    weighing = Weighing(beta, gamma, eta, levels, neighbor)
     # Each number of blocks has shapes of its own: all are padded to the largest, so that one of them can be drawn inside.
     padded = functools.partial(_padded_energy, width=max(blocks), weighing=weighing)
     energies = [functools.partial(padded, blocks=n) for n in blocks]
