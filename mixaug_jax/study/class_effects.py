@@ -91,8 +91,13 @@ def _effect(answers, pair, seeds, numbers) -> ClassEffect:
     changed = tuple(confusions.changed(answers, runs, references))
     effect = dataclasses.replace(effect, confused=changed)
     # What follows separates noise from differences between classes, of which there must be enough.
-    if len(kept) < class_statistics.FEWEST_CLASSES:
-        return effect
+    enough = len(kept) >= class_statistics.FEWEST_CLASSES
+    return _without_noise(effect, answers, difference) if enough else effect
+
+
+def _without_noise(effect, answers, difference) -> ClassEffect:
+    """An effect with what is told apart from noise; `difference` [S,N] is that of each image."""
+    effects, sizes = effect.effects, answers.sizes
     null, band = class_statistics.null_means(effects)
     of_classes = class_statistics.dependence(effects)
     return dataclasses.replace(
@@ -100,8 +105,10 @@ def _effect(answers, pair, seeds, numbers) -> ClassEffect:
         null=null,
         band=band,
         found=of_classes,
-        population=class_statistics.tau_squared_of_halves(difference, labels, count),
-        shrunken=class_statistics.shrink(effects, answers.sizes[kept], of_classes),
+        population=class_statistics.tau_squared_of_halves(
+            difference, answers.labels, len(answers.classes)
+        ),
+        shrunken=class_statistics.shrink(effects, sizes[effect.classes], of_classes),
         by_tests=class_statistics.worse_by_tests(effects),
         agreement=class_statistics.agreement(effects, effects),
     )
