@@ -117,5 +117,5 @@ def blur_ig(
 def sigmas_of(image: Image, steps: int, max_sigma: float, spacing: str) -> list[float]:
     """The widths for options of `blur_ig`; ValueError for those out of range."""
     checks.count("steps", steps)
-    checks.not_negative("max_sigma", max_sigma)
+    checks.number("max_sigma", max_sigma, 0)
     return widths(steps, max_sigma or WIDEST * min(image.shape[:2]), spacing)

@@ -69,8 +69,8 @@ def _advance(share, gradient, length, bounds, fraction):
     low, high, left = bounds
     share = jnp.maximum(share, low)
     place = math.floor(fraction * (share.size - 1))
-    # Each round sends a share `fraction` of the features to the bound.
-    most = math.ceil(1 / fraction) + 3
+    # Each round sends a share `fraction` of the features to the bound, and one of them at least.
+    most = math.ceil(min(1 / fraction, share.size)) + 3
     equal = _EQUAL if share.dtype == jnp.float32 else 1e-9
 
     def going(state: tuple) -> Array:

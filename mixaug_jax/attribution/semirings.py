@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mixaug_jax.attribution import rules
 from mixaug_jax.attribution.target import nan_like, select
@@ -32,8 +33,9 @@ def gradient_paths(net: Net, image: Image, label: Label, *, statistic: str = "ab
       [h,w,C], of "entropy" [h,w,1].
 
     Raises:
-      checks.UnsupportedError: a network without rules, one that normalizes before its convolutions, and for "top" and "bottom"
-        one of grouped convolutions, or whose shortcuts do not branch by `StagedModel.branch`.
+      checks.UnsupportedError: a network without rules, one that normalizes before its convolutions, for all but "abs" one of
+        leaky ReLUs, and for "top" and "bottom" one of grouped convolutions, or whose shortcuts do not branch by
+        `StagedModel.branch`.
       ValueError: another statistic.
     """
     return layer_paths(net, checks.image(image), label, statistic=statistic)
@@ -44,6 +46,8 @@ def layer_paths(
 ) -> Float[Array, "..."]:
     """`gradient_paths` to each number of the output of `layer`, of its shape; to the image's for ""."""
     checks.choice("statistic", statistic, STATISTICS)
+    if statistic == "entropy":
+        _check_gates(net)
     x = image[None]
     value = net.features(x, layer) if layer else x
 
@@ -86,6 +90,16 @@ def path_entropy(net: Net, image: Image, label: Label) -> Float[Array, ""]:
 
 def _back(run, ruled, value, start):
     return jax.vjp(functools.partial(run, ruled), value)[1](start)[0]
+
+
+def _check_gates(net):
+    """Whether a ReLU is open or shut: a leaky one's slope is an edge that adds to the entropy."""
+    slope = getattr(net.model, "slope", 0.0)
+    if slope:
+        raise checks.UnsupportedError(
+            f"{net.name} has leaky ReLUs (slope {slope:g}), of whose paths statistic abs is known, and entropy, top and bottom "
+            "are not"
+        )
 
 
 def _check_branches(net, x):
@@ -145,19 +159,27 @@ def entropy_affine(
 
 
 def entropy_pool(name: str, plain: Callable, x: AnyArray) -> Array:
-    """The same of an average over all of a map; a max pool's winner has an edge of 1."""
-    if name.rpartition(".")[2].startswith("max"):
+    """The same of an average; a max pool's winner has an edge of 1."""
+    if _is_max(name):
         return plain(x)
 
     def backward(x: AnyArray, r: AnyArray) -> tuple[Array]:
         _, vjp = jax.vjp(plain, x)
-        (back,) = vjp(r)
-        # All edges of an average weigh the same, which its own gradient tells.
-        (edge,) = vjp(jnp.ones_like(r))
-        more = -jnp.log(edge[:1]) * back[:1]
-        return (back + jnp.concatenate([jnp.zeros_like(more), more]),)
+
+        def add(total: Array, part: Array) -> tuple[Array, None]:
+            (back,) = vjp(jnp.where(part, r[:1], 0).repeat(2, 0))
+            # One window's edges alone, which the gradient of ones tells.
+            (edge,) = vjp(jnp.broadcast_to(part, r.shape).astype(r.dtype))
+            return total - jnp.log(jnp.where(edge > 0, edge, 1))[:1] * back[:1], None
+
+        more, _ = jax.lax.scan(add, jnp.zeros_like(x[:1]), _parts(x.shape, r.shape, 1))
+        return (vjp(r)[0] + jnp.concatenate([jnp.zeros_like(more), more]),)
 
     return rules.replaced(plain, backward, x)
+
+
+def _is_max(name):
+    return name.rpartition(".")[2].startswith("max")
 
 
 def extreme_affine(
@@ -224,31 +246,42 @@ def extreme_act(name: str, x: AnyArray) -> Array:
 def extreme_pool(name: str, plain: Callable, x: AnyArray) -> Array:
     """A max pool's winners, an average's edges of 1/k; where windows overlap, the extremes of all.
 
-    They overlap by at most half, or, where the map keeps its size, are 3 wide.
+    Those of a max pool overlap by at most half, or, where the map keeps its size, are 3 wide.
     """
 
     def backward(x: AnyArray, r: AnyArray) -> tuple[Array]:
         _, vjp = jax.vjp(plain, x)
         known = jnp.isfinite(r)
-        ends = jnp.full(x.shape[1:], -jnp.inf, x.dtype), jnp.full(x.shape[1:], jnp.inf, x.dtype)
-        # Of every second window in each direction, or every third, none touch, so that nothing is added up.
-        for part in _parts(r.shape, 3 if r.shape == x.shape else 2):
+
+        def widen(ends: tuple, part: Array) -> tuple[tuple, None]:
             (value,) = vjp(jnp.where(known & part, r, 0).astype(r.dtype))
             (there,) = vjp((known & part).astype(r.dtype))
-            ends = (
-                jnp.maximum(ends[0], jnp.where(there[0] > 0, value[0], -jnp.inf)),
-                jnp.minimum(ends[1], jnp.where(there[1] > 0, value[1], jnp.inf)),
-            )
-        return (jnp.stack(ends),)
+            high = jnp.maximum(ends[0], jnp.where(there[0] > 0, value[0], -jnp.inf))
+            return (high, jnp.minimum(ends[1], jnp.where(there[1] > 0, value[1], jnp.inf))), None
+
+        empty = jnp.full(x.shape[1:], -jnp.inf, x.dtype), jnp.full(x.shape[1:], jnp.inf, x.dtype)
+        parts = _parts(x.shape, r.shape, 2 if _is_max(name) else 1)
+        return (jnp.stack(jax.lax.scan(widen, empty, parts)[0]),)
 
     return rules.replaced(plain, backward, x)
 
 
-def _parts(shape, step):
-    if len(shape) < 4:
-        return [True]
-    row, column = jnp.arange(shape[1])[:, None, None] % step, jnp.arange(shape[2])[:, None] % step
-    return [(row == i) & (column == j) for i in range(step) for j in range(step)]
+def _parts(shape, pooled, overlap):
+    """Masks [parts,1,h,w,1] of the windows of a pool [B,h,w,C] of `shape`: no two windows of a part share a pixel, so that
+    nothing is added up.
+
+    A window reaches over at most `overlap` pixels beyond its share of the side, rounded up.
+    """
+    if len(pooled) < 4:
+        return jnp.ones((1, *[1] * len(pooled)), bool)
+    turns = []
+    for side, count in zip(shape[1:3], pooled[1:3], strict=True):
+        apart = overlap == 1 and side % count == 0
+        step = 1 if apart else min(1 - (-overlap * count // side), count)
+        turns.append(np.arange(count) % step == np.arange(step)[:, None])
+    rows, columns = turns
+    both = rows[:, None, :, None] & columns[None, :, None, :]
+    return jnp.asarray(both.reshape(-1, 1, *pooled[1:3], 1))
 
 
 def _twice(x):

@@ -256,7 +256,15 @@ class Plain:
 
     def read(self, name: str, text: str) -> Any:
         literal = _literal(text)
-        return text if literal is None else literal
+        if literal is not None:
+            return literal
+        for kind in (Flag(), Int(-(10**12), 10**12), Number(-(10**12), 10**12)):
+            # 0 and t are numbers and letters here: nothing says that a flag is wanted.
+            if isinstance(kind, Flag) and text.strip() not in ("True", "False"):
+                continue
+            with contextlib.suppress(ValueError):
+                return _checked(kind, name, text)
+        return text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,9 +293,7 @@ class Either:
             return literal
         for kind in (self.first, self.second):
             with contextlib.suppress(ValueError):
-                value = kind.read(name, text)
-                kind.check(name, value)
-                return value
+                return _checked(kind, name, text)
         _refuse(name, self, text)
 
 
@@ -302,7 +308,22 @@ def like(default: Any) -> Allowed:
         return Number(-(10**9), 10**9)
     if isinstance(default, str):  # a name, or perhaps names of layers with a name for each
         return Either(Text(), Many(Plain()))
-    return Many(Plain()) if isinstance(default, tuple | list) else Plain()
+    return Many(_each(default)) if isinstance(default, tuple | list) else Plain()
+
+
+def _each(values):
+    """What each of several may be: a number where all are; of none at all nothing is known."""
+    kinds = {type(like(value)) for value in values}
+    if kinds == {Int}:
+        return like(values[0])
+    # A 1 among fractions is one of them.
+    return Number(-(10**9), 10**9) if kinds and kinds <= {Int, Number} else Plain()
+
+
+def _checked(kind, name, text):
+    value = kind.read(name, text)
+    kind.check(name, value)
+    return value
 
 
 def _fits(kind, value):

@@ -116,14 +116,18 @@ def number(
     below: bool = False,
 ) -> None:
     """Raises ValueError unless `value` is a finite number in `least`..`most`; with `above` or `below` that end is left out."""
-    fits = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    # An int is finite, and may be too large for a float.
-    fits = fits and (isinstance(value, int) or math.isfinite(value)) and least <= value <= most
+    fits = _finite(value) and least <= value <= most
     if fits and not (above and value == least) and not (below and value == most):
         return
     wanted = bounds(least, most, above=above, below=below)
     wanted = f" {wanted}" if wanted else ""
     raise ValueError(f"{name} must be a number{wanted}; got {shown(value)}")
+
+
+def _finite(value):
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    # An int is finite, and may be too large for a float.
+    return number and (isinstance(value, int) or math.isfinite(value))
 
 
 def not_negative(name: str, value: Any) -> None:
@@ -144,12 +148,12 @@ def fraction(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be between 0 and 1; got {value!r}")
 
 
-def interval(name: str, value: Sequence, low: float, high: float) -> None:
-    """Raises ValueError unless `value` is a pair with `low` <= first <= second <= `high`."""
-    if len(value) != 2 or not low <= value[0] <= value[1] <= high:
-        raise ValueError(
-            f"{name} must be a pair (smallest, largest) between {low} and {high}; got {value}"
-        )
+def interval(name: str, value: Any, low: float, high: float) -> None:
+    """Raises ValueError unless `value` is a pair of finite numbers with `low` <= first <= second <= `high`."""
+    pair = isinstance(value, (tuple, list)) and len(value) == 2 and all(map(_finite, value))
+    if not pair or not low <= value[0] <= value[1] <= high:
+        wanted = f"of at least {low}" if math.isinf(high) else f"between {low} and {high}"
+        raise ValueError(f"{name} must be a pair (smallest, largest) {wanted}; got {shown(value)}")
 
 
 def image(value: Any) -> jax.Array:
@@ -170,16 +174,22 @@ def images(value: Any) -> Any:
     return value
 
 
-def batch(images: Any, targets: Any, *, spatial: bool = True) -> None:
+def batch(images: Any, targets: Any, *, spatial: bool = True, partners: bool = True) -> None:
     """Raises ValueError unless `images` [B,H,W,C] (or, not `spatial`, [B,...]) fit `targets` [B,K].
 
-    `spatial=False` is for hidden features, whose rank depends on the layer.
+    `spatial=False` is for hidden features, whose rank depends on the layer; `partners=False` for what changes each image alone.
     """
     wanted = "[B,H,W,C]" if spatial else "[B,...]"
     if (images.ndim != 4) if spatial else (images.ndim < 2):
         raise ValueError(f"images must have the shape {wanted}; got {list(images.shape)}")
     if 0 in images.shape:
         raise ValueError(f"images must not be empty; got the shape {list(images.shape)}")
+    if spatial and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
+        raise ValueError(
+            f"images must have their channels last, [B,H,W,C]; {list(images.shape)} looks like [B,C,H,W]"
+        )
+    if partners and len(images) < 2:
+        raise ValueError("images must be 2 at least, for each to have a partner; got 1")
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images must be normalized floating point; got {images.dtype}")
     if targets.ndim != 2 or targets.shape[0] != images.shape[0]:

@@ -26,6 +26,15 @@ PLACES = ("input", "last")
 _EXACT = jax.lax.Precision.HIGHEST
 
 
+def _check_layers(layers):
+    checks.choices("layers", layers, PLACES)
+    # Labels are mixed at each draw: a place that is never reached would leave images unmixed beneath them.
+    if not layers or len(set(layers)) < len(layers):
+        raise ValueError(
+            f"layers must be one or both of {checks.listed(PLACES)}, each once; got {tuple(layers)}"
+        )
+
+
 def sinkhorn_plan(
     features: Float[AnyArray, "B h w C"],
     partners: Float[AnyArray, "B h w C"],
@@ -139,14 +148,21 @@ def alignmix(
       (features, targets), mixed in float32, in the types given.
 
     Raises:
+      checks.UnsupportedError: tokens, as a vision transformer's last layer gives.
       ValueError: an option out of range, or arrays that do not fit.
     """
-    checks.batch(images, targets, spatial=deepest)
+    if deepest and images.ndim != 4:
+        what = "tokens" if images.ndim == 3 else "features"
+        raise checks.UnsupportedError(
+            f"alignmix aligns the nodes of maps [B,h,w,C], and the last layer gives {what} {list(images.shape)}; use a "
+            "convolutional network, or mix.layers=('input',)"
+        )
+    checks.batch(images, targets, spatial=False)
     draws.check(prob, per)
     checks.choice("label", label, LABELS)
     checks.positive("alpha", alpha)
     checks.count("iterations", iterations)
-    checks.choices("layers", layers, PLACES)
+    _check_layers(layers)
     permutation, (amount, whether, whose) = draws.streams(key, shard, per, 3)
     shape = draws.shape(per, images)
     lam = draws.lam(amount, alpha, shape)
@@ -203,7 +219,7 @@ def batchmixup(
     checks.batch(images, targets, spatial=False)
     draws.check(prob, per)
     checks.positive("temperature", temperature)
-    checks.choices("layers", layers, PLACES)
+    _check_layers(layers)
     permutation, (whether,) = draws.streams(key, shard, per, 1)
     count = images.shape[0]
     weights = jax.nn.softmax(jax.random.uniform(permutation, (count, count)) / temperature)

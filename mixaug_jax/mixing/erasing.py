@@ -76,7 +76,7 @@ def random_erasing(
     Raises:
       ValueError: an option out of range, or arrays that do not fit.
     """
-    checks.batch(images, targets)
+    checks.batch(images, targets, partners=False)
     draws.check(prob, per)
     checks.interval("area", area, 0, 1)
     checks.number("aspect", aspect, 0, 1, above=True)

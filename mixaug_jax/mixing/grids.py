@@ -89,7 +89,7 @@ def gridmask(
     Raises:
       ValueError: an option out of range, arrays that do not fit, or squares of no pixel.
     """
-    checks.batch(images, targets)
+    checks.batch(images, targets, partners=False)
     draws.check(prob, per)
     checks.fraction("ratio", ratio)
     checks.interval("period", period, 0, 1)
@@ -194,6 +194,8 @@ def gridmix(
     checks.choice("label", label, MASK_LABELS)
     checks.positive("alpha", alpha)
     checks.interval("cells", cells, 1, np.inf)
+    for number in cells:
+        checks.count("each of cells", number)
     checks.interval("area", area, 0, 1)
     checks.interval("aspect", aspect, 0, np.inf)
     checks.positive("aspect[0]", aspect[0])

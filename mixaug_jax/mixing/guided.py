@@ -70,7 +70,8 @@ def far_partners(distance: Float[AnyArray, "B B"]) -> Int[Array, " B"]:
     if count < 2:
         return jnp.zeros(count, jnp.int32)
     at = jnp.arange(count)
-    first, second = jnp.divmod(distance.argmax(), count)
+    # Of maps that are all alike the farthest pair is two images, too.
+    first, second = jnp.divmod(jnp.where(jnp.eye(count, dtype=bool), -1, distance).argmax(), count)
 
     def follow(state: tuple, _: None):
         last, left, partner = state

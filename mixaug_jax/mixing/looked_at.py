@@ -37,7 +37,7 @@ _EXACT = jax.lax.Precision.HIGHEST
 
 def keep_largest(
     images: Images, cells: Float[AnyArray, "B p q"], partner: Indices, count: Integers
-) -> tuple[Images, Bool[Array, "B H W"], Float[Array, "..."]]:
+) -> tuple[Images, Bool[Array, "B H W"], Float[Array, " B"]]:
     """The image where its map is largest, its partner elsewhere.
 
     Args:
@@ -47,13 +47,14 @@ def keep_largest(
       count: cells to keep, the first ones among equals: one number, or [B,1].
 
     Returns:
-      (images, where they are the images themselves [B,H,W], the share of cells that is kept, in the shape of `count`).
+      (images, where they are the images themselves [B,H,W], the share of pixels that is kept [B], which is that of the cells
+      where they divide the sides).
     """
     flat = cells.reshape(cells.shape[0], -1)
     # The place of each cell in the order of size.
     place = jnp.argsort(jnp.argsort(-flat, axis=1, stable=True), axis=1)
     mask = repeated((place < count).reshape(cells.shape), images.shape[1:3])
-    share = jnp.asarray(count, jnp.float32) / flat.shape[1]
+    share = mask.mean((1, 2), dtype=jnp.float32)
     return jnp.where(mask[..., None], images, images[partner]), mask, share
 
 
@@ -118,7 +119,7 @@ def attentivemix(
     # All cells stay where the coin says no.
     on = draws.coin(whether, prob, shape)[..., None]
     mixed, mask, share = keep_largest(images, cells, partner, jnp.where(on, chosen, total))
-    return mixed, masked_targets(targets, targets[partner], mask, share[..., 0], label)
+    return mixed, masked_targets(targets, targets[partner], mask, share, label)
 
 
 def fitted(images: Images, source: Box, target: Box) -> Images:
@@ -151,7 +152,8 @@ def snap(
 
     Args:
       images: [B,H,W,C].
-      evidence: [B,H,W], maps that sum to 1.
+      evidence: [B,H,W] >= 0, of any sum. A map that is 0 everywhere or not finite is taken for uniform, so that the two weights
+        are the areas: of the image outside of `target`, and of `source`.
       partner: int [B].
       target: box of the image to be covered, four integers, each () or [B].
       source: box of the partner that is resized into it. Where either is empty nothing is mixed.
@@ -164,6 +166,7 @@ def snap(
     some = inside.any((-2, -1)) & taken.any((-2, -1))
     inside &= some[..., None, None]
     mixed = jnp.where(inside[..., None], fitted(images[partner], source, target), images)
+    evidence = maps.shares(evidence)
     lost = jnp.where(inside, evidence, 0).sum((1, 2))
     gained = jnp.where(taken & some[..., None, None], evidence[partner], 0).sum((1, 2))
     return mixed.astype(images.dtype), 1 - lost, gained

@@ -161,7 +161,14 @@ def spectral_residual(images: Images) -> Float[Array, "B h w"]:
 
     Args:
       images: [B,H,W,C] with 3 channels or 1; of more than 128 pixels a side the map is made at 128 and enlarged.
+
+    Raises:
+      ValueError: another number of channels.
     """
+    if images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"images must have 3 channels or 1, to be made gray; got {images.shape[-1]}"
+        )
     images = images.astype(jnp.float32)
     weights = jnp.asarray(_RED_GREEN_BLUE if images.shape[-1] == 3 else (1.0,))
     gray = (images * weights).sum(-1)

@@ -200,6 +200,7 @@ def tokenmix(
     draws.check(prob, per)
     checks.choice("label", label, MASK_LABELS)
     checks.count("tokens", tokens, 2)
+    checks.large_enough(images, tokens, "tokens")
     checks.fraction("pasted", pasted)
     for name, value, known in (("pattern", pattern, PATTERNS), ("scores", scores, SCORES)):
         checks.choice(name, value, known)

@@ -194,7 +194,7 @@ def mixup(
     Raises:
       ValueError: an option out of range, or arrays that do not fit.
     """
-    checks.batch(images, targets)
+    checks.batch(images, targets, partners=False)
     draws.check(prob, per)
     checks.choice("label", label, LABELS)
     permutation, (amount, whether) = draws.streams(key, shard, per, 2)

@@ -53,9 +53,12 @@ class Weighing:
     """How the energy of labels is weighed.
 
     Attributes:
-      beta, gamma, eta: weights of equal labels in neighbors, of borders therein, and of the prior.
+      beta, gamma, eta: weights >= 0 of equal labels in neighbors, of borders therein, at most 1, and of the prior.
       levels: labels, 2 or 3.
       neighbor: pixels that are averaged at a border, or the largest divisor of a block's side below.
+
+    Raises:
+      ValueError: one out of its range.
     """
 
     beta: float = 1.2
@@ -63,6 +66,13 @@ class Weighing:
     eta: float = 0.2
     levels: int = 3
     neighbor: int = 4
+
+    def __post_init__(self):
+        for name in ("beta", "eta"):
+            checks.number(name, getattr(self, name), 0)
+        checks.number("gamma", self.gamma, 0, 1)
+        checks.choice("levels", self.levels, (2, 3))
+        checks.count("neighbor", self.neighbor)
 
 
 def puzzle_energy(
@@ -269,7 +279,7 @@ def puzzlemix(
         moves is seen elsewhere than its parts are known to be. A block that is half of each counts by half.
       alpha: lambda ~ Beta(alpha, alpha).
       blocks: the numbers of blocks on a side to draw from, at least 2; each divides both sides.
-      beta, gamma, eta: weights of equal labels in neighbors, of borders therein, and of the prior.
+      beta, gamma, eta: weights >= 0 of equal labels in neighbors, of borders therein, at most 1, and of the prior.
       levels: labels of a block: 3 (all, half, nothing), or 2.
       neighbor: pixels that are averaged at a border, or the largest divisor of a block's side below.
       transport: whether blocks move.
@@ -293,10 +303,13 @@ def puzzlemix(
             "label='visible' needs blocks that stay where they are, and puzzlemix moves them; set transport=False"
         )
     checks.positive("alpha", alpha)
-    checks.choice("levels", levels, (2, 3))
+    weighing = Weighing(beta, gamma, eta, levels, neighbor)
+    checks.number("transport_cost", transport_cost, 0)
+    checks.count("transport_block", transport_block, 0)
     checks.count("iterations", iterations)
     checks.normalized(images, mean, std, (images.shape[3],))
-    sides = _places(images, blocks, transport_block)
+    _check_blocks(images, blocks)
+    sides = _places(images, blocks, transport_block) if transport else [0]
     maps.needed("puzzlemix", net)
     permutation, (amount, whether, number) = draws.streams(key, shard, per, 3)
     # Of the batch whatever `per` says, so from what no device has of its own.
@@ -307,7 +320,6 @@ def puzzlemix(
     chosen = jax.random.randint(number, (), 0, len(blocks))
     saliency = maps.gradient(net, images, targets)
     pixels = images.astype(jnp.float32) * jnp.asarray(std) + jnp.asarray(mean)
-    weighing = Weighing(beta, gamma, eta, levels, neighbor)
     # Each number of blocks has shapes of its own: all are padded to the largest, so that one of them can be drawn inside.
     padded = functools.partial(_padded_energy, width=max(blocks), weighing=weighing)
     energies = [functools.partial(padded, blocks=n) for n in blocks]
@@ -335,17 +347,24 @@ def _padded_energy(*seen, blocks, width, weighing):
     return tuple(jnp.pad(x, ((0, 0), (0, more), (0, more), (0, 0))[: x.ndim]) for x in energy)
 
 
-def _places(images, blocks, transport_block):
-    """The blocks that move on a side, for each number of blocks of labels."""
+def _check_blocks(images, blocks):
+    if not isinstance(blocks, (tuple, list)):
+        raise ValueError(f"blocks must be several numbers, as in (4,); got {checks.shown(blocks)}")
     if not blocks:
         raise ValueError("blocks must hold a number at least; got none")
-    sides, found = images.shape[1:3], []
+    sides = images.shape[1:3]
     for n in blocks:
         checks.count("each of blocks", n, 2)
         if any(side % n for side in sides):
             raise ValueError(
                 f"blocks must divide the sides of the images, {sides[0]} x {sides[1]} pixels; got {n}"
             )
+
+
+def _places(images, blocks, transport_block):
+    """The blocks that move on a side, for each number of blocks of labels."""
+    sides, found = images.shape[1:3], []
+    for n in blocks:
         counts = {side // _fitting(side // n, transport_block or side) for side in sides}
         if len(counts) > 1 or max(counts) > _MOST_PLACES:
             raise ValueError(

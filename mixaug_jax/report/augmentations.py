@@ -87,7 +87,9 @@ def _make(configs, first, workdirs) -> Pictures:
     images, labels = _examples(source, first)
     targets = np.eye(source.num_classes, dtype=np.float32)[labels]
     # A page runs no code that was brought to a run: a mixer that is not known here has no row.
-    mixing_ones = {name: c for name, c in configs.items() if c.mix.name in mixing.MIXERS}
+    # One image has no partner.
+    known = mixing.MIXERS if len(images) > 1 else ()
+    mixing_ones = {name: c for name, c in configs.items() if c.mix.name in known}
     nets = {name: _nets(config, workdirs.get(name)) for name, config in mixing_ones.items()}
     mixed = {
         name: _mixed(config, images, targets, *nets[name])

@@ -85,9 +85,19 @@ def _effect(answers, pair, seeds, numbers) -> ClassEffect:
         _forgiven(answers, runs, references, effects, means),
         tuple(found),
     )
-    # What follows separates noise from differences between classes, for which there must be enough of both.
-    if len(seeds) < stats.FEWEST_SEEDS or len(kept) < class_statistics.FEWEST_CLASSES:
+    if len(seeds) < stats.FEWEST_SEEDS:
         return effect
+    # Single confusions are tested over seeds, however few classes there are.
+    changed = tuple(confusions.changed(answers, runs, references))
+    effect = dataclasses.replace(effect, confused=changed)
+    # What follows separates noise from differences between classes, of which there must be enough.
+    enough = len(kept) >= class_statistics.FEWEST_CLASSES
+    return _without_noise(effect, answers, difference) if enough else effect
+
+
+def _without_noise(effect, answers, difference) -> ClassEffect:
+    """An effect with what is told apart from noise; `difference` [S,N] is that of each image."""
+    effects, sizes = effect.effects, answers.sizes
     null, band = class_statistics.null_means(effects)
     of_classes = class_statistics.dependence(effects)
     return dataclasses.replace(
@@ -95,11 +105,12 @@ def _effect(answers, pair, seeds, numbers) -> ClassEffect:
         null=null,
         band=band,
         found=of_classes,
-        population=class_statistics.tau_squared_of_halves(difference, labels, count),
-        shrunken=class_statistics.shrink(effects, answers.sizes[kept], of_classes),
+        population=class_statistics.tau_squared_of_halves(
+            difference, answers.labels, len(answers.classes)
+        ),
+        shrunken=class_statistics.shrink(effects, sizes[effect.classes], of_classes),
         by_tests=class_statistics.worse_by_tests(effects),
         agreement=class_statistics.agreement(effects, effects),
-        confused=tuple(confusions.changed(answers, runs, references)),
     )
 
 

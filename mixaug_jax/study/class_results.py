@@ -44,7 +44,8 @@ class ClassEffect:
       overall: the mean over classes and the ends of its t-interval over seeds.
       observed: what papers print, [1]; `null`: the same of shuffled classes.
       band: [K,2], between which ends the sorted means lie where no class differs.
-      found: whether the effect differs between classes; None with too few seeds or classes, and with it the following.
+      found: whether the effect differs between classes; None with too few seeds or classes, and with it the
+        following but for `confused`.
       population: `tau_squared` for all images that there might be, not for these.
       p_holm: of `found`, after Holm's correction over the comparisons of the study.
       shrunken: the effects without noise.
@@ -53,7 +54,7 @@ class ClassEffect:
       agreement: rank correlation between halves of the seeds.
       forgiven: the share of the losses that vanishes where a class that the image shows counts as right; NaN where that is not
         known.
-      confused: pairs of classes that are confused more or less often.
+      confused: pairs of classes that are confused more or less often; none with too few seeds.
       links: to other numbers of the same classes.
     """
 

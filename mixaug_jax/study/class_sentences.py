@@ -108,7 +108,8 @@ def _too_few(effect) -> str:
         need.append(f"{class_statistics.FEWEST_CLASSES} classes (there are {count})")
     if seeds < stats.FEWEST_SEEDS:
         need.append(f"{stats.FEWEST_SEEDS} seeds (there {'is' if seeds == 1 else 'are'} {seeds})")
+    more = ", changes of confusions" if seeds < stats.FEWEST_SEEDS else ""
     return (
-        "Left out: how much the effect differs between classes (tau), the expected number of worse classes, their names "
-        f"and the counts by chance. They need {listed(need)}."
+        "Left out: how much the effect differs between classes (tau), the expected number of worse classes, their names, "
+        f"whether different seeds agree{more} and the counts by chance. They need {listed(need)}."
     )

@@ -76,6 +76,9 @@ def tau_squared_of_halves(
       differences: of each image, right under one minus right under the other.
       labels: the images' classes; those with one image are left out.
       classes: how many there are.
+
+    Returns:
+      The mean over splits; NaN for fewer than two classes of two images.
     """
     rng, found = np.random.default_rng(0), []
     several = np.bincount(labels, minlength=classes) > 1
@@ -89,6 +92,8 @@ def tau_squared_of_halves(
             class_means(differences[:, order[part]], labels[order[part]], classes)[:, several]
             for part in (first, ~first)
         )
+        if one.shape[1] < 2:
+            return np.nan  # one class differs from none
         one, other = (part - part.mean(1, keepdims=True) for part in (one, other))
         crossed = one.sum(0) @ other.sum(0) - (one * other).sum()
         seeds, kept = one.shape
@@ -150,6 +155,12 @@ class Shrunken:
     worse: np.ndarray
     expected: float
     expected_interval: tuple[float, float]
+
+    @property
+    def ends(self) -> Float[np.ndarray, "2 K"]:
+        """The 95 % intervals of effects on recall: about normal after shrinking, and no recall changes by more than 1."""
+        half = special.ndtri((1 + LEVEL) / 2) * self.spread
+        return np.clip([self.effect - half, self.effect + half], -1, 1)
 
 
 def shrink(

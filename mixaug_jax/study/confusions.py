@@ -77,6 +77,8 @@ def changed(answers: Answers, runs: list, references: list) -> list[Confusion]:
     p = np.nan_to_num(2 * special.stdtr(count - 1, -t), nan=1.0)
     kept = stats.false_discovery_control(p) <= FALSE_DISCOVERIES
     half = special.stdtrit(count - 1, 0.975) * error
+    # No share changes by more than all.
+    low, high = np.clip([mean - half, mean + half], -1, 1)
     found = []
     for k in np.flatnonzero(kept)[np.argsort(-np.abs(mean[kept]), kind="stable")]:
         true, taken = (int(m) for m in tested[k])
@@ -86,7 +88,7 @@ def changed(answers: Answers, runs: list, references: list) -> list[Confusion]:
                 true,
                 taken,
                 (float(before), float(after)),
-                (float(mean[k] - half[k]), float(mean[k] + half[k])),
+                (float(low[k]), float(high[k])),
                 float(p[k]),
                 kind(answers.classes, answers.shown, answers.labels, (true, taken)),
             )

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import ml_collections
 
 from mixaug_jax import mixing
+from mixaug_jax.core import checks, entries
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import entries
 from mixaug_jax.data import parts_wanted
 from mixaug_jax.mixing import labels
 from mixaug_jax.models import build, layer_maps
@@ -95,10 +95,15 @@ def _candidates(config):
     places = config.mix.get("layers", mixing.options(config.mix.name).get("layers"))
     if places is None:
         return ("input", *model.hidden_layers), ""
+    checks.choices("mix.layers", places, ("input", "last", *model.layers))
     net = build.as_net(config, model, build.variable_shapes(model, config))
     size = (config.data.size, config.data.size, len(config.data.mean))
     last = layer_maps.map_layers(net, jax.ShapeDtypeStruct(size, jnp.float32))[-1]
-    return tuple(last if place == "last" else place for place in places), last
+    found = tuple(last if place == "last" else place for place in places)
+    # Of a place drawn twice over, one draw would mix labels and no features.
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"mix.layers must be places where to mix, each once; got {tuple(places)}")
+    return found, last
 
 
 def mixes_features(config: ml_collections.ConfigDict) -> bool:
@@ -148,17 +153,25 @@ def check_mixing(config: ml_collections.ConfigDict, teacher: Any = None) -> None
     d, classes = config.data, len(config.resolved.class_names)
     if reads_attention(config):
         _check_attention(config)
-    net = teacher or ()
-    if looks_at_net(config) and not net:
+    net, model, shapes = teacher or (), None, ()
+    if mixes_features(config) or (looks_at_net(config) and not net):
         model = build.build_model(config)
-        net = build.as_net(config, model, build.variable_shapes(model, config))
+        shapes = build.variable_shapes(model, config)
+    if looks_at_net(config) and not net:
+        net = build.as_net(config, model, shapes)
     # A mixer only ever sees one device's share of one micro-batch.
     count = d.batch_size // config.train.accumulate // jax.device_count()
+
+    def tried(net: Any, variables: Any, *batch: Any) -> Any:
+        images, targets, hidden = mixed(*batch, config=config, shard=0, net=net)
+        # What a mixer says of hidden features is only heard where it meets them.
+        seen = model.apply(variables, images, hidden=hidden) if hidden else ()
+        return images, targets, seen
+
     jax.eval_shape(
-        lambda net, key, images, targets: mixed(
-            key, images, targets, config=config, shard=0, net=net
-        )[:2],
+        tried,
         net,
+        shapes,
         jax.random.key(0),
         jax.ShapeDtypeStruct((count, d.size, d.size, len(d.mean)), jnp.float32),
         jax.ShapeDtypeStruct((count, config.resolved.get("logits", classes)), jnp.float32),

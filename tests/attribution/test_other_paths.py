@@ -201,12 +201,30 @@ def test_split_leaves_out_what_is_saturated():
     assert np.abs(all_of_it - whole).max() <= np.abs(part - whole).max()
 
 
+def test_the_smallest_fraction_moves_one_feature_at_a_time():
+    """Of f = w x: to half of the way by a step, and the smallest gradients go first."""
+    w = jnp.array([3.0, 1.0, 2.0, 4.0]).reshape(2, 2, 1)
+
+    def f(x):
+        return (w * x).sum((1, 2, 3)), w[None]
+
+    image, zero, seen = jnp.ones((2, 2, 1)), jnp.zeros((2, 2, 1)), []
+    for fraction in (1e-320, 1e-9):
+        path = functools.partial(guided_path.along_guided, f, steps=2, max_dist=1.0)
+        seen.append(path(image, zero, fraction=fraction)[0])
+    np.testing.assert_array_equal(*seen)
+    np.testing.assert_allclose(seen[0], w, rtol=1e-5)
+    first = guided_path._advance(zero, w, image, (0.0, 1.0, 2.0), 1e-320)
+    np.testing.assert_allclose(first.ravel(), [0, 1, 1, 0], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("guided_ig", {"fraction": 0.0}, "fraction must be"),
         ("guided_ig", {"max_dist": 1.5}, "max_dist must be"),
-        ("blur_ig", {"max_sigma": -1.0}, "max_sigma must not be negative"),
+        ("blur_ig", {"max_sigma": -1.0}, "max_sigma must be a number at least 0; got -1.0"),
+        ("blur_ig", {"max_sigma": float("inf")}, "max_sigma must be a number at least 0; got inf"),
         ("blur_ig", {"spacing": "cubic"}, "spacing must be one of linear, sqrt"),
         ("idgi", {"path": "gided"}, "did you mean 'guided'"),
         ("split_ig", {"part": 0.0}, "part must be"),

@@ -12,7 +12,7 @@ from attribution_cases import close, explain, random_net
 
 from mixaug_jax.attribution import METHODS, gradient_paths, layer_paths, path_entropy, semirings
 from mixaug_jax.core import checks
-from mixaug_jax.models import MODELS, Net, Preprocess, pooling
+from mixaug_jax.models import MODELS, Net, Preprocess, pooling, vgg
 from mixaug_jax.models.layers import StagedModel
 
 STATISTICS = ("abs", "top", "bottom", "entropy")
@@ -137,6 +137,50 @@ def test_a_convolution_against_its_dense_twin():
     )
     ours = gradient_paths(net, image, 1, statistic="entropy")
     np.testing.assert_allclose(ours[..., 0], expected, atol=1e-5)
+
+
+class Averaged(StagedModel):
+    """An adaptive average, of overlapping windows where `cells` does not divide the side, and a dense layer."""
+
+    layers: ClassVar = ("pool", "fc")
+    cells: int = 2
+
+    def run(self, layer, x, train):
+        if layer == "fc":
+            return self.dense("fc", x.reshape(len(x), -1), 2)
+        plain = functools.partial(vgg.grid_average, cells=self.cells)
+        return plain(x) if self.pool is None else self.pool("avgpool", plain, x)
+
+
+@pytest.mark.parametrize(("side", "cells"), [(3, 2), (5, 3), (1, 3), (4, 2)])
+def test_overlapping_windows_of_an_average(side, cells):
+    model, rng = Averaged(cells=cells), np.random.default_rng(side)
+    image = rng.normal(size=(side, side, 2)).astype(np.float32)
+    net = Net(model, model.init(jax.random.key(0), image[None]), Preprocess(side))
+    kernel = np.asarray(net.variables["params"]["fc"]["kernel"])[:, 1]
+    edges = np.kron(*[vgg.averaging_matrix(side, cells)] * 2)
+    paths = kernel.reshape(-1, 1, 2) * edges[:, :, None]  # [windows,pixels,channels]
+    open_ = edges[:, :, None] > 0
+    expected = {
+        "abs": np.abs(paths).sum(0),
+        "top": np.where(open_, paths, -np.inf).max(0),
+        "bottom": np.where(open_, paths, np.inf).min(0),
+    }
+    for statistic, values in expected.items():
+        ours = gradient_paths(net, image, 1, statistic=statistic)
+        np.testing.assert_allclose(ours.reshape(-1, 2), values, rtol=1e-5)
+    shares = np.abs(paths) / np.abs(paths).sum((0, 2), keepdims=True)
+    expected = -(shares * np.log(np.where(shares > 0, shares, 1))).sum((0, 2))
+    ours = gradient_paths(net, image, 1, statistic="entropy")
+    np.testing.assert_allclose(ours.ravel(), expected, rtol=1e-4)
+
+
+def test_a_leaky_network_has_no_entropy():
+    net, images = random_net()
+    leaky = Net(net.model.clone(slope=0.1), net.variables, net.preprocess)
+    with pytest.raises(checks.UnsupportedError, match=r"leaky ReLUs \(slope 0.1\).* entropy"):
+        path_entropy(leaky, images[0], 0)
+    jax.eval_shape(lambda x: gradient_paths(leaky, x, 0, statistic="abs"), images[0])
 
 
 def test_bounds():

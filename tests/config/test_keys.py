@@ -199,8 +199,13 @@ def test_names_are_looked_up_when_they_are_checked(monkeypatch):
         "share": 1.0,
         "depth": (1, 2),
     }
-    keys.assign(config, "mix.depth", "3,4.5")
+    keys.assign(config, "mix.depth", "3,4")
+    assert config.mix.depth == (3, 4)
     config_lib.check(config)
+    with pytest.raises(
+        ValueError, match=r"each of mix\.depth must be an integer of .*; got '4\.5'"
+    ):
+        keys.assign(config, "mix.depth", "3,4.5")
     with pytest.raises(ValueError, match=r"unknown key mix\.label"):
         keys.assign(config, "mix.label", "first")
     assert "my_method" in config_lib.help_text("explain")

@@ -147,9 +147,13 @@ def test_ranges_of_a_number(check, passing, failing, words):
 def test_interval():
     for value in ((0, 1), (0.3, 0.3), [0.1, 0.2]):
         checks.interval("scale", value, 0, 1)
-    for value in ((0.5, 0.1), (-1, 0.5), (0, 2), (0.5,), (0, 0.5, 1), (NAN, 1)):
-        sentence = f"scale must be a pair (smallest, largest) between 0 and 1; got {value}"
+    for value in (
+        (0.5, 0.1), (-1, 0.5), (0, 2), (0.5,), (0, 0.5, 1), (NAN, 1), ("0.1", "0.3"), (True, 1), 0.5, "01",
+    ):  # fmt: skip
+        sentence = f"scale must be a pair (smallest, largest) between 0 and 1; got {value!r}"
         refused(sentence, checks.interval, "scale", value, 0, 1)
+    sentence = f"sigma must be a pair (smallest, largest) of at least 0; got {(1, INF)}"
+    refused(sentence, checks.interval, "sigma", (1, INF), 0, INF)
 
 
 def test_image():
@@ -184,11 +188,23 @@ def test_images():
             TARGETS.astype(np.int32),
             "targets must be floating point rows that sum to 1; got int32",
         ),
+        (
+            np.zeros((2, 3, 8, 8), np.float32),
+            TARGETS,
+            "images must have their channels last, [B,H,W,C]; [2, 3, 8, 8] looks like [B,C,H,W]",
+        ),
+        (IMAGES[:1], TARGETS[:1], "images must be 2 at least, for each to have a partner; got 1"),
     ],
 )
 def test_batch(images, targets, sentence):
     checks.batch(IMAGES, TARGETS)
     refused(sentence, checks.batch, images, targets)
+
+
+def test_batches_that_only_look_unusual():
+    checks.batch(IMAGES[:1], TARGETS[:1], partners=False)
+    checks.batch(np.zeros((2, 3, 8, 3), np.float32), TARGETS)
+    checks.batch(np.zeros((2, 1, 1, 64), np.float32), TARGETS, spatial=False)
 
 
 def test_a_batch_of_hidden_features_has_any_rank():

@@ -79,3 +79,10 @@ def test_devices_draw_apart(name):
     features = tiny.images(6, side=4)
     run = jax.jit(lambda shard: MIXERS[name](jax.random.key(0), features, jnp.eye(6), shard=shard))
     assert not np.array_equal(run(0)[1], run(1)[1])
+
+
+@pytest.mark.parametrize("name", ["alignmix", "batchmixup"])
+@pytest.mark.parametrize("layers", [(), ("last", "last")])
+def test_places_are_drawn_from_what_there_is(name, layers):
+    with pytest.raises(ValueError, match="layers must be one or both of input, last, each once"):
+        MIXERS[name](jax.random.key(0), tiny.images(4, side=4), jnp.eye(4), layers=layers)

@@ -42,6 +42,15 @@ def test_partners_are_one_cycle_of_greedy_steps(count):
     assert at == first
 
 
+def test_maps_that_are_all_alike_are_one_cycle_too():
+    partner = np.asarray(far_partners(np.zeros((5, 5), np.float32)))
+    at, seen = 0, []
+    while at not in seen:
+        seen.append(at)
+        at = int(partner[at])
+    assert sorted(seen) == [0, 1, 2, 3, 4]
+
+
 def test_one_image_is_its_own_partner():
     np.testing.assert_array_equal(far_partners(np.zeros((1, 1), np.float32)), [0])
 

@@ -32,6 +32,14 @@ def test_the_first_of_equal_cells_stay():
     np.testing.assert_array_equal(mixed[0, ::2, ::2, 0], [[1, 1], [1, 0]])
 
 
+def test_the_share_is_of_pixels_where_cells_are_of_unequal_size():
+    images, cells = jnp.zeros((2, 5, 5, 1)), np.array([[[4, 3], [2, 1]]] * 2, np.float32)
+    _, mask, share = keep_largest(images, cells, np.array([1, 0]), 1)
+    kept = int(mask[0].sum())
+    assert kept in (4, 9)  # 2 x 2 or 3 x 3 of 5 x 5 pixels
+    np.testing.assert_allclose(share, [kept / 25] * 2, rtol=1e-6)
+
+
 @pytest.mark.parametrize("per", ["batch", "example"])
 def test_the_number_of_cells_by_lambda(per):
     x, net = tiny.images(), tiny.net(6)
@@ -81,6 +89,9 @@ def test_an_empty_box_mixes_nothing():
     # Without evidence labels follow the areas.
     _, own, other = snap(x, uniform, np.array([1, 0]), (0, 0, 8, 8), (0, 0, 4, 4))
     np.testing.assert_allclose((own[0], other[0]), (0.75, 1 / 16), rtol=1e-5)
+    for unusable in (0 * uniform, uniform + np.nan, uniform + np.inf):
+        weights = snap(x, unusable, np.array([1, 0]), (0, 0, 8, 8), (0, 0, 4, 4))[1:]
+        np.testing.assert_allclose(weights, [[0.75] * 2, [1 / 16] * 2], rtol=1e-5)
 
 
 def test_snapmix_weighs_by_evidence_and_twice_what_is_of_one_class():

@@ -30,6 +30,11 @@ def test_spectral_residual_of_large_gray_and_black_images():
     assert np.isfinite(black).all()
 
 
+def test_two_channels_have_no_gray():
+    with pytest.raises(ValueError, match=r"images must have 3 channels or 1, .*; got 2"):
+        maps.spectral_residual(jnp.zeros((2, 8, 8, 2)))
+
+
 def test_evidence_is_the_published_one(golden):
     g = golden("mixers_net/mixers.npz")
     scores = np.einsum("bhwc,bc->bhw", g["features"], g["snap_weight"][g["label"]])

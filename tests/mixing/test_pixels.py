@@ -140,12 +140,27 @@ def test_half_precision_is_mixed_in_float32(batch):
         np.testing.assert_array_equal(mixed, wide[1].astype(jnp.bfloat16), err_msg=name)
 
 
+ALONE = ("cutout", "gridmask", "random_erasing")
+
+
 @pytest.mark.parametrize("name", MIXERS)
-def test_one_image_mixes_with_itself(batch, name):
+def test_one_image_has_no_partner(batch, name):
     images, targets = (x[:1] for x in batch)
-    out, mixed = compiled(name)(jax.random.key(4), images, targets)
-    assert np.isfinite(out).all()
-    np.testing.assert_allclose(mixed, targets, atol=1e-6)
+    if name in ALONE:
+        out, mixed = compiled(name)(jax.random.key(4), images, targets)
+        assert np.isfinite(out).all()
+        np.testing.assert_array_equal(mixed, targets)
+        return
+    with pytest.raises(ValueError, match="images must be 2 at least, for each to have a partner"):
+        MIXERS[name](jax.random.key(4), images, targets)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in MIXERS if n not in ("alignmix", "batchmixup", "manifold_mixup")]
+)
+def test_channels_come_last(name):
+    with pytest.raises(ValueError, match=r"\[2, 3, 8, 8\] looks like \[B,C,H,W\]"):
+        MIXERS[name](jax.random.key(0), jnp.zeros((2, 3, 8, 8)), jnp.eye(2))
 
 
 @pytest.mark.parametrize("name", MIXERS)
@@ -205,6 +220,7 @@ def test_wrong_options_of_all(batch, name, given, says):
         ("maskmix", {"cells": 1}, "cells must be an integer of at least 2"),
         ("maskmix", {"cells": 17}, "17"),
         ("tokenmix", {"tokens": 1}, "tokens must be an integer of at least 2"),
+        ("tokenmix", {"tokens": 17}, "too small for tokens, which needs sides of at least 17"),
         ("tokenmix", {"pasted": 1.5}, "pasted must be between 0 and 1"),
         ("tokenmix", {"pattern": "stripes"}, "pattern must be one of blocks, random"),
         ("tokenmix", {"scores": "cam"}, "scores must be one of class, attention, area"),
@@ -234,6 +250,17 @@ def test_wrong_options_of_all(batch, name, given, says):
             "blocks must divide the sides of the images, 16 x 20 pixels",
         ),
         ("puzzlemix", {"blocks": (1,)}, "each of blocks must be an integer of at least 2"),
+        ("puzzlemix", {"beta": -1.0}, "beta must be a number at least 0; got -1.0"),
+        ("puzzlemix", {"gamma": 1.5}, "gamma must be a number at least 0 and at most 1; got 1.5"),
+        ("puzzlemix", {"eta": float("nan")}, "eta must be a number at least 0; got nan"),
+        ("puzzlemix", {"neighbor": 0}, "neighbor must be an integer of at least 1; got 0"),
+        ("puzzlemix", {"transport_cost": -0.1}, "transport_cost must be a number at least 0"),
+        ("puzzlemix", {"transport_block": -4}, "transport_block must be an integer of at least 0"),
+        (
+            "puzzlemix",
+            {"blocks": (4,), "transport_block": 4, "transport": False},
+            "puzzlemix looks at a network: pass net=",  # nothing moves, so all else is right
+        ),
         ("puzzlemix", {"blocks": ()}, "blocks must hold a number at least"),
         ("puzzlemix", {"blocks": (4,), "transport_block": 4}, "makes 4 or 20 blocks on a side"),
         ("puzzlemix", {"blocks": (4,), "levels": 4}, "levels must be one of 2, 3"),

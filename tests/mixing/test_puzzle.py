@@ -101,3 +101,9 @@ def test_a_map_of_zeros_gives_finite_labels(monkeypatch):
     out, labels = jax.jit(mixed)(jax.random.key(0), tiny.images(), jnp.eye(6))
     assert np.isfinite(out).all()
     np.testing.assert_allclose(np.sum(labels, 1), 1, atol=1e-6)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_one_number_of_blocks_is_still_a_tuple():
+    with pytest.raises(ValueError, match=r"blocks must be several numbers, as in \(4,\); got 4"):
+        MIXERS["puzzlemix"](jax.random.key(0), tiny.images(2), jnp.eye(2), blocks=4)

@@ -55,6 +55,8 @@ def test_sentences_tables_and_figures(tmp_path):
     for row, effect in zip(table, found.effects, strict=True):
         assert float(row["mean effect"]) == pytest.approx(100 * effect.overall[0])
         assert float(row["tau"]) == pytest.approx(100 * effect.found.tau)
+        population = 100 * max(effect.population, 0) ** 0.5
+        assert float(row["tau on other images"]) == pytest.approx(population)
         assert float(row["expected worse classes"]) == pytest.approx(effect.shrunken.expected)
         assert int(row["classes that look worse"]) == effect.observed.worse[0]
         assert float(row["by chance"]) == pytest.approx(effect.null.worse.mean())

@@ -166,11 +166,37 @@ def test_a_planted_confusion_is_found():
     assert (one.true, one.taken, one.kind) == (3, 7, "")
     assert one.rates == pytest.approx((3.75 / 60, 21.75 / 60))
     assert one.interval[0] <= one.rates[1] - one.rates[0] <= one.interval[1]
+    assert max(map(abs, one.interval)) <= 1
     labels, predicted = swapped((0.0, 0.02))  # too few errors
     same = confusions.changed(
         answers(labels, predicted), [("b", s) for s in range(4)], [("a", s) for s in range(4)]
     )
     assert same == []
+
+
+def test_the_interval_of_a_confusion_lies_within_the_scale():
+    """Rates of almost 1 that spread over three seeds, so that t would reach beyond."""
+    labels = np.repeat([0, 1], 40)
+    predicted = np.broadcast_to(labels, (2, 3, 80)).copy()
+    for s, count in enumerate((40, 39, 30)):
+        predicted[1, s, :count] = 1
+    (one,) = confusions.changed(
+        answers(labels, predicted, classes=("a", "b")),
+        [("b", s) for s in range(3)],
+        [("a", s) for s in range(3)],
+    )
+    assert one.interval[1] == 1
+    assert one.interval[0] < one.rates[1] - one.rates[0] < 1
+
+
+def test_confusions_need_seeds_and_not_classes():
+    labels, predicted = swapped(seeds=3)
+    few = (labels == 3) | (labels == 7)  # two classes
+    given = answers((labels[few] == 7).astype(int), predicted[..., few] // 7, classes=("a", "b"))
+    numbers = {run: {} for run in given.predicted}
+    effect = class_effects._effect(given, ("b", "a"), [0, 1, 2], numbers)
+    assert effect.found is None
+    assert [(one.true, one.taken) for one in effect.confused] == [(0, 1)]
 
 
 def test_kinds_of_confusions():

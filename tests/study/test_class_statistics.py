@@ -126,6 +126,16 @@ def test_halves_of_the_images_give_the_spread_of_all_images(dependent):
     assert cs.tau_squared_of_halves(extended, labels, 41) == pytest.approx(halves, rel=0.5)
 
 
+def test_one_class_of_two_images_has_no_spread():
+    with np.errstate(all="raise"):
+        assert np.isnan(cs.tau_squared_of_halves(np.ones((3, 4)), np.array([0, 0, 1, 2]), 3))
+
+
+def test_intervals_without_noise_lie_within_the_scale():
+    small = cs.Shrunken(np.array([-0.9, 0.1]), np.array([0.2, 0.1]), np.zeros(2), 1.0, (0.0, 2.0))
+    np.testing.assert_allclose(small.ends, [[-1, 0.1 - 0.196], [-0.508, 0.296]], atol=1e-4)
+
+
 def test_names_change_nothing():
     right, labels, _ = class_cases.correct([50] * 20, 4, 0.4)
     effects = class_cases.effects(right, labels)

@@ -147,7 +147,7 @@ def test_a_share_of_the_batch_is_mixed(batch):
 
 @pytest.mark.parametrize("method", ["manifold_mixup", "alignmix", "batchmixup"])
 def test_a_share_of_hidden_features(batch, method):
-    config = settings(method, **{"mix.share": 0.5})
+    config = settings(method, **{"mix.share": 0.5, "mix.prob": 1.0})
     x = jnp.asarray(normalized(batch))
     model, variables = parts(config)
 
@@ -175,6 +175,18 @@ def test_a_share_of_hidden_features(batch, method):
     [
         ("attentivemix", {"mix.layer": "relu9"}, "layer must be one of relu1, relu3, relu4"),
         ("snapmix", {"mix.layer": "relu9"}, "layer must be one of relu1, relu3, relu4"),
+        ("alignmix", {"mix.layers": ()}, "mix.layers must be places where to mix, each once; got"),
+        ("alignmix", {"mix.layers": ("last", "last")}, "mix.layers must be places where to mix"),
+        (
+            "batchmixup",
+            {"mix.layers": ("relu3",)},
+            "layers must be one of input, last; got 'relu3'",
+        ),
+        (
+            "alignmix",
+            {"model.name": "vit_micro", "model.width": 0.1},
+            "alignmix aligns the nodes of maps .*, and the last layer gives tokens .4, 5, 9.",
+        ),
         ("puzzlemix", {"mix.blocks": (3,)}, "blocks must divide the sides of the images, 16 x 16"),
         ("puzzlemix", {"mix.net": "nowhere.pth"}, "nowhere.pth"),
         ("puzzlemix", {"mix.net": "ema"}, "mix.net='ema' needs an average of the weights"),
@@ -200,6 +212,15 @@ def test_an_error_comes_before_any_compile(method, changes, sentence, monkeypatc
         mixaug_jax.train(config, tmp_path / "run")
     assert not str(error.value).endswith(".")
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [("manifold_mixup", {}), ("batchmixup", {}), ("alignmix", {"mix.layers": ("input",)})],
+)
+def test_mixers_of_hidden_features_take_tokens(method, changes):
+    view = {"model.name": "vit_micro", "model.width": 0.1}
+    mixing_batches.check_mixing(settings(method, **view, **changes))
 
 
 def test_options_that_do_not_apply_are_refused():

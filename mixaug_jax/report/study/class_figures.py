@@ -77,9 +77,9 @@ def _caterpillar(panel, effect, classes, shade):
     panel.fill_betweenx(at, *(100 * effect.band.T), color="#dddddd", linewidth=0)
     panel.axvline(0, color=FAINT, linewidth=1)
     panel.axvline(100 * effect.overall[0], color=shade, linewidth=1, linestyle=":")
-    middle, half = 100 * effect.shrunken.effect[order], 196 * effect.shrunken.spread[order]
+    middle, ends = 100 * effect.shrunken.effect[order], 100 * effect.shrunken.ends[:, order]
     colors = [shade if effect.named[m] else INK for m in order]
-    panel.hlines(at, middle - half, middle + half, colors=colors, linewidth=1.2)
+    panel.hlines(at, *ends, colors=colors, linewidth=1.2)
     panel.scatter(middle, at, s=12, color=colors, zorder=3)
     raw = 100 * effect.means[order, 0]
     panel.scatter(raw, at, s=12, facecolor="white", edgecolor=INK, linewidth=0.8, zorder=4)

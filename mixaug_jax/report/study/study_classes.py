@@ -65,12 +65,14 @@ def _counts(found) -> Table:
     """A row for each comparison."""
     caption = (
         "Effects on recall, in points. tau: standard deviation between classes of the true effect on these images, from "
-        "products of different seeds; 0: the estimate is not positive. p: of equal effects, by permutation, after Holm's "
+        "products of different seeds; 0: the estimate is not positive. On other images: the same where the two seeds of a "
+        "product see different halves of each class. p: of equal effects, by permutation, after Holm's "
         "correction. By chance: mean and 95 % range where the classes of every seed are shuffled and the mean effect "
         "stays. Losses forgiven: the share of the losses that vanishes if any class that the image shows counts as right."
     )
     header = (
-        *("comparison", "mean effect", "tau", "p after Holm", "expected worse classes"),
+        *("comparison", "mean effect", "tau", "tau on other images", "p after Holm"),
+        "expected worse classes",
         *("classes that look worse", "by chance", "their mean loss", "loss by chance"),
         *("worst class", "worst by chance", "losses forgiven [%]"),
     )
@@ -87,11 +89,12 @@ def _row(effect: ClassEffect) -> tuple:
     forgiven = points(effect.forgiven)
     # Few seeds: what was seen stands there, and no test beside it.
     if effect.found is None:
-        return (*first, None, None, None, worse, None, loss, None, worst, None, forgiven)
+        return (*first, None, None, None, None, worse, None, loss, None, worst, None, forgiven)
     null = effect.null
     return (
         *first,
         _ends(effect.found.tau, effect.found.tau_interval),
+        points(np.sqrt(max(effect.population, 0))) if np.isfinite(effect.population) else None,
         effect.p_holm,
         Interval(effect.shrunken.expected, *effect.shrunken.expected_interval),
         worse,
@@ -149,7 +152,7 @@ def _heat(found, tested, folder, column):
 
 def _confused(found, folder, column):
     if not any(effect.confused for effect in found.effects):
-        if not any(effect.found for effect in found.effects):
+        if not any(len(effect.seeds) >= stats.FEWEST_SEEDS for effect in found.effects):
             return []
         text = "No confusion of two classes changes in a way that stands out from the spread over seeds."
         return [page.paragraph(text)]
@@ -265,16 +268,7 @@ def _by_class(found) -> Table:
                     int(sizes[m]),
                     points(effect.recall[0, k]),
                     _ends(effect.means[k, 0], effect.means[k, 1:]),
-                    Interval(
-                        points(small.effect[k]),
-                        # About normal after shrinking, so its spread gives the interval.
-                        *(
-                            points(small.effect[k] + sign * 1.96 * small.spread[k])
-                            for sign in (-1, 1)
-                        ),
-                    )
-                    if small
-                    else None,
+                    _ends(small.effect[k], small.ends[:, k]) if small else None,
                     float(small.worse[k]) if small else None,
                     ("yes" if effect.named[k] else "no") if small else None,
                     ("yes" if effect.by_tests[k] else "no") if small else None,
