@@ -370,6 +370,22 @@ def test_what_the_output_is_at_the_roots_is_told(measured):
     np.testing.assert_allclose(found, right)
 
 
+def test_an_image_that_is_alone_in_its_region_decides_nothing():
+    """Its distance to the root is 0, and what is drawn of it NaN."""
+    drawn = {"error": np.float32([1e-7, np.nan]), "same": np.array([True, True])}
+    drawn["slope"] = drawn["error"]
+
+    def claim(distance):
+        found = {f"letter/{k}": v for k, v in {**drawn, "distance": distance}.items()}
+        found |= {f"letter/mild/{k}": np.zeros((2, 1)) for k in ("error", "slope", "admissible")}
+        return next(c for c in claims.judged({"draw": found}) if c.letter == "c")
+
+    assert claim(np.float32([1e-5, 0])).holds == "yes"
+    assert "1 of 2 images" in claim(np.float32([1e-5, 0])).said
+    assert claim(np.float32([1e-5, 1e-5])).holds == "no"
+    assert claim(np.zeros(2, np.float32)).holds == ""
+
+
 def test_drawing_on_the_test_bed(measured):
     assert measured["drawing/error"].max() < 1e-4
     assert measured["drawing/same"].all()

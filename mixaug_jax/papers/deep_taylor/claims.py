@@ -266,12 +266,17 @@ def _c(found, rows):
                     f"the roots in "
                     "the region")  # fmt: skip
     for target in dict.fromkeys(name.split("/")[0] for name in found.get("draw", ())):
-        drawn = found["draw"]
-        worst, same = float(np.max(drawn[f"{target}/error"])), float(drawn[f"{target}/same"].mean())
+        # Where the region is narrower than float32 tells, the only root in it is the image, and nothing can be drawn.
+        drawn = {name: found["draw"][f"{target}/{name}"] for name in ("error", "same", "distance")}
+        wide = drawn["distance"] > 0
+        if not wide.any():
+            continue
+        worst, same = float(np.max(drawn["error"][wide])), float(drawn["same"][wide].mean())
         holds = holds and worst < 1e-3 and same == 1
         what = "a letter" if target == "letter" else "another class's map"
         said.append(
-            f"{what} is one of the network to {worst:.1g}, with {same:.0%} of the roots in the region"
+            f"{what} is one of the network to {worst:.1g}, with {same:.0%} of the roots in the region "
+            f"({wide.sum()} of {len(wide)} images have roots other than themselves in it)"
         )
     return _claim("c", "with roots that depend on the input, any map can be justified", holds, said)
 
