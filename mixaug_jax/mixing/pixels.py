@@ -142,7 +142,7 @@ def cutout(
     Raises:
       ValueError: an option out of range, arrays that do not fit, or a hole of no pixel.
     """
-    checks.batch(images, targets)
+    checks.batch(images, targets, partners=False)
     draws.check(prob, per)
     checks.fraction("length", length)
     height, width = images.shape[1:3]
@@ -194,7 +194,7 @@ def mixup(
     Raises:
       ValueError: an option out of range, or arrays that do not fit.
     """
-    checks.batch(images, targets, partners=False)
+    checks.batch(images, targets)
     draws.check(prob, per)
     checks.choice("label", label, LABELS)
     permutation, (amount, whether) = draws.streams(key, shard, per, 2)
