@@ -116,15 +116,14 @@ def read_csv(path: os.PathLike | str, *, text: Collection[str] = ()) -> list[dic
         header, *rows = csv.reader(io.StringIO(content, newline=""), strict=True)
         header = [_cell(name) for name in header]
         kinds = [_unescaped if name in text else _cell for name in header]
-        rows = [[kind(cell) for kind, cell in zip(kinds, row, strict=True)] for row in rows]
-        return [dict(zip(header, row, strict=True)) for row in rows]
+        read = [[kind(cell) for kind, cell in zip(kinds, row, strict=True)] for row in rows]
+        return [dict(zip(header, row, strict=True)) for row in read]
     except (ValueError, csv.Error) as error:
         raise _damaged(path, f"it is no table, {error}") from error
 
 
 def _cell(text: str) -> str | int | float:
-    plain = _unescaped(text)
-    return plain if plain != text else _number(text)
+    return _number(text) if _unescaped(text) == text else _unescaped(text)
 
 
 def _unescaped(text: str) -> str:
