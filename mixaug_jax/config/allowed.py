@@ -258,10 +258,10 @@ class Plain:
         literal = _literal(text)
         if literal is not None:
             return literal
-        for kind in (Flag(), Int(-(10**12), 10**12), Number(-(10**12), 10**12)):
-            # 0 and t are numbers and letters here: nothing says that a flag is wanted.
-            if isinstance(kind, Flag) and text.strip() not in ("True", "False"):
-                continue
+        # 0 and t are numbers and letters here: nothing says that a flag is wanted.
+        if text.strip() in ("True", "False"):
+            return text.strip() == "True"
+        for kind in (Int(-(10**12), 10**12), Number(-(10**12), 10**12)):
             with contextlib.suppress(ValueError):
                 return _checked(kind, name, text)
         return text

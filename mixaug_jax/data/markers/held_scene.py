@@ -213,10 +213,8 @@ def _photo(settings, split, rng):
     return np.asarray(cut.resize((side, side), PIL.Image.Resampling.BILINEAR)) / 255
 
 
-@functools.lru_cache(maxsize=2)
-def _photos(
-    folder, content, test
-):  # of the same content: a folder may change while a process goes on
+@functools.lru_cache(maxsize=2)  # by content, too: a folder may change while a process goes on
+def _photos(folder, content, test):
     files = photo_files(folder)
     chosen = [path for k, path in enumerate(files) if (k % _TEST_SHARE == 0) == test]
     return [_gray(path) for path in chosen]
