@@ -191,6 +191,14 @@ def test_labels_are_wrong_as_often_as_asked_and_in_training_alone():
     assert all(one["label"] == one["box_labels"][0] for one in held)
 
 
+def test_which_labels_are_wrong_does_not_follow_from_the_draws_of_the_animal():
+    noisy = dataclasses.replace(SETTINGS, size=32, label_noise=0.5)
+    made = [animal_scenes.render(noisy, "train", i) for i in range(120)]
+    wrong = [i for i, one in enumerate(made) if one["label"] != one["box_labels"][0]]
+    first = [np.random.default_rng((SETTINGS.seed, 0, i)).random() for i in wrong]
+    assert len(first) > 10 and 0.2 < np.mean(np.less(first, 0.5)) < 0.8
+
+
 # What each attribute's distribution function is, written with scipy's distributions.
 def normal(mean, deviation, low, high):
     ends = (low - mean) / deviation, (high - mean) / deviation

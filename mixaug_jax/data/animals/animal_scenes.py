@@ -11,7 +11,7 @@ from mixaug_jax.data.animals import animal_drawing, animal_samplers
 from mixaug_jax.data.animals.animal_pose import Animal
 from mixaug_jax.data.animals.animal_samplers import SAMPLERS
 
-VERSION = 1  # of the pixels: part of the cache folder's name
+VERSION = 2  # of pixels and labels: part of the cache folder's name
 SPLITS = ("train", "validation", "test")
 
 
@@ -51,8 +51,8 @@ def render(settings: Settings, split: str, index: int) -> dict:
       `rendered`'s, and label int, which may be wrong in training.
     """
     one = animal(settings, split, index)
-    # Of their own, so that no animal depends on how many labels are wrong.
-    noise = np.random.default_rng((settings.seed, SPLITS.index(split), index, 0))
+    # Of its own, so that no animal depends on how many labels are wrong. A last number of 0 would change nothing in NumPy.
+    noise = np.random.default_rng((settings.seed, SPLITS.index(split), index, 1))
     wrong, coin = noise.random(), int(noise.integers(2))
     label = coin if split == "train" and wrong < settings.label_noise else one.label
     return drawn(one, settings.size, settings.sampler) | {"label": label}
