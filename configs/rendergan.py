@@ -1,8 +1,7 @@
 """RenderGAN (Sixt, Wild and Landgraf, arXiv 1611.01331): augmentations learned from unlabeled pictures, and what they teach.
 
     python -m mixaug_jax.main --config=configs/rendergan.py
-    python -m mixaug_jax.main --config=configs/rendergan.py --config.markers.train=plain|handmade
-    python -m mixaug_jax.main --config=configs/rendergan.py --config.markers.train=labeled --config.data.train_split=labeled
+    python -m mixaug_jax.main --config=configs/rendergan.py --config.markers.train=plain|handmade|labeled
     python -m mixaug_jax.main --config=configs/rendergan.py:cutmix --config.mix.label=visible    # any mixer, on the decoder
     python -m mixaug_jax.main --config=configs/rendergan.py:published                            # the published size; not run
 

@@ -24,5 +24,5 @@ def get_config(data="scenes"):
     settings.stages = ("taylor", "report")
     with settings.unlocked():
         settings.taylor = keys.defaults("taylor", deep_taylor.KEYS)
-    settings.taylor.units = 50  # a quarter, so that compiling takes longer than measuring
+    settings.taylor.units = 25  # an eighth, so that compiling takes longer than measuring
     return settings

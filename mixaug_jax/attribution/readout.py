@@ -126,8 +126,9 @@ def _captured(net, x):  # not within `readout_layers`, so that JAX knows it agai
 def readout_layers(net: Net, image: Any, layers: Sequence[str] = ()) -> tuple[str, ...]:
     """The layers that are read: the deepest of each of the four smallest sizes of map, and the network's last.
 
-    So they are layer1 to layer4 and fc of a ResNet, as in the paper. The last layer gives the logits, but where a wrapped
-    network computes them outside of its submodules.
+    So they are layer1 to layer4 and fc of a ResNet, as in the paper. The network's first layer is left out where others follow:
+    noise that early leaves no room to choose (a ResNet-18 whose maps have three smaller sizes: boxes .23, .53 without it). The
+    last layer gives the logits, but where a wrapped network computes them outside of its submodules.
 
     Args:
       net, image: an image [h,w,C] as the network sees it, or its shape.
@@ -145,9 +146,11 @@ def readout_layers(net: Net, image: Any, layers: Sequence[str] = ()) -> tuple[st
         )
     if not layers:
         # Later layers of one size take the place of earlier ones.
-        deepest = {shape[:2]: name for name, shape in shapes.items()}
+        deepest = list({shape[:2]: name for name, shape in shapes.items()}.values())
+        if len(deepest) > 1 and deepest[0] == net.layers[0]:
+            del deepest[0]
         # A last layer with a map is read once.
-        return tuple(dict.fromkeys((*list(deepest.values())[-READ:], net.layers[-1])))
+        return tuple(dict.fromkeys((*deepest[-READ:], net.layers[-1])))
     checks.choices("layers", layers, net.layers)
     checks.choice("the first of layers", layers[0], shapes)
     order = [net.layers.index(name) for name in layers]

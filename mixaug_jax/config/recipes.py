@@ -45,9 +45,11 @@ def _speech(config):
 
 
 def _markers(config):
-    """Twelve bits of a marker, in gray; a mirror image would be another marker."""
+    """Twelve bits of a marker, in gray; a mirror image would be another marker, and a black border would tell real pictures."""
     config.data.markers = keys.defaults("data.markers")
-    config.data.update(size=32, batch_size=64, train_split="labeled", crop="pad", pad=2, flip=False)
+    config.data.update(
+        size=32, batch_size=64, train_split="labeled", crop="shift", pad=2, flip=False
+    )
     config.data.update(mean=(0.33,), std=(0.21,))
     config.model.name = "decoder"
     config.train.update(loss="sigmoid", epochs=30, lr=0.05, warmup=0.05, weight_decay=5e-4)

@@ -18,7 +18,7 @@ import PIL.Image
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import AnyArray, Config, Float, Preprocess, Seed, UInt8, UInt32
 
-CROPS = ("resized", "pad", "time", "none")
+CROPS = ("resized", "pad", "shift", "time", "none")
 _MAPS = ("concepts", "parts")  # of an example: what is known of its pixels
 
 # The principal components of ImageNet's RGB pixels (0..1): Krizhevsky et al. 2012, section 4.1; the
@@ -36,9 +36,10 @@ def train_geometry(config: Config) -> Callable[[np.random.Generator, dict], dict
     """`f(rng, example) -> example`, the random geometry that config.data asks for.
 
     data.crop: "resized" (a random resized crop of area share data.crop_scale), "pad" (the
-    evaluation's crop, data.pad black pixels around it, a random crop of these), "time" (data.pad
-    silent frames before and after a spectrogram, a random crop of these) or "none" (the
-    evaluation's crop); then, with data.flip, a mirror image half of the time.
+    evaluation's crop, data.pad black pixels around it, a random crop of these), "shift" (as "pad",
+    but with the pixels of the edge repeated in place of black ones), "time" (data.pad silent frames
+    before and after a spectrogram, a random crop of these) or "none" (the evaluation's crop); then,
+    with data.flip, a mirror image half of the time.
 
     Raises:
       ValueError: an unknown data.crop.
@@ -56,8 +57,8 @@ def train_geometry(config: Config) -> Callable[[np.random.Generator, dict], dict
             example = time_crop(rng, example, size, pad)
         else:
             example = evaluation(example, size, resize)
-        if data.crop == "pad":
-            example = pad_crop(rng, example, pad)
+        if data.crop in ("pad", "shift"):
+            example = pad_crop(rng, example, pad, edge=data.crop == "shift")
         return flip(example) if mirrored and rng.random() < 0.5 else example
 
     return geometry
@@ -119,19 +120,21 @@ def _random_part(rng, height, width, scale, ratio):
     return (height - rows) // 2, (width - cols) // 2, rows, cols
 
 
-def pad_crop(rng: np.random.Generator, example: dict, pad: int) -> dict:
-    """`pad` black pixels on every side, then a random crop of the old size.
+def pad_crop(rng: np.random.Generator, example: dict, pad: int, *, edge: bool = False) -> dict:
+    """`pad` black pixels on every side, or with `edge` the nearest ones again, then a random crop of the old size.
 
     The CIFAR recipe (He et al. 2016, section 4.2), with torchvision's black border, which is black
-    before and not after the normalization. Where concepts and parts have no pixels they are 0 (none).
+    before and not after the normalization. Where concepts and parts have no pixels they are 0 (none);
+    with `edge` they are repeated as the pixels are.
     """
     height, width = example["image"].shape[:2]
     # Without a shift there is nothing to pad: the image is returned as it is.
     row, col = (int(offset) for offset in rng.integers(2 * pad + 1, size=2))
     if row == col == pad:
         return example
-    padded = dict(example, image=_pad(example["image"], pad))
-    padded |= {name: _pad(example[name], pad) for name in _maps(example)}
+    padded = dict(example)
+    for name in ("image", *_maps(example)):
+        padded[name] = _pad(example[name], pad, edge)
     if "boxes" in example:
         padded["boxes"] = example["boxes"] + np.float32(pad)
     return _crop(padded, row, col, height, width)
@@ -155,9 +158,12 @@ def time_crop(rng: np.random.Generator, example: dict, size: int, pad: int) -> d
     return _crop(dict(example, image=image, valid=valid), 0, col, height, size)
 
 
-def _pad(image, pad):
-    """Zeros around; numpy's own pad takes six times as long on a small image."""
+def _pad(image, pad, edge):
+    """Zeros around, or the nearest pixel; numpy's own pad takes six times as long on a small image."""
     height, width = image.shape[:2]
+    if edge:
+        rows, cols = (np.clip(np.arange(-pad, n + pad), 0, n - 1) for n in (height, width))
+        return image[rows[:, None], cols]
     padded = np.zeros((height + 2 * pad, width + 2 * pad, *image.shape[2:]), image.dtype)
     padded[pad : pad + height, pad : pad + width] = image
     return padded

@@ -1,5 +1,6 @@
 """How a result was made: the command, the settings and the versions, as a section of a page."""
 
+import contextlib
 import os
 import pathlib
 import shlex
@@ -9,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from mixaug_jax import config as config_lib
-from mixaug_jax.config import brought, keys
+from mixaug_jax.config import brought, keys, opening
 from mixaug_jax.core import files
 from mixaug_jax.draw import page
 
@@ -37,7 +38,7 @@ def shell(program: str, flags: Iterable[str]) -> str:
 
 def differences(config: ml_collections.ConfigDict) -> list[tuple]:
     """(key, value, default) of every setting of consequence that its method's config file does not have so."""
-    default = config_lib.flatten(_defaults(config).to_dict())
+    default = config_lib.flatten(_recipe(config)[1].to_dict())
     own = config_lib.flatten(config.to_dict())
     return [
         (key, value, default.get(key, ""))
@@ -67,7 +68,7 @@ def section(
     """Command, changed settings, all settings and versions of a run."""
     changed = differences(config)
     # Against the config that the run was made from: what a reader has to type, and no more.
-    name = f"configs/{_method(config)}.py:{config.data.name}"
+    name = _recipe(config)[0]
     parts = [page.heading("Command"), page.code(command(config, workdir, asked))]
     parts.append(page.heading("Settings"))
     if changed:
@@ -109,11 +110,24 @@ def _source(config) -> str:
     for file, note in brought.read(config).items():
         if note["entries"].keys() & {"MIXERS", "SOURCES"}:
             return file
-    return f"configs/{_method(config)}.py:{config.data.name}"
+    return _recipe(config)[0]
 
 
-def _defaults(config):
-    return config_lib.get_config(_method(config), config.data.name)
+def _recipe(config) -> tuple[str, ml_collections.ConfigDict]:
+    """The config of the package that a run's settings start from, as --config names it, and what it says."""
+    method, data = _method(config), config.data.name
+    plain_recipe = config_lib.get_config(method, data)
+    own = [f"settings.{head} = " for head in config if head not in plain_recipe]
+    if own:  # sections of a paper, which come with a config of its own
+        for path in opening.shipped().values():
+            text = path.read_text(encoding="utf-8")
+            for argument in (data, method) if all(line in text for line in own) else ():
+                source = f"configs/{path.name}:{argument}"
+                with contextlib.suppress(ValueError):
+                    found = opening.open_config(source)
+                    if (found.data.name, found.mix.name) == (data, config.mix.name):
+                        return source, found
+    return f"configs/{method}.py:{data}", plain_recipe
 
 
 def plain(value: Any) -> str:

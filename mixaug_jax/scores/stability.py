@@ -264,7 +264,6 @@ def randomized_maps(
     first = _first_layer(net, image, fresh)
     # Layers without variables are left out: they would repeat the network before.
     levels = sorted(set(jax.tree.leaves(first)), reverse=True)
-    trained = heatmap(explain(net, image, label), randomization.reduce)
 
     def redrawn(level: Count) -> Heatmap:
         # A variable belongs to the first layer that needs it, and is drawn anew with it.
@@ -276,8 +275,10 @@ def randomized_maps(
         changed = dataclasses.replace(net, variables=variables)
         return heatmap(explain(changed, image, label), randomization.reduce)
 
-    # One network after the other, since each holds all variables anew.
-    return trained, jax.lax.map(redrawn, jnp.asarray(levels))
+    # One network after the other, since each holds all variables anew; the trained one is that of a layer that is not there,
+    # so that one explanation is compiled.
+    maps = jax.lax.map(redrawn, jnp.asarray([max(levels, default=0) + 1, *levels]))
+    return maps[0], maps[1:]
 
 
 def _first_layer(net, image, tree):

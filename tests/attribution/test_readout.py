@@ -13,7 +13,7 @@ from attribution_cases import close, golden_net, random_net
 from mixaug_jax.attribution import METHODS, iba_statistics, readout, resampling
 from mixaug_jax.attribution import readout_training as training_lib
 from mixaug_jax.attribution.readout import Readout
-from mixaug_jax.models import MODELS
+from mixaug_jax.models import MODELS, Net, Preprocess
 
 FORMS = {
     "paper_A": ("A", "paper", 0.0),
@@ -241,8 +241,21 @@ def test_clamps():
 
 
 def test_default_layers():
+    """The first layer is read where there is nothing else, or where another one of its size stands for both."""
     net, images = random_net()
-    assert readout.readout_layers(net, images[0]) == ("relu1", "relu3", "relu4", "fc")
+    assert readout.readout_layers(net, images[0]) == ("relu3", "relu4", "fc")
+    sizes = {"last_stride=1": dict(last_stride=1), "cifar": dict(stem="cifar"), "": {}}
+    found = {}
+    for name, options in sizes.items():
+        model = MODELS["resnet18"](3, width=0.0625, **options)
+        x = np.zeros((1, 64, 64, 3), np.float32)
+        variables = jax.eval_shape(model.init, jax.random.key(0), x)
+        found[name] = readout.readout_layers(Net(model, variables, Preprocess(64)), x[0])
+    assert found == {
+        "last_stride=1": ("layer1", "layer2", "layer4", "fc"),
+        "cifar": ("layer1", "layer2", "layer3", "layer4", "fc"),
+        "": ("layer1", "layer2", "layer3", "layer4", "fc"),
+    }
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -44,14 +44,15 @@ def test_flip():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_pad_crop(seed):
+@pytest.mark.parametrize("edge", [False, True])
+def test_pad_crop(seed, edge):
     old = example(9, 7)
-    new = transforms.pad_crop(np.random.default_rng(seed), old, 3)
+    new = transforms.pad_crop(np.random.default_rng(seed), old, 3, edge=edge)
     row, col = np.random.default_rng(seed).integers(7, size=2)
-    padded = np.pad(old["image"], ((3, 3), (3, 3), (0, 0)))
-    np.testing.assert_array_equal(new["image"], padded[row : row + 9, col : col + 7])
-    padded = np.pad(old["concepts"], ((3, 3), (3, 3), (0, 0)))
-    np.testing.assert_array_equal(new["concepts"], padded[row : row + 9, col : col + 7])
+    for name in ("image", "concepts"):
+        around = ((3, 3), (3, 3), (0, 0))
+        padded = np.pad(old[name], around, mode="edge" if edge else "constant")
+        np.testing.assert_array_equal(new[name], padded[row : row + 9, col : col + 7])
     shift = np.array([3 - row, 3 - col] * 2)
     np.testing.assert_allclose(new["boxes"], np.clip(old["boxes"] + shift, 0, [9, 7, 9, 7]))
 
@@ -201,7 +202,7 @@ def test_train_geometry_of_every_crop():
     old = example(16, 16)
     plain = transforms.train_geometry(data_config())(rng, old)
     np.testing.assert_array_equal(plain["image"], old["image"])
-    for crop in ("resized", "pad"):
+    for crop in ("resized", "pad", "shift"):
         f = transforms.train_geometry(data_config(crop=crop))
         images = [f(rng, old)["image"] for _ in range(8)]
         assert all(image.shape == (16, 16, 3) for image in images)
@@ -210,7 +211,7 @@ def test_train_geometry_of_every_crop():
     flipped = [not np.array_equal(f(rng, old)["image"], old["image"]) for _ in range(400)]
     assert 150 < sum(flipped) < 250
     with pytest.raises(
-        ValueError, match=r"data\.crop must be one of resized, pad, time, none; got 'center'"
+        ValueError, match=r"data\.crop must be one of resized, pad, shift, time, none; got 'center'"
     ):
         transforms.train_geometry(data_config(crop="center"))
 

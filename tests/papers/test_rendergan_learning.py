@@ -10,6 +10,7 @@ import optax
 import PIL.Image
 import pytest
 import rendergan_case
+from scipy import ndimage
 
 from mixaug_jax import data
 from mixaug_jax.core import devices as devices_lib
@@ -232,7 +233,7 @@ def test_learned_links_come_first(until, state):
 
 
 def test_half_generated_and_half_labeled(tmp_path, state):
-    """Labeled pictures as they are, but shifted, their cells with them; bits that are not known stay so."""
+    """Bits that are not known stay so."""
     config = rendergan_case.config(tmp_path, "detail+labeled")
     labeled = making.labeled_pictures(config)
     assert labeled["image"].shape == (64, 16, 16, 1)
@@ -244,30 +245,58 @@ def test_half_generated_and_half_labeled(tmp_path, state):
         return making.learned(key, count, arrays, generator=GENERATOR, until="detail", size=SIZE)
 
     arrays = {"made": state.generator, "labeled": labeled}
-    make = jax.jit(functools.partial(making.beside, count=7, make=generated, pad=2))
+    real = functools.partial(making.labeled, pad=2, spin=0.8)
+    make = jax.jit(functools.partial(making.beside, count=7, make=generated, real=real))
     found = jax.device_get(make(jax.random.key(4), arrays=arrays))
     assert set(found) == {"image", "label", "targets", "weights", "parts"}
     np.testing.assert_array_equal(found["weights"][:3], 1)
     np.testing.assert_array_equal(found["weights"][3:, 2], 0)
-    around = [(0, 0), (2, 2), (2, 2)]
-    padded = {
-        "image": np.pad(labeled["image"], [*around, (0, 0)]),
-        "parts": np.pad(labeled["parts"], around),
+    kept = {row.tobytes() for row in labeled["targets"]}
+    assert all(row.tobytes() in kept for row in found["targets"][3:])
+
+
+def test_labeled_pictures_are_turned_scaled_moved_and_their_cells_with_them():
+    """Half a disc whose gray tells the part; it moves by 2 at most, its area by what sizes allow, its gray by .2 and noise."""
+    rows, cols = np.mgrid[:33, :33] - 16
+    disc = (rows**2 + cols**2 <= 64) & (cols > 0)
+    arrays = {
+        "image": np.where(disc, 192, 64).astype(np.uint8)[None, ..., None],
+        "parts": np.where(disc, 5, 0).astype(np.uint8)[None],
+        "targets": np.ones((1, 12), np.float32),
     }
-    moves = set()
-    for row in range(3, 7):
-        hits = [
-            (i, r, c)
-            for i in range(64)
-            for r in range(5)
-            for c in range(5)
-            if (padded["image"][i, r : r + 16, c : c + 16] == found["image"][row]).all()
-        ]
-        i, r, c = hits[0]
-        moves.add((r, c))
-        np.testing.assert_array_equal(padded["parts"][i, r : r + 16, c : c + 16], found["parts"][row])  # fmt: skip
-        np.testing.assert_array_equal(labeled["targets"][i], found["targets"][row])
-    assert len(moves) > 1
+    make = jax.jit(functools.partial(making.labeled, count=200, pad=2, spin=np.pi / 4))
+    found = jax.device_get(make(jax.random.key(0), arrays=arrays))
+    assert found["image"].shape == (200, 33, 33, 1)
+    assert found["image"].dtype == np.uint8
+    assert found["parts"].dtype == np.uint8
+    assert set(np.unique(found["parts"])) == {0, 5}
+    angles, areas, grays = [], [], []
+    for image, parts in zip(found["image"][..., 0].astype(float), found["parts"] == 5, strict=True):
+        # Within, since what lies on the edge is of both.
+        inner, outer = ndimage.binary_erosion(parts), ~ndimage.binary_dilation(parts)
+        grays.append(image[inner].mean() - image[outer].mean())
+        areas.append(parts.sum() / disc.sum())
+        angles.append(np.cov(*np.nonzero(parts))[0, 1])
+        middle = [np.mean(k[parts]) for k in (rows, cols)]
+        assert np.hypot(*middle) < 8 * 0.6 * 1.1 + 2 * np.sqrt(2)
+    assert 0.75 < min(areas) < 0.87
+    assert 1.15 < max(areas) < 1.3
+    assert min(angles) < -1
+    assert max(angles) > 1
+    np.testing.assert_allclose(grays, 128, atol=5)  # image and cells lie on each other
+    lightest = found["image"].reshape(200, -1).mean(1)
+    assert lightest.max() - lightest.min() > 30  # .4 of 127.5, and the disc's size
+
+
+def test_what_is_not_moved_stays_as_it_is():
+    x = np.random.default_rng(0).random((7, 7)).astype(np.float32)
+    same = making._moved(x, 0.0, 1.0, np.zeros(2), 1)
+    np.testing.assert_allclose(same, x, atol=1e-6)
+    right = making._moved(x, 0.0, 1.0, np.array([0.0, 2.0]), 1)
+    np.testing.assert_allclose(right[:, 2:], x[:, :-2], atol=1e-6)
+    np.testing.assert_allclose(right[:, :2], x[:, :1].repeat(2, 1), atol=1e-6)
+    turned = making._moved(x, np.pi / 2, 1.0, np.zeros(2), 0)
+    np.testing.assert_allclose(turned, np.rot90(x, -1), atol=1e-6)
 
 
 def test_a_decoder_that_was_killed_ends_with_the_same_bits(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from ml_collections import config_flags
 import mixaug_jax
 from mixaug_jax import config as config_lib
 from mixaug_jax import data
+from mixaug_jax.config import opening
 from mixaug_jax.core import stats
 from mixaug_jax.draw import style, training_figures
 from mixaug_jax.explain import evaluation
@@ -250,6 +251,23 @@ def test_the_command_makes_the_same_settings():
     assert made.dissect.q == 0.005
     made.dissect.q, made.compile_cache = config.dissect.q, config.compile_cache
     assert made.to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "configs/attribution_table.py:folder",
+        "configs/relevance.py:animals",
+        "configs/rendergan.py:cutmix",
+        "configs/taylor_study.py:scenes",
+    ],
+)
+def test_the_run_of_a_paper_is_made_again_by_its_own_config(source):
+    config = opening.open_config(source, ["train.epochs=3"])
+    config = config.copy_and_resolve_references()
+    words = shlex.split(provenance.command(config, "/runs/a").replace("\\\n", ""))
+    assert words[3:] == [f"--config={source}", "--workdir=/runs/a", "--config.train.epochs=3"]
+    assert provenance.differences(config) == [("train.epochs", 3, opening.open_config(source).train.epochs)]  # fmt: skip
 
 
 def test_options_of_a_later_dissection_are_in_the_command(tmp_path):

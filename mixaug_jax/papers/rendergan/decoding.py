@@ -22,7 +22,6 @@ from mixaug_jax.training import checkpoint
 
 _FOLDER = "decoding"
 _MEMORY_ADVICE = "memory ran out; lower eval.batch_size"
-_UNLABELED = "unlabeled"  # a split without bits
 _SUMMARY = ("what", "value", "low", "high", "pictures")
 _CURVE = ("confidence at least", "share kept", "wrong bits of 12", "low", "high")
 
@@ -70,11 +69,6 @@ def check(config: ml_collections.ConfigDict) -> None:
     """Raises ValueError for settings that cannot work, or crops that are not there."""
     training.check(config)
     check_own(config)
-    if config.markers.train == LABELED and config.data.train_split == _UNLABELED:
-        raise ValueError(
-            f"data.train_split={_UNLABELED!r} has no bits to learn from; markers.train={LABELED!r} needs "
-            f"data.train_split={LABELED!r}"
-        )
     if not config.data.test_split:
         raise ValueError("data.test_split is empty: there is nothing to read")
     _check_splits(config)
@@ -84,7 +78,7 @@ def _check_splits(config):
     """Finds before a generator is trained what would else be found after it; rendered pictures are as many as was asked for."""
     if config.data.markers.crops:
         data.open_splits(config)
-        if config.markers.train == BOTH:
+        if config.markers.train in (BOTH, LABELED):
             data.open_source(LABELED, config)
         return
     for name in ("train", "validation", "test"):

@@ -11,9 +11,9 @@ import numpy as np
 from mixaug_jax import data
 from mixaug_jax.core.types import Array, Config, Count, Path, RandomKey, Scalar
 from mixaug_jax.data.markers import tag_renderer, tags
-from mixaug_jax.papers.rendergan import adversary, chain, learning
+from mixaug_jax.papers.rendergan import adversary, chain, hand_links, learning
 from mixaug_jax.papers.rendergan.hand_links import HANDMADE
-from mixaug_jax.papers.rendergan.marker_options import BOTH, LABELED, LEARNED, MADE
+from mixaug_jax.papers.rendergan.marker_options import BOTH, LABELED, MADE
 
 
 def plain(key: RandomKey, count: Count, arrays: Any, *, size: Count, spin: Scalar) -> dict:
@@ -84,32 +84,65 @@ def learned(
     return example(labels, by_hand(key, x, made, names[done:]))
 
 
-def beside(key: RandomKey, count: Count, arrays: Any, *, make: Callable, pad: Count) -> dict:
-    """Half of a batch as `make` gives it, half labeled pictures, drawn anew each time and shifted by `pad` pixels at most.
+def labeled(key: RandomKey, count: Count, arrays: Any, *, pad: Count, spin: Scalar) -> dict:
+    """Labeled pictures, another part of them each time, turned, scaled and moved, lighter or darker, with noise; see `plain`.
+
+    How far is not published but for the sizes, .9 to 1.1: here a third of `spin`, `pad` pixels, .2 of -1..1, and the noise of
+    the hand-made pictures. What comes in from beyond the edge repeats the edge.
 
     Args:
       key: of all draws.
       count: B.
-      arrays: {"made": what `make` is given, "labeled": as of `labeled_pictures`}.
-      make: as `learned`.
-      pad: pixels; what comes in from beyond the edge is black, and no part.
+      arrays: of `labeled_pictures`.
+      pad: pixels.
+      spin: radians.
     """
-    own, which, where = jax.random.split(key, 3)
+    which, keys = jax.random.split(key)
+    index = jax.random.randint(which, (count,), 0, len(arrays["image"]))
+    found = jax.tree.map(lambda v: v[index], arrays)
+    turn, scale, move, gray, width, noise = jax.random.split(keys, 6)
+    angle = jax.random.uniform(turn, (count,), minval=-spin / 3, maxval=spin / 3)
+    size = jax.random.uniform(scale, (count,), minval=0.9, maxval=1.1)
+    shift = jax.random.uniform(move, (count, 2), minval=-pad, maxval=pad)
+    x = jax.vmap(functools.partial(_moved, order=1))(
+        chain.as_numbers(found["image"]), angle, size, shift
+    )
+    x = x + hand_links.uniform(gray, count, -0.2, 0.2)
+    x = x + hand_links.uniform(width, count, 0.01, 0.06) * jax.random.normal(noise, x.shape)
+    found["image"] = chain.as_bytes(x)
+    if "parts" in found:
+        found["parts"] = jax.vmap(functools.partial(_moved, order=0))(
+            found["parts"], angle, size, shift
+        )
+    return found
+
+
+def _moved(x, angle, size, shift, order):
+    """A picture or map [S,S], turned about its middle, scaled and moved; the edge is repeated."""
+    middle = (x.shape[0] - 1) / 2
+    rows, cols = jnp.meshgrid(*[jnp.arange(x.shape[0]) - middle] * 2, indexing="ij")
+    rows, cols = (rows - shift[0]) / size, (cols - shift[1]) / size
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    places = [cos * rows - sin * cols + middle, sin * rows + cos * cols + middle]
+    return jax.scipy.ndimage.map_coordinates(x, places, order, mode="nearest")
+
+
+def beside(key: RandomKey, count: Count, arrays: Any, *, make: Callable, real: Callable) -> dict:
+    """Half of a batch as `make` gives it, half labeled pictures.
+
+    Args:
+      key: of all draws.
+      count: B.
+      arrays: {"made": what `make` is given, "labeled": what `real` is}.
+      make: as `learned`.
+      real: as `labeled`.
+    """
+    own, other = jax.random.split(key)
     half = count // 2
     made = make(own, half, arrays["made"])
-    index = jax.random.randint(which, (count - half,), 0, len(arrays["labeled"]["image"]))
-    real = jax.tree.map(lambda v: v[index], arrays["labeled"])
-    moves = jax.random.randint(where, (count - half, 2), 0, 2 * pad + 1)
-    for name in {"image", "parts"} & real.keys():
-        real[name] = jax.vmap(functools.partial(_shifted, pad=pad))(real[name], moves)
     made["weights"] = jnp.ones_like(made["targets"])
-    return {name: jnp.concatenate([made[name], real[name]]) for name in real}
-
-
-def _shifted(x, move, pad):
-    """x [S,S,...] within `pad` zeros, cut again."""
-    padded = jnp.pad(x, [(pad, pad)] * 2 + [(0, 0)] * (x.ndim - 2))
-    return jax.lax.dynamic_slice(padded, (*move, *(0,) * (x.ndim - 2)), x.shape)
+    found = real(other, count - half, arrays["labeled"])
+    return {name: jnp.concatenate([made[name], found[name]]) for name in found}
 
 
 def labeled_pictures(config: Config) -> dict[str, np.ndarray]:
@@ -134,8 +167,8 @@ def labeled_pictures(config: Config) -> dict[str, np.ndarray]:
 _WITHOUT = {"plain": plain, "handmade": handmade}
 
 
-def maker(config: Config, workdir: Path) -> tuple[Callable | None, Any]:
-    """`make` and `arrays` of a source, for the run's markers.train; None where labeled pictures are read.
+def maker(config: Config, workdir: Path) -> tuple[Callable, Any]:
+    """`make` and `arrays` of a source, for the run's markers.train.
 
     Raises:
       ValueError: the generator is not there, or is of another size.
@@ -143,12 +176,13 @@ def maker(config: Config, workdir: Path) -> tuple[Callable | None, Any]:
     train, size, spin = config.markers.train, config.data.size, float(config.data.markers.spin)
     if train in MADE:
         return functools.partial(_WITHOUT[train], size=size, spin=spin), ()
-    if train not in LEARNED:
-        return None, ()
+    real = functools.partial(labeled, pad=config.data.pad, spin=spin)
+    if train == LABELED:
+        return real, labeled_pictures(config)
     generator, params = learning.load_generator(config, workdir)
     until = "detail" if train == BOTH else train
     make = functools.partial(learned, generator=generator, until=until, size=size)
     if train != BOTH:
         return make, params
     arrays = {"made": params, "labeled": labeled_pictures(config)}
-    return functools.partial(beside, make=make, pad=config.data.pad), arrays
+    return functools.partial(beside, make=make, real=real), arrays

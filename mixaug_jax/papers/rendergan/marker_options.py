@@ -17,7 +17,7 @@ KEYS = section(
     {
         "train": Key(
             "detail",
-            "what the decoder learns from: learned links up to this one, then hand-made ones; labeled: data.train_split; "
+            "what the decoder learns from: learned links up to this one, then hand-made ones; labeled: labeled pictures; "
             "detail+labeled: half of each batch the generator's, half labeled pictures",
             Choice((*MADE, *LEARNED, LABELED)),
         ),
