@@ -127,8 +127,8 @@ def readout_layers(net: Net, image: Any, layers: Sequence[str] = ()) -> tuple[st
     """The layers that are read: the deepest of each of the four smallest sizes of map, and the network's last.
 
     So they are layer1 to layer4 and fc of a ResNet, as in the paper. The network's first layer is left out where others follow:
-    noise that early leaves no room to choose (a ResNet-18 whose maps have three smaller sizes: boxes .23, .53 without it). The
-    last layer gives the logits, but where a wrapped network computes them outside of its submodules.
+    noise that early leaves nothing to choose. Where there are fewer sizes, the deepest other layers after the first that is
+    read come besides. The last layer gives the logits, but where a wrapped network computes them outside of its submodules.
 
     Args:
       net, image: an image [h,w,C] as the network sees it, or its shape.
@@ -149,8 +149,11 @@ def readout_layers(net: Net, image: Any, layers: Sequence[str] = ()) -> tuple[st
         deepest = list({shape[:2]: name for name, shape in shapes.items()}.values())
         if len(deepest) > 1 and deepest[0] == net.layers[0]:
             del deepest[0]
+        read, order = deepest[-READ:], list(shapes)
+        others = [name for name in order[order.index(read[0]) :] if name not in read]
+        read += others[::-1][: READ - len(read)]
         # A last layer with a map is read once.
-        return tuple(dict.fromkeys((*deepest[-READ:], net.layers[-1])))
+        return tuple(dict.fromkeys((*sorted(read, key=order.index), net.layers[-1])))
     checks.choices("layers", layers, net.layers)
     checks.choice("the first of layers", layers[0], shapes)
     order = [net.layers.index(name) for name in layers]
