@@ -12,8 +12,8 @@ networks in place of the small ones. The held pictures are rendered once (25,000
 docs/rendergan.md says more.
 
 Expect: wrong bits of 12 on the 2,000 test pictures, seed 0, 800 steps of each training: plain 5.68 (5.60 to 5.75),
-handmade 4.43 (4.35 to 4.51), poses 3.52, labeled 2.31, detail 2.31 (2.24 to 2.38), and with train.steps=3000 of the decoder 1.03
-(.97 to 1.09); intervals are over pictures. Guessing gives 6.
+handmade 4.43 (4.35 to 4.51), poses 3.52, labeled 2.31, detail 2.31 (2.24 to 2.38), and with train.steps=3000 of the decoder
+1.03 (.97 to 1.09); intervals are over pictures. Guessing gives 6.
 """
 
 import math

@@ -251,6 +251,7 @@ def extreme_pool(name: str, plain: Callable, x: AnyArray) -> Array:
 
     def backward(x: AnyArray, r: AnyArray) -> tuple[Array]:
         _, vjp = jax.vjp(plain, x)
+        # Infinity stands for no path, and infinity times 0 would be NaN.
         known = jnp.isfinite(r)
 
         def widen(ends: tuple, part: Array) -> tuple[tuple, None]:

@@ -72,6 +72,7 @@ def _check_data(config):
         raise ValueError(
             f"data.mean and data.std must have one value a channel; got {len(d.mean)} and {len(d.std)}"
         )
+    # Both are defined by colors, and would fail inside the step.
     if len(d.mean) == 1 and (d.jitter or d.lighting):
         raise ValueError("data.jitter and data.lighting are for colors; data.mean has one channel")
     if not d.validation_split and not d.test_split:

@@ -184,6 +184,7 @@ def batch(images: Any, targets: Any, *, spatial: bool = True, partners: bool = T
         raise ValueError(f"images must have the shape {wanted}; got {list(images.shape)}")
     if 0 in images.shape:
         raise ValueError(f"images must not be empty; got the shape {list(images.shape)}")
+    # PyTorch's order would be mixed without an error, rows of pixels for channels.
     if spatial and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
         raise ValueError(
             f"images must have their channels last, [B,H,W,C]; {list(images.shape)} looks like [B,C,H,W]"

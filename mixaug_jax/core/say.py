@@ -114,6 +114,7 @@ def _lines(title, total, things, stream):
         if clock is None:
             clock, first = Clock(done, total), done
         elapsed = clock.elapsed()
+        # Neither first nor last: where work is short, nothing is said at all.
         if done in (first, total) or elapsed - last < _SECONDS:
             return
         last = elapsed

@@ -101,6 +101,7 @@ def _split(splits, split, config, where) -> tuple[Any, np.ndarray]:
             f"{where} has no validation split, so {100 * share:g} % of train are set aside (data.validation_share)"
         )
         size = len(splits["train"])
+        # The same examples on every machine and for any version of NumPy.
         order = sorted(range(size), key=lambda k: hashlib.sha256(str(k).encode()).digest())
         count = min(max(1, round(share * size)), size - 1)
         chosen = order[:count] if split == "validation" else order[count:]

@@ -90,6 +90,7 @@ def _rows(path, needed):
     if missing:
         raise ValueError(f"{path} has no column {missing[0]!r}, so it is not in Broden's format")
     for line, row in rows:
+        # A comma within a name moves all that follows by one column.
         short = [name for name in needed if row[name] is None]
         if short or None in row:
             raise ValueError(

@@ -87,6 +87,7 @@ def open_table(path: Path) -> UInt8[np.ndarray, "32 32 32"]:
         table = kinds[path.suffix](path)
     except (OSError, ValueError) as error:
         raise ValueError(f"the color table {path} cannot be read: {error}") from error
+    # Published tables have the probability of each of the eleven terms.
     if table.shape == (BINS**3, len(FOCI)):
         table = 1 + table.argmax(1)
     inside = table.size == BINS**3 and table.min() >= 1 and table.max() <= len(FOCI)

@@ -285,6 +285,7 @@ class _Rest:
         kept = ("labels", "clean_predicted", "clean_loss", "mean")
         found = {name: _local(known[name]) for name in kept}
         rows = len(found["labels"])
+        # Sets are padded to whole chunks, so that one program serves all; what was made of padding goes.
         for name, dtype in (("predicted", np.int32), ("loss", np.float32)):
             parts = [np.zeros((rows, 0), dtype), *(_local(part[name]) for part in made)]
             found[name] = np.concatenate(parts, 1)[:, :sets]

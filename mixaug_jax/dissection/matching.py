@@ -134,6 +134,7 @@ def _activations(forward, size, pooled) -> np.ndarray:
         parts.append(h.mean(1, keepdims=True) if pooled else h)
         report(sum(map(len, parts)))
     whole = walk.gather(np.concatenate(parts), total, devices)
+    # One such value would make every correlation NaN, and no match would be found anywhere.
     finite = np.isfinite(whole).all((1, 2))
     if not finite.all():
         index = forward.indices[int(finite.argmin())]

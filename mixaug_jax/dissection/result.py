@@ -209,6 +209,7 @@ class Dissection:
         """
         labels, values = self.top_labels(1)
         best, iou = labels[:, 0], values[:, 0]
+        # A unit that overlaps nothing has no concept, though one of them comes first.
         names = [self.names[k] if value else ("", "") for k, value in zip(best, iou, strict=True)]
         top = self.top_images[:, 0]
         return frame(

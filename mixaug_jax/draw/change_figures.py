@@ -62,6 +62,7 @@ def changes(panels: Sequence[Panel], across: str, names: Sequence[str]) -> Figur
             axes.axvline(0, color=FAINT, linewidth=1)
             for name, (x, y) in panel.points.items():
                 _point(axes, x, y, names.index(name), name)
+                # More names than that cover each other; the legend has them.
                 if len(panel.points) <= _NAMED:
                     axes.annotate(name, (x.value, y.value), **_PLACE)
             axes.set_xlabel(across)

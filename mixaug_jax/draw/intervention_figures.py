@@ -132,6 +132,7 @@ def caption(result: Intervention) -> str:
     images, value = len(result.labels), result.settings.get("value", "zero")
     put = {"zero": "0", "mean": "their mean on training images"}.get(value, value)
     said = [f"Units of {result.layer} are switched off, {images} images that did not choose them."]
+    # Of each panel, and no more: `intervene.sets` says which there are.
     if len(result.sets.find(unit_sets.MOST)):
         said.append(
             "A class is told from all others, which have the same weight together (dotted: chance), without the units that "

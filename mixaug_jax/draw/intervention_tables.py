@@ -120,6 +120,7 @@ def order_rows(result: Intervention) -> Rows:
         ends = result.sets.find(unit_sets.ALL)
         sizes = result.sets.sizes
         for size in [0, *np.unique(sizes[places]).tolist(), result.units]:
+            # All orders begin with no unit removed and end with all of them.
             at = places[sizes[places] == size] if 0 < size < result.units else ends
             columns = 1 + at if size else np.array([0])
             value = accuracy[0, columns].mean()

@@ -248,6 +248,7 @@ def _column(cells: Sequence[Cell]) -> list[str]:
 
 def _flat(content: Table) -> tuple[list[str], list[list]]:
     """Header and rows for a CSV file: an interval is three columns, what is missing is empty."""
+    # A column is split where any of its cells has an interval, so that rows stay of one length.
     split = [
         any(isinstance(row[k], Interval) for row in content.rows)
         for k in range(len(content.header))

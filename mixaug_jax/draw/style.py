@@ -59,6 +59,7 @@ def save_figure(figure: Figure, path: Path, *, column: Scalar = 0.0) -> list[pat
     with matplotlib.rc_context(STYLE):
         content[".png"] = _as_png(figure, SHEET_DPI if has_pictures(figure) else DPI)
         content[".svg"] = _with_jpeg(_saved(figure, "svg", SHEET_DPI, {"Date": None}))
+        # The PDF alone is for print, where a column's width decides; it comes last, since fitting changes the figure.
         if column:
             _fit(figure, column)
         content[".pdf"] = _saved(

@@ -188,6 +188,7 @@ def summary(results: Mapping[str, Evaluation]) -> str:
         shown = names[start : start + _ACROSS]
         lines.append(f"  {'':{wide}}" + "".join(f"  {name[:22]:>22}" for name in shown))
         for method, result in results.items():
+            # Images that a score does not know, as those without a region, are in no mean.
             known = [result.scores[name][~np.isnan(result.scores[name])] for name in shown]
             cells = [f"{values.mean():22.3f}" if len(values) else f"{'-':>22}" for values in known]
             lines.append(f"  {method:{wide}}" + "".join(f"  {cell}" for cell in cells))

@@ -245,6 +245,7 @@ def finder(net: Net, dataset: Any, label: str, region: str) -> regions.Finder:
     """How regions are found for a network's classes; checks that `label` can be explained."""
     checks.choice("label", label, LABELS)
     classes, names = num_classes(net, dataset), tuple(getattr(dataset, "class_names", ()))
+    # Numbers of the data's classes name nothing in a network of other classes.
     if label == "true" and len(names) != classes:
         raise ValueError(
             f"label='true', but the network has {classes} classes and the data set {len(names)}; "

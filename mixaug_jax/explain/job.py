@@ -206,6 +206,7 @@ def settings_of(net: Any, examples: Any, name: str, job: Job, reference: Any = (
         **({"reference": checksum(reference)} if needs_reference(method) else {}),
         **job.extra,
     }
+    # As they are read back from a file, so that both can be compared.
     return json.loads(json.dumps(settings, default=_as_json))
 
 

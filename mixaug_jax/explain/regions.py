@@ -129,6 +129,7 @@ def _parts_finder(dataset, kind):
                 labels[part] = labels[part] | {label}
         else:
             labels[names.index(name)] = frozenset(range(len(dataset.class_names)))
+    # What no class is told by is background, whatever it is called.
     objects = frozenset(n for n, classes in enumerate(labels) if classes)
     return Finder(kind, tuple(labels), objects)
 
@@ -235,6 +236,7 @@ def read_boxes(path: os.PathLike | str) -> dict[str, tuple]:
     """{ImageId: ((name, x0, y0, x1, y1), ...)} of a CSV, see `add_boxes`."""
     boxes, wrong = {}, []
     try:
+        # Spreadsheets begin a file with a mark, which would be a part of the first column's name.
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
         for row in rows:

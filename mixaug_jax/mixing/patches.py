@@ -208,10 +208,12 @@ def tokenmix(
     permutation, (which, whether) = draws.streams(key, shard, per, 2)
     shape = draws.shape(per, images)
     taken = _taken(which, shape, pattern, round(pasted * tokens**2), tokens)
+    # Where the coin says no, no token is taken, and image and label stay as they are.
     taken &= draws.coin(whether, prob, shape)[..., None, None]
     partner = jax.random.permutation(permutation, len(images))
     mask = repeated(~taken, images.shape[1:3])
     mixed = jnp.where(mask[..., None], images, images[partner])
+    # The share of the area asks no network.
     if label in PENDING or scores == "area":
         lam = mask.mean((-2, -1), dtype=jnp.float32)
         return mixed, masked_targets(targets, targets[partner], mask, lam, label)

@@ -53,6 +53,7 @@ class ConvNeXt(StagedModel):
             name = f"stages.{stage}.downsample.1"
             x = self.windowed(name, x, self.filters[stage], Window(2, 2, bias=True, padding=0))
         for i in range(self.blocks[stage]):
+            # The rate of stochastic depth rises over all blocks, not within a stage.
             before = sum(self.blocks[:stage]) + i
 
             def block(model: Any, x: jax.Array, i: int = i, before: int = before):

@@ -45,6 +45,7 @@ class DenseNet(StagedModel):
             x = self.global_average("avgpool", x)
             return self.dense("classifier", x, self.num_classes, jnp.float32)
         number = int(layer[-1])
+        # What lies between two blocks belongs to the later one, so that a layer is a block's own output.
         if number > 1:
             x = self._transition(f"features.transition{number - 1}", x, train)
         elif self.stem == "imagenet":

@@ -71,6 +71,7 @@ class EfficientNetLite(StagedModel):
             return self.dense("_fc", x, self.num_classes, jnp.float32)
         group = int(layer[-1]) - 1
         for i in range(self.blocks[group]):
+            # Published names count blocks over all groups.
             stride = STRIDES[group] if i == 0 else 1
             name = f"_blocks.{sum(self.blocks[:group]) + i}"
 

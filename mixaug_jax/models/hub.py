@@ -50,6 +50,7 @@ def located(path: str | pathlib.Path) -> Located:
     if len(name.split("/")) != 2 or not all(name.split("/")):
         raise ValueError(f"weights={path} must be hf:OWNER/NAME, as in hf:timm/resnet50.a1_in1k")
     folder = _cache() / f"models--{name.replace('/', '--')}"
+    # The cache first: what is there needs neither the package nor a network.
     found, why = _cached(folder), ""
     if not found:
         found, why = _fetched(name)

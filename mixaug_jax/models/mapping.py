@@ -351,6 +351,7 @@ def _check(tensors, shapes) -> None:
             if name in tensors and not jnp.issubdtype(tensors[name].dtype, jnp.floating)
         ],
     }
+    # All problems in one sentence: a file with one of them seldom has it alone.
     if any(problems.values()):
         found = (f"{kind}: {_some(names, LISTED)}" for kind, names in problems.items() if names)
         raise ValueError("; ".join(found))

@@ -54,6 +54,7 @@ class Decoder(StagedModel):
             return self.dense("fc", x, self.num_classes, jnp.float32)
         depth = self.hidden_layers.index(layer)
         for i in range(self.blocks[depth]):
+            # As in a ResNet: each group but the first begins with half the side.
             stride = 2 if depth > 0 and i == 0 else 1
 
             def block(model: Any, x: jax.Array, name: str = f"{layer}.{i}", stride: int = stride):

@@ -99,6 +99,7 @@ class InvertedBottlenecks(StagedModel):
         group = int(layer.removeprefix("block")) - 1
         size, stride, expand, filters, blocks = self.groups[group]
         for i in range(blocks):
+            # A group's stride is its first block's alone.
             shape = (size, stride if i == 0 else 1, expand, filters)
 
             def block(model: Any, x: jax.Array, i: int = i, shape: tuple = shape):

@@ -108,6 +108,7 @@ class WideResNet(StagedModel):
                 return model._block(name, x, model.filters * 2**group, stride, train)
 
             x = self.block(block, x)
+        # Blocks end with a sum; the last one's is read after the norm that a next block would begin with.
         return self.relu("relu", self.norm("bn1", x, train)) if layer == "block3" else x
 
     def _block(self, name, x, filters, stride, train):

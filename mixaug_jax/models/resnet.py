@@ -83,6 +83,7 @@ class ResNet(StagedModel):
         step, *dilations = self._geometry(depth)
         residual = ResNet._bottleneck if self.bottleneck else ResNet._basic
         for i in range(self.blocks[depth]):
+            # The stride is the first block's alone; the others have the layer's own dilation.
             steps = (step, *dilations) if i == 0 else (1, dilations[1], dilations[1])
 
             def block(model: Any, x: jax.Array, name: str = f"{layer}.{i}", steps: tuple = steps):

@@ -112,6 +112,7 @@ def _mobile(shapes):
             if "bn2.weight" in names
             else "MobileNet v3"
         )
+    # The numbers of blocks alone tell these apart, since timm gives all the same names.
     if stages == tuple(g.blocks for g in mobile.MOBILE):
         return "MobileNet v2 of another kind"
     sizes = [efficientnet_lite.scaled(*row[:2])[1] for row in efficientnet_lite.COEFFICIENTS]

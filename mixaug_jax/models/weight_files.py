@@ -326,6 +326,7 @@ def _npy_header(archive, info):
         if read is None:
             raise ValueError(f"version {version} of the format")
         shape, _, dtype = read(file)
+        # Reading it would run whatever code the file brings.
         if dtype.hasobject:
             raise ValueError("an array of objects, which is a pickle")
         if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > info.file_size:

@@ -42,6 +42,7 @@ class NnxModule(Wrapped):
         def see(path, y):
             if path == layer:
                 seen.append(path)
+                # A module that is called several times is a layer by its last call.
                 y = fitting(value, y, layer) if len(seen) == calls[layer] else y
             kept[path] = y
             return y

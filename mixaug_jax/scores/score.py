@@ -108,6 +108,7 @@ def kind_of(score: Score) -> str:
     """
     given = entries.arguments(score)
     known = _OF_A_METHOD if given[:1] == ("explain",) else _OF_A_MAP
+    # What a score looks at tells its kind, where it does not say so itself.
     if score.kind:
         kind = score.kind
     elif given[:1] == ("explain",):

@@ -359,6 +359,7 @@ def _write(config, results, job, dataset, folder):
         for name, result in results.items()
     }
     write_json(folder / "entries.json", told)
+    # A sum that misses the output's change is no attribution of it, whatever the scores say.
     if missed := caveats.sentences(told, "missing"):
         say.line(missed)
     rows = table(results, replicates=a.replicates, seed=a.seed, scores=job.scores)

@@ -39,6 +39,7 @@ def forecast(config: ml_collections.ConfigDict, workdir: pathlib.Path | str) -> 
     sources = data.open_splits(config)
     sizes = [f"{len(s)} {name}" for name, s in sources.items() if s is not None]
     train = sources["train"]
+    # As the training resolves it, so that steps and layers are those that will be run.
     config = config_lib.resolve(
         config,
         train_size=len(train),

@@ -230,6 +230,7 @@ def _write(config, results: dict[str, Intervention], folder, *, again):
         )
     for layer, result in results.items():
         path = folder / f"removals_{layer}"
+        # Drawing takes longer than all tables, and a figure may be of another width.
         if again or not style.is_saved(path, column=column):
             style.save_figure(intervention_figures.curves(result), path, column=column)
         say.line(intervention_tables.summary(result))

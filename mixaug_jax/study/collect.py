@@ -180,6 +180,7 @@ def _occlusion(path) -> Part:
     for k, label in enumerate(swept.labels):
         measure = Measure("occlusion", "rising_above_chance", setting=f"{label} label", better=0)
         values[measure] = float(found.rising[k] - np.mean(found.by_chance[k]))
+        # What the anomaly is about: removing what matters least.
         if "lowest" in grid.selections:
             place = {"setting": f"{label} label", "scale": _CHANGE}
             measure = Measure("occlusion", "lowest_removed", better=0, **place)

@@ -28,6 +28,7 @@ def places(jobs: int) -> list[Place]:
     checks.count("jobs", jobs)
     if jobs == 1:
         return [Place({})]
+    # A process that sees all devices takes the memory of all of them.
     gpus, chips = _gpus(), _chips()
     if gpus:
         return [

@@ -303,6 +303,7 @@ def _restore_or_init(model, optimizer, config, manager) -> steps.State:
     else:
         step, variables, train = restored
         say.line(f"going on from the checkpoint of step {step}")
+        # A checkpoint keeps as its variables those that are evaluated, the averaged ones where there are any.
         ema = variables if shapes.ema else {}
         state = steps.State(
             train["step"], train.get("variables", variables), train["opt_state"], ema

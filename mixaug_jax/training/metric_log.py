@@ -35,6 +35,7 @@ class MetricLog:
             say.line(
                 f"{path}: {lost} of {lost + len(found)} lines are damaged or cut short, and left out"
             )
+        # What a killed run had done after its last checkpoint is done again, and logged again.
         kept = [line for line in found if line["step"] <= start]
         files.write_text(path, "".join(map(_line, kept)))
         self._file = files.append(path)

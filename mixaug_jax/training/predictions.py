@@ -142,6 +142,7 @@ def keep_given(workdir: Path, config: Config) -> None:
             raise ValueError(
                 f"the network has {classes} classes and the data set {source.num_classes}"
             )
+    # An import of other classes is no error: explanations and concepts need no labels.
     except ValueError as error:
         say.line(f"predictions: left out, because {error}")
         return

@@ -163,5 +163,6 @@ def _pixels(segmentation, height, width):
         raise ValueError(
             f"a segmentation must be polygons or run lengths; got {str(segmentation)[:60]}"
         )
+    # Parts of one object, as where something stands before it.
     polygons = [fill_polygon(polygon, height, width) for polygon in segmentation]
     return np.any(polygons, axis=0)

@@ -154,6 +154,7 @@ def _change(pairs, name, near) -> _Change:
     moved = regressors(name, pairs.values, pairs.changed_values[name])
     own, count = _moments(moved, delta), moved.shape[1]
     near_own, near_r2 = np.full_like(own, np.nan), np.nan
+    # Any line explains two points.
     if near.sum() >= FEWEST * count:
         near_own[near] = _moments(moved[near], delta[near])
         near_r2 = explained(moved[near], delta[near])

@@ -92,6 +92,7 @@ def judged(net: Net, source: Dataset, threads: Count = 4) -> Evaluator:
     error, r2 = {}, {}
     for k, name in enumerate(ATTRIBUTES):
         off, around = values[:, k] - true[:, k], true[:, k] - true[:, k].mean()
+        # An angle that is off by a whole turn is right, and its mean is that of directions.
         if name in CIRCULAR:
             middle = np.angle(np.exp(1j * true[:, k]).mean())
             off, around = np.angle(np.exp(1j * off)), true[:, k] - middle

@@ -113,6 +113,7 @@ def _settings(config, asked) -> dict:
         "architecture": ARCHITECTURE,
         "precision": config.precision,
     }
+    # Tuples become lists, as in the file that it is compared with.
     return json.loads(json.dumps(settings))
 
 

@@ -37,6 +37,7 @@ def check_reader(config: Config) -> None:
         )
     net = checkpoint.load(folder)
     size, logits = net.preprocess.size, count_logits(net, input_shape(net.preprocess))
+    # Any network would give numbers, and a picture of another side another answer.
     if (logits, net.loss) != (BITS, "sigmoid"):
         raise ValueError(
             f"markers.reader={reader} holds a network of {logits} logits and train.loss={net.loss}; a decoder of markers has "

@@ -128,6 +128,7 @@ class Few(nn.Module):
         light = {n: jax.nn.sigmoid(grids[n]) for n in ("black", "white")}
         light["shift"] = jnp.tanh(grids["shift"] - 0.3)
         ground = (latents["octaves"] * jax.nn.softmax(heads["octaves"])[:, :, None, None]).sum(1)
+        # Shifts in these heads let a new generator begin with little of everything, so that bits are seen at once.
         strength = 2 * jax.nn.softplus(heads["strength"] - 1.5)[:, :, None]
         loud = jax.nn.softplus(heads["noise"] - 3.5)[:, :, None, None]
         return {

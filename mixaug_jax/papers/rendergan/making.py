@@ -110,6 +110,7 @@ def labeled(key: RandomKey, count: Count, arrays: Any, *, pad: Count, spin: Scal
     x = x + hand_links.uniform(gray, count, -0.2, 0.2)
     x = x + hand_links.uniform(width, count, 0.01, 0.06) * jax.random.normal(noise, x.shape)
     found["image"] = chain.as_bytes(x)
+    # With the picture, and by the nearest pixel: a mean of two cells' numbers is a third cell.
     if "parts" in found:
         found["parts"] = jax.vmap(functools.partial(_moved, order=0))(
             found["parts"], angle, size, shift

@@ -117,6 +117,7 @@ class Maps(nn.Module):
         lights = self._lights(front, seen.depth)
         middle = jnp.concatenate([front, quarter, pooled(lights), pooled(half)], -1)
         middle = self._convs("middle", up(middle), (2 * n,) * 3)
+        # Heads begin near what leaves pictures as they are; random ones would hide the bits.
         share = self._head("blur", middle, 1).mean((1, 2, 3)) + _SHARE
         back = self._convs("back", up(jnp.concatenate([middle, half], -1)), (n, n))
         ground = self._head("ground", back, 1) + _GROUND

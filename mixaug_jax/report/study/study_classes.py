@@ -278,6 +278,7 @@ def _by_class(found) -> Table:
         *("augmentation", "class", "images", "recall before [%]", "effect", "without noise"),
         *("probability of a loss", "named as worse", "by its own t-test"),
     )
+    # Only of the kinds that the table has.
     over = {effect.interval_of for effect in found.effects}
     said = {
         "seeds": "t-intervals over seeds",

@@ -104,6 +104,7 @@ def concepts(study: Study, layer: str) -> Figure:
             panel.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             panel.grid(axis="y", **GRID)
             panel.set_axisbelow(True)
+            # Counts: a bar that did not begin at 0 would lie about their ratio.
             panel.set_ylim(bottom=0)
         add_legend(figure, panels[0])
     return figure

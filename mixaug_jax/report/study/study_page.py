@@ -316,6 +316,7 @@ def _made(study, configs, workdir, folder):
     listed = [page.code("\n".join(commands.values()))] if commands else []
     parts.append(page.folded(f"The commands of the {_count(len(commands), 'run')}", *listed))
     parts.append(page.heading("Settings"))
+    # Against the files that are named above, so that a reader sees what flags have changed.
     rows = _changed(configs)
     header = ("augmentation", "setting", "value", "default")
     if rows:

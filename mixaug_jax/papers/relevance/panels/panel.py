@@ -54,6 +54,7 @@ class Panel:
                 raise ValueError(
                     f"{name} must have the panel's {rows} rows and {columns} columns; got {list(np.shape(value))}"
                 )
+        # Both are for panels whose rows have a meaning, and empty for the others.
         for name in ("rows", "signs"):
             if len(getattr(self, name)) not in (0, rows):
                 raise ValueError(

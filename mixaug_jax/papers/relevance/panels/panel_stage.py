@@ -118,6 +118,7 @@ def check(config: Config) -> None:
             "panels.export needs panels.consent, a text file with words that people agree to; got "
             f"{asked.consent!r}"
         )
+    # Said before an evaluator is trained, which takes minutes.
     if asked.unbiased and not checkpoint.steps_there(_folder(asked.unbiased)):
         sampler = animal_samplers.unbiased(config.data.animals.sampler, "independent")
         raise ValueError(

@@ -124,6 +124,7 @@ def _condition(name, panel) -> dict:
     maps = heat_pictures(panel)
     rows, columns = panel.logits.shape
     names = panel.rows or ("",) * rows
+    # Without attributes: whoever takes part can read the page's source.
     return {
         "name": name,
         "caption": panel.caption,
