@@ -3,7 +3,7 @@
     python notebooks/store_outputs.py explain_a_vit dissect_and_attribute
 
 Their runs lie in runs/ of the folder that this is called from, and what is there is not made again. Left out are pages
-(too large for a notebook), and what went to standard error.
+(too large for a notebook), what went to standard error, and where the folder is.
 """
 
 import base64
@@ -33,18 +33,29 @@ def main(names: list[str]) -> None:
             if cell["cell_type"] == "code":
                 cell["execution_count"] = ran.execution_count
                 found = (small(output, ran.execution_count) for output in ran.outputs)
-                cell["outputs"] = [output for output in found if output]
+                cell["outputs"] = joined([output for output in found if output])
         text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
         path.write_text(text, encoding="utf-8")
         print(f"{path}: {len(text) // 1000} kB")
 
 
+def joined(outputs: list[dict]) -> list[dict]:
+    """Outputs in which lines that were printed one after the other are one."""
+    found = []
+    for output in outputs:
+        if output["output_type"] == "stream" and found and found[-1]["output_type"] == "stream":
+            found[-1] = output | {"text": found[-1]["text"] + output["text"]}
+        else:
+            found.append(output)
+    return found
+
+
 def small(output: dict, count: int) -> dict:
     """An output as it is stored; {} for one that is left out."""
     if output["output_type"] == "stream":
-        kept = {k: output[k] for k in ("output_type", "name", "text")}
+        kept = {"output_type": "stream", "name": "stdout", "text": elsewhere(output["text"])}
         return kept if output["name"] == "stdout" and len(output["text"]) < LONGEST else {}
-    data = dict(output["data"])
+    data = {kind: elsewhere(shown) for kind, shown in output["data"].items()}
     if "image/png" in data:
         data = {"image/png": smaller(data["image/png"])}
     elif max(map(len, data.values())) > LONGEST:
@@ -52,6 +63,11 @@ def small(output: dict, count: int) -> dict:
     kept = {"output_type": output["output_type"], "data": data, "metadata": {}}
     # A figure that a cell ends with is shown twice by the kernel: as its result, which is counted, and as a display.
     return kept | ({"execution_count": count} if output["output_type"] == "execute_result" else {})
+
+
+def elsewhere(text: str) -> str:
+    """A text without the folder that this runs in, which no reader has."""
+    return text.replace(f"{pathlib.Path.cwd()}/", "")
 
 
 def smaller(encoded: str) -> str:

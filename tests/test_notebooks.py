@@ -158,6 +158,10 @@ def test_stored_outputs_are_small():
     assert script.small(page, 1) == script.small(warned, 1) == {}
     said = {"output_type": "stream", "name": "stdout", "text": "8 x cpu"}
     assert script.small(said, 1) == said
+    here = said | {"text": f"page {pathlib.Path.cwd()}/runs/a\n"}
+    there = script.small(here, 1)
+    assert there["text"] == "page runs/a\n"
+    assert script.joined([said, there]) == [said | {"text": said["text"] + there["text"]}]
     shown = script.small({"output_type": "execute_result", "data": {"text/plain": "1"}}, 7)
     assert shown["execution_count"] == 7
 
