@@ -17,7 +17,8 @@ import nbformat
 from PIL import Image
 
 FOLDER = pathlib.Path(__file__).parent
-WIDTH, COLORS = 760, 96  # of a stored picture, at most
+WIDTHS, COLORS = (760, 600, 480), 96  # of a stored picture, at most
+LONGEST_PICTURE = 120_000  # characters
 LONGEST = 20_000  # characters of a stored output that is no picture
 
 
@@ -71,13 +72,17 @@ def elsewhere(text: str) -> str:
 
 
 def smaller(encoded: str) -> str:
-    """A PNG with a palette, not wider than `WIDTH`."""
-    with Image.open(io.BytesIO(base64.b64decode(encoded))) as picture:
-        picture = picture.convert("RGB")
-        picture.thumbnail((WIDTH, 10 * WIDTH), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        picture.quantize(COLORS).save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
+    """A PNG with a palette, of the first of `WIDTHS` by which it is no longer than `LONGEST_PICTURE`, else of the last."""
+    for width in WIDTHS:
+        with Image.open(io.BytesIO(base64.b64decode(encoded))) as picture:
+            picture = picture.convert("RGB")
+            picture.thumbnail((width, 10 * width), Image.Resampling.LANCZOS)
+            buffer = io.BytesIO()
+            picture.quantize(COLORS).save(buffer, "PNG", optimize=True)
+        kept = base64.b64encode(buffer.getvalue()).decode()
+        if len(kept) <= LONGEST_PICTURE:
+            break
+    return kept
 
 
 if __name__ == "__main__":
