@@ -17,6 +17,7 @@ import jax.scipy.linalg
 
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import AnyArray, Array, Count, Float, Outputs, RandomKey, UInt8
+from mixaug_jax.models import convolution
 
 WIDTHS = (32, 64, 96)
 STEPS = 8
@@ -47,10 +48,10 @@ class Step(nn.Module):
         lower, upper, order = self._factors(channels)
 
         def coupled(half: Any):
-            h = nn.relu(nn.Conv(self.width, (3, 3), name="first")(half))
-            h = nn.relu(nn.Conv(self.width, (1, 1), name="second")(h))
+            h = nn.relu(_Conv(self.width, 3, name="first")(half))
+            h = nn.relu(_Conv(self.width, 1, name="second")(h))
             # It starts as zeros: each coupling changes nothing at first.
-            last = nn.Conv(channels, (3, 3), kernel_init=nn.initializers.zeros, name="last")(h)
+            last = _Conv(channels, 3, nn.initializers.zeros, name="last")(h)
             shift, scale = jnp.split(last, 2, -1)
             return shift, nn.sigmoid(scale) + 0.5
 
@@ -86,6 +87,21 @@ class Step(nn.Module):
         size = jnp.diag(upper) * jnp.exp(self.param("log_size", zeros, (channels,)))
         above = jnp.triu(upper + self.param("upper", zeros, upper.shape), 1)
         return lower, above + jnp.diag(size), order
+
+
+class _Conv(nn.Module):
+    """`nn.Conv` with gradients that are fast on CPU within `scan`, which the steps of a level are."""
+
+    features: int
+    size: int
+    start: Any = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: Float[AnyArray, "B h w C"]) -> Float[Array, "B h w F"]:
+        shape = self.size, self.size, x.shape[-1], self.features
+        kernel = self.param("kernel", self.start, shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return convolution.conv(x, kernel, 1, self.size // 2) + bias
 
 
 @jax.tree_util.register_dataclass

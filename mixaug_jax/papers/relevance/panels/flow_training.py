@@ -19,7 +19,7 @@ from mixaug_jax.papers.relevance.panels import flow as flows
 from mixaug_jax.papers.relevance.panels.flow import Flow
 
 _FIRST = 256  # images of the first batch, which the actnorms take their statistics from
-_REPORT = 20  # steps between two looks at the clock
+_REPORT = 10  # steps of one call: on a CPU some seconds
 _MOST = 20_000  # images that a flow is trained on
 _CLIP = 50.0  # of the gradient's norm, as in later flows
 Stored = UInt8[np.ndarray, "..."]
