@@ -228,7 +228,7 @@ def _column(cells: Sequence[Cell]) -> list[str]:
     exact = (d for d in range(most) if all(math.isclose(n, round(n, d)) for n in floats))
     decimals = next(exact, most)
     # Of different units, as differences of accuracies and of counts: digits, not decimals.
-    mixed = largest >= 1 and min((n for n in floats if n), default=largest) < 0.01 * largest
+    mixed = largest > 1 and min((n for n in floats if n), default=largest) < 0.01 * largest
 
     def text(cell: Cell) -> str:
         if _absent(cell):
