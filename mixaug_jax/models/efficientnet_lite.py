@@ -71,8 +71,8 @@ class EfficientNetLite(StagedModel):
             return self.dense("_fc", x, self.num_classes, jnp.float32)
         group = int(layer[-1]) - 1
         for i in range(self.blocks[group]):
-            # Published names count blocks over all groups.
             stride = STRIDES[group] if i == 0 else 1
+            # Published names count blocks over all groups.
             name = f"_blocks.{sum(self.blocks[:group]) + i}"
 
             def block(model: Any, x: jax.Array, name: str = name, stride: int = stride):

@@ -17,7 +17,7 @@ import jax.scipy.linalg
 
 from mixaug_jax.core import checks
 from mixaug_jax.core.types import AnyArray, Array, Count, Float, Outputs, RandomKey, UInt8
-from mixaug_jax.models import convolution
+from mixaug_jax.models.convolution import conv
 
 WIDTHS = (32, 64, 96)
 STEPS = 8
@@ -90,7 +90,7 @@ class Step(nn.Module):
 
 
 class _Conv(nn.Module):
-    """`nn.Conv` with gradients that are fast on CPU within `scan`, which the steps of a level are."""
+    """`nn.Conv`, its names included, with gradients that are fast on CPU within `scan`, which the steps of a level are."""
 
     features: int
     size: int
@@ -101,7 +101,7 @@ class _Conv(nn.Module):
         shape = self.size, self.size, x.shape[-1], self.features
         kernel = self.param("kernel", self.start, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return convolution.conv(x, kernel, 1, self.size // 2) + bias
+        return conv(x, kernel, 1, self.size // 2) + bias
 
 
 @jax.tree_util.register_dataclass
