@@ -16,6 +16,7 @@ from jax.sharding import NamedSharding
 from mixaug_jax import config as config_lib
 from mixaug_jax import training
 from mixaug_jax.attribution import METHODS
+from mixaug_jax.config import opening
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.data.source import Source
 from mixaug_jax.dissection import resample, tables, thresholds
@@ -25,6 +26,8 @@ from mixaug_jax.mixing import MIXERS
 from mixaug_jax.models import MODELS, Net, Preprocess, build
 from mixaug_jax.occlusion import sweeping
 from mixaug_jax.occlusion.grid import Grid, plan
+from mixaug_jax.papers.rendergan import adversary, learning, making
+from mixaug_jax.papers.rendergan.marker_options import GENERATORS, settings_of
 from mixaug_jax.scores import SCORES
 from mixaug_jax.scores.score import as_score, kind_of
 from mixaug_jax.training import step as steps
@@ -228,6 +231,52 @@ def dissection_counts(devices: tuple, backend: str) -> Program:
     return Program(step, (state, given, placed(array(UNITS), REPLICATED, devices)), count)
 
 
+def markers_at_published_size(generator: str):
+    """Settings of RenderGAN's published size, with either generator."""
+    return opening.open_config("rendergan:published", [f"markers.generator={generator}"])
+
+
+def generator_step(devices: tuple, generator: str) -> Program:
+    """The step of generator and discriminator at RenderGAN's published size."""
+    config = markers_at_published_size(generator)
+    modules = dict(
+        zip(("generator", "discriminator"), learning.modules(settings_of(config)), strict=True)
+    )
+    given = modules | {"steps": config.markers.steps}
+    step = devices_lib.pmap(
+        functools.partial(adversary.train_step, seed=0, **given),
+        (REPLICATED, SHARDED),
+        (REPLICATED, REPLICATED),
+        donate_argnums=0,
+        devices=devices,
+    )
+    count, side = config.markers.batch_size, config.data.size
+    state = placed(adversary.shapes(**given), REPLICATED, devices)
+    batch = placed({"image": array(count, side, side, 1, dtype=np.uint8)}, SHARDED, devices)
+    return Program(step, (state, batch), count, config.precision)
+
+
+def decoder_step(devices: tuple, generator: str) -> Program:
+    """The decoder's step at the same size, on pictures that the generator makes within it."""
+    config = markers_at_published_size(generator)
+    made, judge = learning.modules(settings_of(config))
+    params = adversary.shapes(made, judge, config.markers.steps).average
+    config = config_lib.resolve(config, train_size=20_000, class_names=tuple(map(str, range(12))))
+    model, optimizer = build.build_model(config), training.build_optimizer(config)
+    given = {"model": model, "optimizer": optimizer, "config": config}
+    count, side = config.data.batch_size, config.data.size
+    make = functools.partial(making.learned, generator=made, until="detail", size=side)
+    step = devices_lib.pmap(
+        functools.partial(steps.made_step, make=make, count=count // len(devices), **given),
+        (REPLICATED, REPLICATED),
+        REPLICATED,
+        donate_argnums=0,
+        devices=devices,
+    )
+    state = placed(steps.state_shapes(**given), REPLICATED, devices)
+    return Program(step, (state, placed(params, REPLICATED, devices)), count, config.precision)
+
+
 def _table() -> dict[str, Callable[[tuple], Program]]:
     p = functools.partial
     small = {"model.name": "resnet18", "model.width": 0.25}
@@ -248,6 +297,9 @@ def _table() -> dict[str, Callable[[tuple], Program]]:
         "occlusion ranking": p(occlusion, evaluate=False),
         "occlusion cells": p(occlusion, evaluate=True),
     }
+    for name in GENERATORS:
+        found[f"RenderGAN's generator, {name}"] = p(generator_step, generator=name)
+        found[f"RenderGAN's decoder, {name}"] = p(decoder_step, generator=name)
     found |= {f"mixer {name}": p(mixer_alone, mixer=name) for name in MIXERS}
     found |= {f"method {name}": p(explained, method=name) for name in METHODS}
     found |= {f"score {name}": p(explained, score=name) for name in SCORES}
