@@ -59,8 +59,8 @@ class VisionTransformer(StagedModel):
     def init_std(self) -> float:
         """The published one, for tokens of 192 numbers and more; five times that for shorter ones, about 1 / sqrt(96).
 
-        In a training of vit_micro on the scenes (rate .001), .11 of the images of steps 250 to 500 were right with the published
-        one, .17 with this one; chance is .10.
+        In a training of vit_micro on the scenes (rate .001), .11 of the images of steps 250 to 500 were right with the
+        published one, .17 with this one; chance is .10.
         """
         return STD if self.dim >= 192 else 5 * STD
 

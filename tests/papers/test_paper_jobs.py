@@ -5,7 +5,7 @@ import pathlib
 import jobs
 import numpy as np
 
-# What the processes run: three studies of tiny networks in the folder that they are started in.
+# What the processes run: four studies of tiny networks in the folder that they are started in.
 STUDIES = """
 import mixaug_jax
 from mixaug_jax.config import opening
@@ -37,8 +37,17 @@ animals.relevance.update(scenes=23, replicates=200, trees=False)
 animals.relevance.update(evaluator_scenes=32, evaluator_epochs=1, evaluator_width=0.0625)
 animals.panels.update(images=15, pool=4, rows=2, concepts=3)
 mixaug_jax.run(animals, "animals")
+
+import rendergan_case
+mixaug_jax.run(rendergan_case.config(cache, "detail"), "markers")
 """
-ARRAYS = ("table/bottleneck_table", "taylor/taylor", "animals/relevance", "animals/panels")
+ARRAYS = (
+    "table/bottleneck_table",
+    "taylor/taylor",
+    "animals/relevance",
+    "animals/panels",
+    "markers/decoding",
+)
 
 
 def arrays(folder):
@@ -63,6 +72,11 @@ def test_two_processes_find_what_one_finds(tmp_path):
         found.append(arrays(folder))
     alone, together = found
     assert alone.keys() == together.keys()
-    assert {pathlib.Path(name).parts[0] for name in alone} == {"table", "taylor", "animals"}
+    assert {pathlib.Path(name).parts[0] for name in alone} == {
+        "table",
+        "taylor",
+        "animals",
+        "markers",
+    }
     for name, values in alone.items():
         np.testing.assert_allclose(together[name], values, rtol=0, atol=1e-5, err_msg=name)

@@ -78,7 +78,7 @@ def test_a_process_without_pictures_gives_no_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(reading.walk, "share", lambda *given: range(0))
     monkeypatch.setattr(reading.walk, "spans", lambda *given: iter([(0, 0, 4)]))
     monkeypatch.setattr(reading.walk, "gather", lambda rows, *given: rows)
-    answered = np.zeros((4, 12), np.float32)  # what all processes see
+    answered = np.zeros((4, 12), np.float32)
     monkeypatch.setattr(reading, "_program", lambda devices: lambda net, images: answered)
     net = tiny.net(12, loss="sigmoid")
     found = reading.read(net, source, rendergan_case.config(tmp_path, "handmade"))

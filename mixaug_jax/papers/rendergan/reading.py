@@ -8,11 +8,10 @@ import dataclasses
 import functools
 from typing import Any
 
-import jax
 import numpy as np
 
 from mixaug_jax.core import devices as devices_lib
-from mixaug_jax.core import say, stats, walk
+from mixaug_jax.core import stats, walk
 from mixaug_jax.core.types import Config, Dataset, Devices, Float, Net
 from mixaug_jax.data.markers.tags import BITS
 from mixaug_jax.explain.examples import on_devices
@@ -61,25 +60,24 @@ def read(net: Net, source: Dataset, config: Config, devices: Devices = None) -> 
       devices: None: all.
     """
     devices = walk.chosen(devices)
-    own = walk.share(len(source), devices)
+    own, placed = walk.own(devices), on_devices(net, devices)
     rows = walk.read_ahead(
-        functools.partial(_row, source, net.preprocess), own, config.data.threads
+        functools.partial(_row, source, net.preprocess),
+        walk.share(len(source), devices),
+        config.data.threads,
     )
-    program = _program(devices)
-    report = say.progress("reading", len(source))
-    placed = on_devices(net, devices)
+    report = walk.progress("reading", len(source), devices)
     found, done = [], 0
     batch = max(1, config.eval.batch_size // len(devices))
     for start, stop, size in walk.spans(len(source), batch, devices):
         # Of the first picture the shapes alone, where a process has none.
         taken = [next(rows) for _ in range(stop - start)] or [_row(source, net.preprocess, 0)]
         part = {name: np.stack([row[name] for row in taken])[: stop - start] for name in taken[0]}
-        images = devices_lib.shard_batch(walk.pad_rows(part.pop("image"), size), devices)
-        given = np.asarray(jax.device_get(program(placed, images)))
-        first = size * jax.process_index()
-        found.append(part | {"probabilities": given[first : first + stop - start]})
+        images = devices_lib.shard_batch(walk.pad_rows(part.pop("image"), size), own)
+        given = np.asarray(_program(own)(placed, images))
+        found.append(part | {"probabilities": given[: stop - start]})
         done += stop - start
-        report(min(len(source), done * jax.process_count()))
+        report(done)
     columns = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     return Reading(**walk.gather(columns, len(source), devices))
 
@@ -98,11 +96,10 @@ def _row(source, preprocess, index) -> dict:
 @functools.lru_cache(maxsize=8)
 def _program(devices):
     def answers(net: Any, images: Any):
-        given = probability.probabilities(net, net.logits(images))
-        return jax.lax.all_gather(given, devices_lib.AXIS, tiled=True)
+        return probability.probabilities(net, net.logits(images))
 
     specs = (devices_lib.REPLICATED, devices_lib.SHARDED)
-    return devices_lib.pmap_inference(answers, specs, devices_lib.REPLICATED, devices=devices)
+    return devices_lib.pmap_inference(answers, specs, devices_lib.SHARDED, devices=devices)
 
 
 def summary(found: Reading) -> list[tuple]:
