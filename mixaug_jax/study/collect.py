@@ -22,11 +22,8 @@ from mixaug_jax.training import metric_log
 # reference: a checksum of training images; detected: one of what units detect
 _OF_THE_NETWORK = ("weights", "model", "reference", "detected")
 _CHANGE = (-1.0, 1.0)  # of an accuracy
-_MAY_MISS = (
-    "interventions",
-    "occlusion",
-    "relevance",
-)  # which are part of a run only where they are asked for
+# Folders of results that every run has, and the stages that write them, unless its settings leave the stage out.
+_WRITTEN_BY = {"dissection": "dissect", "attribution": "explain"}
 # Of the scenes, what changes no picture of the test split.
 _NOT_IN_TEST = ("background", "color", "position", "label_noise", "train", "validation")
 
@@ -60,7 +57,7 @@ def read_run(workdir: os.PathLike | str) -> tuple[list[Part], list[str]]:
     accuracy, problem = _accuracy(workdir)
     if problem:
         return [], [problem]
-    parts, problems = list(accuracy), []
+    parts, problems, stages = list(accuracy), [], config_lib.read(workdir).stages
     readers = (
         ("dissection", _dissection),
         ("interventions", _interventions),
@@ -70,8 +67,8 @@ def read_run(workdir: os.PathLike | str) -> tuple[list[Part], list[str]]:
     )
     for folder, read in readers:
         files = sorted((workdir / folder).glob("*.npz"), key=_natural)
-        # Most studies leave some stages out; what is always asked for is missed.
-        if not files and folder not in _MAY_MISS:
+        missed = folder in _WRITTEN_BY and (not stages or _WRITTEN_BY[folder] in stages)
+        if not files and missed:
             problems.append(f"no {folder}")
         for path in files:
             try:

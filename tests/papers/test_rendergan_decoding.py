@@ -15,7 +15,7 @@ from mixaug_jax.data.source import Source
 from mixaug_jax.explain import evaluation
 from mixaug_jax.mixing import MIXERS
 from mixaug_jax.papers.rendergan import decoding, learning, reading
-from mixaug_jax.study import plan
+from mixaug_jax.study import collect, plan
 
 
 def reading_of(probabilities, targets, weights=None, hard=None):
@@ -111,6 +111,10 @@ def test_a_run_from_the_data_to_the_page(config, tmp_path):
     assert rows[0]["what"] == "wrong bits of 12"
     text = (run / "report" / "report.html").read_text()
     assert "How well the markers are read" in text
+    # A study misses what was asked for: explanations, but no dissection.
+    parts, problems = collect.read_run(run)
+    assert "attribution/gradient" in {part.title for part in parts}
+    assert not problems
     # Bit i is pointed at in cell i or in the white half, as far as these are seen.
     found = evaluation.load(run / "attribution" / "gradient.npz")
     assert found.settings["region"] == "parts:class,white half"
