@@ -142,6 +142,18 @@ def test_a_study_of_what_decoders_learn_from(tmp_path):
     mixed = plan.make_plan(configs, [0], tmp_path, ["mix.label=visible", "markers.train=plain"])
     assert [run.config.mix.name for run in mixed] == ["none", "cutmix", "fmix"]
     assert [run.config.mix.get("label", "") for run in mixed] == ["", "visible", "visible"]
+    asked = ["markers.train=labeled", "stages=gan,decode,dissect,explain,report"]
+    sweep = ["mix.label=mixed,majority,visible"]
+    labels = plan.make_plan(
+        {k: configs[k] for k in ("baseline", "cutmix")}, [0], tmp_path, asked, sweep=sweep
+    )
+    assert [run.config.mix.get("label", "") for run in labels] == [
+        "",
+        "mixed",
+        "majority",
+        "visible",
+    ]
+    assert {run.config.markers.train for run in labels} == {"labeled"}
 
 
 @pytest.mark.parametrize("how", ["published", *MIXERS])
