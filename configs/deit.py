@@ -19,7 +19,11 @@ def get_config(data="scenes"):
     settings = config.get_config(method or "switch", data)
     large = settings.data.size >= 128
     settings.model.name = "deit_small" if large else "vit_micro"
-    settings.model.width, settings.model.stem, settings.model.drop_path = 1.0, "imagenet", 0.1 if large else 0.0
+    settings.model.width, settings.model.stem, settings.model.drop_path = (
+        1.0,
+        "imagenet",
+        0.1 if large else 0.0,
+    )
     rate = 5e-4 * settings.data.batch_size / 512
     settings.train.update(optimizer="adamw", lr=rate if large else 32 * rate, weight_decay=0.05)
     settings.train.update(schedule="cosine", label_smoothing=0.1)
