@@ -109,36 +109,40 @@ _MARKERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Chain:
-    """Stages that fill one working directory, in their order.
+    """Stages that fill one working directory.
 
     Attributes:
-      config: as `--config` takes it.
-      stages: their names.
-      keys: {key: value} that make it small.
+      stages: {stage: config, as `--config` takes it}, in their order.
+      keys: {config: {key: value}}, which make it small.
     """
 
-    config: str
-    stages: tuple[str, ...]
-    keys: dict
+    stages: dict[str, str]
+    keys: dict[str, dict]
+
+
+def _chain(config, stages, keys) -> Chain:
+    return Chain(dict.fromkeys(stages, config), {config: keys})
 
 
 def _without(keys, *beginnings):
     return {key: value for key, value in keys.items() if not key.startswith(beginnings)}
 
 
+_RUN = ("train", "dissect", "intervene", "explain", "occlude", "report")
 CHAINS = (
+    _chain("baseline:scenes", _RUN, _SCENES | _STAGES),
+    _chain("attribution_table", ("train", "bottleneck_table"), _SCENES | _TABLE),
+    # It trains nothing itself.
     Chain(
-        "baseline:scenes",
-        ("train", "dissect", "intervene", "explain", "occlude", "report"),
-        _SCENES | _STAGES,
+        {"train": "baseline:scenes", "taylor": "taylor_study"},
+        {"baseline:scenes": _SCENES, "taylor_study": _SCENES | _TAYLOR},
     ),
-    Chain("attribution_table", ("train", "bottleneck_table"), _SCENES | _TABLE),
-    Chain(
+    _chain(
         "relevance",
         ("train", "explain", "relevance", "panels"),
         _without(_SCENES, "data.scenes") | _ANIMALS,
     ),
-    Chain("rendergan", ("gan", "decode"), _MARKERS),
+    _chain("rendergan", ("gan", "decode"), _MARKERS),
 )
 
 
@@ -196,9 +200,10 @@ def pair(place: pathlib.Path, chain: Chain, stage: str, fault: str = "", after=0
     job |= {"JAX_NUM_PROCESSES": "2", "JAX_COMPILATION_CACHE_DIR": str(place / "compiled")}
     job |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
     code = f"from benchmarks import faults; faults.child({fault!r}, {after}, sys.argv[1:])"
-    words = [f"--config={chain.config}", f"--stage={stage}", f"--workdir={place / 'run'}"]
+    config = chain.stages[stage]
+    words = [f"--config={config}", f"--stage={stage}", f"--workdir={place / 'run'}"]
     words += ["--multihost", f"--heartbeat_s={_HEARTBEAT}"]
-    words += [f"--config.{key}={value}" for key, value in chain.keys.items()]
+    words += [f"--config.{key}={value}" for key, value in chain.keys[config].items()]
     words += [f"--config.data.dir={place / 'data'}"]
     files = [(place / f"said{k}").open("w+") for k in range(2)]
     started = [

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from benchmarks import accelerator, growth, mixing
+from benchmarks import accelerator, faults, growth, mixing
+from mixaug_jax import pipeline
 
 
 def test_accelerator_at_the_tiniest_size(capsys):
@@ -53,3 +54,25 @@ def test_energies_are_sums_over_cells_and_neighbors():
         np.array([[[0, 1], [2, 2]]]), unary, np.full((1, 1, 2), 4.0), np.ones((1, 2, 1))
     )
     np.testing.assert_allclose(found, 0 + 4 + 8 + 11 + 4 * (1 + 0.25) + 0.25)
+
+
+def test_what_a_fault_has_changed_is_found(tmp_path):
+    """Arrays and tables, NaN being equal to NaN; not seconds, and nothing that is cached."""
+    pairs = []
+    for name, last in (("a", 3.0), ("b", 4.0)):
+        folder = tmp_path / name
+        (folder / "cache").mkdir(parents=True)
+        np.savez(folder / "it.npz", same=[1.0, np.nan], other=[1.0, last], seconds=[last])
+        np.savez(folder / "cache" / "it.npz", other=[last])
+        (folder / "it.csv").write_text(f"x,y\n1,{last}\n")
+        (folder / "times.csv").write_text(f"seconds\n{last}\n")
+        pairs.append(faults.results(folder))
+    assert faults.differences(*pairs) == ["it.csv", "it.npz:other"]
+    assert faults.differences(pairs[0], pairs[0]) == []
+    assert faults.differences(pairs[0], {}) == sorted(pairs[0])
+
+
+def test_every_stage_that_computes_meets_its_faults():
+    """Weights in and out are files, and the published comparison is the other stages once more."""
+    met = {stage for chain in faults.CHAINS for stage in chain.stages}
+    assert met == set(pipeline.STAGES) - {"import", "export", "released"}

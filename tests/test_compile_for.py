@@ -79,7 +79,8 @@ def test_what_is_said_before_the_result_does_not_matter():
 
 
 SOME = (
-    "train a small ResNet-18", "thresholds", "counts, bits", "counts, dense", "occlusion cells", "mixer cutmix",
+    "train a small ResNet-18", "RenderGAN's generator, maps", "thresholds", "counts, bits", "counts, dense",
+    "occlusion cells", "mixer cutmix",
     "method iba", "score deletion", "score pointing_game", "score max_sensitivity",
 )  # fmt: skip
 
