@@ -95,7 +95,9 @@ def numbered_as(source: Any, classes: int) -> Any:
         return source
     if numbers == tuple(range(classes)):
         return source
-    first = f"{names[0]} is {imagenet.wnids()[numbers[0]]}, number {numbers[0]}"
+    # The name that the reader has not given.
+    other = imagenet.names() if names[0] in imagenet.wnids() else imagenet.wnids()
+    first = f"{names[0]} is {other[numbers[0]]}, number {numbers[0]}"
     say.once(f"the data's {len(names)} classes are classes of ImageNet by their {how}: {first}")
 
     def read(index: int) -> dict:

@@ -21,9 +21,9 @@ def unsaid(monkeypatch):
 @pytest.mark.parametrize(
     ("names", "how"),
     [
-        (("n01440764", "n01443537"), "WordNet numbers"),
-        (("tench", "goldfish"), "names"),
-        (("Tinca_tinca", "Carassius auratus"), "names"),
+        (("n01440764", "n01443537"), "WordNet numbers: n01440764 is tench, number 0"),
+        (("tench", "goldfish"), "names: tench is n01440764, number 0"),
+        (("Tinca_tinca", "Carassius auratus"), "names: Tinca_tinca is n01440764, number 0"),
         (("tench, Tinca tinca", "n01443537"), "names"),
     ],
 )
