@@ -8,8 +8,8 @@ erasing and repeated augmentation are not in here. The rate is 5e-4 for 512 imag
 times that on small images, where nothing but labels is regularized: vit_micro does not fit the scenes too well, but too slowly.
 Of the scenes there are 20,000, five times as many as for a ResNet.
 
-Expect: on the scenes, seed 0, test accuracy .977 without mixing (:scenes,baseline), .959 under CutMix, .964 with mix.label=attention;
-the coin itself and other sets: not run. 262 images a second on 2 cores, so 25 minutes.
+Expect: on the scenes, seed 0, test accuracy .977 without mixing (:scenes,baseline), .959 under CutMix, .964 with its
+mix.label=attention; the coin itself and other sets: not run. 262 images a second on 2 cores, so 25 minutes.
 """
 
 from mixaug_jax import config
