@@ -1,6 +1,6 @@
 """What ends a job of two processes in the middle of each stage: exit codes, seconds, and whether the same command goes on.
 
-    python -m benchmarks.faults                           # every stage, about 25 minutes on two cores
+    python -m benchmarks.faults                           # every stage, seven pairs of processes each
     python -m benchmarks.faults --only=dissect,explain    # these
 
 A pair of processes of one device each fills a working directory stage by stage. Then, for each stage, a pair begins again from
@@ -258,7 +258,7 @@ def _sentence(said):
 
 def over_chain(chain: Chain, only, place: pathlib.Path) -> list[tuple]:
     """Rows (stage, fault, codes, seconds to the end of both, words of process 0 and 1, how it went on)."""
-    rows, before, took = [], {}, {}
+    rows, before = [], {}
     for stage in chain.stages:
         before[stage] = place / f"before_{stage}"
         (place / "run").mkdir(parents=True, exist_ok=True)
@@ -274,15 +274,17 @@ def over_chain(chain: Chain, only, place: pathlib.Path) -> list[tuple]:
         _restore(place, before[stage])
         # Once more, since the first pair compiled, which the others find done.
         ended = pair(place, chain, stage)
-        took[stage] = float(ended.said[1].rpartition("stage took ")[2].split()[0])
+        took = float(ended.said[1].rpartition("stage took ")[2].split()[0])
         for fault in FAULTS:
             _restore(place, before[stage])
-            ended = pair(place, chain, stage, fault, took[stage] / 2)
+            ended = pair(place, chain, stage, fault, took / 2)
             struck = ended.said[1].rpartition("fault at ")[2].split()
             seconds = ended.at - float(struck[0]) if struck else float("nan")
             again = pair(place, chain, stage)
             wrong = differences(expected, results(place / "run"))
             went_on = "the same" if again.codes == (0, 0) and not wrong else "NOT the same"
+            # A stage may be over before its half; what nothing has happened to shows nothing.
+            went_on = went_on if struck else "no fault came"
             rows.append((stage, fault, ended.codes, seconds, *map(_sentence, ended.said), went_on))
             print(
                 f"| {stage} | {fault} | {ended.codes[0]}, {ended.codes[1]} | {seconds:.1f} | {rows[-1][4]} | {rows[-1][5]} | "

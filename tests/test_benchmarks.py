@@ -4,6 +4,7 @@ import numpy as np
 
 from benchmarks import accelerator, faults, growth, mixing
 from mixaug_jax import pipeline
+from mixaug_jax.config import opening
 
 
 def test_accelerator_at_the_tiniest_size(capsys):
@@ -76,3 +77,8 @@ def test_every_stage_that_computes_meets_its_faults():
     """Weights in and out are files, and the published comparison is the other stages once more."""
     met = {stage for chain in faults.CHAINS for stage in chain.stages}
     assert met == set(pipeline.STAGES) - {"import", "export", "released"}
+    # Mistyped keys would end a chain after the stages before them.
+    for chain in faults.CHAINS:
+        assert chain.keys.keys() == set(chain.stages.values())
+        for config, keys in chain.keys.items():
+            opening.open_config(config, [f"{key}={value}" for key, value in keys.items()])
