@@ -25,7 +25,7 @@ from mixaug_jax.dissection.concepts import LabelMaps
 from mixaug_jax.dissection.pairs import Comparison
 from mixaug_jax.dissection.result import PER, Dissection
 from mixaug_jax.draw.dissection_tables import beside
-from mixaug_jax.draw.style import FAINT, GRID, INK, PALETTE, STYLE, add_legend, outline
+from mixaug_jax.draw.style import CROSS, FAINT, GRID, INK, PALETTE, STYLE, add_legend, outline
 
 
 def unique_concepts(results: Mapping[str, Dissection], *, per: str = "unit") -> Figure:
@@ -103,10 +103,7 @@ def _bars(panel, at, width, found, color, name):
     if found[0]["random"] != "":
         random = [f["random"] for f in found]
         at_side = at + 0.28 * width
-        style = {"marker": "x", "color": "#D55E00", "linewidth": 1.4, "s": 22}
-        panel.scatter(
-            at_side, random, **style, zorder=6, clip_on=False, label=label("random weights")
-        )
+        panel.scatter(at_side, random, s=22, label=label("random weights"), **CROSS)
     known = [k for k, f in enumerate(found) if f["low"] != ""]
     if known:
         low, high = ([found[k][end] for k in known] for end in ("low", "high"))

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
 from mixaug_jax.core import files
@@ -23,6 +24,15 @@ from mixaug_jax.core.types import Mask, Path, Scalar
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 INK, FAINT = "#222222", "#8a8a8a"
+# Of random weights, in every figure of concepts: seen on a bar of any color.
+CROSS = {
+    "marker": "x",
+    "color": INK,
+    "linewidth": 1.3,
+    "path_effects": [withStroke(linewidth=3, foreground="white")],
+    "zorder": 6,
+    "clip_on": False,
+}
 GRID = {"color": "#e4e4e4", "linewidth": 0.6}
 DPI = 150  # of PNG files of drawings
 SHEET_DPI = 100  # of pictures, whose own pixels are about as many

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import PIL.Image
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mixaug_jax.draw import style
@@ -37,6 +38,23 @@ def inches(path):
     """Width and height of a PDF's page."""
     box = re.search(rb"/MediaBox \[ *0 0 ([\d.]+) ([\d.]+) *\]", path.read_bytes())
     return tuple(float(number) / 72 for number in box.groups())
+
+
+@pytest.mark.parametrize("shade", style.PALETTE)
+def test_a_cross_is_seen_on_bars_of_every_color(shade):
+    def drawn(marked):
+        figure = Figure((2, 2), dpi=150)
+        panel = figure.subplots()
+        panel.bar(0, 2, color=shade)
+        if marked:
+            panel.scatter(0, 1, s=16, **style.CROSS)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3] @ [0.2126, 0.7152, 0.0722]
+
+    changed = np.abs(drawn(True) - drawn(False))
+    # A cross of 16 square points is some 8 pixels wide at this size; two strokes of more than one pixel each.
+    assert (changed > 60).sum() >= 20
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from mixaug_jax.core.stats import ALPHA
-from mixaug_jax.draw.style import FAINT, GRID, INK, PALETTE, STYLE, add_legend
+from mixaug_jax.draw.style import CROSS, FAINT, GRID, INK, PALETTE, STYLE, add_legend
 from mixaug_jax.study.results import Study
 from mixaug_jax.study.sentences import title
 
@@ -135,9 +135,8 @@ def _bars(panel, study, place, groups, name):
     mark = {"facecolor": "white", "edgecolor": INK, "linewidth": 0.9, "s": 15, "zorder": 5}
     panel.scatter(at, numbers("unique_shuffled", study.mean[a]), clip_on=False,
                   label="shuffled labels" if first else None, **mark)  # fmt: skip
-    mark = {"marker": "x", "color": "#D55E00", "linewidth": 1.2, "s": 16, "zorder": 6}
-    panel.scatter(at, numbers("unique_random", study.mean[a]), clip_on=False,
-                  label="random weights" if first else None, **mark)  # fmt: skip
+    label = "random weights" if first else None
+    panel.scatter(at, numbers("unique_random", study.mean[a]), s=16, label=label, **CROSS)
 
 
 def cross_deletion(study: Study) -> Figure:
