@@ -80,7 +80,7 @@ def read_zip(path: pathlib.Path) -> Any:
 def _check_length(path, size):
     if size > pickles.limit(path.stat().st_size):
         raise ValueError(
-            f"{path} has {size} bytes that are no values of tensors, too many for its size"
+            f"{path} has {size} bytes that are no values of tensors, too many for its size (np.savez saves NumPy arrays)"
         )
 
 

@@ -7,6 +7,20 @@ from mixaug_jax.models import efficientnet_lite, mobile, transformers
 
 # A piece of a tensor's name, and whose it is; the first that is found counts. Names are torchvision's and timm's.
 _SIGNS = (
+    (r"\.zero_point$", "a quantized one; what it was before is read"),
+    (
+        r"\.parametrizations\.",
+        "one with parametrized weights, which torch.nn.utils.parametrize.remove_parametrizations makes plain ones before they "
+        "are saved",
+    ),
+    (
+        r"\.weight_u$",
+        "one with spectral norm, which torch.nn.utils.remove_spectral_norm takes off before it is saved",
+    ),
+    (
+        r"\.weight_g$",
+        "one with weight norm, which torch.nn.utils.remove_weight_norm takes off before it is saved",
+    ),
     (
         r"\.weight_orig$",
         "one with pruned weights, which torch.nn.utils.prune.remove makes plain ones before they are saved",

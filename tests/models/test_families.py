@@ -235,7 +235,11 @@ NEAR = {
     "MNASNet": {"conv_stem.weight": (9, 3, 3, 3), "blocks.1.0.conv_pwl.weight": (9, 9, 1, 1)},
     "MobileNet v1": {"conv_stem.weight": (9, 3, 3, 3), "blocks.1.0.conv_pw.weight": (9, 9, 1, 1)},
     "RegNet": {"trunk_output.block1.block1-0.f.a.0.weight": (9, 9, 1, 1)},
-    "one with pruned weights": {"fc.weight_orig": (3, 3)},
+    "one with pruned weights": {"fc.weight_orig": (3, 3), "fc.weight_mask": (3, 3)},
+    "one with spectral norm": {"fc.weight_orig": (3, 3), "fc.weight_u": (3,), "fc.weight_v": (3,)},
+    "one with weight norm": {"fc.weight_g": (3, 1), "fc.weight_v": (3, 3)},
+    "one with parametrized weights": {"layer1.0.conv1.weight": (9, 9, 3, 3), "fc.parametrizations.weight.original0": (3, 1)},
+    "a quantized one": {"layer1.0.conv1.weight": (9, 9, 3, 3), "fc.scale": (), "fc.zero_point": ()},
     "GoogLeNet of another kind": {"inception3a.b1.weight": (9, 9, 1, 1)},
 }  # fmt: skip
 
