@@ -34,6 +34,7 @@ _OTHERS = (
     (r"(^|\.)norm_pre\.|(^|\.)ln_pre\.", "with a norm before its blocks, as CLIP's"),
     (r"(^|\.)fc_norm\.", "that averages over its patches"),
     (r"(^|\.)attn_pool\.", "that pools by attention"),
+    (r"(^|\.)pre_logits\.", "with a head of two dense layers"),
     (
         r"\.layer\.\d+\.attention\.attention\.query\.",
         "under other names than timm's or torchvision's",
@@ -75,7 +76,17 @@ def other(shapes: Mapping[str, tuple[int, ...]]) -> str:
         kind = "without a class token"
     if not kind and not last & {"pos_embed", "pos_embedding"}:
         kind = "without a table of positions"
+    kind = kind or _other_blocks(shapes)
     return f"vision transformer (ViT) {kind}" if kind else ""
+
+
+def _other_blocks(shapes):
+    for name, shape in shapes.items():
+        if name.endswith(".attn.qkv.weight") and f"{name.removesuffix('weight')}bias" not in shapes:
+            return "without biases in its attention"
+        if name.endswith(".mlp.fc1.weight") and len(shape) == 2 and shape[0] != 4 * shape[1]:
+            return f"whose hidden layers are {shape[0] / max(shape[1], 1):.3g} times as wide as its tokens, not 4 times"
+    return ""
 
 
 def name_of(shapes: Mapping[str, tuple[int, ...]]) -> str:

@@ -158,7 +158,13 @@ def test_sizes_and_views():
     assert MODELS["vit_micro"](5).dim == 96
 
 
-QKV = {"blocks.0.attn.qkv.weight": (9, 3), "cls_token": (1, 1, 3), "pos_embed": (1, 5, 3)}
+QKV = {
+    "blocks.0.attn.qkv.weight": (9, 3),
+    "blocks.0.attn.qkv.bias": (9,),
+    "blocks.0.mlp.fc1.weight": (12, 3),
+    "cls_token": (1, 1, 3),
+    "pos_embed": (1, 5, 3),
+}
 
 
 @pytest.mark.parametrize(
@@ -173,6 +179,12 @@ QKV = {"blocks.0.attn.qkv.weight": (9, 3), "cls_token": (1, 1, 3), "pos_embed": 
         (QKV | {"fc_norm.weight": (3,)}, "that averages over its patches"),
         ({k: v for k, v in QKV.items() if k != "cls_token"}, "without a class token"),
         ({k: v for k, v in QKV.items() if k != "pos_embed"}, "without a table of positions"),
+        ({k: v for k, v in QKV.items() if "bias" not in k}, "without biases in its attention"),
+        (QKV | {"heads.pre_logits.weight": (3, 3)}, "with a head of two dense layers"),
+        (
+            QKV | {"blocks.0.mlp.fc1.weight": (6, 3)},
+            "whose hidden layers are 2 times as wide as its tokens, not 4 times",
+        ),
         (
             {"vit.encoder.layer.0.attention.attention.query.weight": (3, 3)},
             "under other names than timm's or torchvision's",
