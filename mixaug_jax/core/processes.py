@@ -32,7 +32,9 @@ from mixaug_jax.core import files, say
 STOPPED = 143  # exit code after SIGTERM, with everything saved
 GONE = 5  # exit code where another process of the job is gone without a word
 _STORE = "mixaug_jax"  # what the keys begin with
-_ENDED, _ALIVE, _SEEN, _LEFT = (f"{_STORE}/{name}" for name in ("ended", "alive", "seen", "left"))
+_ENDED, _ALIVE, _SEEN, _DONE, _LEFT = (
+    f"{_STORE}/{name}" for name in ("ended", "alive", "seen", "done", "left")
+)
 _TOKEN = ".shared-"
 _LONG = 600_000  # milliseconds of one wait
 # A key is written once; all processes come by the comparisons in the same order.
@@ -322,14 +324,17 @@ def _end(code) -> NoReturn:
 
 
 def _leave(left):
-    """A process that has done its part is silent, and not dead. It waits for the others here: JAX's own farewell becomes an
-    error of all after five minutes, which the first process may take for a page."""
+    """A process that has done its part waits for the others here: JAX's own farewell becomes an error of all after five
+    minutes, which the first process may take for a page. It gives signs of life till all are done, since JAX waits for the
+    dead, too, and then aborts; only who has seen that all are done may be silent."""
+    # After an error that nobody has caught others may wait for this one.
+    others = range(0 if hasattr(sys, "last_value") else jax.process_count())
     with contextlib.suppress(jax.errors.JaxRuntimeError):
-        store = _store()
-        store.key_value_set(f"{_LEFT}/{jax.process_index()}", "left", allow_overwrite=True)
-        # After an error that nobody has caught others may wait for this one.
-        for other in range(0 if hasattr(sys, "last_value") else jax.process_count()):
-            _waited(store, f"{_LEFT}/{other}")
+        store, me = _store(), jax.process_index()
+        for stage in (_DONE, _LEFT):
+            store.key_value_set(f"{stage}/{me}", "", allow_overwrite=True)
+            for other in others:
+                _waited(store, f"{stage}/{other}")
     left.set()
 
 

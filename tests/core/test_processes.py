@@ -112,6 +112,21 @@ def test_a_killed_process_is_missed(tmp_path):
     )
 
 
+@pytest.mark.parametrize("busy", [2, 99])
+def test_so_is_one_that_was_done_and_waited(tmp_path, busy):
+    """Whether the other is at work when it is killed, or soon waits, too: JAX's own farewell aborts after half a minute."""
+
+    def kill(pair):
+        time.sleep(1)  # the main thread of process 1 is at its end, and waits for process 0
+        pair[1].kill()
+
+    codes, said = run(tmp_path, f"up(); time.sleep(0 if me else {busy})", then=kill)
+    assert codes == [5, -signal.SIGKILL]
+    assert errors(said[0])[0].startswith(
+        "error: process 1 of the job has given no sign of life for 4 s"
+    )
+
+
 def test_a_signal_to_one_ends_both(tmp_path):
     """Also where the main thread waits in a collective and hears nothing."""
     codes, said = run(
@@ -216,7 +231,7 @@ def test_who_leaves_waits_for_the_others(failed, monkeypatch):
             asked.append(key)
             if len(asked) == 2:
                 raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: not there yet")
-            return "left"
+            return "done"
 
     left = threading.Event()
     monkeypatch.setattr(processes, "_store", Slow)
@@ -225,8 +240,8 @@ def test_who_leaves_waits_for_the_others(failed, monkeypatch):
     else:
         monkeypatch.delattr(sys, "last_value", raising=False)
     processes._leave(left)
-    key = "mixaug_jax/left/0"
-    assert asked == ([key] if failed else [key] * 3)
+    done, gone = "mixaug_jax/done/0", "mixaug_jax/left/0"
+    assert asked == ([done, gone] if failed else [done] * 3 + [gone] * 2)
     assert left.is_set()
 
 
