@@ -283,13 +283,13 @@ def _table() -> dict[str, Callable[[tuple], Program]]:
     transformer = {"model.name": "deit_small", "mix.label": "attention"}
     found: dict[str, Callable] = {
         "train baseline": p(train_step, mixer="baseline"),
-        "train baseline, float32": p(train_step, mixer="baseline", **{"model.dtype": "float32"}),
+        "train baseline, bfloat16": p(train_step, mixer="baseline", **{"model.dtype": "bfloat16"}),
         "train baseline, 1024 images": p(train_step, mixer="baseline", **{"data.batch_size": 1024}),
         "train saliencymix": p(train_step, mixer="saliencymix"),
         "train DeiT-S, labels by attention": p(train_step, mixer="cutmix", **transformer),
         "train a small ResNet-18": p(train_step, mixer="baseline", **small),
-        "train a small ResNet-18, float32": p(
-            train_step, mixer="baseline", **small, **{"model.dtype": "float32"}
+        "train a small ResNet-18, bfloat16": p(
+            train_step, mixer="baseline", **small, **{"model.dtype": "bfloat16"}
         ),
         "thresholds": dissection_thresholds,
         "counts, bits": p(dissection_counts, backend="bits"),
