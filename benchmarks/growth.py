@@ -155,35 +155,58 @@ MACHINES = {
 }
 FORWARD = 8.2e9  # operations of ResNet-50 for one image of 224 px; a gradient takes as many again, weights' once more
 # Bytes that a train step moves for one image, as the compiler counts them for a v5e: see docs/scale.md.
-MOVED = {"float32": 66e9 / 64}
+MOVED = {"float32": 66.88e9 / 64, "bfloat16": 39.85e9 / 64}
 EPOCHS, IMAGENET, VALIDATION, BRODEN = 300, 1_281_167, 50_000, 63_305
 
 
-def study() -> list[tuple[str, float, float]]:
-    """(stage, operations, bytes or 0) of one network of the study."""
+def study() -> list[tuple[str, float, float, str]]:
+    """(stage, operations, bytes or 0, type of the products' numbers) of one network of the study."""
     trained = EPOCHS * IMAGENET
     return [
-        ("train, 300 epochs of ImageNet", 3 * FORWARD * trained, MOVED["float32"] * trained),
-        ("dissect Broden, forward twice (random weights as well)", 2 * FORWARD * BRODEN, 0),
-        ("integrated gradients, 50,000 images, 64 steps", 2 * FORWARD * VALIDATION * 64, 0),
-        ("Grad-CAM, 50,000 images", FORWARD * VALIDATION, 0),
-        ("RISE, 50,000 images, 4,000 masks", FORWARD * VALIDATION * 4000, 0),
-        ("deletion of one method, 50,000 images, 100 steps", FORWARD * VALIDATION * 100, 0),
-        ("occlusion, 5,000 images, 180 removals", FORWARD * 5000 * 180, 0),
+        *(
+            (
+                f"train, 300 epochs of ImageNet, {dtype}",
+                3 * FORWARD * trained,
+                moved * trained,
+                dtype,
+            )
+            for dtype, moved in MOVED.items()
+        ),
+        (
+            "dissect Broden, forward twice (random weights as well)",
+            2 * FORWARD * BRODEN,
+            0,
+            "float32",
+        ),
+        (
+            "integrated gradients, 50,000 images, 64 steps",
+            2 * FORWARD * VALIDATION * 64,
+            0,
+            "float32",
+        ),
+        ("Grad-CAM, 50,000 images", FORWARD * VALIDATION, 0, "float32"),
+        ("RISE, 50,000 images, 4,000 masks", FORWARD * VALIDATION * 4000, 0, "float32"),
+        (
+            "deletion of one method, 50,000 images, 100 steps",
+            FORWARD * VALIDATION * 100,
+            0,
+            "float32",
+        ),
+        ("occlusion, 5,000 images, 180 removals", FORWARD * 5000 * 180, 0, "float32"),
     ]
 
 
-def hours(machine: Machine, flops: float, moved: float) -> float:
-    """The least hours: training in what the compiler's bytes take, or its operations; the rest in float32 operations."""
-    peak = machine.bfloat16 if moved else machine.float32
+def hours(machine: Machine, flops: float, moved: float, dtype: str) -> float:
+    """The least hours: what the compiler's bytes take, where they are known, or the operations."""
+    peak = {"float32": machine.float32, "bfloat16": machine.bfloat16}[dtype]
     return max(flops / peak, moved / machine.bandwidth) / machine.chips / 3600
 
 
 def print_study() -> None:
     print("| stage | PFLOP | " + " | ".join(f"{name}, h" for name in MACHINES) + " |")
     print("| --- " * (2 + len(MACHINES)) + "|")
-    for stage, flops, moved in study():
-        cells = [f"{hours(machine, flops, moved):.3g}" for machine in MACHINES.values()]
+    for stage, flops, *needs in study():
+        cells = [f"{hours(machine, flops, *needs):.3g}" for machine in MACHINES.values()]
         print(f"| {stage} | {flops / 1e15:,.3g} | " + " | ".join(cells) + " |")
 
 

@@ -35,9 +35,10 @@ def test_growth_knows_each_of_its_jobs():
 
 def test_a_stage_takes_the_longer_of_operations_and_bytes():
     machine = growth.Machine(2, 1000.0, 100.0, 10.0)
-    assert growth.hours(machine, 3600 * 1000, 3600 * 30) == 1.5
-    assert growth.hours(machine, 3600 * 4000, 3600 * 30) == 2.0
-    assert growth.hours(machine, 3600 * 400, 0) == 2.0
+    assert growth.hours(machine, 3600 * 1000, 3600 * 30, "bfloat16") == 1.5
+    assert growth.hours(machine, 3600 * 4000, 3600 * 30, "bfloat16") == 2.0
+    assert growth.hours(machine, 3600 * 4000, 3600 * 30, "float32") == 20.0
+    assert growth.hours(machine, 3600 * 400, 0, "float32") == 2.0
     stages = [name for name, *_ in growth.study()]
     assert len(set(stages)) == len(stages)
 
