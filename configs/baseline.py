@@ -2,7 +2,7 @@
 
     python -m mixaug_jax.main --config=configs/baseline.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers|animals]
 
-Expect: test accuracy 0.985, sd 0.004, on the scenes (seeds 0 to 4; 0.981 for seed 0; 3 minutes of training on a core of an AMD EPYC).
+Expect: test accuracy 0.985, sd 0.004, on the scenes (seeds 0 to 4; 0.981 for seed 0; 3 minutes on one core, AMD EPYC).
 speech: 0.993 on the Free Spoken Digit Dataset, official test split (300 recordings; one run, seed 0).
 imagenet2012: not run here; 23.68 % top-1 error in CutMix's table, after 300 epochs.
 The CIFAR sets: not run.

@@ -6,7 +6,7 @@ DATA is scenes, cifar10, cifar100, imagenet2012, folder, speech, markers or anim
 
 `--config.mix.variant=released` mixes as the published code does, whose boxes follow no saliency.
 
-Expect: test accuracy 0.990, sd 0.002, on the scenes (seeds 0 to 4; 0.991 for seed 0; 3 minutes of training on a core of an AMD EPYC).
+Expect: test accuracy 0.990, sd 0.002, on the scenes (seeds 0 to 4; 0.991 for seed 0; 3 minutes on one core, AMD EPYC).
 imagenet2012: not run here; 21.26 % top-1 error in its authors' table, after 300 epochs.
 The CIFAR sets: not run.
 """
