@@ -1,6 +1,6 @@
 """How the work grows: exponents over images, units, concepts and devices, and the arithmetic of a whole study.
 
-    python -m benchmarks.growth              # exponents, about 10 minutes on two cores
+    python -m benchmarks.growth              # exponents, about 5 minutes on two cores
     python -m benchmarks.growth --small      # shows that it runs
     python -m benchmarks.growth --study      # the table of docs/scale.md that is arithmetic alone
 
