@@ -7,7 +7,7 @@ import studies
 
 from mixaug_jax import config as config_lib
 from mixaug_jax.report import writing
-from mixaug_jax.report.study import study_sweeps
+from mixaug_jax.report.study import study_numbers, study_sweeps
 from mixaug_jax.study import gather, plan
 
 
@@ -35,6 +35,11 @@ def test_lines_are_configs_and_points_are_values(tmp_path):
     drawn = {line.get_label(): line.get_ydata() for line in panel.get_lines()}
     np.testing.assert_allclose(drawn["cutmix"], [0.815, 0.91])
     np.testing.assert_allclose(drawn["baseline"], 0.81)
+
+
+@pytest.mark.parametrize(("seeds", "said"), [(1, "One seed."), (2, "Means over 2 seeds.")])
+def test_a_caption_counts_seeds(seeds, said):
+    assert study_numbers.means_over(seeds) == said
 
 
 def test_a_swept_baseline_is_what_others_are_compared_with(tmp_path):

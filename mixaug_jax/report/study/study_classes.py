@@ -9,6 +9,7 @@ from mixaug_jax.core.types import Scalar
 from mixaug_jax.draw import page, style
 from mixaug_jax.draw.page import Interval, Table
 from mixaug_jax.report.study import class_figures
+from mixaug_jax.report.study.study_numbers import means_over
 from mixaug_jax.study import class_sentences
 from mixaug_jax.study.class_results import ClassEffect, ClassStudy
 from mixaug_jax.study.results import Study
@@ -232,7 +233,7 @@ def _strengths(found, folder, column):
         kept = np.flatnonzero(found.answers.sizes)
         drawn = class_figures.strengths(one, kept, found.answers.classes)
         style.save_figure(drawn, folder / name, column=column)
-        caption = f"Recall over {one.key} ({one.line}). Means over {one.recall.shape[1]} seeds; gray: single classes."
+        caption = f"Recall over {one.key} ({one.line}). {means_over(one.recall.shape[1])} Gray: single classes."
         parts.append(page.figure(folder, name, caption, alt=f"line chart over {one.key}"))
         # The reference itself is on the line too, and has no effect to show.
         arms = [(v, by_name[n]) for v, n in zip(one.values, one.names, strict=True) if n in by_name]

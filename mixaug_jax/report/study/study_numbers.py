@@ -75,10 +75,14 @@ def _rank(study, a, m) -> str:
     return "" if few else f"rank {rank:.2g}"
 
 
+def means_over(seeds: int) -> str:
+    """The sentence of a caption that says what a number is."""
+    return "One seed." if seeds == 1 else f"Means over {seeds} seeds."
+
+
 def _caption(study, chosen) -> str:
     measures = [study.measures[m] for m in chosen]
-    seeds = "One seed." if len(study.seeds) == 1 else f"Means over {len(study.seeds)} seeds."
-    parts = [seeds, what_intervals_are(study.interval_of[:, chosen])]
+    parts = [means_over(len(study.seeds)), what_intervals_are(study.interval_of[:, chosen])]
     if any(_rank(study, a, m) for a in range(len(study.augmentations)) for m in chosen):
         parts.append("Ranks: 1 is the best, means over seeds.")
     # All of an axis are of one layer and threshold, so the first speaks for them.

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from mixaug_jax.draw import page, style
 from mixaug_jax.draw.style import FAINT, GRID, PALETTE, STYLE, add_legend
+from mixaug_jax.report.study.study_numbers import means_over
 from mixaug_jax.study.results import Study
 from mixaug_jax.study.sentences import title
 from mixaug_jax.study.sweeps import lines
@@ -28,7 +29,7 @@ def section(study: Study, folder: pathlib.Path, column: float = 0.0) -> str:
         name = f"sweep_{key.replace('.', '_')}"
         style.save_figure(figure(study, key, measures), folder / name, column=column)
         caption = (
-            f"Over {key}. Means over {len(study.seeds)} seeds with their intervals where there are any; dotted: augmentations "
+            f"Over {key}. {means_over(len(study.seeds))} Upright lines: intervals, where there are any; dotted: augmentations "
             "that do not have the key. Lines only join the values that were tried."
         )
         names = ", ".join(title(study.measures[m]) for m in measures)
