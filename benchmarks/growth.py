@@ -162,38 +162,19 @@ EPOCHS, IMAGENET, VALIDATION, BRODEN = 300, 1_281_167, 50_000, 63_305
 def study() -> list[tuple[str, float, float, str]]:
     """(stage, operations, bytes or 0, type of the products' numbers) of one network of the study."""
     trained = EPOCHS * IMAGENET
-    return [
-        *(
-            (
-                f"train, 300 epochs of ImageNet, {dtype}",
-                3 * FORWARD * trained,
-                moved * trained,
-                dtype,
-            )
-            for dtype, moved in MOVED.items()
-        ),
-        (
-            "dissect Broden, forward twice (random weights as well)",
-            2 * FORWARD * BRODEN,
-            0,
-            "float32",
-        ),
-        (
-            "integrated gradients, 50,000 images, 64 steps",
-            2 * FORWARD * VALIDATION * 64,
-            0,
-            "float32",
-        ),
-        ("Grad-CAM, 50,000 images", FORWARD * VALIDATION, 0, "float32"),
-        ("RISE, 50,000 images, 4,000 masks", FORWARD * VALIDATION * 4000, 0, "float32"),
-        (
-            "deletion of one method, 50,000 images, 100 steps",
-            FORWARD * VALIDATION * 100,
-            0,
-            "float32",
-        ),
-        ("occlusion, 5,000 images, 180 removals", FORWARD * 5000 * 180, 0, "float32"),
+    found = [
+        (f"train, 300 epochs of ImageNet, {dtype}", 3 * FORWARD * trained, moved * trained, dtype)
+        for dtype, moved in MOVED.items()
     ]
+    later = {
+        "dissect Broden, forward twice (random weights as well)": 2 * BRODEN,
+        "integrated gradients, 50,000 images, 64 steps": 2 * VALIDATION * 64,
+        "Grad-CAM, 50,000 images": VALIDATION,
+        "RISE, 50,000 images, 4,000 masks": VALIDATION * 4000,
+        "deletion of one method, 50,000 images, 100 steps": VALIDATION * 100,
+        "occlusion, 5,000 images, 180 removals": 5000 * 180,
+    }
+    return found + [(stage, FORWARD * times, 0.0, "float32") for stage, times in later.items()]
 
 
 def hours(machine: Machine, flops: float, moved: float, dtype: str) -> float:

@@ -18,7 +18,7 @@ _SIGNS = (
         "one with spectral norm, which torch.nn.utils.remove_spectral_norm takes off before it is saved",
     ),
     (
-        r"\.weight_g$",
+        r"(?<!last_layer)\.weight_g$",  # DINO's heads have one, and are no last layers
         "one with weight norm, which torch.nn.utils.remove_weight_norm takes off before it is saved",
     ),
     (

@@ -127,6 +127,12 @@ def test_so_is_one_that_was_done_and_waited(tmp_path, busy):
     )
 
 
+def test_one_that_is_done_waits_longer_than_a_sign_of_life_may_take(tmp_path):
+    codes, said = run(tmp_path, "time.sleep(0 if me else 10)")
+    assert codes == [0, 0]
+    assert errors(said[0]) == errors(said[1]) == []
+
+
 def test_a_signal_to_one_ends_both(tmp_path):
     """Also where the main thread waits in a collective and hears nothing."""
     codes, said = run(
