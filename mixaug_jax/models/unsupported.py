@@ -7,7 +7,7 @@ from mixaug_jax.models import efficientnet_lite, mobile, transformers
 
 # A piece of a tensor's name, and whose it is; the first that is found counts. Names are torchvision's and timm's.
 _SIGNS = (
-    (r"\.zero_point$", "a quantized one; what it was before is read"),
+    (r"\.zero_point$", "a quantized one; save it before it is quantized"),
     (
         r"\.parametrizations\.",
         "one with parametrized weights, which torch.nn.utils.parametrize.remove_parametrizations makes plain ones before they "
