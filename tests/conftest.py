@@ -40,6 +40,13 @@ GOLDEN = pathlib.Path(DATA, "golden") if DATA else ROOT / "tests" / "data" / "go
 _MAPPINGS = pathlib.Path("/proc/self/maps")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def unchecked_processes():
+    """The processes that tests start begin in a third of the time; their calls are checked in the tests' own process. A
+    fixture, as what is set above would reach the workers, which are processes, too."""
+    os.environ["JAXTYPING"] = "0"
+
+
 @pytest.fixture(autouse=True, scope="module")
 def few_programs():
     """A compiled program takes several mappings of memory, of which Linux gives a process 65,530 and ends it at the next."""

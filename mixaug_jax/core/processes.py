@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import select
 import signal
 import socket
 import sys
@@ -25,6 +26,7 @@ import jax
 import numpy as np
 from jax._src import distributed  # the store of the runtime has no public name
 from jax.experimental import multihost_utils
+from jax.extend import backend
 
 from mixaug_jax.core import devices as devices_lib
 from mixaug_jax.core import files, say
@@ -42,6 +44,7 @@ _ROUNDS = itertools.count()
 # What errors of the runtime begin with; where arrays are read they come as ValueError.
 _BROKEN = re.compile("(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ")
 _SECONDS = 1.0  # between two looks at the store
+_OVER = 0  # the byte that ends `_watch`; no signal has this number
 _PATIENCE = 5.0  # seconds that process 0, which holds the store, waits for the others to have read why all end
 
 
@@ -82,8 +85,9 @@ def join(*, heartbeat: int = 100, wait: int = 300) -> None:
         say.mute()
     if jax.process_count() > 1:
         wake, left = _signals(), threading.Event()
-        threading.Thread(target=_watch, args=(heartbeat, wake, left), daemon=True).start()
-        atexit.register(_leave, left)  # before JAX's own, which then waits for the others
+        watcher = threading.Thread(target=_watch, args=(heartbeat, wake, left), daemon=True)
+        watcher.start()
+        atexit.register(_farewell, watcher, wake, left)
         _connect()
 
 
@@ -253,7 +257,7 @@ def stop_at_signals() -> None:
 
 
 def _signals():
-    """A socket on which a byte arrives for every signal that Python handles."""
+    """Two sockets: the first one gets a byte for every signal that Python handles, and what is sent by the second."""
     wake, ours = socket.socketpair()
     for end in (wake, ours):
         end.setblocking(False)
@@ -263,13 +267,15 @@ def _signals():
 
 
 def _watch(heartbeat, wake, left):
-    """Looks for the end of another process, and gives signs of life; until this one has left and JAX takes the store down."""
+    """Looks for the end of another process, and gives signs of life; until `_farewell` ends it."""
     me, beats, began, store = jax.process_index(), 0, time.monotonic(), _store()
     seen = {process: ("", began) for process in range(jax.process_count()) if process != me}
     while True:
-        time.sleep(_SECONDS)
+        woken = _woken(wake[0])
+        if _OVER in woken:
+            return
         # A signal may come to one process alone; `fail` tells the others, so that all of them stop.
-        if _terminated(wake[0]):
+        if signal.SIGTERM in woken:
             fail(
                 STOPPED,
                 "stopped by a signal: what is written is whole, and the same command goes on from there",
@@ -279,8 +285,8 @@ def _watch(heartbeat, wake, left):
             store.key_value_set(f"{_ALIVE}/{me}", str(beats), allow_overwrite=True)
             known = dict(store.key_value_dir_get(_STORE))
         except jax.errors.JaxRuntimeError:
-            if left.is_set():
-                return
+            if left.is_set():  # JAX takes the store down
+                continue
             say.error(
                 "process 0, which all others of the job depend on, is gone; the same command goes on from the last checkpoint"
             )
@@ -301,11 +307,10 @@ def _watch(heartbeat, wake, left):
                      "machine is gone; the same command goes on from the last checkpoint")  # fmt: skip
 
 
-def _terminated(wake) -> bool:
-    try:
-        return signal.SIGTERM in wake.recv(64)
-    except BlockingIOError:
-        return False
+def _woken(wake) -> bytes:
+    """The bytes that have come, after the first of them or after `_SECONDS`."""
+    ready, _, _ = select.select([wake], [], [], _SECONDS)
+    return wake.recv(64) if ready else b""
 
 
 def _end(code) -> NoReturn:
@@ -321,6 +326,19 @@ def _end(code) -> NoReturn:
             others -= {k for k in others if f"{_SEEN}/{k}" in known or f"{_LEFT}/{k}" in known}
             time.sleep(0.1)
     os._exit(code)
+
+
+def _farewell(watcher, wake, left):
+    """JAX's own, and the end of the thread that watches in the midst of it: an interpreter that ends while one of its threads
+    is in a call of JAX's aborts."""
+    _leave(left)
+    try:
+        # First, so that a collective breaks in which others wait for a process that has failed.
+        backend.clear_backends()
+        jax.distributed.shutdown()
+    finally:
+        wake[1].send(bytes([_OVER]))
+        watcher.join()
 
 
 def _leave(left):

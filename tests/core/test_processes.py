@@ -21,21 +21,26 @@ import jax, conftest; jax.config.update("jax_num_cpu_devices", 1)
 from mixaug_jax import command
 from mixaug_jax.core import devices, processes
 me = int(os.environ["JAX_PROCESS_ID"])
+{before}
 processes.join(heartbeat=4, wait={wait})
 def up(): pathlib.Path({folder!r}, f"up{{me}}").touch()
 with processes.one_fate(command.exit_code, 4):
 {body}
+{after}
 """
 
 
-def run(folder, body, processes=2, wait=60, then=None):
-    """Exit codes and error streams of a job; `then(pair)` is called when all processes are up."""
+def run(folder, body, processes=2, wait=60, then=None, before="", after=""):
+    """Exit codes and error streams of a job; `then(pair)` is called when all processes are up, `before` and `after` is code
+    outside of the context."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
     tests = str(pathlib.Path(__file__).parents[1])
-    code = JOB.format(tests=tests, folder=str(folder), body=lines, wait=wait)
+    code = JOB.format(
+        tests=tests, folder=str(folder), body=lines, wait=wait, before=before, after=after
+    )
     pair = [
         subprocess.Popen(
             [sys.executable, "-c", code],
@@ -133,6 +138,16 @@ def test_one_that_is_done_waits_longer_than_a_sign_of_life_may_take(tmp_path):
     assert errors(said[0]) == errors(said[1]) == []
 
 
+@pytest.mark.parametrize(("last", "code"), [("", 0), ("raise SystemExit(3)", 3), ("[][0]", 1)])
+def test_no_process_ends_under_the_thread_that_watches(last, code, tmp_path):
+    """Which is in a call of JAX's nearly always here: the interpreter would abort. The error is one that nobody catches."""
+    busy = "processes._SECONDS = 0"
+    codes, said = run(tmp_path, "devices.barrier('all')", before=busy, after=last)
+    assert codes == [code, code]
+    assert errors(said[0]) == errors(said[1]) == []
+    assert all(("IndexError" in text) == (code == 1) for text in said)
+
+
 def test_a_signal_to_one_ends_both(tmp_path):
     """Also where the main thread waits in a collective and hears nothing."""
     codes, said = run(
@@ -204,9 +219,12 @@ def test_one_process_alone_compares_nothing(tmp_path):
 @pytest.mark.parametrize("over", [True, False])
 def test_the_store_may_go_when_a_process_has_left(over, monkeypatch):
     """JAX takes it down at the end of the job, which is no loss of process 0, and no error."""
+    wake = socket.socketpair()
 
     class Gone:
         def key_value_set(self, *given, **options):
+            if over:
+                wake[1].send(bytes([processes._OVER]))
             raise jax.errors.JaxRuntimeError("UNAVAILABLE: the store is down")
 
     ended, left = [], threading.Event()
@@ -215,8 +233,6 @@ def test_the_store_may_go_when_a_process_has_left(over, monkeypatch):
     monkeypatch.setattr(processes.os, "_exit", lambda code: (ended.append(code), sys.exit()))
     if over:
         processes._leave(left)
-    wake = socket.socketpair()
-    wake[0].setblocking(False)
     with contextlib.nullcontext() if over else pytest.raises(SystemExit):
         processes._watch(4, wake, left)
     assert ended == ([] if over else [processes.GONE])
