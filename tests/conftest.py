@@ -15,8 +15,10 @@ if os.environ.get("JAXTYPING", "1") != "0":
     checker = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
     jaxtyping.install_import_hook("mixaug_jax", checker)
 
-# For the processes that tests start, which compile as cheaply as this one does below.
+# For the processes that tests start, which compile as cheaply as this one does below, and with as many threads as it has for
+# its four devices: on some processors the order in which a convolution sums depends on their number.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+os.environ["PJRT_NPROC"] = "4"
 
 import toy
 

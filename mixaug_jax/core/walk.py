@@ -168,9 +168,10 @@ def _shares(images, devices) -> list[range]:
     return [range(images * k // count, images * (k + 1) // count) for k in range(count)]
 
 
-def pad_rows(array: np.ndarray, rows: int) -> np.ndarray:
-    """An array [n,...] with zeros after it, [rows,...]."""
-    return np.pad(array, [(0, rows - len(array))] + [(0, 0)] * (array.ndim - 1))
+def pad_rows(array: np.ndarray, rows: int, before: int = 0) -> np.ndarray:
+    """An array [n,...] with zeros after it, and `before` rows of them ahead of it, [rows,...]."""
+    after = rows - before - len(array)
+    return np.pad(array, [(before, after)] + [(0, 0)] * (array.ndim - 1))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,26 +63,29 @@ class Forward:
             return
         here = walk.own(self.devices)
         step = _program(self.layers, here)
+        # An image's row on its device follows its number, wherever a share begins: on some processors the last bits of a
+        # convolution depend on the row.
+        before = start % (self.rows // len(here))
         pending, running = [], None
         images = walk.read_ahead(read, self.indices[start:stop], self.threads)
         for number, image in enumerate(images, start + 1):
             pending.append(image)
-            # The last step is padded: another number of rows would be another program.
-            if len(pending) == self.rows or number == stop:
-                batch = walk.pad_rows(np.stack(pending), self.rows)
+            # Steps are padded: another number of rows would be another program.
+            if before + len(pending) == self.rows or number == stop:
+                batch = walk.pad_rows(np.stack(pending), self.rows, before)
                 # The next batch is read while this one is computed.
                 computed = (
-                    len(pending),
+                    slice(before, before + len(pending)),
                     step(self.net, devices_lib.shard_batch(batch, here)),
                 )
                 if running:
                     yield _to_host(*running)
-                pending, running = [], computed
+                pending, before, running = [], 0, computed
         yield _to_host(*running)
 
 
-def _to_host(count, features):
-    return {layer: np.asarray(h)[:count] for layer, h in features.items()}
+def _to_host(rows, features):
+    return {layer: np.asarray(h)[rows] for layer, h in features.items()}
 
 
 @functools.cache

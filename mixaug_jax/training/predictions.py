@@ -24,7 +24,7 @@ from mixaug_jax.models.net import count_classes, input_shape
 from mixaug_jax.training import checkpoint
 
 FILE = "predictions.npz"
-_ROWS = 32  # images at once on a device, however many devices there are: the same file, to the bit
+_ROWS = 32  # images at once on a device, however many devices there are: the same program makes the same file
 _TOP = 2  # classes that are kept with their probabilities
 
 

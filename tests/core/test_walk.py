@@ -66,6 +66,7 @@ def test_rows_are_padded_with_zeros():
     assert padded.dtype == np.int16
     np.testing.assert_array_equal(walk.pad_rows(array, 3), array)
     np.testing.assert_array_equal(walk.pad_rows(np.ones(1), 2), [1, 0])
+    np.testing.assert_array_equal(walk.pad_rows(np.ones(1), 3, 1), [0, 1, 0])
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])

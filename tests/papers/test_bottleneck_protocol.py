@@ -100,16 +100,33 @@ def test_golden_degradation(case, side):
     )
     run = jax.jit(run)
     for name, heat in heats(arrays).items():
-        curves = run(protocol.rankings(heat, side), net, x, arrays["labels"], arrays["top1"])
+        ranking = protocol.rankings(heat, side)
+        curves = run(ranking, net, x, arrays["labels"], arrays["top1"])
         curves = np.asarray(curves, np.float64)
+        sure = determined(heat, side, gone)
+        assert sure.mean() > 0.2, name
         for k, (which, long) in enumerate((("target", "label"), ("top1", "top1"))):
-            for j, first in enumerate(("morf", "lerf")):
-                expected = arrays[f"deg/{first}_t{side}_{which}/{name}"]
-                np.testing.assert_allclose(curves[:, j, :-1, k], expected, rtol=0, atol=2e-4)
+            stored = [arrays[f"deg/{first}_t{side}_{which}/{name}"] for first in ("morf", "lerf")]
             last = arrays[f"deg/baseline_prob_{long}"]
+            expected = np.concatenate(
+                [np.stack(stored, 1), np.stack([last, last], 1)[..., None]], 2
+            )
+            found = np.where(sure, curves[:, :, :-1, k], expected[..., :-1])
+            np.testing.assert_allclose(found, expected[..., :-1], rtol=0, atol=2e-4)
             np.testing.assert_allclose(curves[:, 0, -1, k], last, rtol=0, atol=1e-5)
-            score = protocol.degradation(curves[..., k], top, one)[0]
+            score = protocol.degradation(expected, top, one)[0]
             assert abs(score - arrays[f"deg/score_t{side}_{which}/{name}"]) < 5e-4
+
+
+def determined(heat, side, gone):
+    """bool [N,2,T]: at which points the tiles that are gone do not depend on the order of equal ones, in which NumPy's argsort
+    brings them on one processor in one way and on another in another."""
+    n, height, width = heat.shape
+    tiles = heat.astype(np.float64).reshape(n, height // side, side, width // side, side)
+    values = np.sort(tiles.sum((2, 4)).reshape(n, -1), 1)
+    edges = np.ones((n, values.shape[1] + 1), bool)
+    edges[:, 1:-1] = np.diff(values) > 1e-9
+    return np.stack([edges[:, ::-1][:, list(gone)], edges[:, list(gone)]], 1)
 
 
 def test_golden_boxes(case):

@@ -54,7 +54,7 @@ def counts(units: int, snapshots: int = 100) -> tuple[int, ...]:
 def rankings(maps: np.ndarray, window: int) -> np.ndarray:
     """The rank of each tile, most and least relevant first, int32 [N,2,rows,cols], of maps [N,h,w].
 
-    Equal tiles go as NumPy's argsort has them, as in the published code: another version of NumPy may have another order.
+    Equal tiles go as NumPy's argsort has them, as in the published code: on another processor the order may be another.
     """
     count = tile_sums(np.ones((1, *maps.shape[1:])), window)
     means = np.where(

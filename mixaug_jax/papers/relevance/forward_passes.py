@@ -12,7 +12,7 @@ from mixaug_jax.core import walk
 from mixaug_jax.core.types import Count, Dataset, Devices, Float, Net
 from mixaug_jax.explain.examples import on_devices
 
-_ROWS = 32  # at once on a device, however many there are: the same values, to the bit
+_ROWS = 32  # at once on a device, however many there are: the same program gives the same values
 
 
 def logits(
