@@ -120,7 +120,7 @@ def recalls(study: Study, found: ClassStudy) -> Figure:
                 base[~marked], other[~marked], s=12, facecolor="white", edgecolor=INK, linewidth=0.8
             )
             panel.scatter(base[marked], other[marked], s=16, color=shade)
-            for m in [m for m in np.argsort(effect.means[:, 0]) if marked[m]][:4]:
+            for m in [m for m in np.argsort(effect.means[:, 0], kind="stable") if marked[m]][:4]:
                 name = found.answers.classes[effect.classes[m]]
                 panel.annotate(
                     name,
