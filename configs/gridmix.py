@@ -2,7 +2,7 @@
 
     python -m mixaug_jax.main --config=configs/gridmix.py[:scenes|cifar10|cifar100|imagenet2012|folder|speech|markers|animals]
 
-Expect: not run on any set at full length.
+Expect: scenes: test accuracy 0.966 (seed 0). Not run on other sets at full length.
 """
 
 from mixaug_jax import config

