@@ -329,10 +329,10 @@ def _end(code) -> NoReturn:
 
 
 def _farewell(watcher, wake, left):
-    """JAX's own, and the end of the thread that watches in the midst of it: an interpreter that ends while one of its threads
-    is in a call of JAX's aborts."""
-    _leave(left)
+    """What JAX does at the end, here, so that the thread that watches ends after it and before the interpreter, which aborts
+    where a thread is in a call of JAX's."""
     try:
+        _leave(left)
         # First, so that a collective breaks in which others wait for a process that has failed.
         backend.clear_backends()
         jax.distributed.shutdown()
